@@ -1,0 +1,81 @@
+"""Fixtures for all tests: real servers, a database of one's own, an environment of one's own."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from tests.servers import AzuriteServer, Database, PostgresServer, Server, ServerError
+from tests.servers.azurite import cache_directory
+
+# Read before any test changes the environment.
+SERVER_CACHE = cache_directory()
+IN_CI = os.environ.get("CI", "").lower() not in {"", "0", "false"}
+
+AnyServer = TypeVar("AnyServer", bound=Server)
+
+FOREIGN_PREFIXES = ("DATASOURCE", "XDG_", "PG", "AZURE_", "AZURITE_")
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server for the whole session."""
+    yield from _served(PostgresServer())
+
+
+@pytest.fixture(scope="session")
+def azurite() -> Iterator[AzuriteServer]:
+    """An Azure Blob service for the whole session."""
+    yield from _served(AzuriteServer(cache=SERVER_CACHE))
+
+
+@pytest.fixture
+def pg_database(postgres: PostgresServer) -> Iterator[Database]:
+    """A new, empty database, reached as superuser; dropped with its connections afterwards."""
+    import psycopg  # tests of the core run without it
+
+    database = postgres.at(f"test_{secrets.token_hex(6)}")
+    with psycopg.connect(postgres.dsn(), autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{database.name}"')
+    yield database
+    postgres.start()  # a test may have left it down
+    with psycopg.connect(postgres.dsn(), autocommit=True) as connection:
+        connection.execute(f'DROP DATABASE IF EXISTS "{database.name}" WITH (FORCE)')
+
+
+@pytest.fixture(scope="session")
+def _homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    base = tmp_path_factory.mktemp("homes")
+    return (base / str(number) for number in itertools.count())
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch, _homes: Iterator[Path]) -> None:
+    """Give each test an empty home and none of the variables that steer the code under test."""
+    home = next(_homes)
+    home.mkdir()
+    for name in list(os.environ):
+        if name.startswith(FOREIGN_PREFIXES) or name.upper() in PROXIES:
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(home))
+    for kind in ("CONFIG", "DATA", "STATE", "CACHE"):
+        monkeypatch.setenv(f"XDG_{kind}_HOME", str(home / f"xdg-{kind.lower()}"))
+
+
+def _served(server: AnyServer) -> Iterator[AnyServer]:
+    """Yield the started server; one that cannot be had fails in CI and skips elsewhere."""
+    try:
+        server.start()
+    except ServerError as exc:
+        if IN_CI:
+            pytest.fail(str(exc), pytrace=False)
+        pytest.skip(str(exc))
+    with server:
+        yield server
