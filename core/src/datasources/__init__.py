@@ -1,0 +1,138 @@
+"""List, inspect and fetch data from outside systems through pip-installable connectors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datasources.connector import (
+        abilities as abilities,
+        API_VERSION as API_VERSION,
+        DataSourceConnector as DataSourceConnector,
+        SupportsGlob as SupportsGlob,
+        SupportsIterItems as SupportsIterItems,
+        SupportsPreview as SupportsPreview,
+        SupportsReadTable as SupportsReadTable,
+        SupportsStatistics as SupportsStatistics,
+        SupportsUpload as SupportsUpload,
+    )
+    from datasources.credentials import CredentialManager as CredentialManager
+    from datasources.errors import (
+        AuthenticationError as AuthenticationError,
+        ConnectError as ConnectError,
+        ConnectorError as ConnectorError,
+        CredentialError as CredentialError,
+        DataFetchError as DataFetchError,
+        DataSourceError as DataSourceError,
+        DataSourceExistsError as DataSourceExistsError,
+        DataSourceNotFoundError as DataSourceNotFoundError,
+        DecryptionError as DecryptionError,
+        ItemNotFoundError as ItemNotFoundError,
+        LimitExceededError as LimitExceededError,
+        MissingKeyError as MissingKeyError,
+        OptionError as OptionError,
+        PermissionDeniedError as PermissionDeniedError,
+        PluginConflictError as PluginConflictError,
+        PluginError as PluginError,
+        PluginIncompatibleError as PluginIncompatibleError,
+        PluginLoadError as PluginLoadError,
+        PolicyError as PolicyError,
+        PoolClosedError as PoolClosedError,
+        PoolError as PoolError,
+        PoolTimeoutError as PoolTimeoutError,
+        RegistryError as RegistryError,
+        SecretNotFoundError as SecretNotFoundError,
+        StoreError as StoreError,
+        UnknownConnectorError as UnknownConnectorError,
+    )
+    from datasources.hookspecs import hookimpl as hookimpl
+    from datasources.models import (
+        ColumnStatistics as ColumnStatistics,
+        ConnectionCheck as ConnectionCheck,
+        DataItem as DataItem,
+        DataSourceConfig as DataSourceConfig,
+        DataSourceType as DataSourceType,
+        FetchReceipt as FetchReceipt,
+        FetchRequest as FetchRequest,
+        FetchResult as FetchResult,
+        Limits as Limits,
+        Operation as Operation,
+        PoolConfig as PoolConfig,
+        Preview as Preview,
+        Rotation as Rotation,
+    )
+    from datasources.operations import caller as caller
+    from datasources.options import ConnectorOptions as ConnectorOptions
+    from datasources.policy import Policy as Policy
+    from datasources.pool import (
+        ConnectionPool as ConnectionPool,
+        ConnectionPoolManager as ConnectionPoolManager,
+        PooledConnection as PooledConnection,
+        PoolStatistics as PoolStatistics,
+    )
+    from datasources.redaction import redact_text as redact_text
+    from datasources.registry import DataSourceRegistry as DataSourceRegistry
+    from datasources.stores import (
+        MemoryStore as MemoryStore,
+        SQLiteStore as SQLiteStore,
+        Store as Store,
+        StoredSource as StoredSource,
+    )
+    from datasources.tabular import (
+        glob_prefix as glob_prefix,
+        glob_regex as glob_regex,
+        preview_text as preview_text,
+    )
+    from datasources.workspace import (
+        Workspace as Workspace,
+        WorkspaceFile as WorkspaceFile,
+    )
+
+_NAMES = {
+    "connector": (
+        "API_VERSION DataSourceConnector SupportsGlob SupportsIterItems SupportsPreview "
+        "SupportsReadTable SupportsStatistics SupportsUpload abilities"
+    ),
+    "credentials": "CredentialManager",
+    "errors": (
+        "AuthenticationError ConnectError ConnectorError CredentialError DataFetchError "
+        "DataSourceError DataSourceExistsError DataSourceNotFoundError DecryptionError "
+        "ItemNotFoundError LimitExceededError MissingKeyError OptionError "
+        "PermissionDeniedError PluginConflictError PluginError PluginIncompatibleError "
+        "PluginLoadError PolicyError PoolClosedError PoolError PoolTimeoutError RegistryError "
+        "SecretNotFoundError StoreError UnknownConnectorError"
+    ),
+    "hookspecs": "hookimpl",
+    "models": (
+        "ColumnStatistics ConnectionCheck DataItem DataSourceConfig DataSourceType "
+        "FetchReceipt FetchRequest FetchResult Limits Operation PoolConfig Preview Rotation"
+    ),
+    "operations": "caller",
+    "options": "ConnectorOptions",
+    "policy": "Policy",
+    "pool": "ConnectionPool ConnectionPoolManager PoolStatistics PooledConnection",
+    "redaction": "redact_text",
+    "registry": "DataSourceRegistry",
+    "stores": "MemoryStore SQLiteStore Store StoredSource",
+    "tabular": "glob_prefix glob_regex preview_text",
+    "workspace": "Workspace WorkspaceFile",
+}
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
+
+__version__ = "0.1.0"
+__all__ = sorted(_MODULE_OF)  # noqa: PLE0605  (a list all the same)
+
+
+def __getattr__(name: str) -> object:
+    """Import what is asked for when it is: `import datasources` itself costs next to nothing."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'datasources' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"datasources.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

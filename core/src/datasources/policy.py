@@ -1,0 +1,134 @@
+"""What a host allows: limits, and which hosts, networks and directories sources may use."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import socket
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+from datasources.errors import ConnectError, OptionError, PolicyError
+from datasources.models import Limits
+from datasources.redaction import REFERENCE
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The rules of one registry; `None` allows everything.
+
+    Raises:
+        OptionError: A network is not in CIDR notation.
+    """
+
+    limits: Limits = field(default_factory=Limits)
+    """For every fetch from a source that has none of its own."""
+    allowed_hosts: tuple[str, ...] | None = None
+    """Host names and addresses, `*` as in file names: `("*.example.com", "10.0.0.7")`."""
+    allowed_networks: tuple[str, ...] | None = None
+    """CIDR; a host passes if all addresses it resolves to at connect are inside."""
+    allowed_roots: tuple[str, ...] | None = None
+    """Directories below which local sources must lie."""
+    allowed_references: tuple[str, ...] | None = None
+    """References that options may hold, `*` as in file names: `("env:SALES_*", "file:/run/*")`.
+    Set it where people who may register sources may not read the host's environment and files."""
+
+    def __post_init__(self) -> None:
+        for network in self.allowed_networks or ():
+            try:
+                ipaddress.ip_network(network)
+            except ValueError as exc:
+                raise OptionError(f"{network!r} is not a network in CIDR notation") from exc
+
+    def check_hosts(self, source_id: str, hosts: Iterable[str]) -> None:
+        """Check names, without a look-up.
+
+        Raises:
+            PolicyError: A host matches none of `allowed_hosts`.
+        """
+        if self.allowed_hosts is None:
+            return
+        patterns = [pattern.lower() for pattern in self.allowed_hosts]
+        for host in hosts:
+            name = host.lower().rstrip(".")
+            if not any(fnmatchcase(name, pattern) for pattern in patterns):
+                raise PolicyError(
+                    f"source {source_id!r} may not use the host {host!r}; "
+                    f"allowed: {', '.join(self.allowed_hosts) or 'none'}"
+                )
+
+    async def check_networks(self, source_id: str, hosts: Iterable[str]) -> None:
+        """Check the addresses that hosts resolve to now.
+
+        Raises:
+            PolicyError: An address is outside `allowed_networks`, or the host is a socket's path.
+            ConnectError: A host does not resolve.
+        """
+        if self.allowed_networks is None:
+            return
+        networks = [ipaddress.ip_network(network) for network in self.allowed_networks]
+        for host in hosts:
+            for address in await _addresses(host):
+                if not any(address in network for network in networks):
+                    raise PolicyError(
+                        f"source {source_id!r} may not use {host!r} at {address}; "
+                        f"allowed networks: {', '.join(self.allowed_networks) or 'none'}"
+                    )
+
+    def check_references(self, source_id: str, options: Mapping[str, Any]) -> None:
+        """Check which secrets options refer to.
+
+        Raises:
+            PolicyError: A reference matches none of `allowed_references`.
+        """
+        if self.allowed_references is None:
+            return
+        for scheme, name in _references(options):
+            reference = f"{scheme}:{os.path.normpath(name) if scheme == 'file' else name}"
+            if not any(fnmatchcase(reference, pattern) for pattern in self.allowed_references):
+                raise PolicyError(
+                    f"source {source_id!r} may not refer to {reference!r}; "
+                    f"allowed: {', '.join(self.allowed_references) or 'none'}"
+                )
+
+    def check_paths(self, source_id: str, paths: Iterable[str]) -> None:
+        """Check directories, links followed.
+
+        Raises:
+            PolicyError: A path lies below none of `allowed_roots`.
+        """
+        if self.allowed_roots is None:
+            return
+        roots = [os.path.realpath(root) for root in self.allowed_roots]
+        for path in paths:
+            real = os.path.realpath(path)
+            if not any(os.path.commonpath([root, real]) == root for root in roots):
+                raise PolicyError(
+                    f"source {source_id!r} may not use {path!r}; "
+                    f"allowed: {', '.join(self.allowed_roots) or 'nothing'}"
+                )
+
+
+def _references(value: Any) -> Iterable[tuple[str, str]]:
+    if isinstance(value, str):
+        yield from REFERENCE.findall(value)
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _references(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _references(item)
+
+
+async def _addresses(host: str) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+    if host.startswith("/"):
+        raise PolicyError(f"the socket {host!r} is in no network, and networks are restricted")
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError as exc:
+        raise ConnectError(f"host {host!r} cannot be resolved: {exc.strerror}") from exc
+    addresses = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
+    return [getattr(address, "ipv4_mapped", None) or address for address in addresses]
