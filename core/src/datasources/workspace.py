@@ -1,0 +1,379 @@
+"""Where fetched data is written, and the only code of this project that writes there.
+
+A file is written under a temporary name in the workspace's root and renamed into place when it
+is whole, so a final path is whole or absent whatever happens; directories are opened one by one
+without following links, so no name and no planted link leads outside.  Data is not synced to
+disk: a file survives the death of the process, not of the machine.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import re
+import secrets
+import stat
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+
+from datasources.checksums import Checksums
+from datasources.errors import DataFetchError, LimitExceededError
+from datasources.models import Limits
+
+_TEMPORARY = ".datasources-{}.part"
+_IS_TEMPORARY = re.compile(r"\.datasources-[0-9a-f]{16}\.part")
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f\\]|%(?=[0-9A-Fa-f]{2})")
+_NAME_MAX = 255  # bytes of one path component, on every file system in common use
+
+Progress = Callable[[int, int | None], None]
+"""Called with the bytes written so far, and the total where it is known."""
+
+
+def safe_path(name: str, *, flat: bool = False) -> str:
+    """Return the relative path at which an item of that name is written.
+
+    Ordinary names are themselves.  What cannot be, or must not be, part of a path is
+    percent-encoded: `.` and `..` as segments, a slash that would make an empty segment,
+    backslashes, control characters, and a percent sign before two hexadecimal digits; with
+    `flat`, every slash.  Percent-decoding the path therefore gives the name back, so distinct
+    names give distinct paths.
+
+    Raises:
+        DataFetchError: The name is empty, not Unicode text, or has a segment over 255 bytes.
+    """
+    if not name:
+        raise DataFetchError("an item without a name cannot be written to a workspace")
+    segments: list[str] = []
+    for segment in name.split("/"):
+        encoded = _UNSAFE.sub(lambda match: f"%{ord(match[0]):02X}", segment)
+        if encoded in (".", ".."):
+            encoded = encoded.replace(".", "%2E")
+        elif _IS_TEMPORARY.fullmatch(encoded):
+            encoded = "%2E" + encoded[1:]
+        segments.append(encoded)
+    path = "%2F".join(segments) if flat else _without_empty_segments(segments)
+    try:
+        too_long = any(len(os.fsencode(part)) > _NAME_MAX for part in path.split("/"))
+        path.encode()
+    except UnicodeEncodeError:
+        raise DataFetchError(f"the name {name!r} is not valid Unicode text") from None
+    if too_long:
+        raise DataFetchError(f"the name {name!r} has a segment over {_NAME_MAX} bytes")
+    return path
+
+
+def _without_empty_segments(segments: list[str]) -> str:
+    path = segments[0]
+    for before, segment in zip(segments, segments[1:], strict=False):
+        path += ("/" if before and segment else "%2F") + segment
+    return path
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenFile:
+    """What `WorkspaceFile` knows about a file it has put in place."""
+
+    path: str
+    size: int
+    sha256: str
+    rows: int | None
+    truncated: bool
+    version: str | None
+
+
+class Workspace(str):
+    """A directory that a fetch writes into.
+
+    It is a string, its absolute path, so that a connector which takes a plain directory works
+    unchanged; `Workspace.of(workspace)` gives any connector the rest.
+    """
+
+    limits: Limits
+    """What one file may hold.  Rows are counted by the connector, bytes by `create`'s file."""
+    file_format: str | None
+    """The file format the caller wants; `None` leaves it to the connector."""
+    progress: Progress | None
+    written: dict[str, WrittenFile]
+    """The files completed through this object, by path."""
+    owners: dict[str, str]
+    """Who writes which path, shared by the fetches of one batch: two never write one file."""
+    owner: str
+
+    def __new__(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        limits: Limits | None = None,
+        file_format: str | None = None,
+        progress: Progress | None = None,
+        owner: str = "",
+        owners: dict[str, str] | None = None,
+    ) -> Workspace:
+        self = super().__new__(cls, os.path.realpath(path))
+        self.limits = limits or Limits()
+        self.file_format = file_format
+        self.progress = progress
+        self.written = {}
+        self.owner = owner
+        self.owners = {} if owners is None else owners
+        return self
+
+    @classmethod
+    def of(cls, path: str | os.PathLike[str]) -> Workspace:
+        """Return `path` itself if it is a workspace, else one with the default limits."""
+        return path if isinstance(path, cls) else cls(path)
+
+    def create(self, name: str, *, flat: bool = False, size: int | None = None) -> WorkspaceFile:
+        """Return a new file for the item `name`, to be used as a context manager.
+
+        Leaving the block puts the file in place; an exception leaves nothing.
+
+        Args:
+            name: The item's name; slashes are folders, as in `data/sales.csv`.
+            flat: Take slashes as part of the file's name instead.
+            size: Bytes expected, where known: refused at once when over the limit, and an
+                error when fewer or more arrive.
+
+        Raises:
+            LimitExceededError: `size` is over the limit, or more bytes were written.
+            DataFetchError: The file cannot be written; the reason is in the message.
+        """
+        return WorkspaceFile(self, name, safe_path(name, flat=flat), size)
+
+    def adopt(self, path: str) -> WrittenFile:
+        """Return the facts of a file that a connector says it fetched, checked and hashed.
+
+        Raises:
+            DataFetchError: It is not a regular file inside the workspace.
+            LimitExceededError: It is over the limit; it is deleted.
+        """
+        real = os.path.realpath(path)
+        if real in self.written:
+            return self.written[real]
+        if not real.startswith(os.path.join(self, "")) or not os.path.isfile(real):
+            raise DataFetchError(f"the connector returned {path!r}, no file of the workspace")
+        size, limit = os.path.getsize(real), self.limits.max_bytes
+        if limit is not None and size > limit:
+            os.unlink(real)
+            raise LimitExceededError(_over(os.path.basename(real), size, limit))
+        with open(real, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return WrittenFile(real, size, digest, None, False, None)
+
+    def clean(self) -> list[str]:
+        """Delete temporary files whose writer is gone; return their names."""
+        removed = []
+        for name in os.listdir(self) if os.path.isdir(self) else []:
+            if _IS_TEMPORARY.fullmatch(name) and _abandoned(path := os.path.join(self, name)):
+                with suppress(FileNotFoundError):
+                    os.unlink(path)
+                    removed.append(name)
+        return removed
+
+
+class WorkspaceFile:
+    """A file being written: temporary until the `with` block ends well.
+
+    Writes go to the operating system's cache and are made on the calling thread: hand over
+    pieces of 64 KiB to 1 MiB, and no event loop notices.
+    """
+
+    rows: int | None = None
+    """Set it to the data rows written."""
+    truncated: bool = False
+    """Set it if the row limit cut the result."""
+    version: str | None = None
+    """Set it to the source's mark of this content, such as an ETag."""
+
+    def __init__(self, workspace: Workspace, name: str, relative: str, size: int | None) -> None:
+        self.path = os.path.join(workspace, relative)
+        """Where the file will be."""
+        self.size = 0
+        """Bytes written so far."""
+        self._workspace = workspace
+        self._name = name
+        self._relative = relative
+        self._expected = size
+        self._checksums = Checksums()
+        self._root = self._file = -1
+        self._temporary = _TEMPORARY.format(secrets.token_hex(8))
+
+    def __enter__(self) -> WorkspaceFile:
+        if self._expected is not None:
+            self._check_limit(self._expected)
+        owner = self._workspace.owners.setdefault(self.path, self._workspace.owner)
+        if owner != self._workspace.owner:
+            raise DataFetchError(
+                f"{self._name!r} would overwrite what {owner} brings in the same batch; "
+                "fetch them into separate workspaces"
+            )
+        try:
+            os.makedirs(self._workspace, exist_ok=True)
+            if os.path.isdir(self.path):
+                raise IsADirectoryError(errno.EISDIR, "")
+            self._root = os.open(self._workspace, os.O_RDONLY | os.O_DIRECTORY)
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+            self._file = os.open(self._temporary, flags, 0o666, dir_fd=self._root)
+            # Held while the writer lives; `Workspace.clean` asks for it.
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+        except OSError as exc:
+            self._discard()
+            raise self._unwritable(exc) from exc
+        return self
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Append bytes.
+
+        Raises:
+            LimitExceededError: The file would grow over the limit.
+            DataFetchError: The operating system refused, as on a full disk.
+        """
+        self._put(self.size, data)
+        self._checksums.update(data)
+
+    def write_at(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        """Write bytes at their place: in any order, each byte once, in place of `write`.
+
+        Call `update_checksums` now and then, or leaving the block does all of it.
+
+        Raises:
+            LimitExceededError: The file would grow over the limit.
+            DataFetchError: The operating system refused, as on a full disk.
+        """
+        self._put(offset, data)
+        self._checksums.arrived(offset, offset + len(data))
+
+    def update_checksums(self) -> None:
+        """Hash what `write_at` has completed from the start on; meant for a worker thread."""
+        if self._file >= 0:
+            self._hash(wait=False)
+
+    def expect_checksum(self, algorithm: str, digest: bytes) -> None:
+        """Check the bytes against a digest that the source gave; call it before the first byte.
+
+        Args:
+            algorithm: As `hashlib.new` takes it, such as `md5`.
+            digest: Leaving the block raises `DataFetchError` if that of the bytes differs.
+        """
+        self._checksums.expect(algorithm, digest)
+
+    def _put(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        self._check_limit(self.size + len(data))
+        view = memoryview(data).cast("B")
+        try:
+            while view:
+                written = os.pwrite(self._file, view, offset)
+                view, offset = view[written:], offset + written
+        except OSError as exc:
+            raise self._unwritable(exc) from exc
+        self.size += len(data)
+        if self._workspace.progress:
+            self._workspace.progress(self.size, self._expected)
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if exc_type is None:
+                self._commit()
+        finally:
+            self._discard()
+
+    def _commit(self) -> None:
+        self._check_content()
+        *folders, leaf = self._relative.split("/")
+        opened = [self._root]
+        try:
+            for folder in folders:
+                opened.append(_enter(opened[-1], folder))
+            os.rename(self._temporary, leaf, src_dir_fd=self._root, dst_dir_fd=opened[-1])
+        except OSError as exc:
+            raise self._unwritable(exc) from exc
+        finally:
+            for descriptor in opened[1:]:
+                os.close(descriptor)
+        self._temporary = ""
+        self._workspace.written[self.path] = WrittenFile(
+            self.path, self.size, self._checksums.sha256, self.rows, self.truncated, self.version
+        )
+
+    def _check_content(self) -> None:
+        if self._expected is not None and self.size != self._expected:
+            raise DataFetchError(
+                f"{self._name!r} should have {self._expected} bytes, but {self.size} arrived"
+            )
+        if self._checksums.whole != self.size:
+            raise DataFetchError(f"{self._name!r} did not arrive whole: its pieces leave gaps")
+        self._hash(wait=True)
+        for algorithm in self._checksums.wrong():
+            raise DataFetchError(
+                f"{self._name!r} arrived damaged: its {algorithm} is not the one the source gave"
+            )
+
+    def _hash(self, *, wait: bool) -> None:
+        try:
+            self._checksums.follow(self._file, wait=wait)
+        except OSError as exc:
+            raise self._unwritable(exc) from exc
+
+    def _discard(self) -> None:
+        self._checksums.stop()
+        if self._temporary and self._file >= 0:
+            with suppress(FileNotFoundError):
+                os.unlink(self._temporary, dir_fd=self._root)
+        for descriptor in (self._file, self._root):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._file = self._root = -1
+
+    def _check_limit(self, size: int) -> None:
+        limit = self._workspace.limits.max_bytes
+        if limit is not None and size > limit:
+            raise LimitExceededError(_over(self._name, size, limit))
+
+    def _unwritable(self, exc: OSError) -> DataFetchError:
+        reason = {
+            errno.ELOOP: "a folder on its way is a symbolic link",
+            errno.ENOTDIR: "a folder on its way is a file or a link in the workspace",
+            errno.EISDIR: "a folder of that name is in the workspace",
+            errno.ENOTEMPTY: "a folder of that name is in the workspace",
+        }.get(exc.errno or 0, os.strerror(exc.errno) if exc.errno else str(exc))
+        return DataFetchError(f"cannot write {self._name!r} to the workspace: {reason}")
+
+
+def _over(name: str, size: int, limit: int) -> str:
+    return f"{name!r} has {size} bytes or more, over the limit of {limit} bytes a fetch"
+
+
+def _enter(directory: int, name: str) -> int:
+    """Open a folder inside an open one, made if missing."""
+    with suppress(FileExistsError):
+        os.mkdir(name, dir_fd=directory)
+    return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
+
+
+def _abandoned(path: str) -> bool:
+    """Tell whether a temporary file's writer is gone: its lock can be had."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        made = os.fstat(descriptor)
+        # A writer locks just after it creates: a file this young may be on its way to the lock.
+        if not stat.S_ISREG(made.st_mode) or time.time() - made.st_mtime < 1:
+            return False
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
