@@ -1,0 +1,206 @@
+"""Files below one directory: listed, described, previewed, copied into a workspace."""
+
+from __future__ import annotations
+
+import asyncio
+import mimetypes
+import os
+import stat
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, BinaryIO
+
+from pydantic import Field
+
+from datasources import (
+    ConnectError,
+    ConnectorOptions,
+    DataFetchError,
+    DataItem,
+    DataSourceConnector,
+    ItemNotFoundError,
+    PermissionDeniedError,
+    Preview,
+    Workspace,
+    glob_prefix,
+    glob_regex,
+    preview_text,
+)
+
+_CHUNK = 1 << 20  # bytes copied at once
+_PREVIEW = 1 << 20  # bytes read for a preview
+
+
+class LocalFileOptions(ConnectorOptions):
+    """Which directory, and which of its files."""
+
+    path: str = Field(
+        min_length=1,
+        description="Directory whose files are the items; '~' is the home directory.",
+        examples=["/srv/data"],
+    )
+    hidden: bool = Field(
+        default=False, description="Show files and folders whose name starts with a dot."
+    )
+
+    sample_identifiers = (
+        ("reports/2024.csv", "one file, by its path below the directory"),
+        ("reports/*.csv", "all CSV files of a folder"),
+        ("**/*.csv", "all CSV files, however deep"),
+    )
+
+    def paths(self) -> list[str]:
+        return [os.path.expanduser(self.path)]
+
+
+class LocalFileConnector(DataSourceConnector):
+    """Reads below the directory only: links that lead outside are not items."""
+
+    type = "local_file"
+    options_class = LocalFileOptions
+    options: LocalFileOptions
+    shareable = True
+
+    async def connect(self) -> bool:
+        root = await asyncio.to_thread(os.path.realpath, self.options.paths()[0])
+        if not await asyncio.to_thread(os.path.isdir, root):
+            raise ConnectError(f"{self.options.path!r} is not a directory")
+        self._connection = root
+        return True
+
+    async def disconnect(self) -> None:
+        self._connection = None
+
+    async def test_connection(self) -> bool:
+        root = self._connection
+        return root is not None and await asyncio.to_thread(os.access, root, os.R_OK | os.X_OK)
+
+    async def list_items(self, path: str | None = None) -> list[DataItem]:
+        if path and path.endswith("/"):
+            return await asyncio.to_thread(self._folder, path)
+        return [item async for item in self.iter_items(path)]
+
+    async def iter_items(self, path: str | None = None) -> AsyncIterator[DataItem]:
+        """Yield all files below a path, folder by folder."""
+        folders = await asyncio.to_thread(self._walk, path)
+        while page := await asyncio.to_thread(next, folders, None):
+            for item in page:
+                yield item
+
+    async def glob_items(self, pattern: str) -> list[DataItem]:
+        """Return the files whose path matches."""
+        folder, matches = glob_prefix(pattern).rpartition("/")[0], glob_regex(pattern).fullmatch
+        try:
+            found = [item async for item in self.iter_items(folder) if matches(item.path)]
+        except ItemNotFoundError:
+            return []
+        return sorted(found, key=lambda item: item.path)
+
+    async def fetch_data(self, identifier: str, workspace: str) -> str:
+        with await asyncio.to_thread(self._open, identifier) as source:
+            facts = os.fstat(source.fileno())
+            target = Workspace.of(workspace).create(identifier, size=facts.st_size)
+            with target:
+                target.version = f"{facts.st_mtime_ns:x}-{facts.st_size:x}"
+                # In pieces, so that a cancelled fetch stops at once.
+                while chunk := await asyncio.to_thread(source.read, _CHUNK):
+                    target.write(chunk)
+        return target.path
+
+    async def get_metadata(self, identifier: str) -> dict[str, Any]:
+        with await asyncio.to_thread(self._open, identifier) as source:
+            facts = os.fstat(source.fileno())
+        return {
+            "name": os.path.basename(identifier),
+            "path": identifier,
+            "size": facts.st_size,
+            "modified_at": facts.st_mtime,
+            "content_type": mimetypes.guess_type(identifier)[0],
+        }
+
+    async def preview(self, identifier: str, rows: int = 10) -> Preview:
+        """Return the first rows of a text file from its first bytes."""
+        with await asyncio.to_thread(self._open, identifier) as source:
+            head = await asyncio.to_thread(source.read, _PREVIEW + 1)
+        return preview_text(identifier, head[:_PREVIEW], rows, complete=len(head) <= _PREVIEW)
+
+    def _folder(self, path: str) -> list[DataItem]:
+        directory = self._directory(path.strip("/"))
+        entries = [entry for entry in _entries(directory) if self._shown(entry)]
+        return [item for entry in entries if (item := self._item(entry, folders=True))]
+
+    def _walk(self, path: str | None) -> Iterator[list[DataItem]]:
+        waiting = [self._directory(path or "")]
+        while waiting:
+            entries = [entry for entry in _entries(waiting.pop()) if self._shown(entry)]
+            folders = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+            waiting += reversed(folders)
+            if page := [item for entry in entries if (item := self._item(entry))]:
+                yield page
+
+    def _shown(self, entry: os.DirEntry[str]) -> bool:
+        return self.options.hidden or not entry.name.startswith(".")
+
+    def _item(self, entry: os.DirEntry[str], *, folders: bool = False) -> DataItem | None:
+        path = os.path.relpath(entry.path, self._root)
+        try:
+            if folders and entry.is_dir(follow_symlinks=False):
+                return DataItem(entry.name, path + "/", metadata={"kind": "folder"})
+            if not entry.is_file() or not self._inside(os.path.realpath(entry.path)):
+                return None
+            facts = entry.stat()
+        except OSError:  # gone since it was listed, or a link in a circle
+            return None
+        return DataItem(entry.name, path, facts.st_size, facts.st_mtime)
+
+    def _directory(self, path: str) -> str:
+        directory = self._real(path) if path else self._root
+        if directory is None or not os.path.isdir(directory):
+            raise ItemNotFoundError(f"source {self.config.id!r} has no folder {path!r}")
+        return directory
+
+    def _open(self, identifier: str) -> BinaryIO:
+        missing = f"source {self.config.id!r} has no file {identifier!r}"
+        real = self._real(identifier)
+        if real is None:
+            raise ItemNotFoundError(missing)
+        try:
+            # The links are resolved by now; and without waiting, as opening a pipe would.
+            descriptor = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except (FileNotFoundError, NotADirectoryError):
+            raise ItemNotFoundError(missing) from None
+        except PermissionError as exc:
+            raise PermissionDeniedError(f"{identifier!r} may not be read") from exc
+        except OSError as exc:
+            raise DataFetchError(f"{identifier!r} cannot be read: {exc.strerror}") from exc
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise ItemNotFoundError(f"{missing}; it is a folder or a special file")
+        return open(descriptor, "rb", buffering=0)
+
+    def _real(self, path: str) -> str | None:
+        """Return where a path below the root leads, or None if it is no path of an item."""
+        segments = path.split("/")
+        if "\0" in path or {"", ".", ".."} & set(segments):
+            return None
+        if not self.options.hidden and any(part.startswith(".") for part in segments):
+            return None
+        real = os.path.realpath(os.path.join(self._root, path))
+        return real if self._inside(real) else None
+
+    @property
+    def _root(self) -> str:
+        if self._connection is None:
+            raise ConnectError(f"source {self.config.id!r} is not connected")
+        root: str = self._connection
+        return root
+
+    def _inside(self, real: str) -> bool:
+        return real.startswith(os.path.join(self._root, ""))
+
+
+def _entries(directory: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(directory) as found:
+            return sorted(found, key=lambda entry: entry.name)
+    except OSError as exc:
+        raise PermissionDeniedError(f"folder {directory!r} cannot be read: {exc.strerror}") from exc

@@ -1,0 +1,233 @@
+"""The connector of local directories."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from datasources import (
+    ConnectError,
+    DataFetchError,
+    DataItem,
+    DataSourceConfig,
+    DataSourceType,
+    ItemNotFoundError,
+    LimitExceededError,
+    Limits,
+    OptionError,
+    Workspace,
+    abilities,
+)
+from datasources_local_file import LocalFileConnector
+
+FILES = {
+    "a.csv": b"x,y\n1,2\n3,4\n",
+    "reports/2024.csv": b"x\n",
+    "reports/old/2023.csv": b"x\n",
+    "notes.txt": b"one\ntwo\n",
+    "binary": b"\0\1",
+    ".hidden": b"secret",
+    ".git/config": b"secret",
+}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for name, content in FILES.items():
+        path = tmp_path / "source" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return tmp_path / "source"
+
+
+def connector_of(root: Path, **options: Any) -> LocalFileConnector:
+    return LocalFileConnector(
+        DataSourceConfig("files", DataSourceType.LOCAL_FILE, "", {"path": str(root), **options})
+    )
+
+
+@pytest.fixture
+async def connector(root: Path) -> AsyncIterator[LocalFileConnector]:
+    connector = connector_of(root)
+    await connector.connect()
+    yield connector
+    await connector.disconnect()
+
+
+def paths(items: list[DataItem]) -> list[str]:
+    return sorted(item.path for item in items)
+
+
+async def test_everything_below_the_directory_is_listed_with_size_and_date(
+    connector: LocalFileConnector, root: Path
+) -> None:
+    items = await connector.list_items()
+    assert paths(items) == [
+        *("a.csv", "binary", "notes.txt", "reports/2024.csv", "reports/old/2023.csv")
+    ]
+    item = next(item for item in items if item.path == "reports/2024.csv")
+    assert (item.name, item.size) == ("2024.csv", 2)
+    assert item.modified_at == (root / "reports/2024.csv").stat().st_mtime
+
+
+async def test_a_path_narrows_the_list(connector: LocalFileConnector) -> None:
+    assert paths(await connector.list_items("reports/old")) == ["reports/old/2023.csv"]
+
+
+async def test_a_folder_is_shown_with_its_direct_children(connector: LocalFileConnector) -> None:
+    assert paths(await connector.list_items("reports/")) == ["reports/2024.csv", "reports/old/"]
+    top = await connector.list_items("/")
+    assert paths(top) == ["a.csv", "binary", "notes.txt", "reports/"]
+    assert [item.metadata for item in top if item.path == "reports/"] == [{"kind": "folder"}]
+
+
+async def test_hidden_files_are_items_only_if_asked_for(
+    connector: LocalFileConnector, root: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ItemNotFoundError):
+        await connector.get_metadata(".hidden")
+    with pytest.raises(ItemNotFoundError):
+        await connector.fetch_data(".git/config", str(tmp_path / "workspace"))
+    showing = connector_of(root, hidden=True)
+    await showing.connect()
+    assert paths(await showing.list_items()) == sorted(FILES)
+    assert (await showing.get_metadata(".hidden"))["size"] == 6
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("*.csv", ["a.csv"]),
+        ("reports/*.csv", ["reports/2024.csv"]),
+        ("**/*.csv", ["a.csv", "reports/2024.csv", "reports/old/2023.csv"]),
+        ("reports/**", ["reports/2024.csv", "reports/old/2023.csv"]),
+        ("notes.tx?", ["notes.txt"]),
+        ("missing/*", []),
+        ("../*", []),
+    ],
+)
+async def test_a_pattern_gives_the_matching_items(
+    connector: LocalFileConnector, pattern: str, expected: list[str]
+) -> None:
+    assert paths(await connector.glob_items(pattern)) == expected
+
+
+async def test_a_fetched_file_keeps_its_path_and_bytes(
+    connector: LocalFileConnector, tmp_path: Path
+) -> None:
+    workspace = tmp_path / "workspace"
+    path = await connector.fetch_data("reports/2024.csv", str(workspace))
+    assert path == str(workspace / "reports/2024.csv")
+    assert Path(path).read_bytes() == FILES["reports/2024.csv"]
+
+
+async def test_a_file_over_the_limit_is_refused(
+    connector: LocalFileConnector, tmp_path: Path
+) -> None:
+    workspace = Workspace(tmp_path / "workspace", limits=Limits(max_bytes=3))
+    with pytest.raises(LimitExceededError, match=r"'a\.csv' has 12 bytes"):
+        await connector.fetch_data("a.csv", workspace)
+
+
+OUTSIDE = ["../outside", "/etc/passwd", "reports/../../outside", "link", "linked/outside", "a\0b"]
+
+
+@pytest.mark.parametrize("identifier", [*OUTSIDE, "missing", "reports", "", ".", "a.csv/x", "pipe"])
+async def test_what_is_no_file_below_the_directory_is_not_found(
+    connector: LocalFileConnector, root: Path, tmp_path: Path, identifier: str
+) -> None:
+    (tmp_path / "outside").write_bytes(b"secret")
+    (root / "link").symlink_to(tmp_path / "outside")
+    (root / "linked").symlink_to(tmp_path)
+    os.mkfifo(root / "pipe")
+    calls: list[Callable[[], Any]] = [
+        lambda: connector.fetch_data(identifier, str(tmp_path / "workspace")),
+        lambda: connector.get_metadata(identifier),
+        lambda: connector.preview(identifier),
+    ]
+    for call in calls:
+        with pytest.raises(ItemNotFoundError, match="source 'files' has no file"):
+            await call()
+    assert not any(item.path in {"link", "pipe"} for item in await connector.list_items())
+    assert not (tmp_path / "workspace").exists()
+
+
+@pytest.mark.parametrize("path", ["missing", "..", "/etc", "a.csv", "linked"])
+async def test_a_folder_that_is_none_is_not_found(
+    connector: LocalFileConnector, root: Path, tmp_path: Path, path: str
+) -> None:
+    (root / "linked").symlink_to(tmp_path)
+    with pytest.raises(ItemNotFoundError, match="has no folder"):
+        await connector.list_items(path)
+
+
+async def test_a_link_that_stays_inside_is_an_item(
+    connector: LocalFileConnector, root: Path, tmp_path: Path
+) -> None:
+    (root / "link.csv").symlink_to(root / "a.csv")
+    assert "link.csv" in paths(await connector.list_items())
+    path = await connector.fetch_data("link.csv", str(tmp_path / "workspace"))
+    assert Path(path).read_bytes() == FILES["a.csv"]
+
+
+async def test_links_in_a_circle_are_not_followed(
+    connector: LocalFileConnector, root: Path
+) -> None:
+    (root / "circle").symlink_to(root)
+    (root / "self").symlink_to(root / "self")
+    assert "circle/a.csv" not in paths(await connector.list_items())
+
+
+async def test_a_preview_shows_columns_and_first_rows(connector: LocalFileConnector) -> None:
+    preview = await connector.preview("a.csv", rows=1)
+    assert (preview.columns, list(preview.rows), preview.truncated) == (
+        ("x", "y"),
+        [("1", "2")],
+        True,
+    )
+    text = await connector.preview("notes.txt")
+    assert (text.columns, list(text.rows)) == (("line",), [("one",), ("two",)])
+
+
+async def test_a_binary_file_has_no_preview(connector: LocalFileConnector) -> None:
+    with pytest.raises(DataFetchError, match="'binary' is not a text file"):
+        await connector.preview("binary")
+
+
+async def test_metadata_tells_size_date_and_type(connector: LocalFileConnector) -> None:
+    metadata = await connector.get_metadata("a.csv")
+    assert metadata["size"] == 12
+    assert metadata["content_type"] == "text/csv"
+
+
+async def test_a_missing_directory_is_a_connect_error(tmp_path: Path) -> None:
+    connector = connector_of(tmp_path / "missing")
+    with pytest.raises(ConnectError, match="is not a directory"):
+        await connector.connect()
+    assert await connector.test_connection() is False
+
+
+async def test_a_directory_that_went_away_fails_the_test(
+    connector: LocalFileConnector, root: Path
+) -> None:
+    assert await connector.test_connection() is True
+    root.rename(root.with_name("moved"))
+    assert await connector.test_connection() is False
+
+
+async def test_without_connect_every_call_says_so(root: Path) -> None:
+    with pytest.raises(ConnectError, match="source 'files' is not connected"):
+        await connector_of(root).list_items()
+
+
+def test_an_unknown_option_is_named_with_what_is_accepted(root: Path) -> None:
+    with pytest.raises(OptionError, match="unknown option 'pfad'; options: path, hidden"):
+        connector_of(root, pfad="x")
+
+
+def test_abilities_are_seen_without_connecting() -> None:
+    assert abilities(LocalFileConnector) == {"iter_items", "glob", "preview"}
