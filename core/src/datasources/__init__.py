@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+TYPE_CHECKING = False  # as type checkers know it; importing `typing` takes as long as all the rest
 
 if TYPE_CHECKING:
     from datasources.connector import (
-        abilities as abilities,
         API_VERSION as API_VERSION,
         DataSourceConnector as DataSourceConnector,
         SupportsGlob as SupportsGlob,
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
         SupportsReadTable as SupportsReadTable,
         SupportsStatistics as SupportsStatistics,
         SupportsUpload as SupportsUpload,
+        abilities as abilities,
     )
     from datasources.credentials import CredentialManager as CredentialManager
     from datasources.errors import (

@@ -1,0 +1,32 @@
+"""Fixtures of the tests of core."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.core.plugin_fixtures import Site
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """An empty directory on `sys.path`; modules imported from it are forgotten afterwards."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(str(folder))
+    yield Site(folder)
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None)).startswith(str(folder)):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def imports(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Return how often a module that starts with `COUNT` was imported."""
+    import builtins
+
+    monkeypatch.setattr(builtins, "plugin_imports", 0, raising=False)
+    return lambda: builtins.plugin_imports  # type: ignore[attr-defined]

@@ -1,0 +1,23 @@
+"""Python in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+
+def run_python(code: str, *arguments: str, **environment: str) -> str:
+    """Run a program text, warnings being errors, and return what it printed."""
+    # A coverage tool that follows into subprocesses imports and opens files of its own.
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("COV", "PYTHON"))}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, *arguments],
+        env=inherited | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout

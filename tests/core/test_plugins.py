@@ -1,0 +1,368 @@
+"""Plugins: imported on use, once; hooks; classes of the host's own."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from datasources import (
+    DataSourceConnector,
+    DataSourceType,
+    PluginError,
+    PluginLoadError,
+    hookimpl,
+)
+from tests.core.plugin_fixtures import (
+    COUNT,
+    GOOD,
+    METHODS,
+    Site,
+    Wheel,
+    connector_class,
+    connector_module,
+    entry_of,
+    hook,
+    pip_install,
+    raised,
+)
+from tests.core.subprocesses import run_python
+
+# The host's own classes and hooks.
+
+
+def own_class(**changes: object) -> type[DataSourceConnector]:
+    async def method(self: object, *args: object) -> None: ...
+
+    return type("Own", (DataSourceConnector,), dict.fromkeys(METHODS, method) | changes)
+
+
+def test_a_class_of_the_hosts_own_wins_over_what_is_installed(site: Site) -> None:
+    site.connector("good", "good", "raise AssertionError")
+    plugins = site.plugins()
+    cls = own_class()
+    plugins.register(DataSourceType("good"), cls)
+    plugins.register("mine", cls)
+    assert plugins.connector_class("good") is cls
+    assert plugins.types() == ["good", "mine"]
+    own = entry_of(plugins, "mine")
+    assert (own.status, own.distribution) == ("loaded", None)
+    assert own.value.endswith(":Own")
+    assert entry_of(plugins, "good", "good").status == "disabled"
+
+
+@pytest.mark.parametrize(
+    ("cls", "text"),
+    [
+        (int, "connector 'mine' of the host: 'int' is not a subclass of DataSourceConnector"),
+        (own_class, "'own_class' is not a subclass"),
+        (DataSourceConnector, "'DataSourceConnector' lacks connect, disconnect, fetch_data, "),
+        (own_class(api_version=3), "api_version 3"),
+    ],
+)
+def test_a_bad_class_of_the_hosts_own_is_refused(site: Site, cls: type, text: str) -> None:
+    plugins = site.plugins()
+    with pytest.raises(PluginError) as caught:
+        plugins.register("mine", cls)
+    assert text in str(caught.value)
+    assert plugins.types() == []
+
+
+class Recorder:
+    """Hooks of a host's own that remember what they saw."""
+
+    def __init__(self, fault: BaseException | None = None) -> None:
+        self.seen: list[str] = []
+        self.fault = fault
+
+    @hookimpl
+    def datasources_source_unregistered(self, source_id: str) -> None:
+        self.seen.append(source_id)
+        if self.fault:
+            raise self.fault
+
+
+@pytest.mark.parametrize("fault", [ValueError("password=hunter2"), SystemExit(3)])
+def test_an_observer_that_raises_stops_neither_the_others_nor_the_caller(
+    site: Site, caplog: pytest.LogCaptureFixture, fault: BaseException
+) -> None:
+    plugins = site.plugins()
+    recorders = [Recorder(), Recorder(fault), Recorder()]
+    for number, recorder in enumerate(recorders):
+        plugins.register_plugin(recorder, f"audit{number}")
+    for source_id in "ab":
+        plugins.notify("datasources_source_unregistered", source_id=source_id)
+    assert [recorder.seen for recorder in recorders] == [["a", "b"]] * 3
+
+    (record,) = caplog.records
+    assert (record.name, record.levelno) == ("datasources.plugins", logging.WARNING)
+    assert record.getMessage().startswith(
+        f"audit1 failed in datasources_source_unregistered: {type(fault).__name__}: "
+    )
+    assert "test_plugins.py:" in record.getMessage()
+    assert "hunter2" not in caplog.text
+
+
+def test_the_user_may_interrupt_an_observer(site: Site) -> None:
+    plugins = site.plugins()
+    plugins.register_plugin(Recorder(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        plugins.notify("datasources_source_unregistered", source_id="a")
+
+
+def test_an_observer_may_leave_out_arguments_and_is_called_in_order_of_its_wish(
+    site: Site,
+) -> None:
+    seen: list[object] = []
+
+    class First:
+        @hookimpl(tryfirst=True)
+        def datasources_operation_finished(self, duration: float) -> None:
+            seen.append(duration)
+
+    class Second:
+        @hookimpl
+        def datasources_operation_finished(self) -> None:
+            seen.append("second")
+
+    plugins = site.plugins()
+    plugins.register_plugin(First())
+    plugins.register_plugin(Second())
+    plugins.notify("datasources_operation_finished", operation=None, duration=1.5, error=None)
+    assert seen == [1.5, "second"]
+
+
+def test_the_first_answer_counts_and_an_error_passes(site: Site) -> None:
+    class Vault:
+        @hookimpl
+        def datasources_resolve_secret(self, scheme: str, name: str) -> str | None:
+            return name.upper() if scheme == "vault" else None
+
+    class Failing:
+        @hookimpl(trylast=True)
+        def datasources_resolve_secret(self, scheme: str) -> str | None:
+            raise LookupError(scheme)
+
+    plugins = site.plugins()
+    assert plugins.first("datasources_resolve_secret", scheme="vault", name="x") is None
+    plugins.register_plugin(Vault())
+    plugins.register_plugin(Failing())
+    assert plugins.first("datasources_resolve_secret", scheme="vault", name="x") == "X"
+    with pytest.raises(LookupError, match="other"):
+        plugins.first("datasources_resolve_secret", scheme="other", name="x")
+
+
+def test_a_bad_plugin_of_the_hosts_own_is_refused_whole(site: Site) -> None:
+    class Misspelt(Recorder):
+        @hookimpl
+        def datasources_source_registred(self) -> None: ...
+
+    class WrongArgument(Recorder):
+        @hookimpl
+        def datasources_source_registered(self, configuration: object) -> None: ...
+
+    plugins = site.plugins()
+    bad = [Misspelt(), WrongArgument(), SimpleNamespace()]
+    for plugin, text in zip(
+        bad, ["'datasources_source_registered'", "configuration", "no hook"], strict=True
+    ):
+        with pytest.raises(PluginLoadError, match=text):
+            plugins.register_plugin(plugin, "mine")
+    plugins.notify("datasources_source_unregistered", source_id="a")
+    assert [plugin.seen for plugin in bad[:2]] == [[], []]  # type: ignore[attr-defined]
+
+    plugins.register_plugin(Recorder(), "mine")
+    with pytest.raises(PluginLoadError, match="plugin 'mine' of the host: a plugin of that name"):
+        plugins.register_plugin(Recorder(), "mine")
+
+
+def test_a_hook_of_a_later_core_may_be_marked_optional(site: Site) -> None:
+    class Modern(Recorder):
+        @hookimpl(optionalhook=True)
+        def datasources_of_the_future(self, anything: object) -> None: ...
+
+    plugins, modern = site.plugins(), Modern()
+    plugins.register_plugin(modern)
+    plugins.notify("datasources_source_unregistered", source_id="a")
+    assert modern.seen == ["a"]
+
+
+# Loading.
+
+OBSERVER = """
+from datasources import hookimpl
+seen = []
+@hookimpl
+def datasources_source_unregistered(source_id):
+    seen.append(source_id)
+"""
+
+
+def test_observers_are_loaded_together_and_a_failing_one_alone_is_out(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.observer("broken-audit", "raise SystemExit('token=abcdef' + '123456')")
+    site.observer("misspelt-audit", OBSERVER.replace("unregistered", "unregistred"))
+    site.observer("fine-audit", OBSERVER)
+    site.connector("good", "good", "raise AssertionError")
+    plugins = site.plugins()
+    plugins.load_observers()
+    plugins.load_observers()
+    plugins.notify("datasources_source_unregistered", source_id="a")
+
+    assert sys.modules["fine_audit"].seen == ["a"]
+    statuses = {entry.distribution: entry.status for entry in plugins.entries()}
+    assert statuses == {
+        "broken-audit": "failed",
+        "misspelt-audit": "failed",
+        "fine-audit": "loaded",
+        "good": "available",
+    }
+    assert len(caplog.records) == 2
+    assert caplog.messages[0].startswith("plugin 'broken_audit' of broken-audit 1.0: SystemExit: ")
+    assert "abcdef123456" not in caplog.text
+
+
+def test_hooks_of_a_connector_plugin_are_called_once_it_is_loaded(site: Site) -> None:
+    points = "[datasources.connectors]\none = both\ntwo = both\n"
+    classes = connector_class("one", name="One") + connector_class("two", name="Two")
+    site.install("both", points, {"both": OBSERVER + hook(classes + "return [One, Two]")})
+    plugins = site.plugins()
+    plugins.notify("datasources_source_unregistered", source_id="a")
+    assert "both" not in sys.modules
+    assert plugins.connector_class("one").type == "one"
+    assert plugins.connector_class("two").type == "two"
+    plugins.notify("datasources_source_unregistered", source_id="b")
+    assert sys.modules["both"].seen == ["b"]
+
+
+def test_hooks_of_a_connector_plugin_that_failed_are_never_called(site: Site) -> None:
+    site.connector("bad", "bad", OBSERVER + hook("return []"))
+    plugins = site.plugins()
+    raised(plugins, "bad")
+    plugins.notify("datasources_source_unregistered", source_id="a")
+    assert sys.modules["bad"].seen == []
+
+
+def test_threads_that_ask_for_one_type_import_it_once(
+    site: Site, imports: Callable[[], int]
+) -> None:
+    site.connector("good", "good", COUNT + "import time; time.sleep(0.05)\n" + GOOD)
+    plugins = site.plugins()
+    together = threading.Barrier(8)
+
+    def ask(_: int) -> type[DataSourceConnector]:
+        together.wait()
+        return plugins.connector_class("good")
+
+    with ThreadPoolExecutor(8) as pool:
+        classes = set(pool.map(ask, range(8)))
+    assert len(classes) == 1
+    assert imports() == 1
+
+
+def test_a_plugin_that_hangs_holds_up_no_other(site: Site) -> None:
+    site.install(
+        "gate", None, {"gate": "import threading\nopen, begun = [threading.Event() for _ in 'ab']"}
+    )
+    site.connector("slow", "slow", "import gate\ngate.begun.set()\ngate.open.wait(60)\n"
+                   + connector_module("slow"))  # fmt: skip
+    site.connector("good", "good", GOOD)
+    site.observer("fine-audit", OBSERVER)
+    plugins = site.plugins()
+    gate = __import__("gate")
+    with ThreadPoolExecutor(1) as pool:
+        loading = pool.submit(plugins.connector_class, "slow")
+        assert gate.begun.wait(60)
+        assert plugins.connector_class("good").type == "good"
+        plugins.load_observers()
+        assert entry_of(plugins, "slow").status == "available"
+        raised(plugins, "unknown")
+        assert not loading.done()
+        gate.open.set()
+        assert loading.result(60).type == "slow"
+
+
+def test_an_interrupted_import_is_not_held_against_the_plugin(site: Site) -> None:
+    site.install("gate", None, {"gate": "times = []"})
+    source = "import gate\ngate.times.append(1)\nif len(gate.times) < 2: raise KeyboardInterrupt\n"
+    site.connector("good", "good", source + GOOD)
+    plugins = site.plugins()
+    with pytest.raises(KeyboardInterrupt):
+        plugins.connector_class("good")
+    assert plugins.connector_class("good").type == "good"
+
+
+def test_masking_stops_at_the_error_that_is_being_handled(site: Site) -> None:
+    site.connector("bad", "bad", "try: raise OSError('pwd=hunt' + 'er2')\nexcept OSError: int('x')")
+    around = RuntimeError("pwd=mine")
+    try:
+        raise around
+    except RuntimeError:
+        error = raised(site.plugins(), "bad")
+    assert around.args == ("pwd=mine",)
+    assert isinstance(error.__cause__, ValueError)
+    assert "hunter2" not in "".join(traceback.format_exception(error.__cause__))
+
+
+# Installed for real.
+
+REPORT = """
+import json
+from datasources.plugins import Plugins
+plugins, raised = Plugins(), {}
+for name in ("good", "exits", "sql", "mangled"):
+    try:
+        raised[name] = plugins.connector_class(name).__module__
+    except Exception as exc:
+        raised[name] = f"{type(exc).__name__}: {exc}"
+told = [[e.name, e.distribution, e.version, e.status] for e in plugins.check()]
+print(json.dumps([raised, told]))
+"""
+
+
+def points(type_name: str, module: str) -> str:
+    return f"[datasources.connectors]\n{type_name} = {module}\n"
+
+
+def test_wheels_that_pip_installed_are_contained_as_well(tmp_path: Path) -> None:
+    front, back = tmp_path / "front", tmp_path / "back"
+    sql = connector_module("sql")
+    wheels = [
+        Wheel("acme-good", points("good", "acme_good"), {"acme_good": GOOD}, version="2.0"),
+        Wheel("acme-exits", points("exits", "acme_exits"), {"acme_exits": "raise SystemExit"}),
+        Wheel("acme-sql", points("sql", "acme_sql"), {"acme_sql": sql}),
+        Wheel("other-sql", points("sql", "other_sql"), {"other_sql": sql}),
+        Wheel("acme-mangled", points("mangled", "acme_mangled"), {"acme_mangled": ""}),
+    ]
+    old = Wheel("acme-good", points("good", "acme_good"), {"acme_good": "raise SystemExit"})
+    pip_install(front, *(wheel.build(tmp_path) for wheel in wheels))
+    pip_install(back, old.build(tmp_path))
+    info = front / "acme_mangled-1.0.dist-info"
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nVersion: 1.0\n")
+
+    path = f"{front}:{back}"
+    found, told = json.loads(run_python(REPORT, PYTHONPATH=path))
+    conflict = "PluginConflictError: 'sql' is offered by acme-sql 1.0 and other-sql 1.0; "
+    assert found["good"] == "acme_good"
+    assert found["exits"] == "PluginLoadError: connector 'exits' of acme-exits 1.0: SystemExit"
+    assert found["sql"].startswith(conflict)
+    assert found["mangled"].endswith("'mangled' of acme-mangled 1.0: its METADATA lacks Name")
+    ours = {"good", "exits", "sql", "mangled"}
+    assert [entry for entry in told if entry[0] in ours] == [
+        ["exits", "acme-exits", "1.0", "failed"],
+        ["good", "acme-good", "2.0", "loaded"],
+        ["mangled", "acme-mangled", "1.0", "broken"],
+        ["sql", "acme-sql", "1.0", "conflict"],
+        ["sql", "other-sql", "1.0", "conflict"],
+    ]
+    found, _ = json.loads(run_python(REPORT, PYTHONPATH=path, DATASOURCES_PREFER="sql=other-sql"))
+    assert found["sql"] == "other_sql"
