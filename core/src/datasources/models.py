@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from datasources.errors import OptionError
+from datasources.redaction import MARK
 
 _TYPE_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _SOURCE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -33,7 +35,7 @@ class DataSourceType(str):
     CUSTOM: ClassVar[DataSourceType]
 
     def __new__(cls, name: str) -> DataSourceType:
-        if not isinstance(name, str) or not _TYPE_NAME.fullmatch(name):
+        if not _TYPE_NAME.fullmatch(str(name)):
             raise OptionError(
                 f"{name!r} is not a type name; one is lower-case letters, digits and underscores"
             )
@@ -79,6 +81,8 @@ class Limits:
 class DataSourceConfig:
     """One configured source.
 
+    Copies keep the options; a pickle, as `repr`, has their names and no values.
+
     Raises:
         OptionError: The id or the type is not a valid name.
     """
@@ -98,12 +102,14 @@ class DataSourceConfig:
     """This source's limits; `None` takes the policy's."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.id, str) or not _SOURCE_ID.fullmatch(self.id):
+        self.id = str(self.id)
+        if not _SOURCE_ID.fullmatch(self.id):
             raise OptionError(
                 f"{self.id!r} is not a source id; one starts with a letter or digit and goes on "
                 "with letters, digits, '.', '_' or '-', 128 characters at most"
             )
-        self.type = DataSourceType(self.type)
+        if type(self.type) is not DataSourceType:
+            self.type = DataSourceType(self.type)
 
     def __repr__(self) -> str:
         options = ", ".join(map(repr, self.config))
@@ -111,6 +117,20 @@ class DataSourceConfig:
             f"DataSourceConfig(id={self.id!r}, type={str(self.type)!r}, name={self.name!r}, "
             f"options=[{options}])"
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What is pickled leaves the process, and only a connector knows which options are secret.
+        return self.__dict__ | {"config": dict.fromkeys(self.config, MARK)}
+
+    def __copy__(self) -> Self:
+        new = object.__new__(type(self))
+        new.__dict__.update(self.__dict__)
+        return new
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        new = memo[id(self)] = object.__new__(type(self))
+        new.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return new
 
 
 @dataclass(slots=True)

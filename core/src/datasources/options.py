@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, SecretBytes, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Secret, SecretBytes, SecretStr, ValidationError
 from pydantic.aliases import AliasChoices
 from pydantic.fields import FieldInfo
+from pydantic_core.core_schema import ErrorType
 
 from datasources.errors import OptionError
-from datasources.redaction import MARK, REFERENCE, redact
+from datasources.redaction import MARK, REFERENCE, redact, redact_text
+
+_SECRETS = (SecretStr, SecretBytes, Secret)
+_PYDANTIC_ERRORS = frozenset(typing.get_args(ErrorType))
 
 
 class ConnectorOptions(BaseModel):
@@ -45,9 +50,11 @@ class ConnectorOptions(BaseModel):
             OptionError: Names every unknown, missing or ill-typed option, never its value.
         """
         try:
-            return cls.model_validate(values)
+            return cls.model_validate(_unmasked(values))
         except ValidationError as exc:
-            raise OptionError(cls._explain(exc.errors(include_input=False))) from None
+            errors = exc.errors(include_input=False)
+        # Raised here: pydantic's error holds the values, and would be this one's context.
+        raise OptionError(cls._explain(errors, values))
 
     @classmethod
     def check(cls, values: Mapping[str, Any]) -> Self | None:
@@ -59,12 +66,12 @@ class ConnectorOptions(BaseModel):
             OptionError: As `load`.
         """
         try:
-            return cls.model_validate(values)
+            return cls.model_validate(_unmasked(values))
         except ValidationError as exc:
             errors = [e for e in exc.errors(include_input=False) if not _at_reference(values, e)]
-            if errors:
-                raise OptionError(cls._explain(errors)) from None
-            return None
+        if errors:
+            raise OptionError(cls._explain(errors, values))
+        return None
 
     @classmethod
     def redact(cls, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,20 +97,26 @@ class ConnectorOptions(BaseModel):
         """Return every option, in order of declaration."""
         return list(cls.model_fields.items())
 
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        raise TypeError(f"a {type(self).__name__} holds secrets and cannot be pickled")
+
     @classmethod
-    def _explain(cls, errors: Iterable[Any]) -> str:
+    def _explain(cls, errors: Iterable[Any], values: Mapping[str, Any]) -> str:
         accepted = ", ".join(name for name, _ in cls.fields())
         parts = []
         for error in errors:
             name = ".".join(str(part) for part in error["loc"] if not str(part).endswith("]"))
-            if error["type"] == "extra_forbidden":
+            same = next((n for n in map(option_names, cls.fields()) if name in n), [])
+            if error["type"] == "extra_forbidden" and same:
+                parts.append(f"options {same[0]!r} and {name!r} are the same; give one of them")
+            elif error["type"] == "extra_forbidden":
                 parts.append(f"unknown option {name!r}; options: {accepted}")
             elif error["type"] == "missing":
                 parts.append(f"option {name!r} is missing")
             elif name:
-                parts.append(f"option {name!r}: {_sentence(error['msg'])}")
+                parts.append(f"option {name!r}: {_sentence(error, values)}")
             else:
-                parts.append(_sentence(error["msg"]))
+                parts.append(_sentence(error, values))
         return "; ".join(parts)
 
 
@@ -118,22 +131,45 @@ def option_names(field: tuple[str, FieldInfo]) -> list[str]:
 
 def is_secret(annotation: Any) -> bool:
     """Tell whether a type is, or contains, a secret."""
-    if isinstance(annotation, type):
-        if issubclass(annotation, (SecretStr, SecretBytes)):
-            return True
-        if issubclass(annotation, BaseModel):
-            return any(is_secret(info.annotation) for info in annotation.model_fields.values())
-    return any(is_secret(part) for part in typing.get_args(annotation))
+    return _is_secret(annotation, set())
+
+
+def _is_secret(annotation: Any, seen: set[int]) -> bool:
+    if id(annotation) in seen:  # a type that contains itself
+        return False
+    seen.add(id(annotation))
+    kind = typing.get_origin(annotation) or annotation
+    if isinstance(kind, type) and issubclass(kind, _SECRETS):
+        return True
+    return any(_is_secret(part, seen) for part in _parts(annotation))
+
+
+def _parts(annotation: Any) -> Iterable[Any]:
+    """Return the types that a type is made of."""
+    yield from typing.get_args(annotation)
+    if hasattr(annotation, "__value__"):  # `type Name = …`
+        yield annotation.__value__
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield from (info.annotation for info in annotation.model_fields.values())
+    elif (
+        dataclasses.is_dataclass(annotation)
+        or typing.is_typeddict(annotation)
+        or _named(annotation)
+    ):
+        yield from typing.get_type_hints(annotation, include_extras=True).values()
+
+
+def _named(annotation: Any) -> bool:
+    return isinstance(annotation, type) and hasattr(annotation, "_fields")
 
 
 def _secrets_in(value: Any) -> Iterable[str]:
-    if isinstance(value, SecretStr):
-        yield value.get_secret_value()
-    elif isinstance(value, SecretBytes):
+    if isinstance(value, SecretBytes):
         yield value.get_secret_value().decode(errors="replace")
-    elif isinstance(value, BaseModel):
-        for name in type(value).model_fields:
-            yield from _secrets_in(getattr(value, name))
+    elif isinstance(value, _SECRETS):
+        yield str(value.get_secret_value())
+    elif isinstance(value, BaseModel) or dataclasses.is_dataclass(value):
+        yield from _secrets_in(vars(value))
     elif isinstance(value, Mapping):
         for item in value.values():
             yield from _secrets_in(item)
@@ -142,15 +178,46 @@ def _secrets_in(value: Any) -> Iterable[str]:
             yield from _secrets_in(item)
 
 
+def _unmasked(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the values, unless one is a mark that stands for a secret."""
+    for name, value in values.items():
+        if any(MARK in text for text in _texts(value)):
+            raise OptionError(f"option {name!r} comes from a masked copy; give the secret itself")
+    return values
+
+
+def _texts(value: Any) -> Iterable[str]:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, (list, tuple, set, frozenset)):
+        for item in value:
+            yield from _texts(item)
+    elif isinstance(value, (str, int, float)) and not isinstance(value, bool):
+        yield str(value)
+
+
 def _at_reference(values: Any, error: Any) -> bool:
-    for part in error["loc"]:
-        if isinstance(values, Mapping) and part in values:
-            values = values[part]
-        elif isinstance(values, (list, tuple)) and isinstance(part, int) and part < len(values):
-            values = values[part]
-    return isinstance(values, str) and bool(REFERENCE.search(values))
+    """Tell whether an error is about a reference, or about all options while some are."""
+    if error["type"] in ("missing", "extra_forbidden"):
+        return False
+    return any(REFERENCE.search(text) for text in _texts(_value_at(values, error["loc"])))
 
 
-def _sentence(message: str) -> str:
-    message = message.removeprefix("Value error, ").rstrip(".")
-    return message[:1].lower() + message[1:]
+def _value_at(values: Any, location: Iterable[Any]) -> Any:
+    for part in location:  # some parts are tags of unions, which the values lack
+        if (isinstance(values, Mapping) and part in values) or (
+            isinstance(values, (list, tuple)) and isinstance(part, int) and part < len(values)
+        ):
+            values = values[part]
+    return values
+
+
+def _sentence(error: Any, values: Mapping[str, Any]) -> str:
+    message: str = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    if {"error", "tag"} & error.get("ctx", {}).keys() or error["type"] not in _PYDANTIC_ERRORS:
+        # It may quote what was given; a letter or two only in quotes, or any word would do.
+        given = [text for text in _texts(_value_at(values, error["loc"])) if text]
+        quoted = [f"{q}{text}{q}" for text in given for q in "'\""]
+        message = redact_text(message, [*quoted, *(text for text in given if len(text) > 3)])
+    message = message.rstrip(".")
+    return message if message[1:2].isupper() else message[:1].lower() + message[1:]

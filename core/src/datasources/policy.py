@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import os
+import re
 import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,13 +15,15 @@ from datasources.errors import ConnectError, OptionError, PolicyError
 from datasources.models import Limits
 from datasources.redaction import REFERENCE
 
+_HOST = re.compile(r"[\w.:%-]+|/[^,]*")  # a name, an address, or the path of a socket
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
     """The rules of one registry; `None` allows everything.
 
     Raises:
-        OptionError: A network is not in CIDR notation.
+        OptionError: A rule is not a list of texts, or a network is not in CIDR notation.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -34,9 +36,15 @@ class Policy:
     """Directories below which local sources must lie."""
     allowed_references: tuple[str, ...] | None = None
     """References that options may hold, `*` as in file names: `("env:SALES_*", "file:/run/*")`.
-    Set it where people who may register sources may not read the host's environment and files."""
+    A file goes by its path as written, links not followed; `..` is refused.  Set it where people who may register sources may not read the host's environment and files."""
 
     def __post_init__(self) -> None:
+        for name in ("allowed_hosts", "allowed_networks", "allowed_roots", "allowed_references"):
+            rules = getattr(self, name)
+            # Taken letter by letter, a single text such as "*.example.com" would allow everything.
+            if isinstance(rules, str) or not all(isinstance(rule, str) for rule in rules or ()):
+                raise OptionError(f"{name!r} must be a list of texts")
+            object.__setattr__(self, name, None if rules is None else tuple(rules))
         for network in self.allowed_networks or ():
             try:
                 ipaddress.ip_network(network)
@@ -51,10 +59,12 @@ class Policy:
         """
         if self.allowed_hosts is None:
             return
-        patterns = [pattern.lower() for pattern in self.allowed_hosts]
+        patterns = [_host(pattern) for pattern in self.allowed_hosts]
         for host in hosts:
-            name = host.lower().rstrip(".")
-            if not any(fnmatchcase(name, pattern) for pattern in patterns):
+            name = _host(host)
+            # What is no name, such as `evil.org/.example.com`, may mean another host to a driver.
+            allowed = _HOST.fullmatch(name) and any(fnmatchcase(name, p) for p in patterns)
+            if not allowed:
                 raise PolicyError(
                     f"source {source_id!r} may not use the host {host!r}; "
                     f"allowed: {', '.join(self.allowed_hosts) or 'none'}"
@@ -88,7 +98,9 @@ class Policy:
             return
         for scheme, name in _references(options):
             reference = f"{scheme}:{os.path.normpath(name) if scheme == 'file' else name}"
-            if not any(fnmatchcase(reference, pattern) for pattern in self.allowed_references):
+            # Behind a link `..` leads elsewhere than its text says.
+            climbs = scheme == "file" and ".." in name.split("/")
+            if climbs or not any(fnmatchcase(reference, p) for p in self.allowed_references):
                 raise PolicyError(
                     f"source {source_id!r} may not refer to {reference!r}; "
                     f"allowed: {', '.join(self.allowed_references) or 'none'}"
@@ -104,12 +116,25 @@ class Policy:
             return
         roots = [os.path.realpath(root) for root in self.allowed_roots]
         for path in paths:
-            real = os.path.realpath(path)
-            if not any(os.path.commonpath([root, real]) == root for root in roots):
+            # No path holds a NUL, and looking for it fails.
+            real = "" if "\0" in path else os.path.realpath(path)
+            if not real or not any(os.path.commonpath([root, real]) == root for root in roots):
                 raise PolicyError(
                     f"source {source_id!r} may not use {path!r}; "
                     f"allowed: {', '.join(self.allowed_roots) or 'nothing'}"
                 )
+
+
+def _host(name: str) -> str:
+    """Return a host or a pattern in the one spelling that is compared."""
+    name = name.strip().lower().rstrip(".")
+    if name.startswith("[") and name.endswith("]") and ":" in name:
+        name = name[1:-1]
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return name
+    return str(getattr(address, "ipv4_mapped", None) or address)
 
 
 def _references(value: Any) -> Iterable[tuple[str, str]]:
@@ -126,9 +151,14 @@ def _references(value: Any) -> Iterable[tuple[str, str]]:
 async def _addresses(host: str) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
     if host.startswith("/"):
         raise PolicyError(f"the socket {host!r} is in no network, and networks are restricted")
+    name = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    import asyncio  # here: who only reads settings does without
+
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        found = await asyncio.get_running_loop().getaddrinfo(name, None, type=socket.SOCK_STREAM)
     except OSError as exc:
         raise ConnectError(f"host {host!r} cannot be resolved: {exc.strerror}") from exc
+    except ValueError as exc:  # of the encoding of names: too long, empty between dots, a NUL
+        raise ConnectError(f"host {host!r} cannot be resolved: it is not a host's name") from exc
     addresses = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
     return [getattr(address, "ipv4_mapped", None) or address for address in addresses]

@@ -1,0 +1,281 @@
+"""No secret comes through, and what is harmless does."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+import pytest
+from hypothesis import given, strategies as st
+
+from datasources.redaction import MARK, is_secret_name, redact, redact_text
+from tests.core.redaction_corpus import (
+    HARMLESS,
+    HARMLESS_NAMES,
+    NAMES,
+    SECRETS,
+    SHAPES,
+    TEXTS,
+)
+
+
+def test_corpus_is_as_large_as_promised():
+    assert len(set(TEXTS) | set(NAMES) | set(SHAPES)) >= 300
+    assert all("@S@" in text for text in TEXTS)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_secret_in_a_text_is_masked(text: str):
+    for secret in SECRETS:
+        masked = redact_text(text.replace("@S@", secret))
+        assert secret not in masked
+        assert MARK in masked
+        assert redact_text(masked) == masked
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_secret_of_a_known_shape_is_masked_anywhere(shape: str):
+    for frame in ("{}", "see {} there", "a='{}'", '{{"x": "{}"}}', "x={};y=1", "https://h/?q={}"):
+        assert shape[8:] not in redact_text(frame.format(shape))
+
+
+@pytest.mark.parametrize("text", HARMLESS)
+def test_harmless_text_comes_through_as_it_is(text: str):
+    assert redact_text(text) == text
+    assert redact({"message": text}) == {"message": text}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_option_of_a_secret_name_is_masked_at_any_depth(name: str):
+    options = {"a": [{"b": ({"host": "h", name: SECRETS[0]},)}], name: {"x": [SECRETS[0], 7]}}
+    assert redact(options) == {"a": [{"b": [{"host": "h", name: MARK}]}], name: MARK}
+
+
+@pytest.mark.parametrize("name", HARMLESS_NAMES)
+def test_option_of_a_harmless_name_is_kept(name: str):
+    options: dict[str, Any] = {name: "plain", "list": [{name: 5}]}
+    assert redact(options) == options
+    for text in (f"{name}=plain", f"{name}: plain", f"{{'{name}': 'plain'}}"):
+        assert redact_text(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("host=h password=x;y&z port=5", f"host=h password={MARK} port=5"),
+        ("AccountName=n;AccountKey=ab==;X=y", f"AccountName=n;AccountKey={MARK};X=y"),
+        ("Server=h;Pwd=two words;X=y", f"Server=h;Pwd={MARK};X=y"),
+        ("Server=h;Pwd={a;b}}c};X=y", f"Server=h;Pwd={MARK};X=y"),
+        ("postgresql://b@s:p/w#x@y@h/d?a=b", f"postgresql://b@s:{MARK}@h/d?a=b"),
+        ("https://h/?page=2&sig=x%2B&se=1", f"https://h/?page=2&sig={MARK}&se=1"),
+        ("{'password': 'it\\'s', 'port': 5}", f"{{'password': '{MARK}', 'port': 5}}"),
+        ('{"pin": 1234, "port": 5}', f'{{"pin": {MARK}, "port": 5}}'),
+        ("Cookie: a=b; c=d\r\nHost: h", f"Cookie: {MARK}\r\nHost: h"),
+        ("WHERE password = 'it''s' AND a = 'b'", f"WHERE password = '{MARK}' AND a = 'b'"),
+        ("tool --token x --host h", f"tool --token {MARK} --host h"),
+        ("password: |\n  x\n  y\nport: 5", f"password: {MARK}\nport: 5"),
+        ("<p><Password>x</Password><b>c</b>", f"<p><Password>{MARK}</Password><b>c</b>"),
+    ],
+)
+def test_what_stands_around_a_secret_is_kept(text: str, masked: str):
+    assert redact_text(text) == masked
+
+
+def test_references_marks_and_empty_values_are_kept():
+    options: dict[str, Any] = {
+        "password": "${env:DB_PASSWORD}",
+        "token": "${file:/run/secrets/token}",
+        "secret": None,
+        "key": "",
+        "passwords": [],
+        "credentials": {},
+        "pass": True,
+        "api_key": MARK,
+    }
+    assert redact(options) == options
+
+
+def test_text_beside_a_reference_is_masked():
+    assert redact({"password": "hunter2${env:X}"}) == {"password": MARK}
+
+
+def test_numbers_bytes_and_objects_of_secret_names_are_masked():
+    class Odd:
+        def __repr__(self) -> str:
+            return "hunter2"
+
+    options = {"pin": 1234, "key": b"hunter2", "other": b"hunter2", "odd": Odd(), "port": 1}
+    assert redact(options) == {"pin": MARK, "key": MARK, "other": MARK, "odd": MARK, "port": 1}
+
+
+def test_secrets_in_keys_pairs_and_command_lines_are_masked():
+    assert redact({"postgresql://u:hunter2@h": 1}) == {f"postgresql://u:{MARK}@h": 1}
+    assert redact([("password", "hunter2")]) == [["password", MARK]]
+    assert redact(["x", "--password", "hunter2", "-v"]) == ["x", "--password", MARK, "-v"]
+    assert redact([{"name": "api_key", "value": "hunter2"}]) == [{"name": "api_key", "value": MARK}]
+
+
+def test_password_with_spaces_in_a_url_of_its_own_is_masked():
+    assert redact({"url": "postgresql://u:hunter 2@h/d"}) == {"url": f"postgresql://u:{MARK}@h/d"}
+
+
+def test_what_is_nested_in_a_circle_or_too_deep_is_masked():
+    circle: dict[str, Any] = {"host": "h"}
+    circle["self"] = circle
+    assert "'self': '***REDACTED***'" in repr(redact(circle))
+    deep: Any = "hunter2"
+    for _ in range(5_000):
+        deep = [deep]
+    assert "hunter2" not in repr(redact(deep))
+
+
+def test_original_is_left_alone():
+    options = {"password": "hunter2", "list": [{"token": "x"}]}
+    redact(options)
+    assert options == {"password": "hunter2", "list": [{"token": "x"}]}
+
+
+@pytest.mark.parametrize("secret", ["hunter2", "a b", "p/w#x@y", "q\"uo\\te's", "ü~%&+", "\ud800x"])
+def test_given_secret_is_masked_in_every_spelling(secret: str):
+    encoded = secret.encode(errors="replace")
+    for form in (secret, repr(secret), json.dumps(secret), quote(encoded), quote_plus(encoded)):
+        text = redact_text(f"refused: {form} at host", [secret])
+        assert form.strip("'\"") not in text
+        assert text.startswith("refused: ")
+        assert text.endswith(" at host")
+
+
+def test_pieces_of_a_given_password_are_masked_where_a_url_was_taken_apart():
+    message = 'invalid port number: "hunter2" in connection string, host is "correct"'
+    assert "hunter2" not in redact_text(message, ["hunter2/correct#horse"])
+
+
+def test_short_secret_is_masked_as_a_word_only():
+    assert redact_text("a table at a host", ["a"]) == f"{MARK} table at {MARK} host"
+    assert redact_text("RED alert", ["RED", "RE", "A"]) == f"{MARK} alert"
+
+
+def test_one_secret_may_be_given_as_a_string():
+    assert redact_text("hunter2 or hunter", "hunter2") == f"{MARK} or hunter"
+
+
+def test_empty_secrets_mask_nothing():
+    assert redact_text("plain", ["", ""]) == "plain"
+
+
+def test_log_record_with_arguments_is_masked():
+    record = logging.LogRecord(
+        "urllib3", logging.DEBUG, "x.py", 1, "%s %s -> %r", ("GET", "/c?sig=hunter2", {}), None
+    )
+    record.args = ("GET", "/c?sig=hunter2", {"password": "hunter2"})
+    assert "hunter2" not in redact_text(record.getMessage())
+
+
+# Variations.  A secret holds a digit, so that no ordinary word is one.
+WORDS = st.text("abcXYZ019-._~!$*+", min_size=4, max_size=20).map(lambda text: f"z9{text}9z")
+ANYTHING = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_size=20).map(
+    lambda text: f"z9{text}9z"
+)
+UNAMBIGUOUS = [name for name in NAMES if name.lower() != "key"]
+
+
+@st.composite
+def spelled(draw: st.DrawFn) -> str:
+    name = draw(st.sampled_from(UNAMBIGUOUS))
+    name = draw(st.sampled_from([name, name.lower(), name.upper()]))
+    name = name.replace("_", draw(st.sampled_from("_-.")))
+    return draw(st.sampled_from(["", "x_", "db.", "MY-", "the2_"])) + name
+
+
+@given(spelled(), ANYTHING, st.sampled_from(["{0}", "{{'a': 1, {0}}}", "f(1, [{0}])", "x\n{0}\ny"]))
+def test_quoted_value_does_not_leak_however_it_is_spelled(name: str, secret: str, frame: str):
+    for value in (repr(secret), json.dumps(secret), json.dumps(secret, ensure_ascii=False)):
+        for text in (f"{name}={value}", f"{name!r}: {value}", f'"{name}":{value}, "a": 1'):
+            masked = redact_text(frame.format(text))
+            assert value[1:-1] not in masked
+            assert "a': 1" in masked or "a': 1" not in frame.format(text)
+
+
+@given(spelled(), WORDS)
+def test_bare_value_does_not_leak_however_it_is_spelled(name: str, secret: str):
+    for frame in ("{}={}", "a=1;{}={};b=2", "?a=1&{}={}&b=2", "a=1 {}={} b=2", "a {} = {}\n"):
+        assert secret not in redact_text(frame.format(name, secret))
+    for text in (f"%26{name}%3D{secret}%26b", f"%2526{name}%253D{secret}%2526b"):
+        assert secret not in redact_text(text)
+
+
+@given(
+    st.sampled_from(["postgresql", "redis", "https", "mongodb+srv", "x"]),
+    st.sampled_from(["", "bob", "bob@server", "b%40b"]),
+    st.text("abcXYZ019-._~!$*+/#@:?&=", min_size=1, max_size=20).map(lambda t: f"z9{t}9z"),
+    st.sampled_from(["h", "h:5432/d", "h/d?a=b", "[::1]:1/"]),
+    st.sampled_from(["{}", "at {} now", '"{}"', "url={}, x=1", "[{}]"]),
+)
+def test_password_of_a_url_does_not_leak(
+    scheme: str, user: str, secret: str, rest: str, frame: str
+):
+    assert secret not in redact_text(frame.format(f"{scheme}://{user}:{secret}@{rest}"))
+
+
+TREES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=10),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=8,
+)
+
+
+@given(TREES, spelled(), ANYTHING, st.lists(st.sampled_from("dlt"), max_size=6))
+def test_nested_option_does_not_leak(tree: Any, name: str, secret: str, path: list[str]):
+    value: Any = {name: secret, "tree": tree}
+    for step in path:
+        value = {"d": {"x": value}, "l": [tree, value], "t": (value,)}[step]
+    masked = redact(value)
+    assert secret not in repr(masked)
+    assert secret not in json.dumps(masked, ensure_ascii=False)
+    assert redact(masked) == masked
+
+
+@given(st.text())
+def test_any_text_is_taken_and_masking_twice_changes_nothing_more(text: str):
+    masked = redact_text(text)
+    assert redact_text(masked) == masked
+
+
+@given(st.text(max_size=300))
+def test_any_name_is_taken(name: str):
+    assert is_secret_name(name) in (True, False)
+
+
+HOSTILE = [
+    *("a", "a ", "a=", "a:", "a@", "a:/", "://", "://a:b", "://:", "-", ".", "'", "\\", '\\"', "{"),
+    *("password=", "password='", 'password=\\"', "password={", "password=[(", "password: ", "key="),
+    *(
+        "password=|\n x\n",
+        "password=;a ",
+        "password=;",
+        "Pwd=a b",
+        '"token":',
+        "--p ",
+        "<a ",
+        "<a>",
+    ),
+    *("('a', ", 'name="a" ', "identified by ", "basic a", "bearer ", "eyJ", "eyJ-", "SG.", "sk-"),
+    *("%3A%2F%2F%3A", "%26sig%3D", "%253D", "-----BEGIN ", "-----BEGIN PRIVATE KEY-----", "%2B"),
+    *("jdbc:oracle:a:a/", "authorization: ", "http://", "${env:", "hooks.slack.com/a/", " ", "\n"),
+]
+
+
+@pytest.mark.parametrize("unit", HOSTILE)
+def test_time_grows_no_faster_than_the_text(unit: str):
+    def cost(length: int) -> float:
+        text = unit * (length // len(unit))
+        started = time.process_time()
+        redact_text(text)
+        return time.process_time() - started
+
+    # Eight times the length takes 64 times as long where a pattern backtracks over all of it.
+    small = max(min(cost(8_000) for _ in range(3)), 0.001)
+    assert min(cost(64_000) for _ in range(2)) < 24 * small

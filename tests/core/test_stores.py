@@ -1,0 +1,450 @@
+"""What every store promises, shown on each of them, and what SQLite promises besides."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings, strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from datasources import (
+    CredentialManager,
+    DataSourceExistsError,
+    MemoryStore,
+    SQLiteStore,
+    Store,
+    StoredSource,
+    StoreError,
+)
+from datasources.plugins import Plugins
+from datasources.policy import Policy
+from datasources.sources import Sources
+
+
+def source(name: str = "a", credentials: str = "ciphertext", **values: Any) -> StoredSource:
+    fields = {"metadata": {"n": [1, None, "ü"]}, "limits": None, "options": None} | values
+    return StoredSource(name, "custom", name.upper(), 12.5, credentials=credentials, **fields)
+
+
+def plain(record: StoredSource | None) -> StoredSource | None:
+    return record and replace(record, version=0)
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    opened: Store = MemoryStore() if request.param == "memory" else SQLiteStore(tmp_path / "s.db")
+    yield opened
+    opened.close()
+
+
+class TestEveryStore:
+    def test_record_comes_back_as_it_was(self, store: Store):
+        record = source(
+            limits={"max_bytes": 5, "max_rows": None, "timeout": 1.5},
+            options={"host": "h", "list": [1]},
+            metadata={},
+        )
+        store.add(record)
+        assert plain(store.get("a")) == record
+        assert [plain(r) for r in store.list()] == [record]
+
+    def test_unknown_id_is_none(self, store: Store):
+        assert store.get("a") is None
+        assert store.list() == []
+        assert store.remove("a") is False
+
+    def test_records_are_listed_in_order_of_ids(self, store: Store):
+        store.add(source("b"), source("B"), source("a10"), source("a9"))
+        store.add(source("a"))
+        assert [record.id for record in store.list()] == ["B", "a", "a10", "a9", "b"]
+
+    def test_add_takes_all_or_none(self, store: Store):
+        store.add(source("b", "old"))
+        for records in ([source("a"), source("b")], [source("c"), source("c")]):
+            with pytest.raises(DataSourceExistsError, match=f"'{records[1].id}' exists"):
+                store.add(*records)
+        assert [plain(r) for r in store.list()] == [source("b", "old")]
+
+    def test_update_takes_all_or_none(self, store: Store):
+        store.add(source("a"), source("b"))
+        a, b = store.list()
+        store.update(replace(b, credentials="theirs"))
+        for stale in (b, source("none"), replace(a, version=a.version + 1)):
+            with pytest.raises(StoreError, match=f"'{stale.id}' was changed or removed"):
+                store.update(replace(a, credentials="mine"), stale)
+        assert [record.credentials for record in store.list()] == ["ciphertext", "theirs"]
+
+    def test_one_record_is_not_updated_twice_at_once(self, store: Store):
+        store.add(source("a"))
+        [a] = store.list()
+        with pytest.raises(StoreError):
+            store.update(a, a)
+        assert store.list() == [a]
+
+    def test_version_rises_and_is_never_given_again(self, store: Store):
+        store.add(source("a"))
+        first = store.get("a")
+        assert first
+        store.update(first)
+        second = store.get("a")
+        store.remove("a")
+        store.add(source("a"))
+        third = store.get("a")
+        assert second
+        assert third
+        assert first.version < second.version < third.version
+        for stale in (first, second):
+            with pytest.raises(StoreError):
+                store.update(stale)
+
+    def test_nothing_is_added_or_updated_without_records(self, store: Store):
+        store.add()
+        store.update()
+        assert store.list() == []
+
+    def test_removed_is_gone(self, store: Store):
+        store.add(source("a"), source("b"))
+        assert store.remove("a") is True
+        assert store.get("a") is None
+        assert [record.id for record in store.list()] == ["b"]
+        assert store.remove("a") is False
+
+    def test_list_is_the_callers_own(self, store: Store):
+        store.add(source("a"))
+        store.list().clear()
+        assert len(store.list()) == 1
+
+    def test_threads_lose_no_update(self, store: Store):
+        store.add(source("a", "0"))
+
+        def count(_: int) -> None:
+            while True:
+                record = store.get("a")
+                assert record
+                try:
+                    store.update(replace(record, credentials=str(int(record.credentials) + 1)))
+                    return
+                except StoreError:
+                    continue
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(count, range(100)))
+        assert (record := store.get("a"))
+        assert record.credentials == "100"
+
+    def test_of_many_threads_one_adds_an_id(self, store: Store):
+        start = threading.Barrier(8)
+
+        def add(number: int) -> bool:
+            start.wait()
+            try:
+                store.add(source("a", str(number)))
+            except DataSourceExistsError:
+                return False
+            return True
+
+        with ThreadPoolExecutor(8) as pool:
+            assert sum(pool.map(add, range(8))) == 1
+
+    def test_closing_twice_does_nothing_more(self, store: Store):
+        store.close()
+        store.close()
+
+
+IDS = st.sampled_from("abcd")
+
+
+class TwoOfOneFile(RuleBasedStateMachine):
+    """Two SQLite stores on one file and a dict say the same after every step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        import tempfile
+
+        self.folder = tempfile.TemporaryDirectory()
+        self.stores = [SQLiteStore(f"{self.folder.name}/s.db") for _ in range(2)]
+        self.model: dict[str, str] = {}
+
+    @rule(which=st.integers(0, 1), ids=st.lists(IDS, max_size=3))
+    def add(self, which: int, ids: list[str]) -> None:
+        records = [source(i, f"new {i}") for i in ids]
+        if len(set(ids)) < len(ids) or set(ids) & self.model.keys():
+            with pytest.raises(DataSourceExistsError):
+                self.stores[which].add(*records)
+        else:
+            self.stores[which].add(*records)
+            self.model.update((record.id, record.credentials) for record in records)
+
+    @rule(which=st.integers(0, 1), name=IDS, text=st.text(max_size=5))
+    def update(self, which: int, name: str, text: str) -> None:
+        record = self.stores[which].get(name)
+        assert (record is not None) == (name in self.model)
+        if record:
+            self.stores[1 - which].update(replace(record, credentials=text))
+            self.model[name] = text
+            with pytest.raises(StoreError):
+                self.stores[which].update(record)
+
+    @rule(which=st.integers(0, 1), name=IDS)
+    def remove(self, which: int, name: str) -> None:
+        assert self.stores[which].remove(name) == (self.model.pop(name, None) is not None)
+
+    @rule(which=st.integers(0, 1))
+    def compact_or_reopen(self, which: int) -> None:
+        self.stores[which].compact()
+        self.stores[which].close()
+        self.stores[which] = SQLiteStore(f"{self.folder.name}/s.db")
+
+    @invariant()
+    def both_say_the_same(self) -> None:
+        for store in self.stores:
+            assert {r.id: r.credentials for r in store.list()} == self.model
+
+    def teardown(self) -> None:
+        for store in self.stores:
+            store.close()
+        self.folder.cleanup()
+
+
+TestTwoOfOneFile = TwoOfOneFile.TestCase
+TestTwoOfOneFile.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
+
+
+# SQLite.
+
+
+@pytest.fixture
+def open_sqlite(tmp_path: Path) -> Iterator[Callable[[], SQLiteStore]]:
+    opened: list[SQLiteStore] = []
+
+    def open_one() -> SQLiteStore:
+        opened.append(SQLiteStore(tmp_path / "s.db"))
+        return opened[-1]
+
+    yield open_one
+    for store in opened:
+        store.close()
+
+
+@pytest.fixture
+def sqlite(open_sqlite: Callable[[], SQLiteStore]) -> SQLiteStore:
+    return open_sqlite()
+
+
+def test_sqlite_keeps_records_over_a_restart(open_sqlite: Callable[[], SQLiteStore]):
+    first = open_sqlite()
+    first.add(source("a"), source("b"))
+    before = first.list()
+    first.close()
+    assert open_sqlite().list() == before
+
+
+def test_files_are_their_owners_only_whatever_the_umask(tmp_path: Path):
+    old = os.umask(0)
+    try:
+        store = SQLiteStore(tmp_path / "new" / "s.db")
+        store.add(source())
+        modes = {f.name: stat.S_IMODE(f.stat().st_mode) for f in (tmp_path / "new").iterdir()}
+    finally:
+        os.umask(old)
+    assert modes == {"s.db": 0o600, "s.db-wal": 0o600, "s.db-shm": 0o600}
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o700
+    store.close()
+
+
+def test_files_that_others_could_read_are_closed_to_them(open_sqlite: Any, tmp_path: Path):
+    open_sqlite().add(source())
+    for file in tmp_path.iterdir():
+        file.chmod(0o644)
+    open_sqlite()
+    assert {stat.S_IMODE(f.stat().st_mode) for f in tmp_path.iterdir()} == {0o600}
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_closed_store_says_so(sqlite: SQLiteStore):
+    sqlite.close()
+    for use in (sqlite.list, lambda: sqlite.get("a"), lambda: sqlite.add(source()), sqlite.compact):
+        with pytest.raises(StoreError, match="is closed"):
+            use()
+
+
+def test_failed_write_leaves_memory_and_file_alike(open_sqlite: Callable[[], SQLiteStore]):
+    store = open_sqlite()
+    store.add(source("a"))
+    with pytest.raises(TypeError):
+        store.add(source("b"), source("c", metadata={"x": object()}))
+    assert [r.id for r in store.list()] == [r.id for r in open_sqlite().list()] == ["a"]
+    store.add(source("b"))
+
+
+def traced(store: SQLiteStore) -> list[str]:
+    statements: list[str] = []
+    for connection in store._connections.values():
+        connection.set_trace_callback(statements.append)
+    return statements
+
+
+def test_reads_cost_one_pragma_and_no_rows(sqlite: SQLiteStore):
+    sqlite.add(*(source(f"s{n}") for n in range(50)))
+    sqlite.get("s1")
+    statements = traced(sqlite)
+    for n in range(50):
+        assert sqlite.get(f"s{n}")
+    assert len(sqlite.list()) == 50
+    assert set(statements) == {"PRAGMA data_version"}
+    assert len(statements) == 51
+
+
+def test_change_of_another_process_costs_its_own_rows_only(
+    open_sqlite: Callable[[], SQLiteStore], monkeypatch: pytest.MonkeyPatch
+):
+    mine, theirs = open_sqlite(), open_sqlite()
+    theirs.add(*(source(f"s{n}") for n in range(500)))
+    assert len(mine.list()) == 500
+    read: list[int] = []
+    take = SQLiteStore._take
+
+    def counted(self: SQLiteStore, rows: Any, gone: Any) -> None:
+        read.append(len(rows))
+        take(self, rows, gone)
+
+    monkeypatch.setattr(SQLiteStore, "_take", counted)
+    record = theirs.get("s7")
+    assert record
+    theirs.update(replace(record, credentials="new"))
+    theirs.remove("s8")
+    assert len(mine.list()) == 499
+    assert (changed := mine.get("s7"))
+    assert changed.credentials == "new"
+    assert sum(read) <= 1
+
+
+def test_newer_change_read_just_after_a_write_is_not_overlaid(
+    open_sqlite: Callable[[], SQLiteStore], monkeypatch: pytest.MonkeyPatch
+):
+    mine, theirs = open_sqlite(), open_sqlite()
+    remember = mine._remember
+
+    def meddled(*written: Any) -> None:
+        record = theirs.get("a")
+        assert record
+        theirs.update(replace(record, credentials="newer"))
+        assert mine.get("a") == theirs.get("a")
+        remember(*written)
+
+    monkeypatch.setattr(mine, "_remember", meddled)
+    mine.add(source("a", "older"))
+    assert mine.get("a") == theirs.get("a")
+
+
+def test_adding_many_is_one_transaction_and_is_not_read_back(sqlite: SQLiteStore):
+    statements = traced(sqlite)
+    sqlite.add(*(source(f"s{n:05}") for n in range(10_000)))
+    ends = [text for text in statements if text in ("COMMIT", "BEGIN IMMEDIATE")]
+    assert ends == ["BEGIN IMMEDIATE", "COMMIT"]
+    assert len(statements) < 2 * 10_000 + 20
+    sqlite._take = pytest.fail  # type: ignore[method-assign,assignment]
+    assert len(sqlite._records) == 10_000
+
+
+def test_listing_ten_thousand_decrypts_none(sqlite: SQLiteStore, monkeypatch: pytest.MonkeyPatch):
+    manager = CredentialManager(CredentialManager.generate_key())
+    sqlite.add(*(source(f"s{n:05}", options={"host": "h"}) for n in range(10_000)))
+    monkeypatch.setattr(CredentialManager, "decrypt_credentials", pytest.fail)
+    sources = Sources(sqlite, manager, Policy(), Plugins())
+    assert len([sources.shown(record) for record in sqlite.list()]) == 10_000
+
+
+def test_reads_go_on_while_a_write_waits_for_another_process(open_sqlite: Any, tmp_path: Path):
+    store = open_sqlite()
+    store.add(source("a"))
+    other = sqlite3.connect(tmp_path / "s.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(store.add, source("b"))
+        while not store._write_lock.locked():
+            pass
+        for _ in range(100):
+            assert store.get("a")
+            assert [r.id for r in store.list()] == ["a"]
+        assert not waiting.done()
+        other.execute("ROLLBACK")
+        waiting.result()
+    other.close()
+    assert [r.id for r in store.list()] == ["a", "b"]
+
+
+def test_compact_leaves_no_byte_of_what_was_overwritten(open_sqlite: Any, tmp_path: Path):
+    store = open_sqlite()
+    store.add(*(source(f"s{n}", f"old-{n}-" * 50) for n in range(200)))
+    store.update(*(replace(r, credentials="new" * 100) for r in store.list()[:100]))
+    for record in store.list()[100:]:
+        store.remove(record.id)
+    assert any(b"old-1-" in file.read_bytes() for file in tmp_path.iterdir())
+    # As another program does, which does not overwrite what it deletes.
+    with sqlite3.connect(store.path) as other:
+        other.execute("PRAGMA secure_delete = OFF")
+        other.execute("CREATE TABLE scratch AS SELECT randomblob(9) || 'old-scratch' FROM sources")
+        other.execute("DROP TABLE scratch")
+    other.close()
+    store.compact()
+    assert {file.name for file in tmp_path.iterdir()} == {"s.db", "s.db-wal", "s.db-shm"}
+    assert not any(b"old-" in file.read_bytes() for file in tmp_path.iterdir())
+    assert len(store.list()) == len(open_sqlite().list()) == 100
+
+
+def test_compact_says_when_a_reader_keeps_old_content(
+    open_sqlite: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("datasources.stores.sqlite._LOCK_TIMEOUT", 0.05)
+    store = open_sqlite()
+    store.add(source("a"))
+    other = sqlite3.connect(tmp_path / "s.db", isolation_level=None)
+    other.execute("BEGIN")
+    other.execute("SELECT * FROM sources").fetchall()
+    with pytest.raises(StoreError, match="compact it again"):
+        store.compact()
+    other.close()
+    store.compact()
+
+
+def test_child_of_a_fork_uses_connections_of_its_own(sqlite: SQLiteStore):
+    sqlite.add(source("a"))
+    inherited = set(map(id, sqlite._connections.values()))
+    held = sqlite._lock.acquire() and sqlite._write_lock.acquire()
+    assert held  # as if other threads were at work at that moment
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        status = 1
+        signal.alarm(20)  # where it waits for a lock of the parent's
+        try:
+            assert sqlite.get("a")
+            sqlite.add(source("child"))
+            assert not inherited & set(map(id, sqlite._connections.values()))
+            sqlite.close()
+            status = 0
+        finally:
+            os._exit(status)
+    sqlite._lock.release()
+    sqlite._write_lock.release()
+    assert os.waitpid(child, 0)[1] == 0
+    sqlite.add(source("parent"))
+    assert [r.id for r in sqlite.list()] == ["a", "child", "parent"]
+
+
+def test_store_shows_its_path_and_nothing_else(sqlite: SQLiteStore):
+    assert repr(sqlite) == f"SQLiteStore({sqlite.path!r})"
