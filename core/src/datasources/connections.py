@@ -1,0 +1,220 @@
+"""The pools of every source, one for each event loop that uses it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager, suppress
+from dataclasses import dataclass, field
+from types import TracebackType
+from weakref import WeakKeyDictionary
+
+from datasources.connector import DataSourceConnector
+from datasources.errors import DataSourceNotFoundError, PoolClosedError
+from datasources.models import PoolConfig
+from datasources.pool import ConnectionPool, PoolStatistics
+from datasources.stores import StoredSource
+
+_RECHECK_AFTER = 1.0  # seconds until a change made by another process is seen at the latest
+_CLOSE_TIMEOUT = 30.0  # seconds to wait for leases where the caller does not say
+_POLL = 0.1  # seconds between looks at whether another thread's loop still runs
+
+Read = Callable[[str], StoredSource]
+Build = Callable[[StoredSource, PoolConfig], Awaitable[DataSourceConnector]]
+
+
+@dataclass(eq=False)
+class _Source:
+    """One source on one event loop."""
+
+    record: StoredSource
+    pool: ConnectionPool
+    generation: int
+    checked_at: float
+    connector: DataSourceConnector | None = None
+    """The lease that `connector` holds for its callers."""
+    connecting: asyncio.Lock = field(default_factory=asyncio.Lock)
+    closed: bool = False
+
+    async def lend(self) -> None:
+        """Take the lease for `connector`, unless another task has."""
+        async with self.connecting:
+            if self.connector is None:
+                connector = await self.pool.acquire()
+                if self.closed:  # meanwhile: nobody would return it
+                    await self.pool.release(connector)
+                    raise PoolClosedError(f"the pool of source {self.record.id!r} was closed")
+                self.connector = connector
+
+    async def close(self, timeout: float) -> None:
+        self.closed = True
+        if self.connector is not None:
+            connector, self.connector = self.connector, None
+            await self.pool.release(connector)
+        await self.pool.close(timeout)
+
+
+class _Loop:
+    """The sources of one event loop; all of it happens on that loop."""
+
+    def __init__(self) -> None:
+        self.sources: dict[str, _Source] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def retire(self, source_id: str, timeout: float) -> None:
+        """Start to close a source's pool, if it has one."""
+        if source := self.sources.pop(source_id, None):
+            task = asyncio.ensure_future(source.close(timeout))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    async def close(self, source_id: str | None, timeout: float) -> list[BaseException]:
+        """Close one source's pool, or all; return what that raised once nothing is closing."""
+        for known in [source_id] if source_id else list(self.sources):
+            self.retire(known, timeout)
+        outcomes = await asyncio.gather(*self._closing, return_exceptions=True)
+        return [outcome for outcome in outcomes if outcome is not None]
+
+
+class Connections:
+    """Opens pools on demand and replaces those whose source has changed.
+
+    Connectors belong to the event loop they were connected on, so each loop has its own pools;
+    the object itself may be used from any of them.
+
+    Args:
+        read: Returns a source's record, or raises DataSourceNotFoundError.
+        build: Makes a connector, not yet connected, from a record.
+        config: Of every pool.
+    """
+
+    def __init__(self, read: Read, build: Build, config: PoolConfig) -> None:
+        self._read = read
+        self._build = build
+        self._config = config
+        self._lock = threading.Lock()
+        self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Loop] = WeakKeyDictionary()
+        self._generation = 0
+
+    def lease(self, source_id: str) -> AbstractAsyncContextManager[DataSourceConnector]:
+        """Return a lease of the source's pool, as a context manager."""
+        return _Lease(self, source_id)
+
+    async def connector(self, source_id: str) -> DataSourceConnector:
+        """Return the one connector that all callers of this loop share, until `forget`."""
+        while True:
+            source = self.source(source_id)
+            if source.connector is not None:
+                return source.connector
+            try:
+                await source.lend()
+            except PoolClosedError:
+                if self.source(source_id) is source:
+                    raise
+
+    def statistics(self, source_id: str) -> PoolStatistics:
+        """Return the figures of the source's pool on this loop."""
+        return self.source(source_id).pool.statistics()
+
+    async def forget(self, source_id: str | None = None, timeout: float | None = None) -> None:
+        """Close a source's pools, or all, on every loop; they open again on demand.
+
+        Args:
+            source_id: The source; None is all.
+            timeout: Seconds to wait for leases, 30 by default.
+
+        Raises:
+            ExceptionGroup: Of what closing raised; everything is closed all the same.
+        """
+        seconds = _CLOSE_TIMEOUT if timeout is None else timeout
+        with self._lock:
+            self._generation += 1
+            loops = list(self._loops.items())
+        outcomes = await asyncio.gather(
+            *(_close_on(loop, known, source_id, seconds) for loop, known in loops)
+        )
+        failed = [error for errors in outcomes for error in errors if isinstance(error, Exception)]
+        if failed:
+            raise ExceptionGroup("some connections did not close well", failed)
+
+    def source(self, source_id: str) -> _Source:
+        """Return a source as it is now in the store, with its pool on this loop."""
+        loop = asyncio.get_running_loop()
+        known = self._loops.get(loop) or self._add(loop)
+        source = known.sources.get(source_id)
+        now = time.monotonic()
+        generation = self._generation
+        if (
+            source is not None
+            and source.generation == generation
+            and now < source.checked_at + _RECHECK_AFTER
+        ):
+            return source
+        try:
+            record = self._read(source_id)
+        except DataSourceNotFoundError:
+            known.retire(source_id, _CLOSE_TIMEOUT)
+            raise
+        if source is not None and source.record == record:
+            source.generation, source.checked_at = generation, now
+            return source
+        known.retire(source_id, _CLOSE_TIMEOUT)
+        pool = ConnectionPool(source_id, lambda: self._build(record, self._config), self._config)
+        known.sources[source_id] = source = _Source(record, pool, generation, now)
+        return source
+
+    def _add(self, loop: asyncio.AbstractEventLoop) -> _Loop:
+        with self._lock:
+            return self._loops.setdefault(loop, _Loop())
+
+
+class _Lease:
+    """A lease that is not disturbed by a source being replaced before it begins."""
+
+    def __init__(self, connections: Connections, source_id: str) -> None:
+        self._connections = connections
+        self._source_id = source_id
+
+    async def __aenter__(self) -> DataSourceConnector:
+        while True:
+            source = self._connections.source(self._source_id)
+            self._lease = source.pool.connection()
+            try:
+                return await self._lease.__aenter__()
+            except PoolClosedError:
+                if self._connections.source(self._source_id) is source:
+                    raise
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._lease.__aexit__(exc_type, exc, traceback)
+
+
+async def _close_on(
+    loop: asyncio.AbstractEventLoop, known: _Loop, source_id: str | None, timeout: float
+) -> list[BaseException]:
+    """Run `close` on its loop; one that no longer runs can close nothing."""
+    if loop is asyncio.get_running_loop():
+        return await known.close(source_id, timeout)
+    outcome: Future[list[BaseException]] = Future()
+
+    def start() -> None:
+        task = loop.create_task(known.close(source_id, timeout))
+        task.add_done_callback(
+            lambda _: outcome.set_result([] if task.cancelled() else task.result())
+        )
+
+    with suppress(RuntimeError):  # the loop is closed
+        loop.call_soon_threadsafe(start)
+    waiting = asyncio.wrap_future(outcome)
+    # A loop that ends takes no notice of what it was still asked to do.
+    while not waiting.done() and loop.is_running():
+        await asyncio.wait([waiting], timeout=_POLL)
+    return waiting.result() if waiting.done() else []

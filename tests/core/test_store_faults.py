@@ -1,0 +1,405 @@
+"""Processes that write at once or are killed, and files that are damaged, full or not ours."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from datasources import CredentialManager, DataSourceError, SQLiteStore, StoredSource, StoreError
+from datasources.plugins import Plugins
+from datasources.policy import Policy
+from datasources.sources import Sources
+
+KEY = CredentialManager.generate_key()
+
+PRELUDE = """
+import os, sys
+from dataclasses import replace
+from datasources.errors import StoreError
+from datasources.stores import StoredSource
+from datasources.stores.sqlite import SQLiteStore
+
+def source(name, credentials="x"):
+    return StoredSource(name, "custom", name, 1.0, {}, None, None, credentials)
+
+store = SQLiteStore(sys.argv[1])
+"""
+COUNTER = """
+for _ in range(250):
+    while True:
+        record = store.get("counter")
+        try:
+            store.update(replace(record, credentials=str(int(record.credentials) + 1)))
+            break
+        except StoreError as exc:
+            assert "changed or removed meanwhile" in str(exc), exc
+"""
+ADDER = """
+import itertools
+for n in itertools.count():
+    name = f"{sys.argv[2]}-{n}"
+    store.add(source(name), source(name + "-twin"))
+    os.write(1, b"%d\\n" % n)
+    if n % 3 == 0:
+        store.update(replace(store.get(name), credentials="updated" * 200))
+    if n % 5 == 0:
+        store.remove(name + "-twin")
+        os.write(1, b"-%d\\n" % n)
+"""
+
+
+def source(name: str = "a", credentials: str = "ciphertext") -> StoredSource:
+    return StoredSource(name, "custom", name, 1.0, {"a": 1}, None, None, credentials)
+
+
+def start(code: str, *arguments: object) -> subprocess.Popen[bytes]:
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("COV", "PYTHON"))}
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", PRELUDE + code, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=inherited,
+    )
+
+
+def finish(process: subprocess.Popen[bytes]) -> str:
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err.decode()
+    return out.decode()
+
+
+def test_four_processes_lose_no_update(tmp_path: Path):
+    with_counter = SQLiteStore(tmp_path / "s.db")
+    with_counter.add(source("counter", "0"))
+    processes = [start(COUNTER, tmp_path / "s.db") for _ in range(4)]
+    for process in processes:
+        finish(process)
+    assert (record := with_counter.get("counter"))
+    assert record.credentials == "1000"
+    with_counter.close()
+
+
+def test_first_users_of_a_new_file_may_race(tmp_path: Path):
+    code = "store.add(source(sys.argv[2])); assert store.get(sys.argv[2])"
+    processes = [start(code, tmp_path / "s.db", n) for n in range(6)]
+    for process in processes:
+        finish(process)
+    store = SQLiteStore(tmp_path / "s.db")
+    assert [r.id for r in store.list()] == list("012345")
+    store.close()
+
+
+def test_change_of_another_process_is_seen_within_a_second(tmp_path: Path):
+    store = SQLiteStore(tmp_path / "s.db")
+    code = "store.add(source('b')); os.write(1, b'added\\n'); sys.stdin.read(1)"
+    process = start(code, tmp_path / "s.db")
+    assert process.stdout
+    assert process.stdout.readline() == b"added\n"
+    acknowledged = time.monotonic()
+    assert store.get("b")
+    assert time.monotonic() - acknowledged < 1
+    finish(process)
+    store.close()
+
+
+def kill_writers(path: Path, times: int, seed: int) -> None:
+    """Kill a writer again and again; what it acknowledged is there, and nothing is half written."""
+    moments = random.Random(seed)
+    acknowledged: dict[str, int] = {}
+    removed: set[str] = set()
+    for round_ in range(times):
+        process = start(ADDER, path, round_)
+        assert process.stdout
+        process.stdout.readline()  # it is at work
+        time.sleep(moments.uniform(0, 0.03))
+        process.send_signal(signal.SIGKILL)
+        lines = process.stdout.read().split(b"\n")[:-1]
+        process.wait()
+        assert process.stderr
+        process.stdout.close()
+        process.stderr.close()
+        numbers = [0, *map(int, lines)] if lines else [0]
+        acknowledged[str(round_)] = max(numbers)
+        removed |= {f"{round_}-{-n}-twin" for n in numbers if n < 0}
+        store = SQLiteStore(path)
+        found = {record.id for record in store.list()}
+        for name, last in acknowledged.items():
+            assert {f"{name}-{n}" for n in range(last + 1)} <= found
+        assert not removed & found
+        for record in store.list():
+            assert record.credentials in ("x", "updated" * 200)
+            if record.id.endswith("-twin"):
+                assert record.id.removesuffix("-twin") in found
+        store.close()
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    connection.close()
+
+
+def test_killed_writer_loses_nothing_acknowledged(tmp_path: Path):
+    kill_writers(tmp_path / "s.db", 30, seed=1)
+
+
+@pytest.mark.soak
+def test_writer_killed_200_times_loses_nothing_acknowledged(tmp_path: Path):
+    kill_writers(tmp_path / "s.db", 200, seed=random.randrange(2**32))
+
+
+# Files.
+
+
+def unusable(path: Path, message: str) -> None:
+    with pytest.raises(StoreError) as caught:
+        SQLiteStore(path)
+    text = str(caught.value)
+    assert repr(str(path)) in text
+    assert message in text
+    assert "\n" not in text
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    """The file of a closed store of 300 sources, all in one file."""
+    path = tmp_path / "s.db"
+    store = SQLiteStore(path)
+    manager = CredentialManager(KEY)
+    store.add(
+        *(
+            source(f"s{n:03}", manager.encrypt_credentials({"password": n}, source_id=f"s{n:03}"))
+            for n in range(300)
+        )
+    )
+    store.compact()
+    store.close()
+    return path
+
+
+@pytest.mark.parametrize("content", [b"x" * 5000, b"SQLite format 3\0" + b"\xff" * 4096, b"{}"])
+def test_file_that_is_no_database_is_left_alone(tmp_path: Path, content: bytes):
+    path = tmp_path / "s.db"
+    path.write_bytes(content)
+    unusable(path, "cannot be used")
+    assert path.read_bytes() == content
+
+
+def test_database_of_another_program_is_left_alone(tmp_path: Path):
+    path = tmp_path / "s.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE sources (id TEXT)")
+    connection.close()
+    before = path.read_bytes()
+    unusable(path, "not one of datasources")
+    assert path.read_bytes() == before
+
+
+def test_store_of_a_newer_version_is_left_alone(written: Path):
+    with sqlite3.connect(written) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    before = written.read_bytes()
+    unusable(written, "newer version of datasources (schema 99; this one knows 1)")
+    assert written.read_bytes() == before
+
+
+def test_directory_pipe_and_impossible_path_are_refused(tmp_path: Path):
+    unusable(tmp_path, "Is a directory")
+    os.mkfifo(tmp_path / "pipe")
+    unusable(tmp_path / "pipe", "not a file")
+    (tmp_path / "file").touch()
+    unusable(tmp_path / "file" / "s.db", "File exists")
+    unusable(Path(f"{tmp_path}/nul\0"), "null byte")
+
+
+def as_nobody(code: str, path: Path) -> str:
+    """Run as a user without rights where this one has all of them."""
+    drop = "import os; os.getuid() == 0 and (os.setgid(65534), os.setuid(65534))\n"
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("COV", "PYTHON"))}
+    imports = "from datasources import SQLiteStore, StoreError, StoredSource; import sys, sqlite3\n"
+    imports += "import datasources.stores.sqlite\n"
+    return subprocess.run(
+        [sys.executable, "-c", imports + drop + code, str(path)],
+        env=inherited,
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    ).stdout
+
+
+def test_unwritable_file_and_directory_are_refused(written: Path):
+    for parent in [written.parent, *written.parent.parents][:4]:
+        if os.stat(parent).st_uid == os.getuid() and parent != Path("/tmp"):
+            parent.chmod(0o755)
+    written.chmod(0o444)
+    code = (
+        "try: SQLiteStore(sys.argv[1])\nexcept StoreError as exc: print(exc)\n"
+        "try: SQLiteStore(sys.argv[1] + '.new')\nexcept StoreError as exc: print(exc)\n"
+    )
+    before = written.read_bytes()
+    written.parent.chmod(0o555)
+    try:
+        lines = as_nobody(code, written).splitlines()
+    finally:
+        written.parent.chmod(0o755)
+    assert [line.partition("cannot be used: ")[2] for line in lines] == ["Permission denied"] * 2
+    assert written.read_bytes() == before
+
+
+FULL = """
+import resource, signal
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+try:
+    for n in range(10_000):
+        store.add(source(f"new{n}", "y" * 500))
+        os.write(1, b"%d\\n" % n)
+except StoreError as exc:
+    assert "\\n" not in str(exc) and "cannot be used" in str(exc), exc
+    assert len(store.list()) == 300 + n, len(store.list())
+else:
+    raise AssertionError("the disk was never full")
+"""
+
+
+@pytest.mark.parametrize("room", [0, 1, 4096, 30_000, 123_457, 300_000])
+def test_full_disk_is_one_error_and_loses_nothing(written: Path, room: int):
+    kept = SQLiteStore(written)
+    before = kept.list()
+    acknowledged = finish(start(FULL, written, room)).splitlines()
+    after = {record.id: record for record in kept.list()}
+    new = [after.pop(f"new{n}").credentials for n in range(len(acknowledged))]
+    assert set(new) <= {"y" * 500}
+    assert list(after.values()) == before
+    assert bool(new) == (room > 200_000) or room in (30_000, 123_457)
+    kept.add(source("later"))
+    kept.close()
+
+
+def outcome(path: Path) -> dict[str, str]:
+    """Read and decrypt everything; say how each source fared, or what failed."""
+    try:
+        store = SQLiteStore(path)
+    except StoreError as exc:
+        return {"": one_line(exc)}
+    sources = Sources(store, CredentialManager(KEY), Policy(), Plugins())
+    found = {}
+    try:
+        for record in store.list():
+            assert sources.shown(record).id == record.id
+            try:
+                config = sources.config(record, decrypt=True, sanitize=False)
+                found[record.id] = f"ok {config.config['password']}"
+            except DataSourceError as exc:
+                found[record.id] = f"error {one_line(exc)}"
+    finally:
+        store.close()
+    assert all(repr(i) in text for i, text in found.items() if text.startswith("error"))
+    return found
+
+
+def one_line(error: Exception) -> str:
+    text = str(error)
+    assert "\n" not in text
+    return text
+
+
+def test_flipped_bits_are_errors_and_no_other_secrets(written: Path):
+    original = written.read_bytes()
+    moments = random.Random(5)
+    worse = 0
+    for _ in range(80):
+        data = bytearray(original)
+        data[moments.randrange(len(data))] ^= 1 << moments.randrange(8)
+        for old in written.parent.iterdir():
+            old.unlink()
+        written.write_bytes(data)
+        for name, found in outcome(written).items():
+            kind, _, value = found.partition(" ")
+            assert kind != "ok" or name == f"s{int(value):03}"
+            worse += kind != "ok"
+    assert worse > 10
+
+
+def test_truncated_file_is_an_error_or_whole(written: Path):
+    original = written.read_bytes()
+    for length in range(1, len(original), 997):
+        for old in written.parent.iterdir():
+            old.unlink()
+        written.write_bytes(original[:length])
+        found = outcome(written)
+        assert list(found) == [""] or all(text.startswith("ok") for text in found.values())
+
+
+DAMAGES = [
+    "credentials = 'x'",
+    "credentials = x'00ff'",
+    "credentials = 5",
+    "type = 'Not A Type'",
+    "type = x'ff'",
+    "created_at = 'yesterday'",
+    "metadata = '{'",
+    "metadata = '[]'",
+    "limits = '{\"max_bytes\": -1}'",
+    "limits = '{\"x\": 1}'",
+    "limits = '5'",
+    "options = '[1]'",
+    "options = 'null'",
+    "name = CAST(x'ff' AS TEXT)",
+    "version = 'x'",
+    "version = -5",
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_one_damaged_row_is_named_and_the_others_are_listed(written: Path, damage: str):
+    with sqlite3.connect(written) as connection:
+        connection.execute(f"UPDATE sources SET {damage} WHERE id = 's007'")
+    connection.close()
+    found = outcome(written)
+    assert len(found) == 300
+    damaged = found.pop("s007")
+    assert (
+        damaged.startswith("error the credentials of source 's007'")
+        or "name =" in damage
+        or (damage == "version = -5" and damaged == "ok 7")
+    )
+    assert found == {f"s{n:03}": f"ok {n}" for n in range(300) if n != 7}
+
+
+def test_row_swapped_with_anothers_does_not_open(written: Path):
+    with sqlite3.connect(written) as connection:
+        connection.execute(
+            "UPDATE sources SET credentials = (SELECT credentials FROM sources WHERE id = 's008') "
+            "WHERE id = 's007'"
+        )
+    connection.close()
+    assert "belong to another source" in outcome(written)["s007"]
+
+
+def test_row_of_an_impossible_id_is_shown(written: Path):
+    with sqlite3.connect(written) as connection:
+        connection.execute("UPDATE sources SET id = 'a/b' WHERE id = 's007'")
+    connection.close()
+    assert outcome(written)["damaged.a_b"].startswith("error")
+
+
+def test_writing_goes_on_around_a_damaged_row(written: Path):
+    with sqlite3.connect(written) as connection:
+        connection.execute("UPDATE sources SET metadata = '{' WHERE id = 's007'")
+    connection.close()
+    store = SQLiteStore(written)
+    store.add(source("new"))
+    record = store.get("s008")
+    assert record
+    store.update(replace(record, credentials="y"))
+    assert store.remove("s007")
+    assert len(store.list()) == 300
+    store.close()
