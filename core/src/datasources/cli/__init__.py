@@ -1,0 +1,23 @@
+"""The `datasources` command: the extra `cli` brings what it needs."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> int:
+    """Run the command line on `sys.argv`; return the exit code."""
+    from importlib.util import find_spec
+
+    if missing := [name for name in ("click", "rich") if find_spec(name) is None]:
+        sys.stderr.write(
+            f"Error: the command line needs {' and '.join(missing)}: "
+            'pip install "datasources[cli]"\n'
+        )
+        return 1
+    try:
+        from datasources.cli.app import cli
+
+        return cli.run()
+    except KeyboardInterrupt:  # before the command line could take care of it
+        return 130

@@ -1,0 +1,106 @@
+"""What is installed: `plugins`, `types`, `template`."""
+
+from __future__ import annotations
+
+import click
+
+from datasources.cli import output
+from datasources.cli.session import Session
+from datasources.errors import PluginError
+from datasources.hookspecs import CONNECTORS_GROUP
+from datasources.index import PluginEntry
+
+_UNUSABLE = {"broken", "conflict", "failed"}
+
+
+@click.command("plugins")
+@click.option("--check", is_flag=True, help="Import every plugin; exit with 1 if one cannot serve.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def plugins_command(session: Session, check: bool, as_json: bool) -> None:
+    """List installed plugins, without importing them, and what is wrong with any."""
+    entries = session.plugins.check() if check else session.plugins.entries()
+    if as_json:
+        output.document([_shown(entry) for entry in entries])
+    else:
+        _print(entries)
+    unusable = [str(entry) for entry in entries if entry.status in _UNUSABLE]
+    if check and unusable:
+        raise click.ClickException(f"cannot be used: {', '.join(unusable)}")
+
+
+@click.command("types")
+@click.option("--abilities", is_flag=True, help="Show what each can do; imports the connectors.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def types_command(session: Session, abilities: bool, as_json: bool) -> None:
+    """List the types of source that can be added."""
+    rows = [
+        {"type": entry.name, "distribution": entry.distribution, "version": entry.version}
+        for entry in session.plugins.entries()
+        if entry.group == CONNECTORS_GROUP and entry.status in ("available", "loaded")
+    ]
+    if abilities:
+        rows = [row | {"abilities": _abilities(session, str(row["type"]))} for row in rows]
+    if as_json:
+        output.document(rows)
+    elif rows:
+        columns = list(rows[0])
+        output.table(columns, [[row[name] for name in columns] for row in rows])
+    else:
+        output.note("No connector is installed.")
+
+
+@click.command("template")
+@click.argument("type_name", metavar="TYPE")
+@click.pass_obj
+def template_command(session: Session, type_name: str) -> None:
+    """Print an annotated example of a source, in TOML.
+
+    Fill it in and give it to `datasources add --from FILE`, or to `datasources --config FILE`.
+    """
+    from datasources.templates import template
+
+    for line in template(type_name, session.plugins.connector_class(type_name)).splitlines():
+        output.result(line)
+
+
+def _abilities(session: Session, type_name: str) -> str:
+    from datasources.connector import abilities
+
+    try:
+        return ", ".join(sorted(abilities(session.plugins.connector_class(type_name))))
+    except PluginError as exc:
+        return f"failed: {exc}"
+
+
+def _shown(entry: PluginEntry) -> dict[str, object]:
+    return {
+        "name": entry.name,
+        "group": entry.group,
+        "distribution": entry.distribution,
+        "version": entry.version,
+        "value": entry.value,
+        "status": entry.status,
+        "error": entry.error,
+    }
+
+
+def _print(entries: list[PluginEntry]) -> None:
+    if not entries:
+        output.note("No plugin is installed.")
+        return
+    kinds = {CONNECTORS_GROUP: "connector"}
+    columns = ["name", "kind", "distribution", "version", "status"]
+    if any(entry.error for entry in entries):
+        columns.append("error")
+    shown = [
+        {
+            **_shown(entry),
+            "name": entry.name or "?",
+            "kind": kinds.get(entry.group, "plugin"),
+            "distribution": entry.distribution or "the host",
+        }
+        for entry in entries
+    ]
+    output.table(columns, [[row[name] for name in columns] for row in shown])

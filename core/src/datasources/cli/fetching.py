@@ -1,0 +1,249 @@
+"""Bringing data into a directory and back: `fetch`, `upload`."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
+
+import click
+
+from datasources.cli import output
+from datasources.cli.items import typed_identifier
+from datasources.cli.session import Session
+from datasources.errors import DataFetchError, DataSourceError, ItemNotFoundError
+from datasources.models import FetchReceipt, FetchRequest, FetchResult, Limits
+
+Number = TypeVar("Number", int, float)
+
+_WILDCARDS = frozenset("*?[")
+
+
+def _whole(text: str) -> int | str:
+    return _limit(text, int)
+
+
+def _seconds(text: str) -> float | str:
+    return _limit(text, float)
+
+
+def _limit(text: str, number: Callable[[str], Number]) -> Number | str:
+    """Return a number of at least 0, or `none`."""
+    if text == "none":
+        return text
+    try:
+        found = number(text)
+    except ValueError:
+        found = number("-1")
+    if not 0 <= found < float("inf"):
+        raise click.BadParameter("neither a number of at least 0 nor 'none'")
+    return found
+
+
+@click.command("fetch")
+@click.argument("source_id", metavar="ID")
+@click.argument("items", metavar="ITEM...", nargs=-1, required=True)
+@click.option("--into", metavar="DIR", default=".", help="Workspace, made if missing. [default: .]")
+@click.option("--format", "file_format", help="Such as csv or parquet; default: the connector's.")
+@click.option(
+    "--max-bytes", type=_whole, metavar="N|none", help="Bytes of one file; over it the fetch fails."
+)
+@click.option(
+    "--max-rows", type=_whole, metavar="N|none", help="Rows of one result; more are cut off."
+)
+@click.option("--timeout", type=_seconds, metavar="N|none", help="Seconds for one fetch.")
+@click.option("--concurrency", type=click.IntRange(min=1), default=8, help="Fetches at once.")
+@click.option("--no-glob", is_flag=True, help="Take '*', '?' and '[' in an ITEM as they are.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def fetch_command(
+    session: Session,
+    /,
+    source_id: str,
+    items: Sequence[str],
+    into: str,
+    file_format: str | None,
+    concurrency: int,
+    no_glob: bool,
+    as_json: bool,
+    **limits: float | str | None,
+) -> None:
+    """Bring items into a directory: each all of it, or nothing.
+
+    Where the connector can, an ITEM may be a pattern: '*' within a folder, '**' across folders;
+    one that matches nothing is taken as a name or a query, if the source knows it.
+    '-' reads one ITEM, such as a long query, from standard input.
+    """
+    identifiers = [typed_identifier(item) for item in items]
+
+    async def work(registry: Any) -> list[FetchResult]:
+        wanted = identifiers if no_glob else await _expand(registry, source_id, identifiers)
+        requests = [FetchRequest(source_id, identifier, file_format) for identifier in wanted]
+        _clean(into)
+        with _progress(requests) as callbacks:
+            found: list[FetchResult] = await registry.fetch_many(
+                requests,
+                into,
+                concurrency=concurrency,
+                limits=_limits(registry, source_id, limits),
+                progress=callbacks,
+            )
+        return found
+
+    results = session.run(work, source_id)
+    _print(results, as_json=as_json)
+    failed = [result for result in results if result.error is not None]
+    if len(results) == 1 and failed and failed[0].error:
+        raise failed[0].error
+    if failed:
+        reasons = "; ".join(f"{each.request.identifier!r}: {_reason(each)}" for each in failed)
+        raise click.ClickException(f"{len(failed)} of {len(results)} fetches failed: {reasons}")
+
+
+@click.command("upload")
+@click.argument("source_id", metavar="ID")
+@click.argument("file")
+@click.option("--as", "name", metavar="NAME", help="Its name in the source; default: the file's.")
+@click.option("--no-overwrite", is_flag=True, help="Fail if there is such an item already.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def upload_command(
+    session: Session, source_id: str, file: str, name: str | None, no_overwrite: bool, as_json: bool
+) -> None:
+    """Store a local file in a source, where the connector can."""
+    if not os.path.isfile(file):
+        raise click.ClickException(f"there is no file {file!r}")
+
+    async def work(registry: Any) -> Any:
+        return await registry.upload(source_id, file, name, overwrite=not no_overwrite)
+
+    item = session.run(work, source_id)
+    if as_json:
+        output.document(dataclasses.asdict(item))
+    else:
+        output.result(item.path)
+
+
+async def _expand(registry: Any, source_id: str, identifiers: Iterable[str]) -> list[str]:
+    """Replace patterns by the items they match, each once, where the connector knows patterns."""
+    from datasources.connector import abilities
+
+    connector = registry.plugins.connector_class(registry.get_config(source_id).type)
+    if "glob" not in abilities(connector):
+        return list(identifiers)
+    expanded: dict[str, None] = {}
+    for identifier in identifiers:
+        if _WILDCARDS.isdisjoint(identifier):
+            expanded[identifier] = None
+        else:
+            expanded |= dict.fromkeys(await _matches(registry, source_id, identifier))
+    return list(expanded)
+
+
+async def _matches(registry: Any, source_id: str, pattern: str) -> list[str]:
+    found = [item.path for item in await registry.glob_items(source_id, pattern)]
+    if found:
+        return found
+    unmatched = f"no item of source {source_id!r} matches {pattern!r}"
+    try:
+        # `select * from t` is an item, and so is a file whose name has brackets.
+        await registry.get_metadata(source_id, pattern)
+    except ItemNotFoundError as exc:
+        raise ItemNotFoundError(unmatched) from exc
+    except DataFetchError as exc:
+        raise DataFetchError(f"{unmatched}; taken as it is: {exc}") from exc
+    return [pattern]
+
+
+def _limits(registry: Any, source_id: str, given: Mapping[str, float | str | None]) -> Limits:
+    """Return the source's limits with those given on the command line in their place."""
+    own: Limits = registry.get_config(source_id).limits or registry.policy.limits
+    changed: dict[str, Any] = {
+        name: None if value == "none" else value
+        for name, value in given.items()
+        if value is not None
+    }
+    return dataclasses.replace(own, **changed)
+
+
+def _clean(into: str) -> None:
+    """Delete what killed fetches have left."""
+    from datasources.workspace import Workspace
+
+    with suppress(OSError):  # the fetch will say what is wrong with the directory
+        Workspace(into).clean()
+
+
+@contextmanager
+def _progress(requests: Sequence[FetchRequest]) -> Iterator[Mapping[int, Any]]:
+    """Draw a bar for each request if stderr is a terminal; yield callbacks by index."""
+    if not output.is_terminal(sys.stderr):
+        yield {}
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+    )
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, redirect_stdout=False) as bars:
+
+        def callback(request: FetchRequest) -> Callable[[int, int | None], None]:
+            name = escape(output.clean(request.identifier)[:40])
+            task = bars.add_task(name, total=None, visible=False)
+
+            def update(done: int, total: int | None) -> None:
+                bars.update(task, completed=done, total=total, visible=done != total)
+
+            return update
+
+        yield {index: callback(request) for index, request in enumerate(requests)}
+
+
+def _print(results: Sequence[FetchResult], *, as_json: bool) -> None:
+    if as_json:
+        output.document([_document(result) for result in results])
+        return
+    receipts = [result.receipt for result in results if result.receipt]
+    if receipts:
+        columns = ["item", "file", "bytes", "rows", "sha256"]
+        output.table(
+            columns, [[r.identifier, _relative(r), r.size, r.rows, r.sha256] for r in receipts]
+        )
+    for receipt in receipts:
+        if receipt.truncated:
+            output.note(
+                f"{receipt.identifier!r} has more than the {receipt.rows} rows fetched; "
+                "--max-rows raises the limit"
+            )
+
+
+def _relative(receipt: FetchReceipt) -> str:
+    relative = os.path.relpath(receipt.path)
+    return receipt.path if relative.startswith("..") else relative
+
+
+def _document(result: FetchResult) -> dict[str, Any]:
+    if result.receipt is not None:
+        return result.receipt.to_dict()
+    return {
+        "source_id": result.request.source_id,
+        "identifier": result.request.identifier,
+        "error": _reason(result),
+    }
+
+
+def _reason(result: FetchResult) -> str:
+    error = result.error
+    text = output.mask(" ".join(str(error).split()), shapes=not isinstance(error, DataSourceError))
+    return (
+        text if isinstance(error, DataSourceError) else f"unexpected {type(error).__name__}: {text}"
+    )

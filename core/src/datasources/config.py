@@ -1,0 +1,234 @@
+"""Sources and settings from a TOML file and the environment.
+
+```toml
+[sources.sales]
+type = "postgresql"
+name = "Sales"                 # the id by default
+metadata = { owner = "ops" }
+limits = { max_rows = 50000, timeout = "none" }
+
+[sources.sales.options]
+host = "db.example.com"
+password = "${env:SALES_PASSWORD}"
+
+[policy]
+allowed_hosts = ["*.example.com"]
+[policy.limits]
+max_bytes = 1000000000
+
+[pool]
+max_size = 4
+```
+
+The keys are the fields of `Limits`, `Policy` and `PoolConfig`; `"none"` is their `None`.  In the
+environment, `DATASOURCES__SALES__TYPE`, `DATASOURCES__SALES__NAME` and, for each option,
+`DATASOURCES__SALES__HOST` declare the source `sales`, or go before what the file says of it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import tomllib
+import types
+import typing
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, TypeVar
+
+from datasources.errors import OptionError
+from datasources.models import DataSourceConfig, DataSourceType, Limits, PoolConfig
+from datasources.policy import Policy
+
+PREFIX = "DATASOURCES__"
+
+_SOURCE_KEYS = ("type", "name", "metadata", "limits", "options")
+
+T = TypeVar("T")
+Table = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a host was told outside its code."""
+
+    sources: list[DataSourceConfig] = field(default_factory=list)
+    """Their options are not validated yet; registering them does that."""
+    policy: Policy = field(default_factory=Policy)
+    pool: PoolConfig = field(default_factory=PoolConfig)
+    origins: Mapping[str, str] = field(default_factory=dict)
+    """Where each source is declared, by id: the file, `the environment`, or both."""
+
+
+def read_settings(path: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> Settings:
+    """Return the settings of a TOML file, if one is given, under those of the environment.
+
+    Raises:
+        OptionError: Something is malformed, missing or unknown; the message names the place,
+            never the value.
+    """
+    document = _load(path) if path is not None else {}
+    where = repr(os.fspath(path)) if path is not None else ""
+    _check_keys(document, ("sources", "policy", "pool"), where)
+    declared = _table(document.get("sources", {}), f"{where}: [sources]")
+    tables = {
+        source_id: (_source_table(table, f"{where}: [sources.{source_id}]"), where)
+        for source_id, table in declared.items()
+    }
+    for name, (table, variable) in _environment(environ).items():
+        source_id = _match(name, tables, variable)
+        below, origin = tables.get(source_id, ({}, ""))
+        tables[source_id] = (
+            _merged(below, table),
+            " and ".join(filter(None, (origin, "the environment"))),
+        )
+    return Settings(
+        sources=[_source(source_id, *found) for source_id, found in tables.items()],
+        policy=_fill(Policy, document.get("policy", {}), f"{where}: [policy]"),
+        pool=_fill(PoolConfig, document.get("pool", {}), f"{where}: [pool]"),
+        origins={source_id: origin for source_id, (_, origin) in tables.items()},
+    )
+
+
+def parse_toml(text: str, where: str) -> Table:
+    """Parse TOML; `where` names it in the error.
+
+    Raises:
+        OptionError: It is not TOML.
+    """
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as exc:
+        # The parser's messages quote single characters and keys, never a value.
+        raise OptionError(f"{where} is not valid TOML: {exc}") from None
+
+
+def _load(path: str | os.PathLike[str]) -> Table:
+    where = repr(os.fspath(path))
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+    except OSError as exc:
+        raise OptionError(f"{where} cannot be read: {exc.strerror}") from exc
+    except UnicodeDecodeError:
+        raise OptionError(f"{where} is not valid TOML: it is not UTF-8 text") from None
+    return parse_toml(text, where)
+
+
+def _check_keys(table: Table, accepted: Collection[str], where: str) -> None:
+    if unknown := [key for key in table if key not in accepted]:
+        names = ", ".join(map(repr, unknown))
+        raise OptionError(f"{where}: unknown {names}; accepted: {', '.join(accepted)}")
+
+
+def _table(value: Any, where: str) -> Table:
+    if not isinstance(value, dict):
+        raise OptionError(f"{where} must be a table")
+    return value
+
+
+def _source_table(value: Any, where: str) -> Table:
+    table = _table(value, where)
+    _check_keys(table, _SOURCE_KEYS, where)
+    for key in ("metadata", "limits", "options"):
+        _table(table.get(key, {}), f"{where}: {key!r}")
+    for key in ("type", "name"):
+        if not isinstance(table.get(key, ""), str):
+            raise OptionError(f"{where}: {key!r} must be text")
+    return table
+
+
+def _environment(environ: Mapping[str, str]) -> dict[str, tuple[Table, str]]:
+    """Return the table of each source, and one of its variables, by lower-case id."""
+    found: dict[str, tuple[Table, str]] = {}
+    for variable in sorted(name for name in environ if name.startswith(PREFIX)):
+        source_id, separator, key = variable.removeprefix(PREFIX).lower().partition("__")
+        if not (source_id and separator and key) or "__" in key:
+            raise OptionError(
+                f"the variable {variable!r} is not of the form {PREFIX}<ID>__TYPE, "
+                f"{PREFIX}<ID>__NAME or {PREFIX}<ID>__<OPTION>"
+            )
+        table, _ = found.setdefault(source_id, ({"options": {}}, variable))
+        target = table if key in ("type", "name") else table["options"]
+        if key in target:
+            raise OptionError(f"the variable {variable!r} is set twice, in other letters too")
+        target[key] = environ[variable] if target is table else _value(environ[variable])
+    return found
+
+
+def _value(text: str) -> Any:
+    """Return a list or table given as JSON, anything else as the text it is."""
+    if text[:1] in ("[", "{"):
+        try:
+            return json.loads(text)
+        except ValueError:
+            pass
+    return text
+
+
+def _match(name: str, tables: Collection[str], variable: str) -> str:
+    """Return the id in the file that a variable means: variables have no case, `-` or `.`."""
+    matches = [known for known in tables if re.sub(r"[.-]", "_", known.lower()) == name]
+    if len(matches) > 1:
+        raise OptionError(f"the variable {variable!r} could mean {' or '.join(map(repr, matches))}")
+    return matches[0] if matches else name
+
+
+def _merged(below: Table, above: Table) -> Table:
+    options = {**below.get("options", {}), **above["options"]}
+    return {**below, **above, "options": options}
+
+
+def _source(source_id: str, table: Table, origin: str) -> DataSourceConfig:
+    where = f"{origin}: [sources.{source_id}]"
+    if not table.get("type"):
+        reason = f"set it in the file or as {PREFIX}{source_id.upper()}__TYPE"
+        raise OptionError(f"{where}: 'type' is missing; {reason}")
+    limits = table.get("limits")
+    try:
+        return DataSourceConfig(
+            id=source_id,
+            type=DataSourceType(table["type"]),
+            name=table.get("name") or source_id,
+            config=table.get("options", {}),
+            metadata=table.get("metadata", {}),
+            limits=None if limits is None else _fill(Limits, limits, f"{where}: 'limits'"),
+        )
+    except OptionError as exc:
+        raise exc if str(exc).startswith(where) else OptionError(f"{where}: {exc}") from None
+
+
+def _fill(cls: type[T], value: Any, where: str) -> T:
+    """Return a dataclass with the fields that a table gives it."""
+    table = _table(value, where)
+    wanted = typing.get_type_hints(cls)
+    _check_keys(table, [f.name for f in fields(cls)], where)  # type: ignore[arg-type]
+    values = {key: _typed(item, wanted[key], f"{where}: {key!r}") for key, item in table.items()}
+    try:
+        return cls(**values)
+    except OptionError as exc:
+        raise OptionError(f"{where}: {exc}") from None
+
+
+def _typed(value: Any, wanted: Any, where: str) -> Any:
+    """Return a value as a field's type wants it."""
+    optional = isinstance(wanted, types.UnionType)
+    if optional:
+        wanted = typing.get_args(wanted)[0]
+        if value == "none":
+            return None
+    if is_dataclass(wanted) and isinstance(wanted, type):
+        return _fill(wanted, value, where)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if wanted is int and number and isinstance(value, int):
+        return value
+    if wanted is float and number and math.isfinite(value):
+        return float(value)
+    texts = isinstance(value, list) and all(isinstance(item, str) for item in value)
+    if typing.get_origin(wanted) is tuple and texts:
+        return tuple(value)
+    kinds = {int: "a whole number", float: "a number"}
+    kind = kinds.get(wanted, "a list of texts") + (' or "none"' if optional else "")
+    raise OptionError(f"{where} must be {kind}")

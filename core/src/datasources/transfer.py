@@ -1,0 +1,232 @@
+"""Sources as a JSON document: without their secrets, or all of it under a passphrase.
+
+A document is `{"format": "datasources-export", "version": 1, "sources": […]}`; an encrypted one
+has `"encryption"` (the parameters of scrypt) and `"payload"` (a Fernet token) for `"sources"`.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from cryptography.fernet import Fernet, InvalidToken
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+
+from datasources.errors import DataSourceExistsError, DecryptionError, OptionError
+from datasources.models import DataSourceConfig, DataSourceType, Limits
+from datasources.redaction import MARK
+
+FORMAT = "datasources-export"
+VERSION = 1
+
+# OWASP's first choice for scrypt: 128 MiB and about half a second.
+_SCRYPT = {"n": 2**17, "r": 8, "p": 1}
+_MOST_MEMORY = 2**28  # bytes that a document may make scrypt take
+
+_KEYS = ("id", "type", "name", "created_at", "metadata", "limits", "options", "left_out")
+
+
+class Reads(Protocol):
+    """What an export needs of a registry, with or without an event loop."""
+
+    def get_config(
+        self, source_id: str, decrypt: bool = False, sanitize: bool = True
+    ) -> DataSourceConfig: ...
+
+
+class Registers(Protocol):
+    """What an import needs of a registry."""
+
+    def exists(self, source_id: str) -> bool: ...
+
+    async def register_data_sources(
+        self, configs: Iterable[DataSourceConfig], *, replace: bool = False
+    ) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """One source of a document."""
+
+    config: DataSourceConfig
+    left_out: tuple[str, ...]
+    """Options whose values the export left out as secret: to be filled in, where needed."""
+
+
+def export_sources(
+    registry: Reads, source_ids: Iterable[str], passphrase: str | None = None
+) -> dict[str, Any]:
+    """Return a document of these sources.
+
+    Args:
+        registry: Holds them.
+        source_ids: Which of them.
+        passphrase: Encrypts everything, secrets included; without one, secrets are left out.
+
+    Raises:
+        DataSourceNotFoundError: There is no such source.
+        DecryptionError: A source's credentials do not open.
+        OptionError: The passphrase is empty.
+    """
+    head = {"format": FORMAT, "version": VERSION}
+    if passphrase is None:
+        return head | {
+            "sources": [_without_secrets(registry.get_config(each)) for each in source_ids]
+        }
+    configs = [registry.get_config(each, decrypt=True, sanitize=False) for each in source_ids]
+    salt = os.urandom(16)
+    plain = json.dumps([_entry(config, config.config, ()) for config in configs])
+    token = _fernet(passphrase, salt, **_SCRYPT).encrypt(plain.encode())
+    kdf = {"kdf": "scrypt", "salt": base64.b64encode(salt).decode(), **_SCRYPT}
+    return head | {"encryption": kdf, "payload": token.decode()}
+
+
+def read_export(document: Any, passphrase: str | None = None) -> list[Imported]:
+    """Return the sources of a document, not yet validated against their connectors.
+
+    Raises:
+        OptionError: It is not such a document, or is encrypted and no passphrase was given.
+        DecryptionError: The passphrase is wrong, or the document is damaged.
+    """
+    if not isinstance(document, Mapping) or document.get("format") != FORMAT:
+        raise OptionError(f"this is no export of sources: its 'format' is not {FORMAT!r}")
+    if document.get("version") != VERSION:
+        raise OptionError(
+            f"this export was written by another version of datasources; readable: {VERSION}"
+        )
+    entries = (
+        _decrypted(document, passphrase) if is_encrypted(document) else document.get("sources")
+    )
+    if not isinstance(entries, list):
+        raise OptionError("this export is damaged: 'sources' is not a list")
+    return [_imported(entry, index) for index, entry in enumerate(entries, 1)]
+
+
+async def import_sources(
+    registry: Registers, configs: Sequence[DataSourceConfig], *, replace: bool = False
+) -> None:
+    """Register all sources or none.
+
+    Raises:
+        DataSourceExistsError: Names every id that is taken, unless `replace`.
+        OptionError: As `register_data_sources`; so for what else it raises.
+    """
+    taken = [] if replace else [c.id for c in configs if registry.exists(c.id)]
+    if taken:
+        raise DataSourceExistsError(
+            f"registered already: {', '.join(map(repr, taken))}; nothing was imported; "
+            "unregister them first, or replace them"
+        )
+    await registry.register_data_sources(configs, replace=replace)
+
+
+def is_encrypted(document: Any) -> bool:
+    """Tell whether a document needs a passphrase."""
+    return isinstance(document, Mapping) and "encryption" in document
+
+
+def _without_secrets(config: DataSourceConfig) -> dict[str, Any]:
+    left_out = [name for name, value in config.config.items() if _masked(value)]
+    shown = {name: value for name, value in config.config.items() if name not in left_out}
+    return _entry(config, shown, left_out)
+
+
+def _masked(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_masked, value.values()))
+    if isinstance(value, (list, tuple)):
+        return any(map(_masked, value))
+    return isinstance(value, str) and MARK in value
+
+
+def _entry(
+    config: DataSourceConfig, options: dict[str, Any], left_out: Sequence[str]
+) -> dict[str, Any]:
+    return {
+        "id": config.id,
+        "type": config.type.value,
+        "name": config.name,
+        "created_at": config.created_at,
+        "metadata": config.metadata,
+        "limits": asdict(config.limits) if config.limits else None,
+        "options": options,
+        "left_out": list(left_out),
+    }
+
+
+def _decrypted(document: Mapping[str, Any], passphrase: str | None) -> Any:
+    if passphrase is None:
+        raise OptionError("this export is encrypted; give its passphrase")
+    parameters = document["encryption"]
+    try:
+        salt = base64.b64decode(parameters["salt"], validate=True)
+        n, r, p = (int(parameters[name]) for name in ("n", "r", "p"))
+        if parameters["kdf"] != "scrypt" or 128 * n * r * p > _MOST_MEMORY or min(n, r, p) < 1:
+            raise ValueError(parameters["kdf"])
+        fernet = _fernet(passphrase, salt, n=n, r=r, p=p)
+        token = document["payload"].encode("ascii")
+    except (TypeError, KeyError, ValueError, AttributeError, MemoryError):
+        raise OptionError("this export is damaged: its encryption parameters are wrong") from None
+    try:
+        return json.loads(fernet.decrypt(token))
+    except (InvalidToken, ValueError):
+        raise DecryptionError(
+            "the passphrase does not open this export, or the export is damaged"
+        ) from None
+
+
+def _fernet(passphrase: str, salt: bytes, *, n: int, r: int, p: int) -> Fernet:
+    if not passphrase:
+        raise OptionError("an empty passphrase protects nothing")
+    key = Scrypt(salt=salt, length=32, n=n, r=r, p=p).derive(
+        passphrase.encode("utf-8", "surrogateescape")
+    )
+    return Fernet(base64.urlsafe_b64encode(key))
+
+
+def _imported(entry: Any, index: int) -> Imported:
+    where = f"source {index} of this export"
+    if not isinstance(entry, dict) or not all(
+        isinstance(entry.get(key), str) for key in ("id", "type", "name")
+    ):
+        raise OptionError(f"{where} lacks an 'id', a 'type' or a 'name'")
+    where = f"source {entry['id']!r} of this export"
+    if unknown := [key for key in entry if key not in _KEYS]:
+        raise OptionError(
+            f"{where} has unknown {', '.join(map(repr, unknown))}; accepted: {', '.join(_KEYS)}"
+        )
+    options, metadata = entry.get("options", {}), entry.get("metadata", {})
+    limits, left_out = entry.get("limits"), entry.get("left_out", [])
+    if not (isinstance(options, dict) and isinstance(metadata, dict)):
+        raise OptionError(f"{where}: 'options' and 'metadata' must be objects")
+    if not (isinstance(left_out, list) and all(isinstance(name, str) for name in left_out)):
+        raise OptionError(f"{where}: 'left_out' must be a list of names")
+    created_at = entry.get("created_at")
+    more = {"created_at": float(created_at)} if isinstance(created_at, (int, float)) else {}
+    config = DataSourceConfig(
+        id=entry["id"],
+        type=DataSourceType(entry["type"]),
+        name=entry["name"],
+        config=options,
+        metadata=metadata,
+        limits=None if limits is None else _limits(limits, where),
+        **more,
+    )
+    return Imported(config, tuple(left_out))
+
+
+def _limits(limits: Any, where: str) -> Limits:
+    numbers = isinstance(limits, dict) and all(
+        value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
+        for value in limits.values()
+    )
+    try:
+        if numbers:
+            return Limits(**limits)
+    except TypeError:
+        pass
+    raise OptionError(f"{where}: 'limits' must be an object of max_bytes, max_rows and timeout")

@@ -1,0 +1,124 @@
+"""Guided creation: questions made from the connector's options."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+
+from tests.cli.conftest import SECRET
+from tests.core.plugin_fixtures import Site
+
+
+def test_everything_is_asked_for(ok, docs) -> None:
+    answers = ["local_file", "mine", "My files", str(docs), "n"]
+    done = ok("add", answers=answers)
+    assert "Directory whose files are the items" in done.err
+    assert done.out == ""
+    assert ok("show", "mine", "--json").json["name"] == "My files"
+    assert ok("show", "mine", "--json").json["options"] == {"path": str(docs)}
+
+
+def test_optional_ones_are_asked_for_if_wanted(ok, vault: Site) -> None:
+    answers = ["", "", "h", SECRET, "y", "12", "high", "a, b", "no", ""]
+    done = ok("add", "vault", answers=answers)
+    assert SECRET not in done.out + done.err
+    assert "port (whole number, at least 1) [1]" in done.err
+    assert ok("show", "vault", "--json").json["options"] == {
+        "host": "h",
+        "token": "***REDACTED***",
+        "port": 12,
+        "level": "high",
+        "tags": ["a", "b"],
+        "verify": False,
+    }
+
+
+def test_a_wrong_answer_is_asked_again(ok, vault: Site) -> None:
+    answers = ["", "", "", "h", SECRET, "y", "x", "12", "", "", "", ""]
+    done = ok("add", "vault", answers=answers)
+    assert "it is required" in done.err
+    assert "option 'port' must be whole number, at least 1" in done.err
+    assert ok("show", "vault", "--json").json["options"]["port"] == 12
+
+
+def test_what_does_not_fit_together_is_told_and_asked_again(ok, vault: Site) -> None:
+    again = ["", "", "-", "", "", "", '{"key": "k-s3cret"}']
+    done = ok("add", "vault", answers=["", "", "h", SECRET, "y", "0", "", "", "", "", *again])
+    assert "option 'port': input should be greater than or equal to 1" in done.err
+    assert 'tls (secret table, in JSON such as {"key": "${env:SOURCE_TLS_KEY}"}' in done.err
+    assert ok("show", "vault", "--json").json["options"] == {
+        "host": "h",
+        "token": "***REDACTED***",
+        "tls": "***REDACTED***",
+    }
+
+
+def test_optional_ones_that_are_needed_are_asked_for_without_a_question(ok) -> None:
+    # Of an Azure source only the container is required; connecting needs one way in more.
+    answers = ["", "", "files", "${env:CONNECTION}", *[""] * 15]
+    ok("add", "azure_blob", "--no-test", answers=answers)
+    assert ok("show", "azure_blob", "--json").json["options"] == {
+        "container": "files",
+        "connection_string": "${env:CONNECTION}",
+    }
+
+
+def test_a_connector_without_options_is_asked_for_names(ok, site: Site) -> None:
+    from tests.core.plugin_fixtures import connector_module
+
+    site.connector("plain-one", "plain", connector_module("plain"))
+    done = ok("add", "plain", "--no-test", answers=["", "", "password", SECRET, "url", "u", ""])
+    assert SECRET not in done.out + done.err
+    assert ok("show", "plain", "--json").json["options"] == {
+        "password": "***REDACTED***",
+        "url": "u",
+    }
+
+
+def test_a_taken_id_is_told_before_the_rest_is_asked(fails, docs) -> None:
+    assert "exists already" in fails("add", "local_file", answers=["docs", "Docs"])
+
+
+def test_an_input_that_ends_early_stores_nothing(ok, run, vault: Site) -> None:
+    done = run("add", "vault", answers=["", "", "h"])
+    assert (done.code, done.error) == (1, "the input ended before it was complete")
+    assert ok("list", "--json").json == []
+
+
+def test_given_options_leave_nothing_to_ask(ok, docs) -> None:
+    ok("add", "local_file", "--id", "x", "-o", f"path={docs}", answers=[])
+
+
+def test_at_a_real_terminal_a_secret_is_not_echoed(ok, vault: Site) -> None:
+    """Through a pseudo-terminal, as a person would type."""
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "datasources.cli", "add", "vault"],
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        start_new_session=True,
+    )
+    os.close(slave)
+    shown = b""
+    for question, answer in (
+        (b"Id of the source", "typed"),
+        (b"Name for people", ""),
+        (b"host (", "h"),
+        (b"token (", SECRET),
+        (b"optional ones, too?", "n"),
+        (b"Added 'typed'.", ""),
+    ):
+        while question not in shown:
+            shown += os.read(master, 1000)
+        if answer or question == b"Name for people":
+            # The prompt is out, so echo is off where it has to be.
+            while not shown.rstrip().endswith((b":", b"]")):
+                shown += os.read(master, 1000)
+            os.write(master, answer.encode() + b"\n")
+    assert process.wait(timeout=30) == 0
+    os.close(master)
+    assert SECRET.encode() not in shown
+    ok("test", "typed")

@@ -1,0 +1,151 @@
+"""`keys`: made once, never lost, never shown."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from datasources import CredentialManager
+from datasources.credentials import read_key_file
+
+
+@pytest.fixture
+def key_file(store: Path) -> Path:
+    return store.parent / "key"
+
+
+def fingerprints(ok) -> list[tuple[str, int, str]]:
+    return [tuple(row.values()) for row in ok("keys", "list", "--json").json]
+
+
+def test_init_makes_one_key_and_no_second(ok, fails, key_file: Path) -> None:
+    assert "no key yet" in ok("keys", "list").err
+    assert ok("keys", "list", "--json").json == []
+    ok("keys", "init")
+    assert key_file.stat().st_mode & 0o777 == 0o600
+    first = key_file.read_text()
+    assert "is there already" in fails("keys", "init")
+    assert key_file.read_text() == first
+
+
+def test_init_makes_the_key_file_that_is_named(ok, tmp_path, monkeypatch) -> None:
+    ok("--key-file", str(tmp_path / "mine"), "keys", "init")
+    monkeypatch.setenv("DATASOURCE_ENCRYPTION_KEY_FILE", str(tmp_path / "deep" / "other"))
+    ok("keys", "init")
+    assert len(read_key_file(tmp_path / "mine")) == len(read_key_file(tmp_path / "deep/other")) == 1
+
+
+def test_there_must_be_a_key_to_rotate(fails) -> None:
+    assert fails("keys", "rotate") == "there is no key yet; `datasources keys init` makes one"
+
+
+def test_list_tells_which_key_opens_what(ok, docs, key_file: Path) -> None:
+    ((first, _, _),) = fingerprints(ok)
+    assert fingerprints(ok) == [(first, 1, "encrypts")]
+    assert ok("keys", "list").out.splitlines()[1].split() == [first, "1", "encrypts"]
+    other = CredentialManager.generate_key()
+    key_file.write_text(other + "\n")
+    (second,) = CredentialManager(other).fingerprints
+    assert fingerprints(ok) == [(second, 0, "encrypts"), (first, 1, "missing")]
+
+
+def test_rotation_brings_everything_under_a_new_key_and_no_byte_under_the_old_one(
+    ok, docs, store: Path, key_file: Path
+) -> None:
+    ok("add", "local_file", "--id", "more", "-o", f"path={docs}")
+    with sqlite3.connect(store) as connection:
+        tokens = [row[0] for row in connection.execute("SELECT credentials FROM sources")]
+    connection.close()
+    done = ok("keys", "rotate", "--new-key")
+    assert "2 changed" in done.err
+    (new, count, _), (old, none, _) = fingerprints(ok)
+    assert (count, none) == (2, 0)
+    content = b"".join(path.read_bytes() for path in store.parent.glob("sources.db*"))
+    assert not [token for token in tokens if token.partition(":")[2].encode() in content]
+    ok("keys", "drop", old)
+    assert [row[0] for row in fingerprints(ok)] == [new]
+    assert len(read_key_file(key_file)) == 1
+    ok("items", "more")
+    assert "0 changed" in ok("keys", "rotate").err
+
+
+def test_rotation_names_every_source_that_failed_and_can_be_repeated(
+    ok, fails, docs, store: Path
+) -> None:
+    ok("add", "local_file", "--id", "bad", "-o", f"path={docs}")
+    with sqlite3.connect(store) as connection:
+        connection.execute(
+            "UPDATE sources SET credentials = substr(credentials, 1, 60) WHERE id = 'bad'"
+        )
+    connection.close()
+    message = fails("keys", "rotate", "--new-key")
+    assert message.startswith("1 sources could not be changed: 'bad': the credentials of source")
+    ok("items", "docs")
+    ok("remove", "bad", "--yes")
+    ok("keys", "rotate")
+
+
+def test_a_key_in_use_or_the_last_one_is_not_dropped(ok, fails, docs) -> None:
+    ((first, _, _),) = fingerprints(ok)
+    assert "is the only key" in fails("keys", "drop", first)
+    other = CredentialManager.generate_key()
+    ok("keys", "add", "--first", pipe=other + "\n")
+    assert "keys rotate" in fails("keys", "drop", first)
+    assert "there is no key 'x'; there are: " in fails("keys", "drop", "x")
+    ok("items", "docs")
+    ok("keys", "drop", first, "--force")
+    assert first in fails("items", "docs")
+
+
+def test_a_key_is_added_from_a_pipe_or_a_prompt_and_not_shown(ok, fails, key_file: Path) -> None:
+    keys = [CredentialManager.generate_key() for _ in range(3)]
+    said = ok("keys", "add", pipe=keys[0]), ok("keys", "add", answers=[keys[1]])
+    first = ok("keys", "add", "--first", pipe=keys[2])
+    assert read_key_file(key_file) == [keys[2], keys[0], keys[1]]
+    for done in (*said, first):
+        assert not [key for key in keys if key in done.out + done.err]
+    assert "is in the file already" in fails("keys", "add", pipe=keys[0])
+    assert "not a key" in fails("keys", "add", pipe="nonsense")
+    assert "not a key" in fails("keys", "add", pipe="")
+    assert len(read_key_file(key_file)) == 3
+
+
+def test_keys_of_the_environment_are_used_and_not_written(ok, fails, docs, monkeypatch) -> None:
+    new = CredentialManager.generate_key()
+    old = read_key_file(Path(fails("keys", "init").split("'")[1]))[0]
+    monkeypatch.setenv("DATASOURCE_ENCRYPTION_KEY", f"{new},{old}")
+    for args in (["init"], ["rotate", "--new-key"], ["add"], ["drop", "x"]):
+        assert "the keys come from DATASOURCE_ENCRYPTION_KEY" in fails("keys", *args, pipe=new)
+    assert "1 changed" in ok("keys", "rotate").err
+    monkeypatch.setenv("DATASOURCE_ENCRYPTION_KEY", new)
+    ok("items", "docs")
+
+
+def test_the_option_goes_before_the_environment(ok, fails, docs, store, monkeypatch) -> None:
+    monkeypatch.setenv("DATASOURCE_ENCRYPTION_KEY", CredentialManager.generate_key())
+    fails("items", "docs")
+    ok("--key-file", str(store.parent / "key"), "items", "docs")
+
+
+def test_processes_that_add_at_once_agree_on_one_key(ok, folder: Path, key_file: Path) -> None:
+    processes = [
+        subprocess.Popen(
+            [
+                *(sys.executable, "-m", "datasources.cli", "add", "local_file"),
+                *("--id", f"s{number}", "-o", f"path={folder}"),
+            ],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(4)
+    ]
+    said = [process.communicate(timeout=60)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4, said
+    assert sum("Made the encryption key" in text for text in said) == 1
+    assert len(read_key_file(key_file)) == 1
+    for number in range(4):
+        ok("items", f"s{number}")

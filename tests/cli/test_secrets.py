@@ -1,0 +1,155 @@
+"""Secrets come in by prompt, pipe and reference only, and never come out."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import SECRET, command
+from tests.core.plugin_fixtures import Site, connector_module
+
+
+@pytest.mark.parametrize(
+    ("type_name", "pair"),
+    [
+        ("vault", f"token={SECRET}"),
+        ("vault", f"api_token={SECRET}"),
+        ("vault", f'tls={{"key": "{SECRET}"}}'),
+        ("vault", f"host=https://user:{SECRET}@example.com"),
+        ("vault", f"token=${{env:A}}{SECRET}"),
+        ("vault", f"tokn_password={SECRET}"),
+        ("vault", f"host=AccountName=a;AccountKey={SECRET}=="),
+        ("plain", f"password={SECRET}"),
+        ("plain", f"dsn={SECRET}"),
+        ("plain", f"url=http://x/?sig={SECRET}"),
+        ("postgresql", f"password={SECRET}"),
+        ("azure_blob", f"account_url=https://x.blob.core.windows.net?sv=1&sig={SECRET}"),
+    ],
+)
+def test_a_secret_as_an_argument_is_refused_with_the_ways_there_are(
+    fails, ok, vault: Site, type_name: str, pair: str
+) -> None:
+    vault.connector("plain-one", "plain", connector_module("plain"))
+    message = fails("add", type_name, "-o", pair)
+    name = pair.partition("=")[0]
+    assert f"option {name!r} holds a secret" in message
+    for way in (f"--secret {name}", "--stdin", "${env:NAME}", "${file:/path}"):
+        assert way in message
+    assert SECRET not in message
+    assert ok("list", "--json").json == []
+
+
+@pytest.mark.parametrize(
+    "pair", ["token=${env:V}", "host=https://u:${env:V}@h", "api_token=${file:/x}"]
+)
+def test_a_reference_as_an_argument_is_taken(ok, vault: Site, pair: str) -> None:
+    more = [] if "token" in pair else ["-o", "token=${env:T}"]
+    more += ["-o", "host=h"] if "host" not in pair else []
+    ok("add", "vault", "--no-test", "-o", pair, *more)
+
+
+def test_a_reference_is_resolved_when_used_and_hidden_in_what_fails(
+    ok, fails, vault, monkeypatch, tmp_path
+) -> None:
+    ok("add", "vault", "--no-test", "-o", "host=h", "-o", "token=${env:VAULT_TOKEN}")
+    assert "${env:VAULT_TOKEN}" in fails("test", "vault")
+    monkeypatch.setenv("VAULT_TOKEN", SECRET)
+    ok("test", "vault")
+    assert "***REDACTED***" in fails("info", "vault", "leak")
+
+
+@pytest.mark.parametrize(
+    "text", [f'token = "{SECRET}"\nhost = "h"', json.dumps({"token": SECRET, "host": "h"})]
+)
+def test_options_are_piped_in_as_toml_or_json(ok, vault: Site, text: str) -> None:
+    done = ok("add", "vault", "--stdin", pipe=text)
+    assert SECRET not in done.out + done.err
+    ok("test", "vault")
+
+
+def test_a_pipe_of_something_else_is_refused_unseen(fails, vault: Site) -> None:
+    for text in (f'{{"token": "{SECRET}"', f'token = "{SECRET}', f"{SECRET} = "):
+        message = fails("add", "vault", "-o", "host=h", "--stdin", pipe=text)
+        assert "standard input is not valid" in message
+        assert SECRET not in message
+
+
+def test_one_secret_is_read_from_a_prompt_or_a_pipe(ok, vault: Site) -> None:
+    args = ["add", "vault", "-o", "host=h", "-s", "token"]
+    for done in (
+        ok(*args, "--id", "piped", pipe=f"{SECRET}\n"),
+        ok(*args, "--id", "typed", answers=[SECRET]),
+    ):
+        assert SECRET not in done.out + done.err
+    ok("test", "piped")
+    ok("test", "typed")
+
+
+def test_a_secret_in_clear_in_a_file_is_never_shown(ok, fails, vault: Site, tmp_path) -> None:
+    file = tmp_path / "vault.toml"
+    options = f'[sources.v.options]\nhost = "{{}}"\ntoken = "{SECRET}"\ntls.key = "{SECRET}2"\n'
+    file.write_text('[sources.v]\ntype = "vault"\n' + options.format("nowhere"))
+    assert "***REDACTED***" in fails("add", "--from", str(file))
+    file.write_text('[sources.v]\ntype = "vault"\n' + options.format("h"))
+    assert SECRET not in json.dumps(ok("--config", str(file), "show", "v", "--json").json)
+    assert "***REDACTED***" in fails("--config", str(file), "info", "v", "leak")
+
+
+def every_command(file: Path, workspace: Path) -> Iterator[list[str]]:
+    """Yield a call of every command on the source `sealed`."""
+    yield from (["plugins", "--check"], ["types", "--abilities"], ["template", "vault"])
+    yield from (["list"], ["list", "--json"], ["show", "sealed"], ["show", "sealed", "--json"])
+    yield from (["test", "sealed"], ["test", "sealed", "--json"], ["items", "sealed"])
+    for verb in ("info", "preview", "stats"):
+        for item in ("doc", "leak", "chained", "bug", "exit", "missing"):
+            yield from ([verb, "sealed", item], [verb, "sealed", item, "--json"])
+    for items in (["doc"], ["leak"], ["bug"], ["exit"], ["chained", "leak", "bug", "doc"]):
+        into = ["--into", str(workspace)]
+        yield from (
+            ["fetch", "sealed", *items, *into],
+            ["fetch", "sealed", *items, "--json", *into],
+        )
+    yield from (["upload", "sealed", str(file)], ["upload", "sealed", str(file), "--no-overwrite"])
+    yield from (["export"], ["keys", "list"], ["keys", "rotate", "--new-key"], ["keys", "init"])
+    yield ["add", "vault", "--id", "again", "-o", "host=nowhere", "-s", "token"]
+    yield ["add", "vault", "--id", "again", "-o", "host=h", "-s", "token"]
+    yield ["add", "vault", "--id", "other", "-o", "host=h", "-o", "port=x", "-s", "token"]
+    yield ["add", "vault", "--id", "other", "-o", "host=h", "-o", "nope=x", "-s", "token"]
+    yield from (["remove", "again", "--yes"], ["remove", "again", "--yes"])
+
+
+@pytest.mark.parametrize("verbose", [[], ["-v"]])
+def test_no_command_prints_or_stores_a_secret(
+    run, sealed: str, store: Path, folder: Path, tmp_path: Path, verbose: list[str]
+) -> None:
+    key = (store.parent / "key").read_text().strip()
+    reached = set()
+    for args in every_command(folder / "a.csv", tmp_path / "ws"):
+        done = run(*verbose, *args, pipe=f"{sealed}\n")
+        assert done.code in (0, 1), done.err
+        reached.add(args[0])
+        for name, text in (("stdout", done.out), ("stderr", done.err)):
+            assert sealed not in text, (args, name)
+            assert key not in text, (args, name)
+        if verbose and args[0] in ("test", "items"):
+            assert "connecting with ***REDACTED***" in done.err
+    assert len(reached) == 17 - 1  # all but import, which has no secret that is not in its file
+    for path in [*store.parent.iterdir(), *(tmp_path / "ws").iterdir()]:
+        assert sealed.encode() not in path.read_bytes(), path
+
+
+def test_no_secret_stands_in_the_arguments_of_a_process(sealed: str, docs) -> None:
+    # Its own, and those of whatever it started, as `ps` shows them.
+    done = command("-v", "info", "sealed", "bug")
+    assert done.returncode == 1
+    assert sealed not in done.stderr
+    for process in filter(str.isdigit, os.listdir("/proc") if os.path.isdir("/proc") else ()):
+        try:
+            arguments = Path("/proc", process, "cmdline").read_bytes()
+        except OSError:
+            continue
+        assert sealed.encode() not in arguments

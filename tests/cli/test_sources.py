@@ -1,0 +1,193 @@
+"""`add`, `list`, `show`, `test`, `remove`; sources that are declared."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import SECRET
+
+
+def test_the_first_add_makes_store_and_key_for_their_owner_only(ok, folder, store: Path) -> None:
+    assert ok("list").err == "There are no sources; `datasources add` adds one.\n"
+    assert not store.parent.exists()
+    done = ok("add", "local_file", "--id", "docs", "-o", f"path={folder}")
+    assert done.out == ""
+    key = store.parent / "key"
+    assert done.err.splitlines() == [
+        f"Made the encryption key {key}: keep a copy of it.",
+        "Added 'docs'.",
+    ]
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (store, key)] == [0o600, 0o600]
+    assert stat.S_IMODE(store.parent.stat().st_mode) == 0o700
+    assert "Made" not in ok("add", "local_file", "--id", "more", "-o", f"path={folder}").err
+
+
+def test_list_and_show_tell_what_was_added(ok, docs: Path) -> None:
+    ok("add", "local_file", "--name", "All", "-o", f"path={docs}", "-o", "hidden=yes")
+    assert [line.split() for line in ok("list").out.splitlines()] == [
+        ["id", "type", "name", "origin"],
+        ["docs", "local_file", "docs", "stored"],
+        ["local_file", "local_file", "All", "stored"],
+    ]
+    assert [row["id"] for row in ok("list", "--json").json] == ["docs", "local_file"]
+    shown = ok("show", "local_file", "--json").json
+    assert shown["options"] == {"path": str(docs), "hidden": True}
+    assert shown["created_at"] > 1.7e9
+    assert f"  path    {docs}" in ok("show", "local_file").out
+
+
+def test_add_tests_first_and_stores_nothing_that_does_not_work(ok, fails, tmp_path) -> None:
+    nowhere = f"path={tmp_path / 'none'}"
+    assert "is not a directory" in fails("add", "local_file", "-o", nowhere)
+    assert ok("list", "--json").json == []
+    ok("add", "local_file", "-o", nowhere, "--no-test")
+    assert "is not a directory" in fails("test", "local_file")
+
+
+def test_replace_overwrites_and_nothing_else_does(ok, fails, docs: Path) -> None:
+    other = ["add", "local_file", "--id", "docs", "-o", f"path={docs / 'sub'}"]
+    assert fails(*other) == "source 'docs' exists already; --replace overwrites it"
+    assert ok("show", "docs", "--json").json["options"]["path"] == str(docs)
+    ok(*other, "--replace")
+    assert ok("show", "docs", "--json").json["options"]["path"] == str(docs / "sub")
+
+
+def test_add_takes_all_sources_of_a_file_or_none(ok, fails, folder, tmp_path) -> None:
+    file = tmp_path / "sources.toml"
+    good = f'[sources.{{}}]\ntype = "local_file"\noptions = {{{{ path = "{folder}" }}}}\n'
+    bad = '[sources.bad]\ntype = "local_file"\noptions = { path = "/none" }\n'
+    file.write_text(good.format("one") + good.format("two") + bad)
+    assert "'/none' is not a directory" in fails("add", "--from", str(file))
+    assert ok("list", "--json").json == []
+    ok("add", "--from", str(file), "--id", "two")
+    assert "no source 'three'; it declares: one, two, bad" in fails(
+        "add", "--from", str(file), "--id", "three"
+    )
+    file.write_text(good.format("one") + good.format("three"))
+    ok("add", "--from", str(file))
+    assert [row["id"] for row in ok("list", "--json").json] == ["one", "three", "two"]
+    file.write_text("[pool]\nmax_size = 3\n")
+    assert fails("add", "--from", str(file)) == f"{str(file)!r} declares no source"
+
+
+def test_remove_asks_unless_told(ok, fails, docs: Path) -> None:
+    assert fails("remove", "docs", answers=["n"]) == "'docs' was not removed"
+    assert ok("list", "--json").json
+    ok("remove", "docs", answers=["y"])
+    assert ok("list", "--json").json == []
+
+
+def test_test_tells_why_not(ok, run, docs: Path) -> None:
+    assert ok("test", "docs").out.startswith("docs: works (")
+    assert ok("test", "docs", "--json").json["ok"] is True
+    os.rename(docs, docs.with_name("gone"))
+    done = run("test", "docs", "--json")
+    assert (done.code, done.json["ok"]) == (1, False)
+    assert done.json["error"] == done.error == f"{str(docs)!r} is not a directory"
+
+
+def test_options_are_read_as_their_types(ok, vault) -> None:
+    pairs = ["host=h", "port=12", "tags=a, b", "verify=no", "token=${env:TOKEN}"]
+    ok("add", "vault", "--no-test", *[part for pair in pairs for part in ("-o", pair)])
+    assert ok("show", "vault", "--json").json["options"] == {
+        "host": "h",
+        "port": 12,
+        "tags": ["a", "b"],
+        "verify": False,
+        "token": "${env:TOKEN}",
+    }
+
+
+@pytest.fixture
+def declared(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A settings file that declares `filed`, and an environment that declares `env`."""
+    file = tmp_path / "settings.toml"
+    file.write_text(f"""
+[sources.filed]
+type = "local_file"
+metadata = {{ owner = "ops" }}
+options = {{ path = "{folder}" }}
+[policy.limits]
+max_bytes = 10
+""")
+    monkeypatch.setenv("DATASOURCES_CONFIG", str(file))
+    monkeypatch.setenv("DATASOURCES__ENV__TYPE", "local_file")
+    monkeypatch.setenv("DATASOURCES__ENV__PATH", str(folder / "sub"))
+    return file
+
+
+def test_declared_sources_work_without_store_and_key(ok, declared, store: Path, tmp_path) -> None:
+    assert [(row["id"], row["origin"]) for row in ok("list", "--json").json] == [
+        ("env", "the environment"),
+        ("filed", repr(str(declared))),
+    ]
+    assert ok("show", "filed", "--json").json["metadata"] == {"owner": "ops"}
+    assert [item["path"] for item in ok("items", "env", "--json").json] == ["b.csv"]
+    ok("test", "filed")
+    ok("fetch", "env", "*.csv", "--into", str(tmp_path / "ws"))
+    assert not store.parent.exists()
+
+
+def test_settings_hold_for_stored_sources_too(ok, fails, docs, declared) -> None:
+    assert "over the limit of 10 bytes" in fails("fetch", "docs", "a.csv")
+    ok("fetch", "docs", "a.csv", "--max-bytes", "none", "--into", str(docs / "ws"))
+
+
+def test_a_declared_source_hides_a_stored_one_and_says_so(ok, docs, monkeypatch) -> None:
+    monkeypatch.setenv("DATASOURCES__DOCS__TYPE", "local_file")
+    monkeypatch.setenv("DATASOURCES__DOCS__PATH", str(docs / "sub"))
+    done = ok("list", "--json")
+    assert [row["origin"] for row in done.json] == ["the environment"]
+    assert "'docs' is stored, too" in done.err
+    assert ok("show", "docs", "--json").json["options"]["path"] == str(docs / "sub")
+
+
+def test_a_declared_source_can_neither_be_removed_nor_overwritten(fails, declared, folder) -> None:
+    message = fails("remove", "filed", "--yes")
+    assert message == f"source 'filed' is declared in {str(declared)!r}; remove it there"
+    assert "only stored ones are exported" in fails("export", "filed")
+    assert "is declared in the environment" in fails(
+        "add", "local_file", "--id", "env", "-o", f"path={folder}", "--replace"
+    )
+
+
+def test_a_declared_source_is_validated_when_it_is_used_and_harms_no_other(
+    ok, fails, docs, monkeypatch
+) -> None:
+    monkeypatch.setenv("DATASOURCES__BAD__TYPE", "local_file")
+    monkeypatch.setenv("DATASOURCES__BAD__PTH", SECRET)
+    message = fails("items", "bad")
+    assert message.startswith("source 'bad': option 'path' is missing; unknown option 'pth'; ")
+    assert SECRET not in message
+    ok("items", "docs")
+
+
+@pytest.mark.parametrize("url", ["{}/own.db", "sqlite:///{}/own.db"])
+def test_a_store_of_ones_own_has_its_key_beside_it(ok, folder, tmp_path, monkeypatch, url) -> None:
+    place = url.format(str(tmp_path).lstrip("/") if "sqlite" in url else tmp_path)
+    ok("--store", place, "add", "local_file", "--id", "x", "-o", f"path={folder}")
+    assert (tmp_path / "own.db").exists()
+    assert (tmp_path / "key").exists()
+    monkeypatch.setenv("DATASOURCES_STORE", place)
+    assert [row["id"] for row in ok("list", "--json").json] == ["x"]
+
+
+def test_a_store_that_a_plugin_opens_can_be_used(ok, fails, site, folder, tmp_path) -> None:
+    site.observer(
+        "shelf",
+        f"""
+from datasources import SQLiteStore, hookimpl
+
+@hookimpl
+def datasources_open_store(url):
+    if url.startswith("shelf:"):
+        return SQLiteStore({str(tmp_path)!r} + "/" + url[6:])
+""",
+    )
+    ok("--store", "shelf:a", "add", "local_file", "--id", "x", "-o", f"path={folder}")
+    assert [row["id"] for row in ok("--store", "shelf:a", "list", "--json").json] == ["x"]
+    assert "no plugin opens a store at 'attic'" in fails("--store", "attic:a", "list")

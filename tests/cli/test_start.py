@@ -1,0 +1,142 @@
+"""Starting: what is imported, what is said without the extra, help and version."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+import datasources
+from datasources.cli.app import _COMMANDS
+from tests.cli.conftest import command
+from tests.core.plugin_fixtures import Site
+
+MODULES = """
+import json, sys
+from datasources.cli import main
+code = main()
+print(json.dumps([code, sorted(sys.modules)]), file=sys.stderr)
+"""
+
+HEAVY = {"asyncio", "cryptography", "logging", "pydantic", "rich", "sqlite3", "tomllib", "ssl"}
+PLUGINS = {
+    "datasources_azure_blob",
+    "datasources_local_file",
+    "datasources_postgresql",
+    "vault_connector",
+    "datasources_vault",
+}
+
+
+def modules_of(*args: str) -> set[str]:
+    """Return what a command that goes well has imported."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("COV")}
+    done = subprocess.run(
+        [sys.executable, "-c", MODULES, *args],
+        env=inherited,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    code, modules = json.loads(done.stderr.splitlines()[-1])
+    assert code == 0
+    return set(modules)
+
+
+@pytest.mark.parametrize("args", [["plugins"], ["plugins", "--json"], ["types"]])
+def test_listing_plugins_imports_no_plugin_and_nothing_heavy(vault: Site, args: list[str]) -> None:
+    modules = modules_of(*args)
+    assert not modules & (HEAVY | PLUGINS)
+    ours = {name for name in modules if name.startswith("datasources")}
+    assert ours == {
+        *("datasources", "datasources.cli", "datasources.cli.app", "datasources.cli.discovery"),
+        *("datasources.cli.output", "datasources.cli.session", "datasources.errors"),
+        *("datasources.hookspecs", "datasources.index", "datasources.plugins"),
+    }
+
+
+def test_help_imports_no_connector_and_nothing_heavy(vault: Site) -> None:
+    assert not modules_of("--help") & (PLUGINS | HEAVY - {"logging"})
+
+
+def test_listing_sources_needs_no_keys_and_no_connector(docs) -> None:
+    modules = modules_of("list")
+    assert not modules & (PLUGINS | {"cryptography", "pydantic", "rich"})
+
+
+def test_using_one_source_imports_one_connector(docs, vault: Site) -> None:
+    assert modules_of("items", "docs") & PLUGINS == {"datasources_local_file"}
+
+
+@pytest.mark.parametrize("missing", ["click", "rich"])
+def test_without_the_extra_the_command_says_what_to_install(missing: str) -> None:
+    blocker = f"""
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name == {missing!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+import importlib.util as util
+find = util.find_spec
+util.find_spec = lambda name: None if name == {missing!r} else find(name)
+sys.meta_path.insert(0, Blocker())
+from datasources.cli import main
+sys.exit(main())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", blocker, "plugins"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr == (
+        f'Error: the command line needs {missing}: pip install "datasources[cli]"\n'
+    )
+
+
+def test_version_and_help_go_to_stdout() -> None:
+    version = command("--version")
+    assert version.stdout == f"datasources, version {datasources.__version__}\n"
+    shown = command("--help")
+    assert (version.returncode, shown.returncode, shown.stderr) == (0, 0, "")
+    for name in _COMMANDS:
+        assert f"\n  {name} " in shown.stdout
+
+
+@pytest.mark.parametrize("name", _COMMANDS)
+def test_every_command_explains_itself(run, name: str) -> None:
+    done = run(name, "--help")
+    assert done.code == 0
+    assert done.out.startswith("Usage: ")
+    assert done.err == ""
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["bogus"],
+        ["show"],
+        ["fetch", "docs"],
+        ["fetch", "docs", "x", "--max-rows", "many"],
+        ["fetch", "docs", "x", "--timeout", "-1"],
+        ["fetch", "docs", "x", "--timeout", "nan"],
+        ["fetch", "docs", "x", "--max-bytes", "1.5"],
+        ["items", "docs", "--limit", "0"],
+        ["--nothing"],
+        ["add"],
+        ["add", "local_file", "-o", "path"],
+        ["add", "local_file", "-o", "path=a", "-o", "path=b"],
+        ["add", "local_file", "--from", "x.toml"],
+        ["remove", "docs"],
+        ["import", "-", "--stdin"],
+    ],
+)
+def test_wrong_usage_exits_with_2_and_one_error(run, args: list[str]) -> None:
+    encrypted = '{"format": "datasources-export", "version": 1, "encryption": {}}'
+    done = run(*args, pipe=encrypted)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("Usage: ")
+    assert done.error
