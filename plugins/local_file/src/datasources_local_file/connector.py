@@ -75,14 +75,13 @@ class LocalFileConnector(DataSourceConnector):
         return root is not None and await asyncio.to_thread(os.access, root, os.R_OK | os.X_OK)
 
     async def list_items(self, path: str | None = None) -> list[DataItem]:
-        if path and path.endswith("/"):
-            return await asyncio.to_thread(self._folder, path)
         return [item async for item in self.iter_items(path)]
 
     async def iter_items(self, path: str | None = None) -> AsyncIterator[DataItem]:
-        """Yield all files below a path, folder by folder."""
-        folders = await asyncio.to_thread(self._walk, path)
-        while page := await asyncio.to_thread(next, folders, None):
+        """Yield all files below a path, folder by folder; or one folder, for a path with `/`."""
+        one_folder = path is not None and path.endswith("/")
+        pages = await asyncio.to_thread(self._folder if one_folder else self._walk, path or "")
+        while page := await asyncio.to_thread(next, pages, None):
             for item in page:
                 yield item
 
@@ -123,13 +122,13 @@ class LocalFileConnector(DataSourceConnector):
             head = await asyncio.to_thread(source.read, _PREVIEW + 1)
         return preview_text(identifier, head[:_PREVIEW], rows, complete=len(head) <= _PREVIEW)
 
-    def _folder(self, path: str) -> list[DataItem]:
-        directory = self._directory(path.strip("/"))
+    def _folder(self, path: str) -> Iterator[list[DataItem]]:
+        directory = self._directory(path.removesuffix("/"))
         entries = [entry for entry in _entries(directory) if self._shown(entry)]
-        return [item for entry in entries if (item := self._item(entry, folders=True))]
+        yield [item for entry in entries if (item := self._item(entry, folders=True))]
 
-    def _walk(self, path: str | None) -> Iterator[list[DataItem]]:
-        waiting = [self._directory(path or "")]
+    def _walk(self, path: str) -> Iterator[list[DataItem]]:
+        waiting = [self._directory(path)]
         while waiting:
             entries = [entry for entry in _entries(waiting.pop()) if self._shown(entry)]
             folders = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]

@@ -1,0 +1,123 @@
+"""The main job, end to end: three real sources, registered, looked into, fetched from.
+
+Starts a PostgreSQL server, an Azure Blob service (Azurite) and makes a directory of files, then
+types the commands a user would.  `--keep DIR` leaves the workspace there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from demo.content import fill_blobs, fill_database, fill_directory  # noqa: E402
+from tests.servers import AzuriteServer, PostgresServer  # noqa: E402
+
+COMMANDS = """
+datasources plugins
+# Register: options in clear, secrets as references to the environment.
+datasources add postgresql --id shop --name "Shop database" -o host=127.0.0.1 -o port=$SHOP_PORT \
+-o database=shop -o user=analyst -o password='${env:SHOP_PASSWORD}'
+datasources add azure_blob --id lake --name "Data lake" \
+-o connection_string='${env:LAKE_CONNECTION_STRING}' -o container=lake
+datasources add local_file --id desk --name "Local files" -o path=$DESK
+datasources list
+datasources test shop
+datasources show lake
+# Look: what there is, what it is like, its first rows.
+datasources items shop
+datasources items lake
+datasources items desk
+datasources info shop public.orders
+datasources info lake reports/2026/q1.csv
+datasources preview shop "select country, count(*) from customers group by country order by 2 desc" -n 3
+datasources preview lake reports/2026/q1.csv -n 3
+datasources preview desk notes/todo.txt -n 2
+# Fetch: a table, a query, a blob, everything that matches a pattern, a file.
+datasources fetch shop public.orders "select * from orders where amount > 990" --into $WORKSPACE
+datasources fetch lake 'reports/**/*.csv' images/logo.png --into $WORKSPACE
+datasources fetch desk notes/todo.txt --into $WORKSPACE
+# What goes wrong says what, and leaves nothing behind.
+datasources fetch shop "drop table orders" --into $WORKSPACE
+datasources fetch lake reports/missing.csv --into $WORKSPACE
+""".replace("\\\n", "")
+
+
+def main() -> None:
+    """Run the demo; exit 1 if a command did not do what it should."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--keep", metavar="DIR", help="leave the workspace in this directory")
+    keep = parser.parse_args().keep
+    with ExitStack() as stack:
+        base = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="datasources-demo-")))
+        say("# Starting PostgreSQL and Azurite; the first time, Azurite is installed.")
+        postgres = stack.enter_context(PostgresServer())
+        azurite = stack.enter_context(AzuriteServer())
+        (base / "desk").mkdir()
+        password = fill_database(postgres)
+        fill_blobs(azurite.connection_string)
+        fill_directory(base / "desk")
+        environment = {
+            "DATASOURCES_STORE": str(base / "sources.db"),
+            "DESK": str(base / "desk"),
+            "LAKE_CONNECTION_STRING": azurite.connection_string,
+            "SHOP_PASSWORD": password,
+            "SHOP_PORT": str(postgres.port),
+            "WORKSPACE": str(base / "workspace"),
+        }
+        failed = type_commands(environment)
+        say("# What landed:")
+        show_tree(base / "workspace")
+        if keep:
+            shutil.copytree(base / "workspace", keep, dirs_exist_ok=True)
+            say(f"# kept in {keep}")
+        say("# Stopping the servers.")
+    expected = 2  # the last two commands
+    if failed != expected:
+        sys.exit(f"{failed} commands failed, where {expected} should")
+
+
+def type_commands(environment: dict[str, str]) -> int:
+    """Run each command as a shell would, its output below it; return how many failed."""
+    failed = 0
+    scripts = Path(sys.executable).parent
+    variables = os.environ | environment | {"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}
+    for line in filter(None, COMMANDS.splitlines()):
+        if line.startswith("#"):
+            say(f"\n{line}")
+            continue
+        say(f"\n$ {line}")
+        arguments = expanded(shlex.split(line), environment)
+        failed += subprocess.run(arguments, env=variables, check=False).returncode != 0
+    return failed
+
+
+def expanded(words: list[str], environment: dict[str, str]) -> list[str]:
+    """Replace `$NAME` in words; `${env:NAME}` is the command line's own."""
+    for name, value in environment.items():
+        words = [word.replace(f"${name}", value) for word in words]
+    return words
+
+
+def show_tree(directory: Path) -> None:
+    """Print the files below a directory with their sizes."""
+    for path in sorted(path for path in directory.rglob("*") if path.is_file()):
+        say(f"{path.stat().st_size:>9}  {path.relative_to(directory)}")
+
+
+def say(text: str) -> None:
+    """Print at once, in order with what the commands print."""
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    main()
