@@ -43,12 +43,12 @@ datasources preview shop "select country, count(*) from customers group by count
 datasources preview lake reports/2026/q1.csv -n 3
 datasources preview desk notes/todo.txt -n 2
 # Fetch: a table, a query, a blob, everything that matches a pattern, a file.
-datasources fetch shop public.orders "select * from orders where amount > 990" --into $WORKSPACE
-datasources fetch lake 'reports/**/*.csv' images/logo.png --into $WORKSPACE
-datasources fetch desk notes/todo.txt --into $WORKSPACE
+datasources fetch shop public.orders "select * from orders where amount > 990" --into workspace
+datasources fetch lake 'reports/**/*.csv' images/logo.png --into workspace
+datasources fetch desk notes/todo.txt --into workspace
 # What goes wrong says what, and leaves nothing behind.
-datasources fetch shop "drop table orders" --into $WORKSPACE
-datasources fetch lake reports/missing.csv --into $WORKSPACE
+datasources fetch shop "drop table orders" --into workspace
+datasources fetch lake reports/missing.csv --into workspace
 """.replace("\\\n", "")
 
 
@@ -72,9 +72,8 @@ def main() -> None:
             "LAKE_CONNECTION_STRING": azurite.connection_string,
             "SHOP_PASSWORD": password,
             "SHOP_PORT": str(postgres.port),
-            "WORKSPACE": str(base / "workspace"),
         }
-        failed = type_commands(environment)
+        failed = type_commands(environment, base)
         say("# What landed:")
         show_tree(base / "workspace")
         if keep:
@@ -86,7 +85,7 @@ def main() -> None:
         sys.exit(f"{failed} commands failed, where {expected} should")
 
 
-def type_commands(environment: dict[str, str]) -> int:
+def type_commands(environment: dict[str, str], directory: Path) -> int:
     """Run each command as a shell would, its output below it; return how many failed."""
     failed = 0
     scripts = Path(sys.executable).parent
@@ -97,7 +96,9 @@ def type_commands(environment: dict[str, str]) -> int:
             continue
         say(f"\n$ {line}")
         arguments = expanded(shlex.split(line), environment)
-        failed += subprocess.run(arguments, env=variables, check=False).returncode != 0
+        failed += (
+            subprocess.run(arguments, env=variables, cwd=directory, check=False).returncode != 0
+        )
     return failed
 
 

@@ -103,7 +103,9 @@ class MortalConnector(FakeConnector):
     used_at = math.inf
 
     async def test_connection(self) -> bool:
-        return await super().test_connection() and not self.dead
+        answer = await super().test_connection()
+        self.used_at = asyncio.get_running_loop().time()
+        return answer and not self.dead
 
 
 class ShareableConnector(MortalConnector):

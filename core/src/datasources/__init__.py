@@ -83,6 +83,7 @@ if TYPE_CHECKING:
         glob_regex as glob_regex,
         preview_text as preview_text,
     )
+    from datasources.threads import run_in_thread as run_in_thread
     from datasources.workspace import (
         Workspace as Workspace,
         WorkspaceFile as WorkspaceFile,
@@ -115,6 +116,7 @@ _NAMES = {
     "registry": "DataSourceRegistry",
     "stores": "MemoryStore SQLiteStore Store StoredSource",
     "tabular": "glob_prefix glob_regex preview_text",
+    "threads": "run_in_thread",
     "workspace": "Workspace WorkspaceFile",
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}

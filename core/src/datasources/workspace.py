@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import itertools
 import os
 import re
 import secrets
@@ -69,7 +70,7 @@ def safe_path(name: str, *, flat: bool = False) -> str:
 
 def _without_empty_segments(segments: list[str]) -> str:
     path = segments[0]
-    for before, segment in zip(segments, segments[1:], strict=False):
+    for before, segment in itertools.pairwise(segments):
         path += ("/" if before and segment else "%2F") + segment
     return path
 
@@ -86,7 +87,7 @@ class WrittenFile:
     version: str | None
 
 
-class Workspace(str):
+class Workspace(str):  # noqa: SLOT000  (a handful of attributes, a handful of objects)
     """A directory that a fetch writes into.
 
     It is a string, its absolute path, so that a connector which takes a plain directory works

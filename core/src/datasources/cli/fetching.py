@@ -216,7 +216,7 @@ def _print(results: Sequence[FetchResult], *, as_json: bool) -> None:
     if receipts:
         columns = ["item", "file", "bytes", "rows", "sha256"]
         output.table(
-            columns, [[r.identifier, _relative(r), r.size, r.rows, r.sha256] for r in receipts]
+            columns, [[r.identifier, _relative(r), r.size, r.rows, r.sha256[:12]] for r in receipts]
         )
     for receipt in receipts:
         if receipt.truncated:

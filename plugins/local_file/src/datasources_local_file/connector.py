@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import mimetypes
 import os
 import stat
@@ -24,6 +23,7 @@ from datasources import (
     glob_prefix,
     glob_regex,
     preview_text,
+    run_in_thread,
 )
 
 _CHUNK = 1 << 20  # bytes copied at once
@@ -61,8 +61,8 @@ class LocalFileConnector(DataSourceConnector):
     shareable = True
 
     async def connect(self) -> bool:
-        root = await asyncio.to_thread(os.path.realpath, self.options.paths()[0])
-        if not await asyncio.to_thread(os.path.isdir, root):
+        root = await run_in_thread(os.path.realpath, self.options.paths()[0])
+        if not await run_in_thread(os.path.isdir, root):
             raise ConnectError(f"{self.options.path!r} is not a directory")
         self._connection = root
         return True
@@ -72,7 +72,7 @@ class LocalFileConnector(DataSourceConnector):
 
     async def test_connection(self) -> bool:
         root = self._connection
-        return root is not None and await asyncio.to_thread(os.access, root, os.R_OK | os.X_OK)
+        return root is not None and await run_in_thread(os.access, root, os.R_OK | os.X_OK)
 
     async def list_items(self, path: str | None = None) -> list[DataItem]:
         return [item async for item in self.iter_items(path)]
@@ -80,8 +80,8 @@ class LocalFileConnector(DataSourceConnector):
     async def iter_items(self, path: str | None = None) -> AsyncIterator[DataItem]:
         """Yield all files below a path, folder by folder; or one folder, for a path with `/`."""
         one_folder = path is not None and path.endswith("/")
-        pages = await asyncio.to_thread(self._folder if one_folder else self._walk, path or "")
-        while page := await asyncio.to_thread(next, pages, None):
+        pages = await run_in_thread(self._folder if one_folder else self._walk, path or "")
+        while page := await run_in_thread(next, pages, None):
             for item in page:
                 yield item
 
@@ -95,18 +95,18 @@ class LocalFileConnector(DataSourceConnector):
         return sorted(found, key=lambda item: item.path)
 
     async def fetch_data(self, identifier: str, workspace: str) -> str:
-        with await asyncio.to_thread(self._open, identifier) as source:
+        with self._open(identifier) as source:
             facts = os.fstat(source.fileno())
             target = Workspace.of(workspace).create(identifier, size=facts.st_size)
             with target:
                 target.version = f"{facts.st_mtime_ns:x}-{facts.st_size:x}"
                 # In pieces, so that a cancelled fetch stops at once.
-                while chunk := await asyncio.to_thread(source.read, _CHUNK):
+                while chunk := await run_in_thread(source.read, _CHUNK):
                     target.write(chunk)
         return target.path
 
     async def get_metadata(self, identifier: str) -> dict[str, Any]:
-        with await asyncio.to_thread(self._open, identifier) as source:
+        with self._open(identifier) as source:
             facts = os.fstat(source.fileno())
         return {
             "name": os.path.basename(identifier),
@@ -118,8 +118,8 @@ class LocalFileConnector(DataSourceConnector):
 
     async def preview(self, identifier: str, rows: int = 10) -> Preview:
         """Return the first rows of a text file from its first bytes."""
-        with await asyncio.to_thread(self._open, identifier) as source:
-            head = await asyncio.to_thread(source.read, _PREVIEW + 1)
+        with self._open(identifier) as source:
+            head = await run_in_thread(source.read, _PREVIEW + 1)
         return preview_text(identifier, head[:_PREVIEW], rows, complete=len(head) <= _PREVIEW)
 
     def _folder(self, path: str) -> Iterator[list[DataItem]]:
@@ -158,6 +158,7 @@ class LocalFileConnector(DataSourceConnector):
         return directory
 
     def _open(self, identifier: str) -> BinaryIO:
+        """Open a file: not in a thread, as a cancelled caller could not close it."""
         missing = f"source {self.config.id!r} has no file {identifier!r}"
         real = self._real(identifier)
         if real is None:
@@ -183,7 +184,10 @@ class LocalFileConnector(DataSourceConnector):
             return None
         if not self.options.hidden and any(part.startswith(".") for part in segments):
             return None
-        real = os.path.realpath(os.path.join(self._root, path))
+        try:
+            real = os.path.realpath(os.path.join(self._root, path))
+        except UnicodeEncodeError:
+            return None
         return real if self._inside(real) else None
 
     @property
