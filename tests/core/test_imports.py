@@ -28,6 +28,7 @@ class Environment(dict):
 
 os.environ = Environment(os.environ)
 os.getenv = os.environ.get
+sys.dont_write_bytecode = True
 sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
 import datasources
 imported = sorted(set(sys.modules) - before)
