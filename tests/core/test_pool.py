@@ -1035,9 +1035,11 @@ async def test_shared_connection_nobody_uses_is_closed_when_idle():
 # Broken connections
 
 
-@pytest.mark.parametrize("error", [ConnectError("gone"), AuthenticationError("revoked")])
+@pytest.mark.parametrize(
+    "error", [ConnectError("gone"), AuthenticationError("revoked"), asyncio.CancelledError()]
+)
 @in_virtual_time
-async def test_block_that_ends_with_a_broken_connection_discards_it(error: Exception):
+async def test_block_that_ends_with_a_broken_connection_discards_it(error: BaseException):
     world = World()
     pool = pool_of(world.exclusive, max_size=1)
     with pytest.raises(type(error)):

@@ -148,8 +148,8 @@ class ConnectionPool(PoolState):
     ) -> AbstractAsyncContextManager[DataSourceConnector]:
         """Lease a connector for an `async with` block.
 
-        A block that ends with `ConnectError` or `AuthenticationError` discards its connection,
-        except a shared one, whose driver heals inside and which others are using.
+        A block that is cancelled, or ends with `ConnectError` or `AuthenticationError`, discards its
+        connection, except a shared one, whose driver heals inside and which others are using.
         """
         return _Connection(self, timeout)
 
@@ -239,6 +239,10 @@ class ConnectionPool(PoolState):
             )
 
 
+# After these an exclusive connection is not to be trusted: cut off, it may be in mid-answer.
+_BREAKING = (ConnectError, AuthenticationError, asyncio.CancelledError)
+
+
 class _Connection(AbstractAsyncContextManager[DataSourceConnector]):
     """One lease; a class because a generator would cost as much as the lease itself."""
 
@@ -258,7 +262,7 @@ class _Connection(AbstractAsyncContextManager[DataSourceConnector]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        broken = isinstance(error, (ConnectError, AuthenticationError))
+        broken = isinstance(error, _BREAKING)
         self._pool.release_nowait(self._connector, discard=broken and not self._pool._shareable)
 
 
