@@ -1,0 +1,18 @@
+"""The plugin that the entry point names: light to import, as discovery needs it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from datasources import hookimpl
+
+if TYPE_CHECKING:
+    from datasources import DataSourceConnector
+
+
+@hookimpl
+def datasources_connectors() -> list[type[DataSourceConnector]]:
+    """Return this plugin's connector classes."""
+    from datasources_azure_blob.connector import AzureBlobConnector
+
+    return [AzureBlobConnector]

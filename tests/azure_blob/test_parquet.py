@@ -1,0 +1,155 @@
+"""Previews of Parquet blobs, and how much of a blob they read."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import importlib
+import io
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from datasources import ConnectorError, DataFetchError, ItemNotFoundError
+from datasources_azure_blob import AzureBlobConnector
+from tests.azure_blob.conftest import make
+from tests.servers.blob_server import BlobService, Fault
+
+pa: Any = pytest.importorskip("pyarrow")
+pq: Any = pytest.importorskip("pyarrow.parquet")
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[BlobService]:
+    async with BlobService() as service:
+        yield service
+
+
+@pytest.fixture
+async def connector(service: BlobService) -> AsyncIterator[AzureBlobConnector]:
+    connector = make(
+        {
+            "account_url": service.url,
+            "container": "data",
+            "credential": "anonymous",
+            "retries": 1,
+            "read_timeout": 0.5,
+        }
+    )
+    await connector.connect()
+    service.requests.clear()
+    yield connector
+    await connector.disconnect()
+
+
+def parquet(**columns: Any) -> bytes:
+    file = io.BytesIO()
+    pq.write_table(pa.table(columns), file, row_group_size=100_000, compression="none")
+    return file.getvalue()
+
+
+async def test_first_rows_keep_their_types(
+    service: BlobService, connector: AzureBlobConnector
+) -> None:
+    day = dt.date(2024, 2, 29)
+    service.put("a.parquet", parquet(n=[1, None, 3], day=[day] * 3, text=["a", "", "é"]))
+    found = await connector.preview("a.parquet", 2)
+    assert found.columns == ("n", "day", "text")
+    assert list(found.rows) == [(1, day, "a"), (None, day, "")]
+    assert found.truncated
+    whole = await connector.preview("a.parquet", 3)
+    assert (len(whole.rows), whole.truncated) == (3, False)
+
+
+async def test_preview_reads_a_small_part_of_a_large_blob(
+    service: BlobService, connector: AzureBlobConnector
+) -> None:
+    content = parquet(a=list(range(1_000_000)), b=[f"{n:030}" for n in range(1_000_000)])
+    service.put("large.parquet", content)
+    found = await connector.preview("large.parquet")
+    assert found.rows[9] == (9, f"{9:030}")
+    asked = 0
+    for request in service.requests:
+        if request.method == "GET":
+            first, _, last = request.headers["range"].removeprefix("bytes=").partition("-")
+            asked += int(last) - int(first) + 1
+            assert request.headers["if-match"] == service.blobs["large.parquet"].etag
+    assert len(content) > 30_000_000
+    assert asked < 3_000_000  # the footer, and a page or two of each column
+
+
+async def test_empty_table_has_columns_and_no_rows(
+    service: BlobService, connector: AzureBlobConnector
+) -> None:
+    service.put("a.parquet", parquet(n=pa.array([], pa.int64())))
+    found = await connector.preview("a.parquet")
+    assert (found.columns, list(found.rows), found.truncated) == (("n",), [], False)
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"x,y\n" * 100_000])
+async def test_blob_that_is_no_parquet_is_a_clear_error(
+    content: bytes, service: BlobService, connector: AzureBlobConnector
+) -> None:
+    service.put("a.parquet", content)
+    with pytest.raises(DataFetchError, match=r"'a\.parquet' cannot be read as Parquet"):
+        await connector.preview("a.parquet")
+
+
+async def test_missing_blob_is_an_error(connector: AzureBlobConnector) -> None:
+    with pytest.raises(ItemNotFoundError):
+        await connector.preview("a.parquet")
+
+
+async def test_failing_read_is_the_connectors_own_error(
+    service: BlobService, connector: AzureBlobConnector
+) -> None:
+    service.put("a.parquet", parquet(n=[1]))
+    service.fault = lambda request: (
+        Fault(status=403, code="AuthorizationPermissionMismatch")
+        if request.method == "GET"
+        else None
+    )
+    with pytest.raises(ConnectorError, match=r"blob 'a\.parquet'") as caught:
+        await connector.preview("a.parquet")
+    assert caught.value.code == "AuthorizationPermissionMismatch"
+
+
+async def test_cancelled_preview_leaves_no_task(
+    service: BlobService, connector: AzureBlobConnector
+) -> None:
+    service.put("a.parquet", parquet(n=[1]))
+    asked = asyncio.Event()
+
+    def stall(request: Any) -> Fault | None:
+        if request.method == "HEAD":
+            return None
+        asked.set()
+        return Fault(stall=0)
+
+    service.fault = stall
+    before = asyncio.all_tasks()
+    task = asyncio.create_task(connector.preview("a.parquet"))
+    await asked.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert asyncio.all_tasks() == before
+
+
+async def test_without_pyarrow_it_says_what_to_install(
+    service: BlobService, connector: AzureBlobConnector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.put("a.parquet", parquet(n=[1]))
+    real = importlib.import_module
+
+    def without_pyarrow(name: str) -> Any:
+        if name.startswith("pyarrow"):
+            raise ImportError(name)
+        return real(name)
+
+    monkeypatch.setattr("datasources_azure_blob.authorization.import_module", without_pyarrow)
+    with pytest.raises(DataFetchError, match=r"pip install 'datasources-azure-blob\[parquet\]'"):
+        await connector.preview("a.parquet")

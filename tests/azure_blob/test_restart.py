@@ -1,0 +1,85 @@
+"""Azurite killed and started under load."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from azure.storage.blob import ContainerClient
+
+from datasources import ConnectorError
+from tests.azure_blob.conftest import make
+from tests.servers import AzuriteServer
+
+CLIENTS = 20
+KILLS = 3
+
+
+@pytest.fixture
+def restartable(azurite: AzuriteServer) -> Iterator[AzuriteServer]:
+    """An Azurite of one's own that keeps its blobs on disk."""
+    with AzuriteServer(persistent=True, cache=azurite._cache) as server:
+        yield server
+
+
+@pytest.mark.slow
+async def test_fetches_outlive_a_killed_service_or_fail_clearly(
+    restartable: AzuriteServer, tmp_path: Path
+) -> None:
+    content = os.urandom(600_000)
+    with ContainerClient.from_connection_string(restartable.connection_string, "data") as client:
+        client.create_container()
+        client.upload_blob("folder/blob", content)
+    restartable.restart()  # it writes down what it has when it ends in good order
+    connector = make(
+        {
+            "connection_string": restartable.connection_string,
+            "container": "data",
+            "chunk_size": 64 * 1024,
+            "read_timeout": 5,
+        },
+        max_size=CLIENTS,
+    )
+    await connector.connect()
+    stop = False
+    success = asyncio.Event()
+    fetched: list[float] = []
+    failed: list[ConnectorError] = []
+
+    async def fetch_again(number: int) -> None:
+        count = 0
+        while not stop:
+            count += 1
+            folder = tmp_path / f"{number}-{count}"
+            try:
+                path = await connector.fetch_data("folder/blob", str(folder))
+            except ConnectorError as exc:
+                failed.append(exc)
+                assert not folder.exists() or list(folder.iterdir()) == []
+            else:
+                assert await asyncio.to_thread(Path(path).read_bytes) == content
+                fetched.append(time.monotonic())
+                success.set()
+
+    clients = [asyncio.create_task(fetch_again(number)) for number in range(CLIENTS)]
+    recoveries = []
+    for _ in range(KILLS):
+        await asyncio.sleep(0.5)
+        await asyncio.to_thread(restartable.kill)
+        success.clear()
+        await asyncio.to_thread(restartable.start)
+        up = time.monotonic()
+        async with asyncio.timeout(15):
+            await success.wait()
+        recoveries.append(time.monotonic() - up)
+    stop = True
+    await asyncio.gather(*clients)
+    await connector.disconnect()
+    assert len(fetched) > CLIENTS
+    assert all("folder/blob" in str(exc) for exc in failed)
+    print(f"{len(fetched)} fetched, {len(failed)} failed, first after {max(recoveries):.2f} s")
+    assert max(recoveries) < 2

@@ -1,0 +1,117 @@
+"""Files back into the container."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+from azure.storage.blob import ContainerClient
+
+from datasources import DataFetchError
+from datasources_azure_blob import AzureBlobConnector
+
+
+@pytest.mark.parametrize("size", [0, 10, 4 * 1024 * 1024, 13_000_001])
+async def test_uploaded_blob_is_the_file(
+    size: int, container: ContainerClient, connector: AzureBlobConnector, tmp_path: Path
+) -> None:
+    file = tmp_path / "results.csv"
+    file.write_bytes(os.urandom(size))
+    item = await connector.upload_file(str(file), "out/results.csv")
+    facts = container.get_blob_client("out/results.csv").get_blob_properties()
+    assert container.download_blob("out/results.csv").readall() == file.read_bytes()
+    assert (item.name, item.path, item.size) == ("results.csv", "out/results.csv", size)
+    assert item.modified_at == facts.last_modified.timestamp()
+    assert item.metadata["etag"] == facts.etag.strip('"')
+    assert facts.content_settings.content_type == "text/csv"
+
+
+async def test_name_is_the_files_own_by_default(
+    container: ContainerClient, connector: AzureBlobConnector, tmp_path: Path
+) -> None:
+    (tmp_path / "a.unknown").write_bytes(b"1")
+    assert (await connector.upload_file(str(tmp_path / "a.unknown"))).path == "a.unknown"
+    facts = container.get_blob_client("a.unknown").get_blob_properties()
+    assert facts.content_settings.content_type == "application/octet-stream"
+
+
+@pytest.mark.parametrize("size", [10, 9_000_000])
+async def test_existing_blob_stays_without_overwrite(
+    size: int, container: ContainerClient, connector: AzureBlobConnector, tmp_path: Path
+) -> None:
+    container.upload_blob("a", b"old")
+    (tmp_path / "new").write_bytes(bytes(size))
+    with pytest.raises(DataFetchError, match=r"blob 'a' of .*exists already") as caught:
+        await connector.upload_file(str(tmp_path / "new"), "a", overwrite=False)
+    assert caught.value.code == "BlobAlreadyExists"
+    assert container.download_blob("a").readall() == b"old"
+    await connector.upload_file(str(tmp_path / "new"), "a")
+    assert container.download_blob("a").readall() == bytes(size)
+
+
+@pytest.mark.parametrize("size", [10, 5_000_000])
+async def test_of_two_uploads_at_once_without_overwrite_one_wins(
+    size: int, container: ContainerClient, connector: AzureBlobConnector, tmp_path: Path
+) -> None:
+    files = [tmp_path / str(number) for number in range(5)]
+    for number, file in enumerate(files):
+        file.write_bytes(bytes([number]) * size)
+    results = await asyncio.gather(
+        *(connector.upload_file(str(file), "a", overwrite=False) for file in files),
+        return_exceptions=True,
+    )
+    won = [number for number, result in enumerate(results) if not isinstance(result, Exception)]
+    assert len(won) == 1
+    assert container.download_blob("a").readall() == files[won[0]].read_bytes()
+    assert sum(isinstance(result, DataFetchError) for result in results) == 4
+
+
+@pytest.mark.parametrize("name", ["ünï cöde/ü.txt", "100%", "p%41", "/lead", "a//b", "q?x#y", " "])
+async def test_odd_name_is_stored_as_given(
+    name: str, container: ContainerClient, connector: AzureBlobConnector, tmp_path: Path
+) -> None:
+    (tmp_path / "a").write_bytes(b"content")
+    await connector.upload_file(str(tmp_path / "a"), name)
+    assert list(container.list_blob_names()) == [name]
+
+
+@pytest.mark.parametrize("name", ["../other/a", "a/../b", "..", "."])
+async def test_name_that_could_lead_elsewhere_is_refused(
+    name: str, container: ContainerClient, connector: AzureBlobConnector, tmp_path: Path
+) -> None:
+    (tmp_path / "a").write_bytes(b"content")
+    with pytest.raises(DataFetchError, match="cannot be stored"):
+        await connector.upload_file(str(tmp_path / "a"), name)
+    assert list(container.list_blob_names()) == []
+
+
+async def test_cancelled_upload_leaves_no_task_and_no_blob(
+    container: ContainerClient, connector: AzureBlobConnector, tmp_path: Path
+) -> None:
+    (tmp_path / "a").write_bytes(bytes(40_000_000))
+    await connector.upload_file(str(tmp_path / "a"), "warm")
+    for delay in (0.0, 0.01, 0.05):
+        before = asyncio.all_tasks()
+        task = asyncio.create_task(connector.upload_file(str(tmp_path / "a"), "a"))
+        await asyncio.sleep(delay)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert asyncio.all_tasks() == before
+    assert list(container.list_blob_names()) == ["warm"]
+
+
+async def test_pipe_or_folder_is_not_uploaded(
+    connector: AzureBlobConnector, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(DataFetchError, match="not a regular file"):
+            await connector.upload_file(str(path), "a")
+
+
+async def test_missing_local_file_is_an_error(connector: AzureBlobConnector) -> None:
+    with pytest.raises(DataFetchError, match="cannot read '/no/such/file': No such file"):
+        await connector.upload_file("/no/such/file")

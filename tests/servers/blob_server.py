@@ -1,0 +1,378 @@
+"""A loopback Blob service: fast, so that clients are what a benchmark measures, and faulty on order.
+
+It knows Get Blob with ranges and conditions, Get Blob Properties and List Blobs, and checks no
+signature.  In a test it runs on the test's own event loop; `BlobServerProcess` runs it in a
+process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import os
+import re
+import socket
+import struct
+import sys
+from base64 import b64encode
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from pathlib import Path
+from typing import IO, Any, Self
+from urllib.parse import parse_qs, quote, unquote
+from xml.sax.saxutils import escape
+
+HOST = "127.0.0.1"
+PAGE = 5000
+_RANGE = re.compile(r"bytes=(\d+)-(\d*)")
+_REASONS = {200: "OK", 206: "Partial Content", 404: "Not Found", 412: "Precondition Failed"}
+_DATE = formatdate(1_700_000_000, usegmt=True)
+
+
+@dataclass
+class Fault:
+    """What goes wrong with one answer; the rest of it is right."""
+
+    status: int = 0
+    """Answer with this status and `code` instead."""
+    code: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+    """Added to the answer, or in place of its own."""
+    cut: int | None = None
+    """Close the connection after so many bytes of the body."""
+    reset: bool = False
+    """Reset instead of closing; without `cut`, before the first byte."""
+    stall: int | None = None
+    """Say nothing more after so many bytes of the body, and keep the connection."""
+    damage: bool = False
+    """Turn one bit of the body."""
+
+
+@dataclass
+class Request:
+    method: str
+    path: str
+    """As it was sent, encoded."""
+    query: dict[str, str]
+    headers: dict[str, str]
+    """By lower-case name."""
+    blob: str
+    """The name of the blob; empty for the container."""
+
+
+class Blob:
+    """A blob in memory, or in a file of its own for one that is sent without being copied."""
+
+    def __init__(
+        self,
+        content: bytes | IO[bytes],
+        *,
+        md5: bool = False,
+        properties: str = "",
+        **headers: str,
+    ) -> None:
+        self.content = content
+        self.size = (
+            len(content) if isinstance(content, bytes) else os.fstat(content.fileno()).st_size
+        )
+        self.etag = f'"0x{os.urandom(7).hex().upper()}"'
+        self.headers = headers
+        self.properties = properties
+        """More elements for its entry in a listing."""
+        if md5 and isinstance(content, bytes):
+            self.headers["x-ms-blob-content-md5"] = b64encode(
+                hashlib.md5(content).digest()
+            ).decode()
+
+
+class BlobService:
+    """Any number of blobs in the one container there is, whatever its name."""
+
+    def __init__(self) -> None:
+        self.blobs: dict[str, Blob] = {}
+        self.fault: Callable[[Request], Fault | None] = lambda _: None
+        """Called with each request, before it is answered."""
+        self.requests: list[Request] = []
+        self.record = True
+        self.ranges = True
+        """False to ignore them, as some servers in between do."""
+        self.connected = 0
+        """Connections made so far."""
+        self.connections: set[_Connection] = set()
+        self._pages: dict[tuple[str, str, str], bytes] = {}
+        self._server: asyncio.Server | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.start(0)
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        for connection in list(self.connections):
+            await connection.close()
+        await self._server.wait_closed()
+
+    async def start(self, port: int) -> None:
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: _Connection(self), HOST, port)
+
+    async def serve_forever(self) -> None:
+        assert self._server is not None
+        await self._server.serve_forever()
+
+    @property
+    def url(self) -> str:
+        """The URL of the account."""
+        assert self._server is not None
+        return f"http://{HOST}:{self._server.sockets[0].getsockname()[1]}/account"
+
+    def put(self, name: str, content: bytes | IO[bytes], **kwargs: Any) -> Blob:
+        self._pages.clear()
+        self.blobs[name] = blob = Blob(content, **kwargs)
+        return blob
+
+    def counts(self) -> Counter[str]:
+        """Return how often each blob was asked for."""
+        return Counter(request.blob for request in self.requests)
+
+    def page(self, query: dict[str, str]) -> bytes:
+        """Return one answer of List Blobs; made once."""
+        key = (query.get("prefix", ""), query.get("marker", ""), query.get("maxresults", ""))
+        if key not in self._pages:
+            self._pages[key] = self._list(*key)
+        return self._pages[key]
+
+    def _list(self, prefix: str, marker: str, most: str) -> bytes:
+        names = sorted(name for name in self.blobs if name.startswith(prefix) and name >= marker)
+        shown = names[: int(most or PAGE)]
+        rest = names[len(shown) :]
+        blobs = "".join(self._entry(name, self.blobs[name]) for name in shown)
+        return (
+            '<?xml version="1.0" encoding="utf-8"?><EnumerationResults '
+            f'ServiceEndpoint="http://{HOST}/account/" ContainerName="data">'
+            f"<Prefix>{escape(prefix)}</Prefix><Blobs>{blobs}</Blobs>"
+            f"<NextMarker>{escape(rest[0]) if rest else ''}</NextMarker></EnumerationResults>"
+        ).encode()
+
+    @staticmethod
+    def _entry(name: str, blob: Blob) -> str:
+        return (
+            f"<Blob>{_name(name)}<Properties><Creation-Time>{_DATE}</Creation-Time>"
+            f"<Last-Modified>{_DATE}</Last-Modified><Etag>{blob.etag[1:-1]}</Etag>"
+            f"<Content-Length>{blob.size}</Content-Length>"
+            "<Content-Type>application/octet-stream</Content-Type><Content-Encoding />"
+            "<Content-Language /><Content-CRC64 /><Content-MD5>F4uoVwdHDEHPaA+zf/mffw==</Content-MD5>"
+            "<Cache-Control /><Content-Disposition /><BlobType>BlockBlob</BlobType>"
+            "<AccessTier>Hot</AccessTier><AccessTierInferred>true</AccessTierInferred>"
+            "<LeaseStatus>unlocked</LeaseStatus><LeaseState>available</LeaseState>"
+            f"<ServerEncrypted>true</ServerEncrypted>{blob.properties}</Properties><OrMetadata />"
+            "</Blob>"
+        )
+
+
+class _Connection(asyncio.Protocol):
+    """One keep-alive connection; requests are answered one after the other."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, service: BlobService) -> None:
+        self._service = service
+        self._received = b""
+        self._sending: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self._service.connections.add(self)
+        self._service.connected += 1
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._service.connections.discard(self)
+        if self._sending is not None:
+            self._sending.cancel()
+
+    async def close(self) -> None:
+        self.transport.abort()
+        if self._sending is not None:
+            self._sending.cancel()
+            await asyncio.gather(self._sending, return_exceptions=True)
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        while self._sending is None and (end := self._received.find(b"\r\n\r\n")) >= 0:
+            head, self._received = self._received[:end], self._received[end + 4 :]
+            self._answer(_parse(head.decode("latin-1")))
+
+    def _answer(self, request: Request) -> None:
+        service = self._service
+        if service.record:
+            service.requests.append(request)
+        fault = service.fault(request) or Fault()
+        if fault.status:
+            self._error(request, fault.status, fault.code, fault)
+        elif not request.blob:
+            body = service.page(request.query)
+            self._send(request, 200, {"Content-Type": "application/xml"}, body, fault)
+        elif (blob := service.blobs.get(request.blob)) is None:
+            self._error(request, 404, "BlobNotFound", fault)
+        elif request.headers.get("if-match", blob.etag) not in (blob.etag, "*"):
+            self._error(request, 412, "ConditionNotMet", fault)
+        else:
+            self._blob(request, blob, fault)
+
+    def _error(self, request: Request, status: int, code: str, fault: Fault) -> None:
+        body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{code}.</Message></Error>"
+        self._send(request, status, {"x-ms-error-code": code}, body.encode(), fault)
+
+    def _blob(self, request: Request, blob: Blob, fault: Fault) -> None:
+        found = _RANGE.match(request.headers.get("range") or request.headers.get("x-ms-range", ""))
+        status, start, end = 200, 0, blob.size
+        headers = {
+            "ETag": blob.etag,
+            "Last-Modified": _DATE,
+            "Content-Type": "application/octet-stream",
+            "Accept-Ranges": "bytes",
+            "x-ms-blob-type": "BlockBlob",
+            "x-ms-creation-time": _DATE,
+            **blob.headers,
+        }
+        if found and self._service.ranges:
+            status, start = 206, int(found[1])
+            end = min(end, int(found[2] or blob.size) + 1)
+            headers["Content-Range"] = f"bytes {start}-{end - 1}/{blob.size}"
+            if start >= blob.size:
+                self._error(request, 416, "InvalidRange", fault)
+                return
+        if isinstance(blob.content, bytes):
+            self._send(request, status, headers, blob.content[start:end], fault)
+        else:
+            self._send(request, status, headers, (blob.content, start, end - start), fault)
+
+    def _send(
+        self,
+        request: Request,
+        status: int,
+        headers: dict[str, str],
+        body: bytes | tuple[IO[bytes], int, int],
+        fault: Fault,
+    ) -> None:
+        size = len(body) if isinstance(body, bytes) else body[2]
+        headers = {"Content-Length": str(size), "x-ms-version": "2021-12-02", **headers}
+        headers |= fault.headers
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        head = f"HTTP/1.1 {status} {_REASONS.get(status, 'X')}\r\n{lines}\r\n".encode("latin-1")
+        if request.method == "HEAD":
+            body = b""
+        if isinstance(body, tuple):
+            self.transport.write(head)
+            self._sending = asyncio.ensure_future(self._sendfile(*body))
+        elif fault.reset or fault.cut is not None or fault.stall is not None:
+            self._break(head, body, fault)
+        else:
+            self.transport.write(head + (_damaged(body) if fault.damage else body))
+
+    def _break(self, head: bytes, body: bytes, fault: Fault) -> None:
+        sent = fault.cut if fault.cut is not None else fault.stall
+        if sent is not None:
+            self.transport.write(head + body[:sent])
+        if fault.reset:
+            # Lingering for no time makes closing a reset, after what was sent has left.
+            raw: Any = self.transport.get_extra_info("socket")
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if fault.stall is None:
+            self.transport.close()
+
+    async def _sendfile(self, file: IO[bytes], start: int, size: int) -> None:
+        try:
+            await asyncio.get_running_loop().sendfile(self.transport, file, start, size)
+        except (ConnectionError, RuntimeError):  # the client has gone
+            self.transport.abort()
+        self._sending = None
+        self.data_received(b"")
+
+
+def _parse(head: str) -> Request:
+    first, *lines = head.split("\r\n")
+    method, target, _ = first.split(" ")
+    if target.startswith("http://"):  # as to a proxy
+        target = "/" + target.split("/", 3)[3]
+    path, _, query = target.partition("?")
+    headers = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        headers[name.lower()] = value.strip()
+    # /account/container/blob
+    blob = unquote(path.split("/", 3)[3]) if path.count("/") > 2 else ""
+    parsed = {name: values[0] for name, values in parse_qs(query).items()}
+    return Request(method, path, parsed, headers, blob)
+
+
+def _name(name: str) -> str:
+    # As the service does with characters that XML cannot hold.
+    if any(ord(character) < 32 or character in "\ufffe\uffff" for character in name):
+        return f'<Name Encoded="true">{quote(name)}</Name>'
+    return f"<Name>{escape(name)}</Name>"
+
+
+def _damaged(body: bytes) -> bytes:
+    return body[:-1] + bytes([body[-1] ^ 1])
+
+
+def _large(size: int) -> IO[bytes]:
+    file = os.fdopen(os.memfd_create("blob"), "w+b")
+    block = os.urandom(1 << 20)
+    for number in range(size >> 20):
+        file.write(number.to_bytes(8) + block[8:])
+    file.flush()
+    return file
+
+
+async def _main(port: int, large: int, small: int, listed: int) -> None:
+    service = BlobService()
+    service.record = False
+    service.put("large", _large(large << 20))
+    for number in range(small):
+        service.put(f"small/{number:05}", os.urandom(16 * 1024))
+    for number in range(listed):
+        service.put(f"listed/{number // 1000:03}/file-{number:06}.csv", b"")
+    service.page({"maxresults": str(PAGE)})
+    await service.start(port)
+    await service.serve_forever()
+
+
+if __name__ == "__main__":
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("port", type=int)
+    for each in ("large", "small", "listed"):
+        arguments.add_argument(f"--{each}", type=int, default=0)
+    asyncio.run(_main(**vars(arguments.parse_args())))
+else:
+    from tests.servers.process import Server
+
+    class BlobServerProcess(Server):
+        """The service in a process of its own, with blobs `large`, `small/…` and `listed/…`.
+
+        `large` is in MiB, `small` and `listed` are numbers of blobs.
+        """
+
+        name = "blob-server"
+
+        def __init__(self, *, large: int = 0, small: int = 0, listed: int = 0) -> None:
+            super().__init__()
+            self._blobs = {"large": large, "small": small, "listed": listed}
+
+        @property
+        def url(self) -> str:
+            """The URL of the account."""
+            return f"http://{HOST}:{self.port}/account"
+
+        def _prepare(self) -> None:
+            pass
+
+        def _command(self) -> list[str | Path]:
+            options = [f"--{name}={value}" for name, value in self._blobs.items()]
+            return [sys.executable, __file__, str(self.port), *options]
