@@ -81,8 +81,9 @@ def info_command(session: Session, source_id: str, item: str, as_json: bool) -> 
     if as_json:
         output.document(metadata)
         return
-    if isinstance(metadata.get("modified_at"), (int, float)):
-        metadata["modified_at"] = output.moment(metadata["modified_at"])
+    for name, value in metadata.items():
+        if name.endswith("_at") and isinstance(value, (int, float)):
+            metadata[name] = output.moment(value)
     output.fields({name: value for name, value in metadata.items() if value is not None})
 
 
