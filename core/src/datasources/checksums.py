@@ -75,8 +75,9 @@ class Checksums:
         if not self._following.acquire(blocking=wait):
             return
         try:
-            buffer = memoryview(bytearray(min(_PIECE, self._whole - self._hashed)))
+            buffer = memoryview(b"")
             while self._hashed < self._whole and not self._stopped:
+                buffer = buffer or memoryview(bytearray(_PIECE))
                 piece = buffer[: self._whole - self._hashed]
                 read = os.preadv(descriptor, [piece], self._hashed)
                 if read == 0:
