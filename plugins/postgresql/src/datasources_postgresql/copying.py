@@ -1,0 +1,181 @@
+"""Rows of a COPY on their way from libpq to a file.
+
+psycopg's own `copy` waits for the socket once per row. Here every row that libpq holds is taken
+before the next wait, on the loop's reader callback; see https://www.postgresql.org/docs/current/libpq-copy.html.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import struct
+import sys
+from collections.abc import Callable
+from itertools import repeat
+from operator import length_hint
+from typing import TypeAlias
+
+from psycopg import pq
+
+Write: TypeAlias = Callable[[bytearray | memoryview], None]
+
+_BATCH = 1 << 18  # bytes written at once
+_PIECE = 1 << 20  # bytes of a longer row written at once
+_ROWS = 1 << 13  # rows taken before the loop gets its turn
+
+# Where Linux keeps tcpi_bytes_received in struct tcp_info: include/uapi/linux/tcp.h
+_BYTES_RECEIVED = struct.Struct("128xQ")
+
+
+class TooLongError(Exception):
+    """One row, or one answer, is longer than may be held in memory."""
+
+
+class Meter:
+    """Tells how much one connection has received since the last `reset`.
+
+    libpq keeps a row until it is whole and does not tell how much it keeps.  Only Linux says, and
+    only of TCP; elsewhere nothing is ever too long.
+    """
+
+    def __init__(self, descriptor: int, limit: int | None) -> None:
+        self._limit = limit
+        self._socket = socket.socket(fileno=os.dup(descriptor))
+        self._start: int | None = None
+
+    def reset(self) -> None:
+        """Begin anew at the next check."""
+        self._start = None
+
+    def check(self) -> None:
+        """Raise `TooLongError` if more than the limit has come."""
+        received = self._received()
+        if self._start is None:
+            self._start = received
+        elif self._limit is not None and received - self._start > self._limit:
+            raise TooLongError
+
+    def close(self) -> None:
+        """Give up the descriptor; the connection keeps its own."""
+        self._socket.close()
+
+    def _received(self) -> int:
+        if sys.platform != "linux":
+            return 0
+        try:
+            info = self._socket.getsockopt(
+                socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_RECEIVED.size
+            )
+        except OSError:  # not TCP
+            return 0
+        known = len(info) == _BYTES_RECEIVED.size
+        return int(_BYTES_RECEIVED.unpack(info)[0]) if known else 0
+
+
+class Receiver:
+    """Takes rows whenever the socket has some, and never for long.
+
+    Every message is one row, the first of them the header.  Rows are gathered in one buffer
+    rather than a list: millions of small objects kept alive cost more than all the rest.
+    """
+
+    def __init__(
+        self, pgconn: pq.abc.PGconn, write: Write, max_rows: int | None, max_row: int | None
+    ) -> None:
+        self.truncated = False
+        self._taken = 0
+        self._wanted = sys.maxsize if max_rows is None else max_rows + 1
+        self._pgconn = pgconn
+        self._meter = Meter(pgconn.socket, max_row)
+        self._write = write
+        self._loop = asyncio.get_running_loop()
+        self._done: asyncio.Future[None] = self._loop.create_future()
+        self._buffer = bytearray()
+        self._long_row: memoryview | None = None
+        """What is left to write of a row too long for one turn."""
+        self._turn_is_due = False
+
+    @property
+    def rows(self) -> int:
+        """Rows written, the header not counted."""
+        return max(0, self._taken - 1)
+
+    async def run(self) -> None:
+        """Return when the last row has been written.
+
+        Raises:
+            TooLongError: A row has more than `max_row` bytes; its beginning is in libpq's hands.
+        """
+        descriptor = self._pgconn.socket
+        self._loop.add_reader(descriptor, self._on_readable)
+        try:
+            self._turn()
+            await self._done
+        finally:
+            self._loop.remove_reader(descriptor)
+            self._meter.close()
+
+    def _on_readable(self) -> None:
+        # What libpq holds comes first, or its buffer would grow without bound.
+        if not self._turn_is_due and not self._done.done():
+            self._turn(self._pgconn.consume_input)
+
+    def _turn(self, first: Callable[[], None] | None = None) -> None:
+        self._turn_is_due = False
+        if self._done.done():
+            return
+        try:
+            if first is not None:
+                first()
+            more = self._write_piece() if self._long_row else self._take_rows()
+        except BaseException as exc:  # noqa: BLE001  # delivered to whoever awaits `run`
+            self._done.set_exception(exc)
+            return
+        if more:
+            self._turn_is_due = True
+            self._loop.call_soon(self._turn)
+
+    def _take_rows(self) -> bool:
+        """Take what libpq holds; tell whether to go on without waiting for the socket."""
+        before = self._taken
+        size = self._skip() if self._taken >= self._wanted else self._gather()
+        if size or self._taken != before:
+            self._meter.reset()
+        else:
+            self._meter.check()
+        if self._buffer and (size < 0 or self._long_row or len(self._buffer) >= _BATCH):
+            self._write(self._buffer)
+            self._buffer.clear()
+        if size < 0:
+            self._done.set_result(None)
+        return size > 0
+
+    def _gather(self) -> int:
+        """Move rows into the buffer; return libpq's last word: 0 to wait, -1 for the end."""
+        calls = repeat(1, min(_ROWS, self._wanted - self._taken))
+        planned, buffer, size = length_hint(calls), self._buffer, 0
+        for size, row in map(self._pgconn.get_copy_data, calls):
+            if not 0 < size < _PIECE:
+                break
+            buffer += row
+        self._taken += planned - length_hint(calls) - (size <= 0)
+        if size >= _PIECE:
+            self._long_row = row
+        return size
+
+    def _skip(self) -> int:
+        """Drop what libpq holds beyond the rows that are wanted."""
+        size = 1
+        for _ in range(_ROWS):
+            size, _row = self._pgconn.get_copy_data(1)
+            if size <= 0:
+                break
+            self.truncated = True
+        return size
+
+    def _write_piece(self) -> bool:
+        assert self._long_row is not None
+        self._write(self._long_row[:_PIECE])
+        self._long_row = self._long_row[_PIECE:]
+        return True

@@ -1,0 +1,105 @@
+"""The one place where the driver's errors become this project's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+
+from datasources import (
+    AuthenticationError,
+    ConnectError,
+    DataFetchError,
+    DataSourceError,
+    ItemNotFoundError,
+    LimitExceededError,
+    PermissionDeniedError,
+    PolicyError,
+    redact_text,
+)
+from datasources_postgresql.options import PostgreSQLOptions
+
+# By SQLSTATE, the longest prefix wins: https://www.postgresql.org/docs/current/errcodes-appendix.html
+_BY_SQLSTATE: dict[str, type[DataSourceError]] = {
+    "": DataFetchError,
+    "08": ConnectError,
+    "25006": PolicyError,  # read_only_sql_transaction
+    "25001": PolicyError,  # active_sql_transaction: an attempt to leave read-only
+    "28": AuthenticationError,
+    "3D000": ConnectError,
+    "42501": PermissionDeniedError,
+    "42P01": ItemNotFoundError,
+    "53300": ConnectError,
+    "57014": LimitExceededError,
+    "57P": ConnectError,  # admin_shutdown, crash_shutdown, cannot_connect_now, …
+}
+
+# libpq tells no SQLSTATE of a failed connection, only the server's words.
+_BY_WORDS = [
+    (re.compile(pattern), sqlstate)
+    for pattern, sqlstate in (
+        (r"password authentication failed|no password supplied|SCRAM|SASL", "28P01"),
+        (r"no pg_hba\.conf entry|pg_hba\.conf rejects|authentication failed", "28000"),
+        (r'role ".*" (does not exist|is not permitted to log in)', "28000"),
+        (r"authentication method|certificate required|requires a valid client cert", "28000"),
+        (r'database ".*" (does not exist|is not currently accepting connections)', "3D000"),
+        (r"permission denied for database", "42501"),
+        (r"too many (clients|connections)|remaining connection slots", "53300"),
+        (r"the database system is ", "57P03"),
+    )
+]
+
+
+@contextmanager
+def mapped(options: PostgreSQLOptions, item: str | None = None) -> Iterator[None]:
+    """Raise this project's errors for the driver's.
+
+    Args:
+        options: Whose secrets are masked in the server's words.
+        item: The table asked for; without one, a missing table is an error in a query.
+    """
+    try:
+        yield
+    except psycopg.Error as exc:
+        text = _words(exc)
+        clean = redact_text(text, options.secret_values())
+        # A cause is printed with the traceback: one that repeats a secret is left out.
+        raise translate(exc, clean, item) from (exc if text == clean else None)
+
+
+def translate(exc: psycopg.Error, text: str, item: str | None = None) -> DataSourceError:
+    """Return the error for a driver's error, saying `text`."""
+    sqlstate = exc.sqlstate or _guess(exc)
+    cls = next(
+        found
+        for length in (5, 3, 2, 0)
+        if (found := _BY_SQLSTATE.get((sqlstate or "")[:length])) is not None
+    )
+    if cls is DataFetchError and sqlstate is None and isinstance(exc, psycopg.OperationalError):
+        cls = ConnectError
+    if cls is LimitExceededError and "statement timeout" not in text:
+        cls = DataFetchError  # cancelled by somebody else
+    if cls is ItemNotFoundError and item is None:
+        cls = DataFetchError
+    where = f" [{sqlstate}]" if sqlstate else ""
+    if issubclass(cls, PolicyError):
+        return PolicyError(f"the source is read-only: {text}{where}")
+    message = f"no table or view {item!r}: {text}" if cls is ItemNotFoundError else text
+    return cls(message + where, code=sqlstate)  # type: ignore[call-arg]  # all are ConnectorError
+
+
+def _guess(exc: psycopg.Error) -> str | None:
+    text = str(exc)
+    return next((state for pattern, state in _BY_WORDS if pattern.search(text)), None)
+
+
+def _words(exc: psycopg.Error) -> str:
+    """Return the server's text on one line: message, detail, hint."""
+    diag = exc.diag
+    if diag.message_primary:
+        parts = [diag.message_primary, diag.message_detail, diag.message_hint]
+        return "; ".join(" ".join(part.split()) for part in parts if part)
+    text = " ".join(str(exc).split())
+    return re.sub(r"^connection (failed|is bad): |fe_sendauth: ", "", text) or type(exc).__name__

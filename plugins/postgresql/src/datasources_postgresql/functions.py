@@ -1,0 +1,177 @@
+"""The second layer of read-only: every function that a statement would call, asked of the catalog.
+
+A name in the statement may stand for several functions, and any of them counts. Functions inside
+views, row security policies, virtual columns, domain checks, aggregates and SQL-standard function
+bodies are found in the parse trees that the catalog keeps of them.
+"""
+
+from __future__ import annotations
+
+import json
+
+from datasources import PolicyError
+from datasources_postgresql.grammar import Statement
+from datasources_postgresql.options import PostgreSQLOptions
+
+# Volatile functions of PostgreSQL that change nothing.
+HARMLESS = frozenset(
+    """array_sample array_shuffle clock_timestamp current_query gen_random_uuid lo_get
+    pg_blocking_pids pg_collation_actual_version pg_current_wal_flush_lsn
+    pg_current_wal_insert_lsn pg_current_wal_lsn pg_database_collation_actual_version
+    pg_database_size pg_get_multixact_members pg_indexes_size pg_is_in_recovery
+    pg_is_wal_replay_paused pg_jit_available pg_last_committed_xact pg_last_wal_receive_lsn
+    pg_last_wal_replay_lsn pg_last_xact_replay_timestamp pg_lock_status
+    pg_notification_queue_usage pg_partition_ancestors pg_partition_tree pg_prepared_xact
+    pg_relation_size pg_safe_snapshot_blocking_pids pg_sequence_last_value pg_table_size
+    pg_tablespace_size pg_total_relation_size pg_xact_commit_timestamp pg_xact_status random
+    random_normal timeofday txid_status uuid_generate_v1 uuid_generate_v1mc uuid_generate_v4
+    gen_random_bytes uuidv4 uuidv7""".split()  # noqa: SIM905  # a list would be three times as long
+)
+# Functions that are not volatile, or not always, and yet run SQL given as text, use up a
+# transaction id, or reach out of the database.
+DENIED = frozenset(
+    """connectby crosstab crosstab2 crosstab3 crosstab4 crosstabn cursor_to_xml
+    cursor_to_xmlschema database_to_xml database_to_xml_and_xmlschema database_to_xmlschema dblink
+    dblink_connect dblink_connect_u dblink_exec dblink_fetch dblink_get_result dblink_open
+    dblink_send_query pg_current_xact_id query_to_xml query_to_xml_and_xmlschema query_to_xmlschema
+    schema_to_xml schema_to_xml_and_xmlschema schema_to_xmlschema table_to_xml
+    table_to_xml_and_xmlschema table_to_xmlschema ts_rewrite ts_stat txid_current
+    xpath_table""".split()  # noqa: SIM905  # a list would be three times as long
+)
+
+# Ids below 16384 are PostgreSQL's own (FirstNormalObjectId); its views are trusted.
+FORBIDDEN = b"""
+WITH RECURSIVE
+asked AS MATERIALIZED (SELECT %s::pg_catalog.jsonb AS of),
+path AS MATERIALIZED (SELECT pg_catalog.current_schemas(true) AS of),
+named(kind, id) AS (
+    SELECT 'relation', c.oid
+    FROM asked, path,
+        pg_catalog.jsonb_to_recordset(asked.of->'relations') AS r(schema text, name text)
+        JOIN pg_catalog.pg_class c ON c.relname = r.name
+        JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE CASE WHEN r.schema IS NULL THEN n.nspname = ANY (path.of) ELSE n.nspname = r.schema END
+  UNION ALL
+    SELECT 'function', p.oid
+    FROM asked, path,
+        pg_catalog.jsonb_to_recordset(asked.of->'functions')
+            AS f(schema text, name text, arguments int)
+        JOIN pg_catalog.pg_proc p ON p.proname = f.name
+        JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+    WHERE CASE WHEN f.schema IS NULL THEN n.nspname = ANY (path.of) ELSE n.nspname = f.schema END
+        AND f.arguments >= p.pronargs - p.pronargdefaults - (p.provariadic <> 0)::int
+        AND (f.arguments <= p.pronargs OR p.provariadic <> 0)
+  UNION ALL
+    SELECT 'function', p.oid
+    FROM asked,
+        pg_catalog.jsonb_array_elements_text(asked.of->'attributes') AS a(name)
+        JOIN pg_catalog.pg_proc p ON p.proname = a.name
+        JOIN pg_catalog.pg_type t ON t.oid = p.proargtypes[0]
+    WHERE p.pronargs - p.pronargdefaults <= 1 AND t.typtype IN ('c', 'd', 'p')
+  UNION ALL
+    SELECT 'function', o.oprcode::pg_catalog.oid
+    FROM asked,
+        pg_catalog.jsonb_array_elements_text(asked.of->'operators') AS a(name)
+        JOIN pg_catalog.pg_operator o ON o.oprname = a.name
+    WHERE o.oid >= 16384
+  UNION ALL
+    SELECT 'type', t.oid
+    FROM asked, path,
+        pg_catalog.jsonb_to_recordset(asked.of->'types') AS y(schema text, name text)
+        JOIN pg_catalog.pg_type t ON t.typname = y.name
+        JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
+    WHERE t.oid >= 16384
+        AND CASE WHEN y.schema IS NULL THEN n.nspname = ANY (path.of) ELSE n.nspname = y.schema END
+),
+reached(kind, id) AS (
+    SELECT * FROM named
+  UNION
+    SELECT CASE found[1] WHEN 'relid' THEN 'relation' WHEN 'typid' THEN 'type' ELSE 'function' END,
+        found[2]::pg_catalog.oid
+    FROM reached
+    CROSS JOIN LATERAL (
+        SELECT r.ev_action::text FROM pg_catalog.pg_rewrite r
+        WHERE kind = 'relation' AND id >= 16384 AND r.ev_class = id AND r.ev_type = '1'
+      UNION ALL
+        SELECT p.polqual::text FROM pg_catalog.pg_policy p
+        WHERE kind = 'relation' AND p.polrelid = id
+      UNION ALL
+        SELECT d.adbin::text
+        FROM pg_catalog.pg_attribute a
+        JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+        WHERE kind = 'relation' AND a.attrelid = id AND a.attgenerated = 'v'
+      UNION ALL
+        SELECT p.prosqlbody::text FROM pg_catalog.pg_proc p
+        WHERE kind = 'function' AND id >= 16384 AND p.oid = id
+      UNION ALL
+        SELECT pg_catalog.concat(':funcid ', a.aggtransfn::pg_catalog.oid,
+            ' :funcid ', a.aggfinalfn::pg_catalog.oid, ' :funcid ', a.aggcombinefn::pg_catalog.oid,
+            ' :funcid ', a.aggmtransfn::pg_catalog.oid, ' :funcid ', a.aggmfinalfn::pg_catalog.oid,
+            ' :funcid ', a.aggserialfn::pg_catalog.oid, ' :funcid ', a.aggdeserialfn::pg_catalog.oid,
+            ' :funcid ', a.aggminvtransfn::pg_catalog.oid)
+        FROM pg_catalog.pg_aggregate a
+        WHERE kind = 'function' AND id >= 16384 AND a.aggfnoid = id
+      UNION ALL
+        SELECT c.conbin::text FROM pg_catalog.pg_constraint c
+        WHERE kind = 'type' AND c.contypid = id
+      UNION ALL
+        SELECT pg_catalog.concat(':funcid ', t.typinput::pg_catalog.oid,
+            ' :typid ', t.typbasetype, ' :typid ', t.typelem)
+        FROM pg_catalog.pg_type t
+        WHERE kind = 'type' AND id >= 16384 AND t.oid = id
+      UNION ALL
+        SELECT pg_catalog.concat(':funcid ', c.castfunc) FROM pg_catalog.pg_cast c
+        WHERE kind = 'type' AND c.oid >= 16384 AND (c.casttarget = id OR c.castsource = id)
+    ) AS source(tree)
+    CROSS JOIN LATERAL pg_catalog.regexp_matches(
+        source.tree, ':(relid|typid|funcid|opfuncid|aggfnoid|winfnoid) (\\d+)', 'g') AS found
+),
+called AS (
+    SELECT DISTINCT p.oid, p.proname, p.provolatile, n.nspname,
+        pg_catalog.concat(n.nspname, '.', p.proname) AS full_name
+    FROM reached
+    JOIN pg_catalog.pg_proc p ON kind = 'function' AND p.oid = id
+    JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+)
+SELECT CASE nspname WHEN 'pg_catalog' THEN proname ELSE full_name END, denied
+FROM (
+    SELECT called.*,
+        proname = ANY (answer.denied) OR full_name = ANY (answer.denied) AS denied,
+        proname = ANY (answer.harmless) AND (oid < 16384 OR EXISTS (
+            SELECT FROM pg_catalog.pg_depend d
+            WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+                AND d.objid = called.oid AND d.deptype = 'e'))
+        OR proname = ANY (answer.allowed) OR full_name = ANY (answer.allowed) AS harmless
+    FROM called, (SELECT %s::text[], %s::text[], %s::text[]) AS answer(denied, harmless, allowed)
+) AS judged
+WHERE denied OR provolatile = 'v' AND NOT harmless
+ORDER BY 1
+LIMIT 1
+"""
+
+
+def question(statement: Statement, options: PostgreSQLOptions) -> tuple[object, ...]:
+    """Return the parameters of `FORBIDDEN` for a statement."""
+    asked = {
+        "relations": [{"schema": s, "name": n} for s, n in sorted(statement.relations, key=str)],
+        "functions": [
+            {"schema": s, "name": n, "arguments": count}
+            for s, n, count in sorted(statement.functions, key=str)
+        ],
+        "attributes": sorted(statement.attributes),
+        "operators": sorted(statement.operators),
+        "types": [{"schema": s, "name": n} for s, n in sorted(statement.types, key=str)],
+    }
+    allowed = options.allowed_functions
+    denied = [*(DENIED - set(allowed)), *options.denied_functions]
+    return json.dumps(asked), denied, list(HARMLESS), list(allowed)
+
+
+def refused(name: str, *, denied: bool) -> PolicyError:
+    """Return the error for a function that may not be called."""
+    if denied:
+        return PolicyError(f"the source is read-only, and the function {name} may not be called")
+    return PolicyError(
+        f"the source is read-only, and the function {name} is volatile: it may change something; "
+        "the option 'allowed_functions' of the source can admit it"
+    )

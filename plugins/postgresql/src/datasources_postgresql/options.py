@@ -1,0 +1,272 @@
+"""The options of a PostgreSQL source, and what they say to libpq."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Annotated, Any, ClassVar, Literal
+
+from psycopg import ProgrammingError, pq
+from psycopg.conninfo import conninfo_to_dict
+from pydantic import (
+    AliasChoices,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
+
+from datasources import ConnectorOptions
+
+# What a connection string may say; keywords that name a service file, a password file or a key
+# log on the host's disk, or that change the protocol, are the host's business.
+_DSN_KEYWORDS = frozenset(
+    """host hostaddr port dbname user password application_name connect_timeout options
+    sslmode sslrootcert sslcert sslkey sslpassword sslcrl sslsni sslnegotiation channel_binding
+    ssl_min_protocol_version ssl_max_protocol_version client_encoding keepalives keepalives_idle
+    keepalives_interval keepalives_count tcp_user_timeout target_session_attrs
+    load_balance_hosts fallback_application_name gssencmode""".split()  # noqa: SIM905  # a list would be three times as long
+)
+_FIELDS = {"database": "dbname"} | {
+    name: name
+    for name in (
+        *("host", "port", "user", "application_name", "connect_timeout"),
+        *("sslmode", "sslrootcert", "sslcert", "sslkey"),
+    )
+}
+_SSL_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
+
+# A path that cannot exist: libpq skips a missing file and complains about one that is no file.
+_NOWHERE = "/dev/null/none"
+# What libpq would otherwise take from the environment or the home directory of the host.
+_NEUTRAL = {
+    "options": "",
+    "password": "",
+    "passfile": _NOWHERE,
+    "hostaddr": "",
+    "sslcert": _NOWHERE,
+    "sslkey": _NOWHERE,
+    "sslrootcert": _NOWHERE,
+    "sslcrl": "",
+    "sslcrldir": "",
+    "ssl_max_protocol_version": "",
+    "min_protocol_version": "3.0",
+    "max_protocol_version": "3.0",
+    "requirepeer": "",
+    "require_auth": "!gss,!sspi",
+    "gssencmode": "disable",
+    "keepalives_idle": "30",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+}
+
+
+def _split(value: Any) -> Any:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+"""A list of names, or one string with commas."""
+
+
+class PostgreSQLOptions(ConnectorOptions):
+    """Where the database is, who reads it, and what may be read."""
+
+    sample_identifiers: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("public.orders", "a table or view, whole"),
+        ('public."Order Lines"', "one whose name needs quotes, as the listing shows it"),
+        ("SELECT status, count(*) FROM orders GROUP BY status", "the result of a query"),
+    )
+
+    host: str | None = Field(
+        default=None,
+        description="Server name or address, several separated by commas, or a socket directory.",
+        examples=["db.example.com"],
+    )
+    port: int | None = Field(
+        default=None, ge=1, le=65535, description="Server port; 5432 if not given.", examples=[5432]
+    )
+    database: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("database", "dbname"),
+        description="Name of the database.",
+        examples=["sales"],
+    )
+    user: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("user", "username"),
+        description="Role to log in as; one with no more rights than to read.",
+        examples=["reader"],
+    )
+    password: SecretStr | None = Field(
+        default=None, description="Password of the role.", examples=["${env:SALES_PASSWORD}"]
+    )
+    dsn: SecretStr | None = Field(
+        default=None,
+        validation_alias=AliasChoices("dsn", "connection_string"),
+        description="A libpq connection string or URL instead; the options above override it.",
+        examples=["postgresql://reader:password@db.example.com:5432/sales"],
+    )
+    sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] | None = (
+        Field(
+            default=None,
+            description="Encryption: 'require' encrypts, 'verify-full' also checks who answers.",
+            examples=["verify-full"],
+        )
+    )
+    sslrootcert: str | None = Field(
+        default=None,
+        description="File of trusted certificate authorities; 'system' takes the system's.",
+        examples=["/etc/ssl/certs/db-ca.pem"],
+    )
+    sslcert: str | None = Field(
+        default=None, description="File of the client certificate.", examples=["/etc/ssl/me.crt"]
+    )
+    sslkey: str | None = Field(
+        default=None,
+        description="File of the client certificate's key.",
+        examples=["/etc/ssl/private/me.key"],
+    )
+    application_name: str | None = Field(
+        default=None,
+        description="How the sessions call themselves to the server; 'datasources' if not given.",
+        examples=["sales-report"],
+    )
+    connect_timeout: float | None = Field(
+        default=None,
+        gt=0,
+        description="Seconds for one attempt to connect; if not given, what the host's pool says.",
+        examples=[10.0],
+    )
+    statement_timeout: float = Field(
+        default=300.0,
+        gt=0,
+        le=86_400,
+        description="Seconds after which the server ends a statement.",
+        examples=[60.0],
+    )
+    schemas: Names = Field(
+        default=(),
+        description="Schemas to list; all but the system's if not given.",
+        examples=[["public", "sales"]],
+    )
+    search_path: Names = Field(
+        default=(),
+        description="Schemas searched for unqualified names; the role's own if not given.",
+        examples=[["sales", "public"]],
+    )
+    read_only: bool = Field(
+        default=True,
+        description="Refuse whatever is not a read; false lets queries change the database.",
+        examples=[True],
+    )
+    allow_privileged_role: bool = Field(
+        default=False,
+        description="Accept a superuser, or a role that may use the server's files and programs.",
+        examples=[False],
+    )
+    allowed_functions: Names = Field(
+        default=(),
+        description="Volatile functions that queries may call although nobody knows what they do.",
+        examples=[["public.exchange_rate"]],
+    )
+    denied_functions: Names = Field(
+        default=(),
+        description="More functions that queries may not call.",
+        examples=[["public.expensive_report"]],
+    )
+
+    @field_validator("dsn")
+    @classmethod
+    def _readable(cls, dsn: SecretStr | None) -> SecretStr | None:
+        if dsn is not None:
+            _parse(dsn)
+        return dsn
+
+    @model_validator(mode="after")
+    def _complete(self) -> PostgreSQLOptions:
+        merged = self._merged()
+        for name, keyword in (("host", "host"), ("database", "dbname"), ("user", "user")):
+            if not merged.get(keyword) and not (name == "host" and merged.get("hostaddr")):
+                raise ValueError(f"option {name!r} is missing; give it, or 'dsn' with it")
+        if merged.get("sslmode") == "verify-ca" and not merged.get("sslrootcert"):
+            raise ValueError("with 'sslmode' of 'verify-ca', option 'sslrootcert' is missing")
+        for name, value in merged.items():
+            if "\0" in value:
+                raise ValueError(f"option {name!r} holds a NUL character")
+        return self
+
+    def hosts(self) -> Iterable[str]:
+        """Return every host of the options and of the connection string."""
+        merged = self._merged()
+        found = [merged.get(name, "").split(",") for name in ("hostaddr", "host")]
+        return list(dict.fromkeys(host for hosts in found for host in hosts if host))
+
+    def paths(self) -> Iterable[str]:
+        """Return the certificate and key files."""
+        merged = self._merged()
+        return [merged[name] for name in _SSL_FILES if merged.get(name, "system") != "system"]
+
+    def secret_values(self) -> list[str]:
+        """Return the secrets, those inside the connection string one by one as well."""
+        inside = _parse(self.dsn) if self.dsn else {}
+        parts = [inside[name] for name in ("password", "sslpassword") if inside.get(name)]
+        return [*super().secret_values(), *parts]
+
+    def conninfo(self) -> dict[str, str]:
+        """Return every connection parameter.
+
+        All that libpq knows are set, so that it takes none from `PG…` variables, from a password
+        file, or from certificates and tickets in the host's home.
+        """
+        defaults = pq.Conninfo.get_defaults()
+        known = {option.keyword.decode() for option in defaults}
+        compiled = {
+            option.keyword.decode(): option.compiled.decode()
+            for option in defaults
+            if option.envvar and option.compiled is not None
+        }
+        neutral = {name: value for name, value in _NEUTRAL.items() if name in known}
+        merged = {"application_name": "datasources", **self._merged()}
+        if merged.get("sslmode") == "verify-full":
+            merged.setdefault("sslrootcert", "system")
+        if "sslcert" not in merged and "sslcertmode" in known:
+            neutral["sslcertmode"] = "disable"
+        return {**compiled, **neutral, **merged, "client_encoding": "UTF8"}
+
+    def _merged(self) -> dict[str, str]:
+        merged = _parse(self.dsn) if self.dsn else {}
+        for field, keyword in _FIELDS.items():
+            if (value := getattr(self, field)) is not None:
+                merged[keyword] = str(value)
+        if self.host is not None:
+            merged.pop("hostaddr", None)
+        if self.password is not None:
+            merged["password"] = self.password.get_secret_value()
+        return merged
+
+
+def _parse(dsn: SecretStr) -> dict[str, str]:
+    text = dsn.get_secret_value()
+    _, url, rest = text.partition("://")
+    if url and "@" in rest.partition("/")[2] + rest.partition("@")[2]:
+        # libpq would take a part of the password for a host or a database, and name it in errors.
+        raise ValueError("characters such as '/' and '@' in its password must be percent-encoded")
+    try:
+        parsed = conninfo_to_dict(text)
+    except ProgrammingError:
+        # libpq's own words would repeat the string, password included.
+        raise ValueError("it is not a connection string or URL that libpq can read") from None
+    unknown = sorted(set(parsed) - _DSN_KEYWORDS)
+    if unknown:
+        raise ValueError(
+            f"its parameter {unknown[0]!r} is not supported; "
+            f"supported: {', '.join(sorted(_DSN_KEYWORDS))}"
+        )
+    for name, pattern in (("port", r"[\d,]*"), ("connect_timeout", r"\d*")):
+        if not re.fullmatch(pattern, str(parsed.get(name, ""))):
+            raise ValueError(f"its {name} is not a number")
+    return {name: str(value) for name, value in parsed.items() if value is not None}

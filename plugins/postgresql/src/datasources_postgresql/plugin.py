@@ -1,0 +1,18 @@
+"""What the entry point names: light to import, for the driver comes with the class."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from datasources import hookimpl
+
+if TYPE_CHECKING:
+    from datasources import DataSourceConnector
+
+
+@hookimpl
+def datasources_connectors() -> list[type[DataSourceConnector]]:
+    """Return the connector of this distribution."""
+    from datasources_postgresql.connector import PostgreSQLConnector
+
+    return [PostgreSQLConnector]

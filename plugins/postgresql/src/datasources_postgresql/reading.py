@@ -1,0 +1,161 @@
+"""One read: a transaction that cannot write, what may run in it, and how its rows leave."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg import sql
+from psycopg.adapt import Transformer
+
+from datasources import DataFetchError, WorkspaceFile
+from datasources_postgresql import functions, libpq
+from datasources_postgresql.connections import Connection
+from datasources_postgresql.grammar import Statement
+from datasources_postgresql.options import PostgreSQLOptions
+from datasources_postgresql.values import register
+
+# Set for the transaction alone, whatever the role's or the database's defaults are: how strings
+# are read, and how values are written.
+_SETTINGS = (
+    "SET LOCAL standard_conforming_strings = on; SET LOCAL datestyle = 'ISO'; "
+    "SET LOCAL intervalstyle = 'postgres'; SET LOCAL extra_float_digits = 1; "
+    "SET LOCAL bytea_output = 'hex'; "
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a result."""
+
+    name: str
+    type: int
+    """Object id of the type; of its base type for a domain."""
+    modifier: int
+
+
+async def begin(connection: Connection, options: PostgreSQLOptions) -> Transaction:
+    """Begin a transaction: read-only, unless the options say otherwise."""
+    await connection.execute(_begin(options))
+    register(connection)
+    return Transaction(connection, options)
+
+
+def _begin(options: PostgreSQLOptions) -> sql.Composed:
+    # READ ONLY can be turned off until a snapshot is taken, which the SELECT does.
+    mode = "READ ONLY" if options.read_only else "READ WRITE"
+    isolation = "REPEATABLE READ" if options.read_only else "READ COMMITTED"
+    path: sql.Composable = sql.SQL("")
+    if options.search_path:
+        names = sql.SQL(", ").join(map(sql.Identifier, options.search_path))
+        path = sql.SQL("SET LOCAL search_path = {}; ").format(names)
+    return sql.SQL(
+        f"BEGIN ISOLATION LEVEL {isolation} {mode}; {_SETTINGS}"
+        "{path}SET LOCAL statement_timeout = {timeout}; SELECT 1"
+    ).format(path=path, timeout=sql.Literal(round(options.statement_timeout * 1000)))
+
+
+class Transaction:
+    """What can be done inside: ask the catalog, check a statement, copy or load its rows."""
+
+    def __init__(self, connection: Connection, options: PostgreSQLOptions) -> None:
+        self._connection = connection
+        self._options = options
+
+    async def commit(self) -> None:
+        """Keep what was changed."""
+        await self._connection.execute("COMMIT")
+
+    async def ask(self, query: bytes, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Run a query of our own."""
+        return await (await self._connection.execute(query, parameters)).fetchall()
+
+    async def admit(self, statement: Statement) -> list[Column]:
+        """Check the functions of a statement and have the server parse it; return its columns.
+
+        Raises:
+            PolicyError: It would call a function that may change something.
+        """
+        if self._options.read_only and statement.kind != "show":
+            await self.check_functions(statement)
+        return await self.describe(statement.text)
+
+    async def check_functions(self, statement: Statement) -> None:
+        """Look up every function that a statement would call.
+
+        Raises:
+            PolicyError: One of them may not be called.
+        """
+        found = await self.ask(functions.FORBIDDEN, functions.question(statement, self._options))
+        for name, denied in found:
+            raise functions.refused(name, denied=denied)
+
+    async def describe(self, text: str) -> list[Column]:
+        """Return the columns of one statement."""
+        result = await libpq.describe(self._connection, text)
+        if result.nparams:
+            raise DataFetchError("a query has no parameters, but this one has $1", code="42P02")
+        return [
+            Column(
+                (result.fname(i) or b"").decode(errors="replace"), result.ftype(i), result.fmod(i)
+            )
+            for i in range(result.nfields)
+        ]
+
+    async def load(self, text: str) -> list[tuple[Any, ...]]:
+        """Return the rows of one statement as Python values."""
+        result = await libpq.query(self._connection, text.encode())
+        transformer = Transformer(self._connection)
+        transformer.set_pgresult(result)
+        return transformer.load_rows(0, result.ntuples, tuple)
+
+    async def copy_csv(
+        self, text: str, file: WorkspaceFile, max_rows: int | None, max_row: int | None
+    ) -> None:
+        """Write the rows of a query to a file as CSV with a header.
+
+        Args:
+            text: The query.
+            file: Where to write; its `rows` and `truncated` are set.
+            max_rows: How many rows to write.
+            max_row: How many bytes a row may have.
+        """
+        command = f"COPY (\n{text}\n) TO STDOUT (FORMAT csv, HEADER true)"
+        file.rows, file.truncated = await libpq.copy_out(
+            self._connection, command.encode(), file.write, max_rows, max_row
+        )
+
+    async def write_csv(self, text: str, file: WorkspaceFile, max_rows: int | None) -> None:
+        """Do the same for what COPY does not take: EXPLAIN and SHOW."""
+        result = await libpq.query(self._connection, text.encode())
+        file.rows = result.ntuples if max_rows is None else min(max_rows, result.ntuples)
+        file.truncated = file.rows < result.ntuples
+        columns = range(result.nfields)
+        file.write(_csv_line([result.fname(i) for i in columns]))
+        for row in range(file.rows):
+            file.write(_csv_line([result.get_value(row, i) for i in columns]))
+
+
+def limited(text: str, rows: int) -> str:
+    """Return a query for at most the first `rows` rows of a query."""
+    # Between line breaks: a comment at its end stays a comment. Nothing else can break out of a
+    # text that has been parsed alone.
+    return f"SELECT * FROM (\n{text}\n) AS q LIMIT {rows}"  # noqa: S608
+
+
+def counted(text: str) -> str:
+    """Return a query for the number of rows of a query."""
+    return f"SELECT count(*) FROM (\n{text}\n) AS q"  # noqa: S608  # as in `limited`
+
+
+def _csv_line(values: list[bytes | None]) -> bytes:
+    return b",".join(map(_csv_field, values)) + b"\n"
+
+
+def _csv_field(value: bytes | None) -> bytes:
+    if value is None:
+        return b""
+    if not value or any(mark in value for mark in (b",", b'"', b"\n", b"\r")):
+        return b'"' + value.replace(b'"', b'""') + b'"'
+    return value

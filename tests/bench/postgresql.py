@@ -1,0 +1,271 @@
+"""A query's result to CSV beside other ways, one run: `pytest tests/bench/postgresql.py`.
+
+Every contestant asks the same server over loopback TCP and writes into the same memory-backed
+directory; each measurement is a process of its own, except psql, which is one.  Rounds go through
+all contestants, so that all share the machine's moods, and ratios are taken within a round.
+
+Tables: 2 M mixed rows (about 250 MB of CSV) and 10 M rows of two integers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.servers import PostgresServer
+
+ROUNDS = 5
+ROWS = {"mixed": 2_000_000, "narrow": 10_000_000}
+SLOW = {"rows and csv.writer": ["mixed"], "psycopg copy, async": ["mixed"]}
+"""Ways that take so long that they are shown on one table only, and once."""
+TABLES = """
+CREATE TABLE narrow AS SELECT g AS a, g * 7 % 1000003 AS b FROM generate_series(1, 10000000) g;
+CREATE TABLE mixed AS SELECT g::bigint AS id, 'customer ' || g % 100000 AS name,
+    (g * 1.37)::numeric(12, 2) AS amount, timestamptz '2024-01-01' + g * interval '17 s' AS at,
+    g % 2 = 0 AS active, CASE WHEN g % 7 <> 0 THEN md5(g::text) END AS note,
+    (g * 0.001)::float8 AS score, date '2020-01-01' + g % 1500 AS day,
+    CASE WHEN g % 11 = 0 THEN 'says "hello", twice' ELSE repeat('x', 40) END AS comment
+    FROM generate_series(1, 2000000) g;
+VACUUM (FREEZE, ANALYZE) narrow;
+VACUUM (FREEZE, ANALYZE) mixed;
+CREATE ROLE bench LOGIN PASSWORD 'bench-password';
+GRANT SELECT ON mixed, narrow TO bench;
+"""
+REPOSITORY = Path(__file__).parents[2]
+
+Run = Callable[[], Awaitable[Any]]
+
+
+async def ours(dsn: str, table: str, path: Path) -> Run:
+    from datasources import DataSourceConfig, DataSourceType, Limits, Workspace
+    from datasources_postgresql import PostgreSQLConnector
+
+    connector = PostgreSQLConnector(
+        DataSourceConfig("bench", DataSourceType.POSTGRESQL, "", {"dsn": dsn})
+    )
+    await connector.connect()
+    workspace = Workspace(path.parent, limits=Limits(max_bytes=None, max_rows=None))
+
+    async def run() -> None:
+        os.rename(await connector.fetch_data(f"SELECT * FROM {table}", workspace), path)
+        await connector.disconnect()
+
+    return run
+
+
+async def asyncpg(dsn: str, table: str, path: Path) -> Run:
+    import asyncpg
+
+    connection = await asyncpg.connect(dsn)
+
+    async def run() -> None:
+        query = f"SELECT * FROM {table}"
+        await connection.copy_from_query(query, output=path, format="csv", header=True)
+        await connection.close()
+
+    return run
+
+
+async def psycopg_copy(dsn: str, table: str, path: Path) -> Run:
+    connection = psycopg.connect(dsn)
+
+    async def run() -> None:
+        with (
+            path.open("wb") as file,
+            connection.cursor() as cursor,
+            cursor.copy(f"COPY (SELECT * FROM {table}) TO STDOUT (FORMAT csv, HEADER)") as copy,
+        ):
+            for data in copy:
+                file.write(data)
+        connection.close()
+
+    return run
+
+
+async def psycopg_copy_async(dsn: str, table: str, path: Path) -> Run:
+    connection = await psycopg.AsyncConnection.connect(dsn)
+
+    async def run() -> None:
+        with path.open("wb") as file:
+            async with (
+                connection.cursor() as cursor,
+                cursor.copy(f"COPY (SELECT * FROM {table}) TO STDOUT (FORMAT csv, HEADER)") as copy,
+            ):
+                async for data in copy:
+                    file.write(data)
+        await connection.close()
+
+    return run
+
+
+async def rows_and_writer(dsn: str, table: str, path: Path) -> Run:
+    connection = psycopg.connect(dsn)
+
+    async def run() -> None:
+        with path.open("w", newline="") as file, connection.cursor("c") as cursor:
+            cursor.itersize = 10_000
+            cursor.execute(f"SELECT * FROM {table}")
+            writer = csv.writer(file)
+            for row in cursor:
+                writer.writerow(row)
+        connection.close()
+
+    return run
+
+
+WAYS: dict[str, Callable[[str, str, Path], Awaitable[Run]]] = {
+    "ours": ours,
+    "asyncpg": asyncpg,
+    "psycopg copy, sync": psycopg_copy,
+    "psycopg copy, async": psycopg_copy_async,
+    "rows and csv.writer": rows_and_writer,
+}
+
+
+def psql(dsn: str, table: str, path: Path) -> dict[str, float]:
+    """Return the seconds of psql's copy, the practical floor."""
+    program = shutil.which("psql")
+    if program is None:
+        pytest.skip("psql, which the others are measured against, is not on the path")
+    command = f"\\copy (SELECT * FROM {table}) TO '{path}' (FORMAT csv, HEADER)"
+    before, started = os.times(), time.perf_counter()
+    subprocess.run([program, "-Xqc", command, dsn], check=True)
+    seconds, after = time.perf_counter() - started, os.times()
+    cpu = sum(after[2:4]) - sum(before[2:4])
+    return {"seconds": seconds, "cpu": cpu, "memory": 0, "stall": 0}
+
+
+async def measure(way: str, dsn: str, table: str, path: Path) -> dict[str, float]:
+    """Return the figures of one way, warm: modules imported, connected."""
+    run = await WAYS[way](dsn, table, path)
+    beating = asyncio.create_task(_longest_stall())
+    await asyncio.sleep(0.02)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
+    before, cpu = _memory("VmRSS"), time.process_time()
+    started = time.perf_counter()
+    await run()
+    seconds = time.perf_counter() - started
+    found = {
+        "seconds": seconds,
+        "cpu": time.process_time() - cpu,
+        "memory": _memory("VmHWM") - before,
+    }
+    beating.cancel()
+    (stall,) = await asyncio.gather(beating)
+    return {**found, "stall": stall}
+
+
+async def _longest_stall() -> float:
+    longest = 0.0
+    try:
+        while True:
+            due = time.perf_counter() + 0.005
+            await asyncio.sleep(0.005)
+            longest = max(longest, time.perf_counter() - due)
+    except asyncio.CancelledError:
+        return longest
+
+
+def _memory(field: str) -> int:
+    """Return bytes of this process."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) * 1024
+    raise KeyError(field)
+
+
+def compare(rounds: int = ROUNDS) -> dict[str, dict[str, dict[str, float]]]:
+    """Return the median figures by table and way; `ratio` is to psql in the same round."""
+    base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with PostgresServer() as server, tempfile.TemporaryDirectory(dir=base) as folder:
+        with psycopg.connect(server.dsn(), autocommit=True) as connection:
+            for statement in TABLES.split(";\n"):
+                connection.execute(statement)
+        dsn = f"postgresql://bench:bench-password@{server.host}:{server.port}/{server.database}"
+        return {table: _rounds(rounds, dsn, table, Path(folder, "out.csv")) for table in ROWS}
+
+
+def _rounds(rounds: int, dsn: str, table: str, path: Path) -> dict[str, dict[str, float]]:
+    taken: dict[str, list[dict[str, float]]] = {}
+    for number in range(rounds):
+        path.unlink(missing_ok=True)
+        floor = psql(dsn, table, path)
+        size, content = path.stat().st_size, _head(path)
+        taken.setdefault("psql \\copy", []).append({**floor, "ratio": 1.0})
+        for way in WAYS:
+            if way in SLOW and (number or table not in SLOW[way]):
+                continue
+            path.unlink()  # freeing so large a file takes time that is nobody's
+            found = _in_a_process(way, dsn, table, path)
+            if way not in SLOW:
+                assert (path.stat().st_size, _head(path)) == (size, content), way
+            ratio = found["seconds"] / floor["seconds"]
+            taken.setdefault(way, []).append({**found, "ratio": ratio})
+    return {
+        way: {key: statistics.median(one[key] for one in all_) for key in all_[0]}
+        for way, all_ in taken.items()
+    }
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(1 << 16)
+
+
+def _in_a_process(way: str, dsn: str, table: str, path: Path) -> dict[str, float]:
+    command = [sys.executable, "-W", "ignore", "-m", "tests.bench.postgresql"]
+    done = subprocess.run(
+        [*command, way, dsn, table, str(path)], check=False, cwd=REPOSITORY, capture_output=True
+    )
+    if done.returncode:
+        raise RuntimeError(f"{way} on {table} failed: {done.stderr.decode()}")
+    figures: dict[str, float] = json.loads(done.stdout)
+    return figures
+
+
+def report(found: dict[str, dict[str, dict[str, float]]]) -> None:
+    """Print seconds, the ratio to psql, processor time, memory over start and longest stall."""
+    for table, ways in found.items():
+        title = f"{table}, {ROWS[table] // 1_000_000} M rows"
+        print(f"\n{title:22}{'s':>8}{'to psql':>9}{'cpu s':>8}{'MiB':>8}{'stall ms':>10}")
+        for way, one in ways.items():
+            print(
+                f"{way:22}{one['seconds']:8.2f}{one['ratio']:9.2f}{one['cpu']:8.2f}"
+                f"{one['memory'] / 2**20:8.0f}{one['stall'] * 1000:10.0f}"
+            )
+
+
+@pytest.mark.bench
+def test_a_query_is_written_as_fast_as_psql_writes_it() -> None:
+    found = compare()
+    report(found)
+    mixed, narrow = found["mixed"], found["narrow"]
+    assert mixed["ours"]["ratio"] <= 1.0
+    assert mixed["ours"]["ratio"] <= 1.05 * mixed["asyncpg"]["ratio"]
+    assert narrow["ours"]["ratio"] <= 1.5
+    for table in (mixed, narrow):
+        assert table["ours"]["memory"] <= 64 * 2**20
+        assert table["ours"]["stall"] <= 0.05
+        assert table["ours"]["ratio"] < table["psycopg copy, sync"]["ratio"]
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 5:
+        way, dsn, table, path = sys.argv[1:]
+        print(json.dumps(asyncio.run(measure(way, dsn, table, Path(path)))))
+    else:
+        report(compare())

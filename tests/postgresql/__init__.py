@@ -1,0 +1,1 @@
+"""Tests of the PostgreSQL connector, on the real server."""

@@ -1,0 +1,290 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, suppress
+
+import pytest
+
+from datasources import (
+    AuthenticationError,
+    ConnectError,
+    ConnectorError,
+    DataFetchError,
+    DataSourceError,
+    PolicyError,
+    PoolConfig,
+    PoolTimeoutError,
+    Workspace,
+)
+from tests.postgresql.conftest import (
+    PASSWORD,
+    Admin,
+    Source,
+    active,
+    configured,
+    sessions,
+    until,
+)
+from tests.servers import Database, PostgresServer, free_port
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """A port whose server accepts and says nothing."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        held: list[socket.socket] = []
+        ended = threading.Event()
+
+        def accept() -> None:
+            server.settimeout(0.05)
+            while not ended.is_set():
+                try:
+                    held.append(server.accept()[0])
+                except TimeoutError:
+                    continue
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        yield server.getsockname()[1]
+        ended.set()
+        thread.join()
+        for connection in held:
+            connection.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "code"),
+    [
+        ({"password": "wrong-password"}, AuthenticationError, "28P01"),
+        ({"password": None}, AuthenticationError, "28P01"),
+        ({"user": "nobody-such"}, AuthenticationError, "28P01"),
+        ({"database": "no_such_database"}, ConnectError, "3D000"),
+        ({"host": "no-such-host.invalid"}, ConnectError, None),
+        ({"sslmode": "require"}, ConnectError, None),
+    ],
+)
+async def test_failed_connect_raises_its_own_error(
+    admin: Admin,
+    pg_database: Database,
+    options: dict,
+    error: type[ConnectorError],
+    code: str | None,
+) -> None:
+    connector = configured(pg_database, **options)
+    with pytest.raises(error) as caught:
+        await connector.connect()
+    assert type(caught.value) is error
+    assert caught.value.code == code
+    assert not await connector.test_connection()
+
+
+async def test_closed_port_is_a_connect_error_at_once(admin: Admin, pg_database: Database) -> None:
+    connector = configured(pg_database, port=free_port())
+    begun = time.monotonic()
+    with pytest.raises(ConnectError, match="refused"):
+        await connector.connect()
+    assert time.monotonic() - begun < 2
+
+
+async def test_silent_server_is_a_connect_error_within_the_timeout(
+    admin: Admin, pg_database: Database, silent_port: int
+) -> None:
+    connector = configured(pg_database, port=silent_port, connect_timeout=0.3)
+    begun = time.monotonic()
+    with pytest.raises(ConnectError, match=r"no answer from the server .* within 0\.3 seconds"):
+        await connector.connect()
+    assert time.monotonic() - begun < 1.5
+
+
+async def test_nothing_is_left_of_a_failed_connect(admin: Admin, pg_database: Database) -> None:
+    for options in ({"password": "wrong-password"}, {"user": "postgres"}):
+        with pytest.raises(DataSourceError):
+            await configured(pg_database, **options).connect()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    gc.collect()  # an unclosed connection would warn
+
+
+async def test_connecting_twice_does_nothing_more(
+    admin: Admin, pg_database: Database, source: Source
+) -> None:
+    connector = await source()
+    assert await connector.connect() is True
+    assert sessions(admin) == 1
+
+
+async def test_disconnect_closes_every_session_and_connect_opens_again(
+    admin: Admin, source: Source, workspace: Workspace
+) -> None:
+    connector = await source()
+    await asyncio.gather(*(connector.list_items() for _ in range(5)))
+    await connector.disconnect()
+    await connector.disconnect()
+    await until(lambda: sessions(admin) == 0, "no session")
+    assert not await connector.test_connection()
+    with pytest.raises(ConnectError, match="not connected"):
+        await connector.list_items()
+    await connector.connect()
+    assert await connector.test_connection()
+
+
+async def test_superuser_is_refused_unless_the_host_insists(
+    admin: Admin, pg_database: Database, source: Source
+) -> None:
+    login = {"user": pg_database.user, "password": pg_database.password}
+    with pytest.raises(PolicyError, match=r"is a superuser.*'allow_privileged_role'"):
+        await source(**login)
+    assert await (await source(**login, allow_privileged_role=True)).test_connection()
+
+
+@pytest.mark.parametrize(
+    "membership", ["pg_execute_server_program", "pg_read_server_files", "pg_write_server_files"]
+)
+async def test_role_with_rights_on_the_server_is_refused(
+    admin: Admin, source: Source, membership: str
+) -> None:
+    admin.execute("CREATE ROLE between")
+    admin.execute(f"CREATE ROLE indirect LOGIN PASSWORD '{PASSWORD}' NOINHERIT")
+    try:
+        admin.execute(f"GRANT {membership} TO between; GRANT between TO indirect")
+        with pytest.raises(PolicyError, match=f"may act as '{membership}'"):
+            await source(user="indirect")
+    finally:
+        admin.execute("DROP ROLE indirect, between")
+
+
+async def test_pool_size_bounds_the_sessions(admin: Admin, source: Source) -> None:
+    connector = await source(pool=PoolConfig(max_size=3))
+    most = 0
+
+    async def watch() -> None:
+        nonlocal most
+        while True:
+            most = max(most, sessions(admin))
+            await asyncio.sleep(0)
+
+    watcher = asyncio.create_task(watch())
+    await asyncio.gather(*(connector.list_items() for _ in range(60)))
+    watcher.cancel()
+    assert 1 < most <= 3
+
+
+async def test_pool_in_use_is_a_timeout_that_says_so(
+    admin: Admin, source: Source, workspace: Workspace
+) -> None:
+    connector = await source(
+        pool=PoolConfig(max_size=1, acquire_timeout=0.2), allowed_functions="pg_sleep"
+    )
+    slow = asyncio.create_task(connector.fetch_data("SELECT pg_sleep(30)", workspace))
+    await until(lambda: active(admin, "pg_sleep(30)"), "the query")
+    with pytest.raises(PoolTimeoutError, match="all 1 connections of the source are in use"):
+        await connector.list_items()
+    slow.cancel()
+    await asyncio.wait([slow])
+    assert await connector.test_connection()
+
+
+async def test_server_that_went_away_is_an_error_soon_and_heals_when_back(
+    admin: Admin, pg_roles: PostgresServer, pg_database: Database, source: Source
+) -> None:
+    connector = await source()
+    admin.close()
+    pg_roles.kill()
+    for _ in range(3):
+        begun = time.monotonic()
+        with pytest.raises(ConnectError):
+            await connector.list_items()
+        assert time.monotonic() - begun < 5
+    await asyncio.to_thread(pg_roles.start)
+    begun = time.monotonic()
+    while not await connector.test_connection():
+        assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 2
+
+
+async def test_changed_password_is_an_authentication_error_for_new_sessions(
+    admin: Admin, source: Source
+) -> None:
+    admin.execute(f"CREATE ROLE fickle LOGIN PASSWORD '{PASSWORD}'")
+    try:
+        connector = await source(user="fickle")
+        admin.execute("ALTER ROLE fickle PASSWORD 'changed'")
+        admin.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'fickle'"
+        )
+        with pytest.raises(AuthenticationError):
+            await connector.list_items()
+        admin.execute(f"ALTER ROLE fickle PASSWORD '{PASSWORD}'")
+        assert await connector.list_items() is not None
+        await connector.disconnect()
+    finally:
+        admin.execute("DROP ROLE fickle")
+
+
+async def test_connections_used_up_at_the_server_are_waited_for(
+    admin: Admin, source: Source
+) -> None:
+    admin.execute(f"CREATE ROLE narrow LOGIN PASSWORD '{PASSWORD}' CONNECTION LIMIT 2")
+    try:
+        connector = await source(user="narrow")
+        results = await asyncio.gather(*(connector.list_items() for _ in range(30)))
+        assert len(results) == 30
+        assert sessions(admin, "narrow") == 2
+        with pytest.raises(ConnectError) as caught:
+            await type(connector)(connector.config).connect()
+        assert caught.value.code == "53300"
+        await connector.disconnect()
+        await until(lambda: sessions(admin, "narrow") == 0, "no session")
+    finally:
+        admin.execute("DROP ROLE narrow")
+
+
+@pytest.mark.parametrize("killed", range(5))
+async def test_terminated_idle_session_is_replaced_unnoticed(
+    admin: Admin, source: Source, killed: int
+) -> None:
+    connector = await source()
+    await asyncio.gather(*(connector.list_items() for _ in range(6)))
+    admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'reader'")
+    await asyncio.gather(*(connector.list_items() for _ in range(6)))
+
+
+async def test_session_is_as_new_for_the_next_user(
+    admin: Admin, source: Source, workspace: Workspace
+) -> None:
+    connector = await source(
+        pool=PoolConfig(max_size=1),
+        allowed_functions="set_config,pg_advisory_lock,setseed,nextval",
+    )
+    before = await _session(connector, workspace)
+    for query in (
+        "SELECT set_config('work_mem', '64kB', false), set_config('search_path', 'x', false)",
+        "SELECT pg_advisory_lock(42)",
+        "SELECT 1/0",
+        "SELECT set_config('role', 'reader', false)",
+        "SELECT set_config('statement_timeout', '0', false) FROM generate_series(1, 9)",
+    ):
+        with suppress(DataFetchError):
+            await connector.fetch_data(query, workspace)
+        assert await _session(connector, workspace) == before
+
+
+async def _session(connector, workspace: Workspace) -> list:
+    settings = await connector.preview(
+        "SELECT name, setting, source FROM pg_settings ORDER BY name", 1000
+    )
+    state = await connector.preview(
+        "SELECT (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'),"
+        " (SELECT count(*) FROM pg_prepared_statements),"
+        " (SELECT count(*) FROM pg_cursors WHERE NOT is_holdable),"
+        " (SELECT count(*) FROM pg_listening_channels()), current_user, session_user"
+    )
+    return [settings.rows, state.rows]
+
+
+def configured_as(connector, user: str):
+    return type(connector)(connector.config)

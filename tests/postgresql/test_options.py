@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import json
+import logging
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, strategies as st
+
+from datasources import (
+    DataSourceError,
+    OptionError,
+)
+from datasources_postgresql import PostgreSQLOptions
+from tests.postgresql.conftest import PASSWORD, Admin, configured
+from tests.servers import Database
+
+BASE = {"host": "db.example.com", "database": "sales", "user": "reader"}
+
+
+@pytest.mark.parametrize("alias", ["dbname", "database"])
+def test_database_has_an_alias(alias: str) -> None:
+    options = PostgreSQLOptions.load({"host": "h", "user": "u", alias: "sales"})
+    assert options.database == "sales"
+
+
+@pytest.mark.parametrize("missing", ["host", "database", "user"])
+def test_missing_option_is_named(missing: str) -> None:
+    values = {name: value for name, value in BASE.items() if name != missing}
+    with pytest.raises(OptionError, match=f"option '{missing}' is missing"):
+        PostgreSQLOptions.load(values)
+
+
+def test_unknown_option_is_named_with_those_there_are() -> None:
+    with pytest.raises(OptionError, match=r"unknown option 'hots'; options: host, port"):
+        PostgreSQLOptions.load({**BASE, "hots": "x"})
+
+
+def test_fields_override_the_connection_string() -> None:
+    options = PostgreSQLOptions.load(
+        {"dsn": "postgresql://a:secret1@one:1111/first", "host": "two", "password": "secret2"}
+    )
+    conninfo = options.conninfo()
+    assert conninfo["host"] == "two"
+    assert conninfo["port"] == "1111"
+    assert conninfo["user"] == "a"
+    assert conninfo["password"] == "secret2"
+    assert sorted(options.secret_values()) == [
+        "postgresql://a:secret1@one:1111/first",
+        "secret1",
+        "secret2",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "hosts"),
+    [
+        ({}, ["db.example.com"]),
+        ({"host": "one,two"}, ["one", "two"]),
+        ({"host": None, "dsn": "postgresql://one:1,two:2/x"}, ["one", "two"]),
+        ({"host": None, "dsn": "host=name hostaddr=10.0.0.7"}, ["10.0.0.7", "name"]),
+        ({"dsn": "host=name hostaddr=10.0.0.7"}, ["db.example.com"]),
+        ({"host": "/var/run/postgresql"}, ["/var/run/postgresql"]),
+    ],
+)
+def test_policy_sees_every_host(values: dict[str, Any], hosts: list[str]) -> None:
+    given_values = {k: v for k, v in {**BASE, **values}.items() if v is not None}
+    assert list(PostgreSQLOptions.load(given_values).hosts()) == hosts
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "postgresql://u:top/secret#word@[host/db",
+        "host=h password='top-secret-word",
+        "postgresql://u:top-secret-word@host:port:port/db?x",
+        "postgresql://u:p@top-secret-word@host/db",
+        "postgresql://u:1/secret-word@host/db",
+        "top-secret-word",
+        "password=top-secret-word =",
+    ],
+)
+def test_malformed_connection_string_is_never_repeated(dsn: str) -> None:
+    with pytest.raises(OptionError, match="option 'dsn': ") as caught:
+        PostgreSQLOptions.load({**BASE, "dsn": dsn})
+    assert "secret" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None or caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    "keyword",
+    [
+        "service=x",
+        "passfile=/etc/passwd",
+        "sslkeylogfile=/tmp/x",
+        "replication=database",
+        "krbsrvname=x",
+        "requirepeer=x",
+    ],
+)
+def test_connection_string_reaches_no_file_or_protocol_of_the_host(keyword: str) -> None:
+    with pytest.raises(OptionError, match="is not supported"):
+        PostgreSQLOptions.load({**BASE, "dsn": keyword})
+
+
+def test_reference_in_place_of_the_connection_string_passes_the_check() -> None:
+    assert PostgreSQLOptions.check({"dsn": "${env:SALES_DSN}"}) is None
+
+
+def test_every_option_is_described_with_an_example() -> None:
+    for name, field in PostgreSQLOptions.fields():
+        assert field.description, name
+        assert field.examples, name
+
+
+def test_secrets_are_in_no_representation() -> None:
+    options = PostgreSQLOptions.load(
+        {"dsn": "postgresql://a:secret1@one/first", "password": "secret2"}
+    )
+    shown = [
+        repr(options),
+        str(options),
+        options.model_dump_json(),
+        json.dumps(
+            PostgreSQLOptions.redact({"dsn": "postgresql://a:secret1@one/first", "password": "s"})
+        ),
+    ]
+    assert not any("secret1" in text or "secret2" in text for text in shown)
+
+
+@given(st.dictionaries(st.sampled_from(list(PostgreSQLOptions.model_fields)), st.text()))
+def test_any_texts_load_or_are_an_option_error(values: dict[str, str]) -> None:
+    with suppress(OptionError):
+        PostgreSQLOptions.load(values)
+
+
+@given(st.text(alphabet="abpostgresql:/@?&=%' \\[],.#0é\n", max_size=60))
+def test_any_connection_string_loads_or_is_an_option_error(dsn: str) -> None:
+    with suppress(OptionError):
+        list(PostgreSQLOptions.load({**BASE, "dsn": dsn}).hosts())
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("PGPASSWORD", PASSWORD),
+        ("PGOPTIONS", "-c nonsense=1 --"),
+        ("PGHOSTADDR", "192.0.2.1"),
+        ("PGSSLMODE", "verify-full"),
+        ("PGREQUIREPEER", "root"),
+        ("PGCHANNELBINDING", "require"),
+        ("PGTARGETSESSIONATTRS", "standby"),
+        ("PGSSLCERT", "/etc/passwd"),
+        ("PGREQUIREAUTH", "none"),
+        ("PGCONNECT_TIMEOUT", "nonsense"),
+        ("PGMINPROTOCOLVERSION", "9.9"),
+        ("PGGSSENCMODE", "require"),
+    ],
+)
+async def test_environment_of_the_host_does_not_matter(
+    admin: Admin, pg_database: Database, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    connector = configured(pg_database)
+    with monkeypatch.context() as host:
+        host.setenv(variable, value)
+        await connector.connect()
+        await connector.disconnect()
+
+
+async def test_password_of_the_host_is_not_used_for_a_source(
+    admin: Admin, pg_database: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    passfile = tmp_path / "pgpass"
+    passfile.write_text(f"*:*:*:*:{PASSWORD}\n")
+    passfile.chmod(0o600)
+    (Path.home() / ".pgpass").write_text(f"*:*:*:*:{PASSWORD}\n")
+    (Path.home() / ".pgpass").chmod(0o600)
+    with monkeypatch.context() as host:
+        host.setenv("PGPASSWORD", PASSWORD)
+        host.setenv("PGPASSFILE", str(passfile))
+        with pytest.raises(DataSourceError, match="no password supplied"):
+            await configured(pg_database, password=None).connect()
+
+
+async def test_secret_is_in_no_log_and_no_error(
+    admin: Admin, pg_database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    texts = []
+    for options in (
+        {"password": "wrong-secret-word"},
+        {"host": None, "port": 1, "dsn": "host=127.0.0.1 password=other-secret-word"},
+        {"user": "secret-word", "password": "secret-word"},
+    ):
+        with pytest.raises(DataSourceError) as caught:
+            await configured(pg_database, **options).connect()
+        texts.append(str(caught.value) + str(caught.value.__cause__))
+    assert not any("secret-word" in text for text in [*texts, caplog.text])
+
+
+def test_certificate_authority_is_needed_to_verify_one() -> None:
+    with pytest.raises(OptionError, match="'sslrootcert' is missing"):
+        PostgreSQLOptions.load({**BASE, "sslmode": "verify-ca"})
+    assert PostgreSQLOptions.load({**BASE, "sslmode": "verify-full"}).conninfo()["sslrootcert"] == (
+        "system"
+    )

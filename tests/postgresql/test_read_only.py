@@ -1,0 +1,410 @@
+"""Nothing a caller writes reaches the server as anything but one read.
+
+Effects are looked for from outside: by another session, in the server's directory, in sessions of
+the same role that must go on undisturbed.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import select
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from datasources import (
+    DataFetchError,
+    DataSourceError,
+    ItemNotFoundError,
+    Limits,
+    PolicyError,
+    PoolConfig,
+    Workspace,
+)
+from datasources_postgresql import PostgreSQLConnector, libpq
+from datasources_postgresql.connections import Connection
+from datasources_postgresql.grammar import Statement, parse_one, parse_read, plain_select
+from datasources_postgresql.identifiers import table_name
+from datasources_postgresql.reading import begin, limited
+from tests.postgresql.conftest import PASSWORD, Admin, configured, readable
+from tests.postgresql.statements import (
+    BREAK_OUTS,
+    DANGEROUS,
+    LEGITIMATE,
+    LIARS,
+    NOT_READS,
+    OWN_FUNCTIONS,
+    SERVER_FUNCTIONS,
+    SETUP,
+    SEVERAL,
+    WRITING_INSIDE,
+)
+from tests.servers import Database, PostgresServer
+
+EFFECT = Path("/tmp/datasources-effect")
+
+STATE = """
+SELECT
+    (SELECT string_agg(i::text, ',' ORDER BY id) FROM items i),
+    (SELECT string_agg(what, ',') FROM log),
+    (SELECT count(*) FROM guarded),
+    (SELECT concat(last_value, is_called) FROM numbers),
+    (SELECT md5(string_agg(concat(c.oid, relname, relowner, relacl::text, relkind, relnatts,
+        relfilenode, relrowsecurity), ',' ORDER BY c.oid)) FROM pg_class c WHERE c.oid >= 16384),
+    (SELECT md5(string_agg(p.oid::text || proname, ',' ORDER BY p.oid)) FROM pg_proc p),
+    (SELECT md5(string_agg(t.oid::text || typname, ',' ORDER BY t.oid)) FROM pg_type t),
+    (SELECT md5(string_agg(concat(n.oid, nspname, nspacl::text), ',' ORDER BY n.oid))
+        FROM pg_namespace n WHERE nspname NOT LIKE 'pg_toast_temp%' AND nspname NOT LIKE 'pg_temp%'),
+    (SELECT md5(string_agg(a::text, ',' ORDER BY a.oid)) FROM pg_authid a),
+    (SELECT string_agg(s::text, ',' ORDER BY s.setrole) FROM pg_db_role_setting s),
+    (SELECT string_agg(datname, ',' ORDER BY oid) FROM pg_database),
+    (SELECT md5(string_agg(concat(loid, data), ',' ORDER BY loid)) FROM pg_largeobject),
+    (SELECT string_agg(oid::text, ',' ORDER BY oid) FROM pg_largeobject_metadata),
+    (SELECT count(*) FROM pg_replication_slots), (SELECT count(*) FROM pg_replication_origin),
+    (SELECT count(*) FROM pg_publication), (SELECT count(*) FROM pg_description),
+    (SELECT count(*) FROM pg_policy), (SELECT count(*) FROM pg_rewrite),
+    (SELECT count(*) FROM pg_trigger), (SELECT count(*) FROM pg_default_acl),
+    (SELECT count(*) FROM pg_prepared_xacts), (SELECT count(*) FROM pg_extension),
+    (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory')
+"""
+
+
+@dataclass
+class Outside:
+    """Who looks on: a superuser's session, a listener, and two bystanders of each role."""
+
+    database: Database
+    admin: Admin
+    listener: Admin
+    idle: dict[str, Admin]
+    busy: dict[str, Admin]
+
+    def state(self) -> list:
+        return [
+            self.admin.execute(STATE).fetchone(),
+            EFFECT.exists(),
+            list(self.listener.notifies(timeout=0)),
+            {role: _responds(c) for role, c in self.idle.items()},
+            {role: _still_sleeping(c) for role, c in self.busy.items()},
+        ]
+
+    def fill(self, statement: str, role: str) -> str:
+        dsn = (
+            f"host={self.database.host} port={self.database.port} user={role}"
+            f" dbname={self.database.name} password={PASSWORD}"
+        )
+        return (
+            statement.replace("{pid}", str(self.idle[role].info.backend_pid))
+            .replace("{busy}", str(self.busy[role].info.backend_pid))
+            .replace("{dsn}", dsn)
+        )
+
+
+@pytest.fixture(scope="module")
+def outside(pg_roles: PostgresServer) -> Iterator[Outside]:
+    database = pg_roles.at("read_only")
+    EFFECT.unlink(missing_ok=True)
+    with psycopg.connect(pg_roles.dsn(), autocommit=True) as connection:
+        connection.execute("CREATE DATABASE read_only")
+    try:
+        with psycopg.connect(database.dsn(), autocommit=True) as admin:
+            readable(admin)
+            admin.execute(SETUP)
+            yield from _watched(database, admin)
+    finally:
+        with psycopg.connect(pg_roles.dsn(), autocommit=True) as connection:
+            connection.execute("DROP DATABASE read_only WITH (FORCE)")
+
+
+def _watched(database: Database, admin: Admin) -> Iterator[Outside]:
+    def session(role: str) -> Admin:
+        return psycopg.connect(
+            host=database.host,
+            port=database.port,
+            dbname=database.name,
+            user=role,
+            password=PASSWORD,
+            autocommit=True,
+        )
+
+    roles = ("reader", "owner")
+    idle, busy = {r: session(r) for r in roles}, {r: session(r) for r in roles}
+    listener = psycopg.connect(database.dsn(), autocommit=True)
+    listener.execute("LISTEN channel")
+    for connection in busy.values():
+        connection.pgconn.send_query(b"SELECT pg_sleep(3600)")
+        connection.pgconn.flush()
+    yield Outside(database, admin, listener, idle, busy)
+    for connection in busy.values():
+        admin.execute("SELECT pg_terminate_backend(%s)", [connection.info.backend_pid])
+    for connection in (*idle.values(), *busy.values(), listener):
+        connection.close()
+
+
+def _responds(connection: Admin) -> bool:
+    return connection.execute("SELECT true").fetchone() == (True,)
+
+
+def _still_sleeping(connection: Admin) -> bool:
+    return not select.select([connection.fileno()], [], [], 0)[0]
+
+
+@pytest.fixture(params=["reader", "owner"])
+async def role_source(
+    request: pytest.FixtureRequest, outside: Outside
+) -> AsyncIterator[tuple[str, PostgreSQLConnector]]:
+    connector = configured(outside.database, user=request.param)
+    connector.pool_config = PoolConfig(max_size=1)
+    await connector.connect()
+    yield request.param, connector
+    await connector.disconnect()
+
+
+async def test_dangerous_statements_are_errors_without_effect(
+    role_source: tuple[str, PostgreSQLConnector], outside: Outside, workspace: Workspace
+) -> None:
+    role, connector = role_source
+    before, session = outside.state(), await _session(connector)
+    for statement in DANGEROUS:
+        text = outside.fill(statement, role)
+        await _assert_refused(statement, connector.fetch_data(text, workspace))
+        await _assert_refused(statement, connector.preview(text))
+        for call in (connector.statistics(text), connector.get_metadata(text, exact_rows=True)):
+            with suppress(DataSourceError):  # neither need call what a query would
+                await call
+        assert outside.state() == before, statement
+    after = await _session(connector)
+    assert [(a, b) for a, b in zip(after, session, strict=True) if a != b] == []
+    assert not os.path.exists(workspace) or os.listdir(workspace) == []
+
+
+async def _assert_refused(statement: str, call: Awaitable[object]) -> None:
+    try:
+        await call
+    except (PolicyError, DataFetchError, ItemNotFoundError):
+        return
+    pytest.fail(f"accepted: {statement}")
+
+
+@pytest.mark.parametrize("statement", [*NOT_READS, *WRITING_INSIDE, *SEVERAL, *BREAK_OUTS])
+def test_grammar_alone_refuses_what_is_no_read(statement: str) -> None:
+    # CHECKPOINT could be a table's name, and a parameter is found out by the server.
+    if table_name(statement) is None and not statement.endswith("= $1"):
+        with pytest.raises((PolicyError, DataFetchError)):
+            parse_read(statement)
+
+
+async def test_catalog_alone_refuses_functions_that_may_change_something(
+    role_source: tuple[str, PostgreSQLConnector], outside: Outside
+) -> None:
+    role, connector = role_source
+    async with _connection(connector) as connection:
+        reading = await begin(connection, connector.options)
+        for statement in (*SERVER_FUNCTIONS, *OWN_FUNCTIONS):
+            text = outside.fill(statement, role)
+            if table_name(text) is not None:
+                text = f"TABLE {text}"
+            with pytest.raises(PolicyError, match="the function"):
+                await reading.check_functions(parse_read(text))
+
+
+# The first is one statement for the server, the second ends at the NUL on its way there.
+@pytest.mark.parametrize(
+    "statement", [s for s in (*SEVERAL, *BREAK_OUTS) if s[0] != ";" and "\0" not in s]
+)
+async def test_server_alone_takes_no_second_statement(
+    role_source: tuple[str, PostgreSQLConnector], outside: Outside, statement: str
+) -> None:
+    role, connector = role_source
+    before = outside.state()
+    async with _connection(connector) as connection:
+        with suppress(psycopg.Error, DataSourceError, ValueError):
+            await libpq.describe(connection, statement)
+            await libpq.query(connection, statement.encode())
+            pytest.fail(f"{role} ran: {statement}")
+    assert outside.state() == before
+
+
+async def test_transaction_alone_undoes_or_refuses_writes(
+    role_source: tuple[str, PostgreSQLConnector], outside: Outside
+) -> None:
+    _, connector = role_source
+    before = outside.state()
+    for statement in [s for s in (*NOT_READS, *WRITING_INSIDE, *LIARS) if "PROGRAM" not in s]:
+        async with _connection(connector) as connection:
+            await begin(connection, connector.options)
+            if not statement.startswith(("COPY", "COMMIT", "END", "ROLLBACK", "ABORT", "BEGIN")):
+                with suppress(psycopg.Error):
+                    await libpq.query(connection, statement.encode())
+        assert outside.state() == before, statement
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SET TRANSACTION READ WRITE",
+        "SET transaction_read_only = off",
+        "SELECT set_config('transaction_read_only', 'off', false)",
+        "SELECT set_config('transaction_read_only', 'off', true)",
+    ],
+)
+async def test_transaction_cannot_be_made_to_write(
+    role_source: tuple[str, PostgreSQLConnector], statement: str
+) -> None:
+    _, connector = role_source
+    async with _connection(connector) as connection:
+        await begin(connection, connector.options)
+        with pytest.raises(psycopg.errors.ActiveSqlTransaction):
+            await libpq.query(connection, statement.encode())
+
+
+async def test_guard_belongs_to_the_transaction_not_to_the_connection(
+    outside: Outside, workspace: Workspace
+) -> None:
+    connector = configured(outside.database, user="owner", allowed_functions="writes")
+    connector.pool_config = PoolConfig(max_size=1)
+    await connector.connect()
+    before = outside.state()
+    for _ in range(100):
+        with pytest.raises(PolicyError, match="read-only") as caught:
+            await connector.fetch_data("SELECT writes()", workspace)
+        assert "25006" in str(caught.value)
+        outside.admin.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name = 'datasources'"
+        )
+    assert outside.state() == before
+    await connector.disconnect()
+
+
+def test_any_text_is_one_read_or_an_error() -> None:
+    _fuzz_grammar(5_000, seed=1)
+
+
+async def test_mutated_statements_have_no_effect(
+    role_source: tuple[str, PostgreSQLConnector], outside: Outside, workspace: Workspace
+) -> None:
+    await _fuzz_server(300, role_source, outside, workspace)
+
+
+@pytest.mark.soak
+def test_a_hundred_thousand_texts_are_one_read_or_an_error() -> None:
+    _fuzz_grammar(100_000, seed=2)
+
+
+@pytest.mark.soak
+async def test_ten_thousand_mutated_statements_have_no_effect(
+    role_source: tuple[str, PostgreSQLConnector], outside: Outside, workspace: Workspace
+) -> None:
+    await _fuzz_server(10_000, role_source, outside, workspace)
+
+
+def _mutants(count: int, seed: int) -> Iterator[str]:
+    """Yield statements put together from pieces of those we have."""
+    chance = random.Random(seed)
+    corpus = [s for s in (*DANGEROUS, *LEGITIMATE) if "pg_sleep" not in s and "{" not in s]
+    joints = ["; ", ") ", "(", "--", "\n", "\r", "/*", "*/", "'", '"', "$$", "\\", " UNION ", "\0",
+              " TO STDOUT", " AS q", " FOR UPDATE", " INTO made", " LIMIT 1", "", " ", ","]  # fmt: skip
+    for _ in range(count):
+        text = chance.choice(corpus)
+        for _ in range(chance.randint(1, 3)):
+            other = chance.choice(corpus)
+            start, end = sorted(chance.sample(range(len(other) + 1), 2))
+            piece = chance.choice([other, other[start:end], f"({other})"])
+            at = chance.choice([0, len(text), chance.randint(0, len(text))])
+            text = text[:at] + chance.choice(joints) + piece + chance.choice(joints) + text[at:]
+        yield text
+
+
+def _fuzz_grammar(count: int, seed: int) -> None:
+    accepted = 0
+    for text in _mutants(count, seed):
+        try:
+            statement = parse_read(text)
+        except DataSourceError:
+            continue
+        accepted += 1
+        if statement.kind == "select":  # what is put around it does not change what it is
+            tree, _ = parse_one(limited(statement.text, 1))
+            assert plain_select(tree), text
+            (arm,) = tree["SelectStmt"]["fromClause"]
+            assert set(arm) == {"RangeSubselect"}, text
+    assert accepted > count / 100
+
+
+async def _fuzz_server(
+    count: int,
+    role_source: tuple[str, PostgreSQLConnector],
+    outside: Outside,
+    workspace: Workspace,
+) -> None:
+    _, connector = role_source
+    before, session = outside.state(), await _session(connector)
+    small = Workspace(workspace, limits=Limits(max_rows=5, timeout=5))
+    for number, text in enumerate(_mutants(count, seed=3)):
+        with suppress(DataSourceError):
+            await connector.fetch_data(text, small)
+        if number % 50 == 0:
+            assert outside.state() == before, text
+    assert outside.state() == before
+    assert await _session(connector) == session
+
+
+@asynccontextmanager
+async def _connection(connector: PostgreSQLConnector) -> AsyncIterator[Connection]:
+    """Lend a connection as a read has it, without what checks the read."""
+    assert connector._connections is not None
+    async with connector._connections.lease() as connection:
+        yield connection
+
+
+async def test_legitimate_statements_give_the_servers_own_text(
+    role_source: tuple[str, PostgreSQLConnector], outside: Outside, workspace: Workspace
+) -> None:
+    _, connector = role_source
+    for statement in LEGITIMATE:
+        path = await connector.fetch_data(statement, workspace)
+        if (copied := _copied(outside.admin, statement)) is not None:
+            assert Path(path).read_bytes() == copied, statement
+        await connector.preview(statement)
+        await connector.get_metadata(statement)
+
+
+UNSTEADY = ("clock", "random", "pg_stat", "pg_locks", "sizes", "current_", "now", "xmin", "pg_get",
+            "age(", "pg_class", "information_schema", "pg_tables", "pg_settings", "pg_database_size",
+            "has_table", "any_value")  # fmt: skip
+
+
+def _copied(admin: Admin, statement: str) -> bytes | None:
+    """Return what COPY gives, where that is the same at any time for anybody."""
+    if any(word in statement for word in UNSTEADY) or statement.startswith(("EXPLAIN", "SHOW")):
+        return None
+    try:
+        tree = parse_read(statement)
+    except DataSourceError:  # the name of a table
+        tree = Statement(f"SELECT * FROM {statement}", "select")
+    with (
+        admin.cursor() as cursor,
+        cursor.copy(
+            sql.SQL("COPY (" + tree.text.replace("%", "%") + "\n) TO STDOUT (FORMAT csv, HEADER)")
+        ) as copy,
+    ):
+        return b"".join(bytes(data) for data in copy)
+
+
+async def _session(connector: PostgreSQLConnector) -> list:
+    settings = await connector.preview(
+        "SELECT name, setting FROM pg_settings WHERE name NOT LIKE '%.%' ORDER BY 1", 1000
+    )
+    state = await connector.preview(
+        "SELECT (SELECT count(*) FROM pg_prepared_statements), (SELECT count(*) FROM pg_cursors"
+        " WHERE name <> ''), (SELECT count(*) FROM pg_listening_channels()), session_user,"
+        " current_user, (SELECT count(*) FROM pg_class WHERE relpersistence = 't')"
+    )
+    return [*settings.rows, *state.rows]
