@@ -64,7 +64,10 @@ class DataSourceConnector(ABC):
 
     @abstractmethod
     async def test_connection(self) -> bool:
-        """Tell whether the system answers now; errors of the outside are False, not raised."""
+        """Tell whether the system answers now; errors of the outside are False, not raised.
+
+        It leaves the connector as it was: connected if it was connected.
+        """
 
     @abstractmethod
     async def list_items(self, path: str | None = None) -> list[DataItem]:
