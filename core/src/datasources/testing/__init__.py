@@ -1,0 +1,25 @@
+"""Checks of a connector, for its author: subclass `ConnectorContract`, give it a `Subject`.
+
+    class TestShelf(ConnectorContract):
+        @pytest.fixture
+        def subject(self):
+            return Subject(
+                connector_class=ShelfConnector,
+                type="shelf",
+                options={"owner": "ann", "token": "open-sesame"},
+                items={"books": b"Emma", "films": b""},
+                missing="journals",
+            )
+
+It needs the extra `testing`: pip install "datasources[testing]".
+"""
+
+import pytest
+
+# Before the checks are imported, so that a failed one shows the values it compared.
+pytest.register_assert_rewrite("datasources.testing.checks")
+
+from datasources.testing.contract import ConnectorContract  # noqa: E402
+from datasources.testing.subject import Subject  # noqa: E402
+
+__all__ = ["ConnectorContract", "Subject"]

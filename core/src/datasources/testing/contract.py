@@ -1,0 +1,40 @@
+"""All checks in one class, for a connector's author to subclass."""
+
+from __future__ import annotations
+
+from datasources.testing.checks.abilities import AbilityChecks
+from datasources.testing.checks.cancellation import CancellationChecks
+from datasources.testing.checks.concurrency import ConcurrencyChecks
+from datasources.testing.checks.declaration import DeclarationChecks
+from datasources.testing.checks.failures import FailureChecks
+from datasources.testing.checks.hosted import HostedChecks
+from datasources.testing.checks.items import ItemChecks
+from datasources.testing.checks.leaks import LeakChecks
+from datasources.testing.checks.lifecycle import LifecycleChecks
+from datasources.testing.checks.limits import LimitChecks
+from datasources.testing.checks.options import OptionChecks
+from datasources.testing.checks.packaging import PackagingChecks
+from datasources.testing.checks.secrets import SecretChecks
+
+
+class ConnectorContract(
+    DeclarationChecks,
+    OptionChecks,
+    PackagingChecks,
+    LifecycleChecks,
+    ItemChecks,
+    LimitChecks,
+    FailureChecks,
+    SecretChecks,
+    ConcurrencyChecks,
+    CancellationChecks,
+    LeakChecks,
+    AbilityChecks,
+    HostedChecks,
+):
+    """What every connector must do; a subclass named `Test…` gives the fixture `subject`.
+
+    Checks of items, limits and failures run twice: on a connector, and through a registry.  One
+    that cannot apply is skipped and says why.  One that a connector cannot pass is waived with a
+    reason, which pytest's report shows: `waived = {"test_name": "why"}`.
+    """

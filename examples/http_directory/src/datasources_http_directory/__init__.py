@@ -1,0 +1,1 @@
+"""A web server's directory as a source for `datasources`."""

@@ -1,0 +1,12 @@
+"""What the entry point names: light to import, gives the connector class when asked."""
+
+from __future__ import annotations
+
+from datasources import DataSourceConnector, hookimpl
+
+
+@hookimpl
+def datasources_connectors() -> list[type[DataSourceConnector]]:
+    from datasources_sqlite.connector import SQLiteConnector
+
+    return [SQLiteConnector]

@@ -1,0 +1,48 @@
+"""A web server of one directory behind a password: `http_server.py DIRECTORY USER PASSWORD`."""
+
+from __future__ import annotations
+
+import base64
+import sys
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+
+class Handler(SimpleHTTPRequestHandler):
+    """Lists and serves, to who knows the password."""
+
+    protocol_version = "HTTP/1.1"
+    wbufsize = 1 << 16  # head and body in one piece
+    wanted = ""
+
+    def do_GET(self) -> None:
+        if self._allowed():
+            super().do_GET()
+
+    def do_HEAD(self) -> None:
+        if self._allowed():
+            super().do_HEAD()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def _allowed(self) -> bool:
+        if self.headers.get("Authorization") == self.wanted:
+            return True
+        self.send_response(401)
+        self.send_header("WWW-Authenticate", 'Basic realm="files"')
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+        return False
+
+
+def main() -> None:
+    directory, user, password = sys.argv[1:]
+    Handler.wanted = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=directory))
+    print(server.server_port, flush=True)
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""The example of a web server's directory keeps the contract on a real server."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from datasources import (
+    ConnectError,
+    DataFetchError,
+    DataSourceConfig,
+    DataSourceType,
+    ItemNotFoundError,
+    OptionError,
+)
+from datasources.testing import ConnectorContract, Subject
+from tests.conftest import IN_CI
+from tests.servers.process import free_port
+
+if not IN_CI:
+    pytest.importorskip(
+        "datasources_http_directory", reason="examples/http_directory is not installed"
+    )
+from datasources_http_directory.connector import HttpDirectoryConnector
+
+USER, PASSWORD = "ann", "open-sesame"
+ITEMS = {
+    "sales.csv": b"x,y\n1,2\n3,4\n",
+    "2024/january/sales report #1 100%.csv": b"x\n",
+    "2024/empty": b"",
+    "large.bin": bytes(range(256)) * 12_288,
+}
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server of the items, with a file beside them that nobody may reach."""
+    folder = tmp_path_factory.mktemp("www")
+    (folder / "secret.txt").write_bytes(b"beside the source\n")
+    for name, content in ITEMS.items():
+        path = folder / "files" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    program = [sys.executable, str(Path(__file__).with_name("http_server.py"))]
+    with subprocess.Popen(
+        [*program, str(folder), USER, PASSWORD], stdout=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stdout
+        yield f"http://127.0.0.1:{server.stdout.readline().strip()}/files/"
+        server.terminate()
+
+
+class TestContract(ConnectorContract):
+    @pytest.fixture
+    def subject(self, url: str) -> Subject:
+        options = {"url": url, "user": USER, "password": PASSWORD}
+        return Subject(
+            connector_class=HttpDirectoryConnector,
+            type="http_directory",
+            options=options,
+            items=ITEMS,
+            missing="2024/nothing.csv",
+            tables={"sales.csv": 2},
+            counts_rows=False,
+            abilities={"iter_items"},
+            wrong_credentials={**options, "password": "something-else"},
+            unreachable={**options, "url": f"http://127.0.0.1:{free_port()}/"},
+        )
+
+
+def connector_of(url: str) -> HttpDirectoryConnector:
+    options = {"url": url, "user": USER, "password": PASSWORD}
+    return HttpDirectoryConnector(
+        DataSourceConfig("h", DataSourceType("http_directory"), "", options)
+    )
+
+
+@pytest.mark.parametrize("path", ["../secret.txt", "2024/../../secret.txt", "..%2fsecret.txt"])
+async def test_nothing_above_the_url_is_reached(url: str, tmp_path: Path, path: str) -> None:
+    connector = connector_of(url)
+    await connector.connect()
+    try:
+        with pytest.raises(ItemNotFoundError):
+            await connector.fetch_data(path, str(tmp_path))
+    finally:
+        await connector.disconnect()
+
+
+async def test_a_folder_is_no_file_and_its_redirect_is_not_followed(
+    url: str, tmp_path: Path
+) -> None:
+    connector = connector_of(url)
+    await connector.connect()
+    try:
+        with pytest.raises(DataFetchError, match="301"):
+            await connector.fetch_data("2024", str(tmp_path))
+    finally:
+        await connector.disconnect()
+
+
+async def test_a_url_that_is_not_there_is_a_connect_error(url: str) -> None:
+    with pytest.raises(ConnectError, match="does not exist"):
+        await connector_of(f"{url}nothing/").connect()
+
+
+@pytest.mark.parametrize("url", ["ftp://h/", "file:///etc", "http://a:b@h/", "http://h/?q", "h"])
+def test_other_urls_are_refused(url: str) -> None:
+    with pytest.raises(OptionError, match="'url'"):
+        connector_of(url)

@@ -1,0 +1,8 @@
+"""For each check of the contract, a connector that is good but for what the check is about."""
+
+from __future__ import annotations
+
+from tests.testing.bad_at_rest import AT_REST
+from tests.testing.bad_at_work import AT_WORK
+
+BAD = {**AT_REST, **AT_WORK}

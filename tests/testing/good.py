@@ -1,0 +1,215 @@
+"""A connector that keeps the whole contract, over items in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Collection
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, SecretStr
+
+from datasources import (
+    AuthenticationError,
+    ColumnStatistics,
+    ConnectError,
+    ConnectorOptions,
+    DataFetchError,
+    DataItem,
+    DataSourceConnector,
+    ItemNotFoundError,
+    Preview,
+    Workspace,
+    glob_regex,
+)
+from datasources.testing import Subject
+
+TOKEN = "open-sesame-4711"
+ITEMS = {
+    "a.csv": b"x,y\n1,2\n3,4\n5,6\n",
+    "folder/b.csv": b"x,y\n7,8\n9,10\n",
+    "empty": b"",
+}
+STORE: dict[str, bytes] = {}
+"""What the source holds now; `good_subject` fills it."""
+ABILITIES = {"iter_items", "glob", "preview", "statistics", "upload", "read_table"}
+
+
+class GoodOptions(ConnectorOptions):
+    host: str = Field(description="Where the items are.", examples=["items.example.com"])
+    token: SecretStr = Field(description="Lets in.", examples=["${env:TOKEN}"])
+
+    sample_identifiers = (("a.csv", "a table"),)
+
+    def hosts(self) -> list[str]:
+        return [self.host]
+
+
+class GoodTable:
+    """As much of an Arrow table as is asked of it."""
+
+    def __init__(self, columns: list[str], rows: list[tuple[str, ...]]) -> None:
+        self.column_names, self.num_rows = columns, len(rows)
+
+
+class GoodConnector(DataSourceConnector):
+    __module__ = "datasources_kit"  # the package that `kit` installs
+    type = "kit"
+    options_class = GoodOptions
+    options: GoodOptions
+    shareable = True
+
+    async def connect(self) -> bool:
+        if self._connection is None:
+            await asyncio.sleep(0)
+            if self.options.host == "nowhere":
+                raise ConnectError("nobody answers at 'nowhere'")
+            if self.options.token.get_secret_value() != TOKEN:
+                raise AuthenticationError("the token is refused")
+            self._connection = os.open(os.devnull, os.O_RDONLY)
+        return True
+
+    async def disconnect(self) -> None:
+        opened, self._connection = self._connection, None
+        if opened is not None:
+            os.close(opened)
+
+    async def test_connection(self) -> bool:
+        return self._connection is not None
+
+    async def list_items(self, path: str | None = None) -> list[DataItem]:
+        items = [DataItem(p.split("/")[-1], p, len(c), 1.0) for p, c in (await self._all()).items()]
+        if path is None:
+            return items
+        if not path.endswith("/"):
+            return [item for item in items if item.path.startswith(f"{path}/")]
+        below = path.lstrip("/")
+        found = [item for item in items if item.path.startswith(below)]
+        direct = [item for item in found if "/" not in item.path[len(below) :]]
+        folders = {item.path[len(below) :].split("/")[0] for item in found if item not in direct}
+        return direct + [
+            DataItem(f, f"{below}{f}/", metadata={"kind": "folder"}) for f in sorted(folders)
+        ]
+
+    async def fetch_data(self, identifier: str, workspace: str) -> str:
+        content = await self._content(identifier)
+        target = Workspace.of(workspace)
+        lines = content.splitlines(keepends=True)
+        most = target.limits.max_rows
+        with target.create(identifier) as file:
+            if identifier.endswith(".csv"):
+                kept = lines if most is None else lines[: most + 1]
+                file.rows, file.truncated = len(kept) - 1, len(kept) < len(lines)
+                content = b"".join(kept)
+            for start in range(0, len(content), 5):
+                file.write(content[start : start + 5])
+                await asyncio.sleep(0)
+        return file.path
+
+    async def get_metadata(self, identifier: str) -> dict[str, Any]:
+        return {"path": identifier, "size": len(await self._content(identifier))}
+
+    async def iter_items(self, path: str | None = None) -> AsyncIterator[DataItem]:
+        for item in await self.list_items(path):
+            yield item
+
+    async def glob_items(self, pattern: str) -> list[DataItem]:
+        found = [i for i in await self.list_items() if glob_regex(pattern).fullmatch(i.path)]
+        return sorted(found, key=lambda item: item.path)
+
+    async def preview(self, identifier: str, rows: int = 10) -> Preview:
+        columns, found = await self._rows(identifier)
+        return Preview(tuple(columns), found[:rows], truncated=len(found) > rows)
+
+    async def statistics(self, identifier: str) -> dict[str, ColumnStatistics]:
+        columns, rows = await self._rows(identifier)
+        return {
+            name: ColumnStatistics(len(v), 0, min(v), max(v), sum(v) / len(v))
+            for name, v in zip(
+                columns, [list(map(int, c)) for c in zip(*rows, strict=True)], strict=True
+            )
+        }
+
+    async def upload_file(
+        self, local_path: str, blob_name: str | None = None, overwrite: bool = True
+    ) -> DataItem:
+        name = blob_name or Path(local_path).name
+        if name in await self._all() and not overwrite:
+            raise DataFetchError(f"{name!r} exists")
+        STORE[name] = Path(local_path).read_bytes()
+        return DataItem(name, name, len(STORE[name]))
+
+    async def read_table(self, identifier: str) -> Any:
+        return GoodTable(*await self._rows(identifier))
+
+    async def _all(self) -> dict[str, bytes]:
+        if self._connection is None:
+            raise ConnectError("the source is not connected")
+        await asyncio.sleep(0)
+        return STORE
+
+    async def _content(self, identifier: str) -> bytes:
+        try:
+            return (await self._all())[identifier]
+        except KeyError:
+            raise ItemNotFoundError(f"there is no item {identifier!r}") from None
+
+    async def _rows(self, identifier: str) -> tuple[list[str], list[tuple[str, ...]]]:
+        head, *rows = (await self._content(identifier)).decode().splitlines()
+        return head.split(","), [tuple(row.split(",")) for row in rows]
+
+
+def good_subject(
+    connector_class: type[DataSourceConnector] = GoodConnector,
+    abilities: Collection[str] = frozenset(ABILITIES),
+) -> Subject:
+    """Fill the store and return the subject of the good connector, or of one made from it."""
+    STORE.clear()
+    STORE.update(ITEMS)
+    options = {"host": "items.example.com", "token": TOKEN}
+    return Subject(
+        connector_class=connector_class,
+        type="kit",
+        options=options,
+        items=ITEMS,
+        missing="folder/missing.csv",
+        tables={"a.csv": 3, "folder/b.csv": 2},
+        abilities=abilities,
+        wrong_credentials={**options, "token": "another-token"},
+        unreachable={**options, "host": "nowhere"},
+        connect_within=0.5,
+    )
+
+
+def kit(
+    folder: Path,
+    *,
+    type_name: str = "kit",
+    package: str = "datasources_kit",
+    plugin: str = "",
+    requires: str = "datasources>=0.1,<1",
+    summary: str = "A kit.",
+    typed: bool = True,
+) -> None:
+    """Install a distribution of the good connector, or one made badly, into a directory."""
+    name = package.replace("_", "-")
+    info = folder / f"{package}-1.0.dist-info"
+    (folder / package).mkdir(parents=True)
+    info.mkdir()
+    (folder / package / "__init__.py").write_text("")
+    (folder / package / "plugin.py").write_text(
+        f"{plugin}\n"
+        "from datasources import hookimpl\n\n@hookimpl\ndef datasources_connectors():\n"
+        "    from tests.testing.good import GoodConnector\n    return [GoodConnector]\n"
+    )
+    if typed:
+        (folder / package / "py.typed").write_text("")
+    (info / "METADATA").write_text(
+        f"Metadata-Version: 2.4\nName: {name}\nVersion: 1.0\nRequires-Python: >=3.11\n"
+        f"License-Expression: MIT\nRequires-Dist: {requires}\n{summary and f'Summary: {summary}'}\n"
+    )
+    (info / "entry_points.txt").write_text(
+        f"[datasources.connectors]\n{type_name} = {package}.plugin\n"
+    )
+    (info / "RECORD").write_text("")
