@@ -298,23 +298,66 @@ async def test_a_source_that_never_answers_fails_its_check_in_time() -> None:
         assert str(check.error) == "source 's' did not answer within 0.01 seconds"
 
 
-async def test_a_hanging_source_delays_no_other() -> None:
-    class Hanging(MemoryConnector):
+async def test_among_a_thousand_sources_a_hanging_one_delays_only_its_own_callers() -> None:
+    slow = asyncio.Event()
+
+    class Uneven(MemoryConnector):
         async def connect(self) -> bool:
             if self.options.host == "hanging":
                 await asyncio.Event().wait()
+            if self.options.host == "slow":
+                await slow.wait()
             return await super().connect()
 
-    async with registry_of(Hanging, pool_config=PoolConfig(connect_timeout=60)) as registry:
-        await registry.register_data_sources([source("hanging", host="hanging"), source("ok")])
-        waiting = asyncio.ensure_future(registry.get_connector("hanging"))
-        await asyncio.sleep(0)
-        assert await (await registry.get_connector("ok")).test_connection()
+    cls = fresh(Uneven)
+    hosts = {0: "hanging", 1: "slow", 2: "unreachable"}
+    configs = [source(f"s{i}", host=hosts.get(i, "ok")) for i in range(1000)]
+    pool_config = PoolConfig(connect_timeout=60, connect_attempts=1)
+    async with registry_of(cls, pool_config=pool_config) as registry:
+        await registry.register_data_sources(configs)
+        callers = [asyncio.create_task(registry.get_connector(config.id)) for config in configs]
+        await asyncio.wait(callers[3:], timeout=30)
+        assert all(caller.done() for caller in callers[3:])
         await registry.register_data_source(source("new"))
-        await registry.unregister_data_source("ok")
-        assert not waiting.done()
-        waiting.cancel()
-        await asyncio.gather(waiting, return_exceptions=True)
+        await registry.unregister_data_source("s999")
+        assert registry.get_config("s0").config == {"host": "hanging"}
+        with pytest.raises(ConnectError):
+            await callers[2]
+        assert not callers[0].done()
+        assert not callers[1].done()
+        slow.set()
+        assert await callers[1] is await registry.get_connector("s1")
+        await registry.unregister_data_source("s0")
+        with pytest.raises(DataSourceNotFoundError):
+            await callers[0]
+        assert cls.connects == 998
+    assert cls.live == 0
+
+
+async def test_unregistering_waits_for_a_lease_that_comes_back() -> None:
+    cls = fresh()
+    async with registry_of(cls) as registry:
+        await registry.register_data_source(source())
+        async with registry.connection("s") as connector:
+            going = asyncio.create_task(registry.unregister_data_source("s"))
+            while registry.exists("s"):  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            await asyncio.sleep(0.01)
+            assert not going.done()
+            assert await connector.list_items()
+        await going
+        assert cls.live == 0
+
+
+async def test_unregistering_cuts_off_a_lease_that_does_not_come_back() -> None:
+    cls = fresh()
+    async with registry_of(cls) as registry:
+        await registry.register_data_source(source())
+        async with registry.connection("s"):
+            with pytest.raises(ExceptionGroup, match="did not close well"):
+                await registry.unregister_data_source("s", timeout=0.01)
+            assert cls.live == 0
+        assert not registry.exists("s")
 
 
 async def test_a_fetch_of_a_plain_connector_gets_a_receipt(tmp_path: Path) -> None:
