@@ -126,7 +126,10 @@ class DataSourceRegistry:
     async def register_data_sources(
         self, configs: Iterable[DataSourceConfig], *, replace: bool = False
     ) -> None:
-        """Register all or none, in one write; raises as `register_data_source`."""
+        """Register all or none, in one write; raises as `register_data_source`.
+
+        With `replace`, the new ones and those replaced are a write each.
+        """
         validated = [await self._sources.validate(config) for config in configs]
         await asyncio.to_thread(self._sources.keep, validated, replace=replace)
         await self._registered([config.id for config, _ in validated])
