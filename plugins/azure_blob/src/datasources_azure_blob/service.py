@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from time import monotonic
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 from urllib.request import getproxies, proxy_bypass
+from weakref import WeakSet
 
 import aiohttp
 from yarl import URL
@@ -25,6 +27,7 @@ T = TypeVar("T")
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 10.0
 _ERROR_BODY = 64 * 1024
+_CLOSING = 1.0  # seconds at the most
 
 
 class BlobService:
@@ -43,6 +46,7 @@ class BlobService:
         self._path = f"{quote(endpoint.path)}/{quote(options.container)}"
         self._sas = self.account.sas or ""
         self._proxy: str | None = None
+        self._sockets: WeakSet[socket.socket] = WeakSet()
 
     async def open(self) -> None:
         """Make the session; nothing is sent yet."""
@@ -56,7 +60,9 @@ class BlobService:
         self._proxy = _proxy(self._origin)
         tls = await asyncio.to_thread(ssl.create_default_context) if secure else True
         self.session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._connections, ssl=tls),
+            connector=aiohttp.TCPConnector(
+                limit=self._connections, ssl=tls, socket_factory=self._socket
+            ),
             timeout=timeout,
             auto_decompress=False,  # a blob stored with gzip encoding arrives as it is stored
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -76,6 +82,18 @@ class BlobService:
             await self.authorization.close()
         finally:
             await self.session.close()
+            await self._closed()
+
+    async def _closed(self) -> None:
+        """Wait for connections that were cut off in mid-upload: they close once that is sent."""
+        deadline = monotonic() + _CLOSING
+        while any(s.fileno() >= 0 for s in self._sockets) and monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(_CLOSING / 100)
+
+    def _socket(self, address: tuple[Any, ...]) -> socket.socket:
+        made = socket.socket(*address[:3])
+        self._sockets.add(made)
+        return made
 
     def subject(self, blob: str | None = None) -> Subject:
         """Return what messages say a request is about."""
