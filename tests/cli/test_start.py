@@ -25,7 +25,7 @@ HEAVY = {"asyncio", "cryptography", "logging", "pydantic", "rich", "sqlite3", "t
 PLUGINS = {
     "datasources_azure_blob",
     "datasources_local_file",
-    "datasources_postgresql",
+    "datasources_postgresql.plugin",  # the package also holds a hook for every registry
     "vault_connector",
     "datasources_vault",
 }

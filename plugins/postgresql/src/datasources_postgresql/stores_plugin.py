@@ -1,0 +1,20 @@
+"""What opens a store at `postgresql://…`: light to import, for every registry does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from datasources import hookimpl
+
+if TYPE_CHECKING:
+    from datasources import Store
+
+
+@hookimpl
+def datasources_open_store(url: str) -> Store | None:
+    """Return the store in the database at `url`."""
+    if not url.startswith(("postgresql://", "postgres://")):
+        return None
+    from datasources_postgresql.store import PostgreSQLStore
+
+    return PostgreSQLStore(url)
