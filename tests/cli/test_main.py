@@ -70,3 +70,10 @@ def test_the_shell_can_complete_commands() -> None:
     typed = {"COMP_WORDS": "datasources pl", "COMP_CWORD": "1"}
     done = command(env={"_DATASOURCES_COMPLETE": "bash_complete", **typed})
     assert (done.returncode, done.stdout, done.stderr) == (0, "plain,plugins\n", "")
+
+
+def test_a_password_in_the_stores_url_is_no_argument(run) -> None:
+    done = run("--store", "postgresql://u:m4rker-s3cret-t0ken@db/x", "list")
+    assert done.code == 2
+    assert "give the store's URL in DATASOURCES_STORE" in done.err
+    assert "m4rker" not in done.out + done.err

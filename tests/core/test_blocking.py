@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from datasources import (
+    DataItem,
+    DataSourceError,
     DataSourceNotFoundError,
     FetchRequest,
     Operation,
@@ -99,3 +104,61 @@ def test_closing_ends_the_thread_and_the_connections() -> None:
     assert not any(thread.name == "datasources" for thread in threading.enumerate())
     with pytest.raises(RegistryError, match="this registry is closed"):
         registry.list_items("s")
+
+
+def test_calls_under_way_end_when_another_thread_closes() -> None:
+    class Slow(MemoryConnector):
+        async def list_items(self, path: str | None = None) -> list[DataItem]:
+            await asyncio.sleep(0.001)
+            return await super().list_items(path)
+
+    registry = DataSourceRegistry(plugins=Plugins(index=[]))
+    registry.register_connector_class("memory", fresh(Slow))
+    registry.register_data_source(source())
+    ended: list[str] = []
+    started = threading.Barrier(7)
+
+    def call() -> None:
+        started.wait()
+        try:
+            while True:
+                registry.list_items("s")
+        except DataSourceError as exc:
+            ended.append(type(exc).__name__)
+
+    threads = [threading.Thread(target=call, daemon=True) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    started.wait()
+    registry.close()
+    for thread in threads:
+        thread.join(30)
+    assert len(ended) == 6
+    assert set(ended) <= {"RegistryError", "PoolClosedError"}
+
+
+def test_after_a_fork_the_child_is_told_to_make_its_own() -> None:
+    script = (
+        "import os, sys\n"
+        "from datasources import RegistryError\n"
+        "from datasources.blocking import DataSourceRegistry\n"
+        "from datasources.plugins import Plugins\n"
+        "registry = DataSourceRegistry(plugins=Plugins(index=[]))\n"
+        "registry.disconnect_all()\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    try:\n        registry.disconnect_all()\n"
+        "    except RegistryError as exc:\n        print(exc, flush=True)\n"
+        "    registry.close()\n    os._exit(0)\n"
+        "os.waitpid(child, 0)\nregistry.close()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout == (
+        "this registry belongs to the process that made it; make one after the fork\n"
+    )

@@ -743,3 +743,38 @@ async def test_a_plugin_whose_import_never_ends_delays_nobody_else(
     assert (await registry.fetch("s", "a.csv", tmp_path)).size == 8
     release.set()
     await registry.close()
+
+
+def test_connections_are_closed_with_the_event_loop_they_belong_to(tmp_path: Path) -> None:
+    cls = fresh()
+    registry = registry_of(cls)
+    asyncio.run(registry.register_data_source(source()))
+    for _ in range(5):
+        asyncio.run(registry.get_connector("s"))
+        assert cls.live == 0
+        asyncio.run(registry.fetch("s", "a.csv", tmp_path))
+        assert cls.live == 0
+    assert cls.connects == 10
+    asyncio.run(registry.close())
+    assert len(registry._connections._loops) <= 1
+
+
+@pytest.mark.parametrize("concurrency", [0, -1])
+async def test_a_batch_needs_room_for_one(tmp_path: Path, concurrency: int) -> None:
+    async with registry_of(MemoryConnector) as registry:
+        with pytest.raises(OptionError, match="'concurrency' must be at least 1"):
+            await registry.fetch_many([("s", "a.csv")], tmp_path, concurrency=concurrency)
+
+
+@pytest.mark.parametrize("answer", [None, 5, b"a.csv", "a\0b", "", "/etc/hostname", []])
+async def test_a_connector_that_returns_no_file_of_the_workspace_is_told_so(
+    tmp_path: Path, answer: Any
+) -> None:
+    class Lying(MemoryConnector):
+        async def fetch_data(self, identifier: str, workspace: str) -> str:
+            return answer
+
+    async with registry_of(Lying) as registry:
+        await registry.register_data_source(source())
+        with pytest.raises(DataFetchError, match="no file of the workspace"):
+            await registry.fetch("s", "a.csv", tmp_path)

@@ -133,6 +133,14 @@ async def test_a_file_over_the_limit_is_refused(
         await connector.fetch_data("a.csv", workspace)
 
 
+async def test_a_format_is_refused_as_files_come_as_they_are(
+    connector: LocalFileConnector, tmp_path: Path
+) -> None:
+    workspace = Workspace(tmp_path / "workspace", file_format="parquet")
+    with pytest.raises(DataFetchError, match="'parquet' is not a format of this source"):
+        await connector.fetch_data("a.csv", workspace)
+
+
 OUTSIDE = ["../outside", "/etc/passwd", "reports/../../outside", "link", "linked/outside", "a\0b"]
 
 

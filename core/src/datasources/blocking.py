@@ -16,6 +16,7 @@ import contextvars
 import os
 import threading
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from concurrent.futures import CancelledError
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -75,7 +76,9 @@ class DataSourceRegistry:
             target=self._loop.run_forever, name="datasources", daemon=True
         )
         self._thread.start()
-        self._closing = threading.Lock()
+        self._process = os.getpid()
+        self._lock = threading.Lock()
+        self._closed = False
 
     def __enter__(self) -> Self:
         return self
@@ -192,27 +195,54 @@ class DataSourceRegistry:
         self._run(self._registry.disconnect_all(timeout=timeout))
 
     def close(self) -> None:
-        """Close every connection, the store and the thread; closing twice does nothing more."""
-        with self._closing:
-            if self._loop.is_closed():
+        """Close every connection, the store and the thread; closing twice does nothing more.
+
+        Operations under way in other threads may finish, for as long as `disconnect_all` waits.
+        """
+        with self._lock:
+            if self._closed:
                 return
-            try:
-                self._run(self._registry.close())
-            finally:
-                self._loop.call_soon_threadsafe(self._loop.stop)
-                self._thread.join()
-                self._loop.run_until_complete(self._loop.shutdown_default_executor())
-                self._loop.close()
+            self._closed = True
+        if os.getpid() != self._process:
+            return
+        try:
+            asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.run_until_complete(self._loop.shutdown_default_executor())
+            self._loop.close()
+
+    async def _end(self) -> None:
+        try:
+            await self._registry.close()
+        finally:
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
 
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        if self._loop.is_closed() or threading.current_thread() is self._thread:
-            coroutine.close()
-            raise RegistryError("this registry is closed, or was called from its own thread")
         # What `caller` names in this thread holds for the operation too.
         context = contextvars.copy_context()
-        future = context.run(asyncio.run_coroutine_threadsafe, coroutine, self._loop)
+        with self._lock:
+            if reason := self._unusable():
+                coroutine.close()
+                raise RegistryError(reason)
+            future = context.run(asyncio.run_coroutine_threadsafe, coroutine, self._loop)
         try:
             return future.result()
+        except CancelledError:
+            raise RegistryError("this registry was closed in mid-operation") from None
         except BaseException:
             future.cancel()
             raise
+
+    def _unusable(self) -> str | None:
+        if self._closed:
+            return "this registry is closed"
+        if os.getpid() != self._process:
+            return "this registry belongs to the process that made it; make one after the fork"
+        if threading.current_thread() is self._thread:
+            return "a blocking call from the registry's own thread would wait for itself"
+        return None

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
-from weakref import WeakKeyDictionary
 
 from datasources.connector import DataSourceConnector
 from datasources.errors import DataSourceNotFoundError, PoolClosedError
@@ -20,6 +19,7 @@ from datasources.stores import StoredSource
 
 _RECHECK_AFTER = 1.0  # seconds until a change made by another process is seen at the latest
 _CLOSE_TIMEOUT = 30.0  # seconds to wait for leases where the caller does not say
+_END_TIMEOUT = 5.0  # seconds to wait for leases when the event loop ends
 _POLL = 0.1  # seconds between looks at whether another thread's loop still runs
 
 Read = Callable[[str], StoredSource]
@@ -64,6 +64,22 @@ class _Loop:
         self.sources: dict[str, _Source] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
+    def close_at_end(self) -> None:
+        """Have everything closed when the loop ends, as `asyncio.run` ends it.
+
+        It then closes the asynchronous generators it has seen; this one waits for that.
+        """
+
+        async def until_the_end() -> AsyncIterator[None]:
+            try:
+                yield
+            finally:
+                await self.close(None, _END_TIMEOUT)
+
+        self._end = until_the_end()
+        with suppress(StopIteration):
+            anext(self._end).__await__().__next__()  # up to the yield, where nothing is awaited
+
     def retire(self, source_id: str, timeout: float) -> None:
         """Start to close a source's pool, if it has one."""
         if source := self.sources.pop(source_id, None):
@@ -96,7 +112,7 @@ class Connections:
         self._build = build
         self._config = config
         self._lock = threading.Lock()
-        self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Loop] = WeakKeyDictionary()
+        self._loops: dict[asyncio.AbstractEventLoop, _Loop] = {}
         self._generation = 0
 
     def lease(self, source_id: str) -> AbstractAsyncContextManager[DataSourceConnector]:
@@ -167,8 +183,13 @@ class Connections:
         return source
 
     def _add(self, loop: asyncio.AbstractEventLoop) -> _Loop:
+        known = _Loop()
+        known.close_at_end()
         with self._lock:
-            return self._loops.setdefault(loop, _Loop())
+            # One that ended closed what it had; one that was closed at once leaves it to be freed.
+            self._loops = {each: k for each, k in self._loops.items() if not each.is_closed()}
+            self._loops[loop] = known
+        return known
 
 
 class _Lease:

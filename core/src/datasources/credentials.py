@@ -243,6 +243,9 @@ def _file(reference: str, path: str) -> str:
         raise SecretNotFoundError(f"{reference}: the file cannot be read: {reason}") from exc
     if len(secret) > _SECRET_LIMIT:
         raise SecretNotFoundError(f"{reference}: the file is longer than {_SECRET_LIMIT} bytes")
+    if any(map(CredentialManager.validate_key, secret.split())):
+        # Wherever it lies: the command line keeps its own beside the store.
+        raise SecretNotFoundError(f"{reference}: the file holds encryption keys, and is not given")
     return secret.rstrip("\r\n")
 
 

@@ -16,6 +16,8 @@ from datasources.plugins import Plugins
 from datasources.redaction import redact_text
 
 _log = logging.getLogger("datasources.operations")
+# Without it, what a host that configured no logging has caught would still be on its stderr.
+logging.getLogger("datasources").addHandler(logging.NullHandler())
 _caller: ContextVar[tuple[str | None, str | None]] = ContextVar("caller", default=(None, None))
 
 

@@ -19,6 +19,7 @@ from datasources.credentials import CredentialManager
 from datasources.errors import (
     ConnectError,
     DataSourceError,
+    OptionError,
     RegistryError,
 )
 from datasources.fetching import fetch, preview_by_fetching
@@ -332,7 +333,12 @@ class DataSourceRegistry:
             concurrency: How many at once.
             limits: In place of each source's or the policy's, for each request by itself.
             progress: By the request's index.
+
+        Raises:
+            OptionError: `concurrency` is not at least 1.
         """
+        if concurrency < 1:
+            raise OptionError(f"'concurrency' must be at least 1, not {concurrency}")
         places = asyncio.Semaphore(concurrency)
         owners: dict[str, str] = {}
 

@@ -97,7 +97,8 @@ class Workspace(str):  # noqa: SLOT000  (a handful of attributes, a handful of o
     limits: Limits
     """What one file may hold.  Rows are counted by the connector, bytes by `create`'s file."""
     file_format: str | None
-    """The file format the caller wants; `None` leaves it to the connector."""
+    """The file format the caller wants; `None` leaves it to the connector. See
+    `require_format`."""
     progress: Progress | None
     written: dict[str, WrittenFile]
     """The files completed through this object, by path."""
@@ -146,13 +147,27 @@ class Workspace(str):  # noqa: SLOT000  (a handful of attributes, a handful of o
         """
         return WorkspaceFile(self, name, safe_path(name, flat=flat), size)
 
-    def adopt(self, path: str) -> WrittenFile:
+    def require_format(self, *formats: str | None) -> None:
+        """Refuse a `file_format` that a connector cannot write; None is an item as it is stored.
+
+        Raises:
+            DataFetchError: It is not among `formats`.
+        """
+        if self.file_format not in {None, *formats}:
+            possible = ", ".join(filter(None, formats)) or "none, items come as they are stored"
+            raise DataFetchError(
+                f"{self.file_format!r} is not a format of this source; possible: {possible}"
+            )
+
+    def adopt(self, path: object) -> WrittenFile:
         """Return the facts of a file that a connector says it fetched, checked and hashed.
 
         Raises:
             DataFetchError: It is not a regular file inside the workspace.
             LimitExceededError: It is over the limit; it is deleted.
         """
+        if not isinstance(path, str) or "\0" in path:
+            raise DataFetchError(f"the connector returned {path!r}, no file of the workspace")
         real = os.path.realpath(path)
         if real in self.written:
             return self.written[real]

@@ -123,6 +123,13 @@ def _start_log() -> None:
 
 def _session(ctx: click.Context) -> Session:
     given = ctx.params
+    if "@" in (given.get("store") or ""):
+        from datasources.redaction import redact_text
+
+        if redact_text(given["store"]) != given["store"]:
+            raise click.UsageError(
+                "a password is never an argument: give the store's URL in DATASOURCES_STORE"
+            )
     return Session(
         store=given.get("store") or os.environ.get("DATASOURCES_STORE"),
         config=given.get("config") or os.environ.get("DATASOURCES_CONFIG"),

@@ -202,7 +202,7 @@ class Session:
         """The path of a store in a file; None for others."""
         scheme, separator, rest = self.store_url.partition(":")
         if scheme == "sqlite":
-            return rest.removeprefix("//")
+            return rest.removeprefix("///")
         return self.store_url if not separator or "/" in scheme else None
 
 

@@ -200,7 +200,8 @@ def _mapped(what: str, session: aiohttp.ClientSession) -> Iterator[None]:
     try:
         yield
     except (aiohttp.ClientConnectionError, TimeoutError) as exc:
-        raise ConnectError(f"{what}: the server cannot be reached: {str(exc) or 'no answer'}") from exc
+        reason = str(exc) or "no answer"
+        raise ConnectError(f"{what}: the server cannot be reached: {reason}") from exc
     except aiohttp.ClientError as exc:
         raise DataFetchError(f"{what}: {exc}") from exc
     except RuntimeError as exc:

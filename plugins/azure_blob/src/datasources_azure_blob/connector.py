@@ -141,8 +141,10 @@ class AzureBlobConnector(DataSourceConnector):
             ItemNotFoundError: There is no such blob.
             DataFetchError: The transfer failed, or the blob changed meanwhile.
         """
+        directory = Workspace.of(workspace)
+        directory.require_format(None)
         download = await self._download(identifier)
-        return await download.into(Workspace.of(workspace), identifier)
+        return await download.into(directory, identifier)
 
     async def get_metadata(self, identifier: str) -> dict[str, Any]:
         """Return size, times, content type, ETag, tier, metadata and tags of a blob.

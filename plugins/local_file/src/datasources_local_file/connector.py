@@ -63,7 +63,7 @@ class LocalFileConnector(DataSourceConnector):
     async def connect(self) -> bool:
         root = await run_in_thread(os.path.realpath, self.options.paths()[0])
         if not await run_in_thread(os.path.isdir, root):
-            raise ConnectError(f"{self.options.path!r} is not a directory")
+            raise ConnectError(f"{root!r} is not a directory")
         self._connection = root
         return True
 
@@ -95,9 +95,11 @@ class LocalFileConnector(DataSourceConnector):
         return sorted(found, key=lambda item: item.path)
 
     async def fetch_data(self, identifier: str, workspace: str) -> str:
+        directory = Workspace.of(workspace)
+        directory.require_format(None)
         with self._open(identifier) as source:
             facts = os.fstat(source.fileno())
-            target = Workspace.of(workspace).create(identifier, size=facts.st_size)
+            target = directory.create(identifier, size=facts.st_size)
             with target:
                 target.version = f"{facts.st_mtime_ns:x}-{facts.st_size:x}"
                 # In pieces, so that a cancelled fetch stops at once.
