@@ -174,6 +174,10 @@ class Download:
             return await response.content.readany()
         except (aiohttp.ClientError, OSError) as exc:
             raise self._cut(exc, span) from cause(exc)
+        except RuntimeError as exc:
+            if not self._service.session.closed:
+                raise
+            raise self._service.disconnected(self._blob) from exc
 
     def _cut(self, exc: Exception | None, span: Span) -> TransientError:
         lost = self._service.lost(exc, self._blob) if exc else "the answer ended too early"

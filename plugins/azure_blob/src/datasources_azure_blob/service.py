@@ -17,7 +17,7 @@ from weakref import WeakSet
 import aiohttp
 from yarl import URL
 
-from datasources import ConnectError
+from datasources import ConnectError, ConnectorError
 from datasources_azure_blob.authorization import API_VERSION, Authorization, Request, authorization
 from datasources_azure_blob.errors import Subject, TransientError, refused
 from datasources_azure_blob.options import AzureBlobOptions
@@ -114,7 +114,7 @@ class BlobService:
             ConnectorError: None can.
         """
         if self.session.closed:
-            raise self.subject(blob).error(ConnectError, "the source was disconnected")
+            raise self.disconnected(blob)
         query = query or {}
         path = self._path if blob is None else f"{self._path}/{quote_name(blob)}"
         sent = {"x-ms-version": API_VERSION, **(headers or {})}
@@ -127,6 +127,10 @@ class BlobService:
             )
         except (aiohttp.ClientError, OSError) as exc:  # a timeout is an OSError as well
             raise self.lost(exc, blob) from cause(exc)
+        except RuntimeError as exc:
+            if not self.session.closed:
+                raise
+            raise self.disconnected(blob) from exc
         if response.status < 300:
             return response
         raise await self._refused(response, blob)
@@ -143,6 +147,13 @@ class BlobService:
         if response.status == 401 and self.authorization.expire():
             return TransientError(self.subject(blob).error(ConnectError, "the token was refused"))
         return refused(self.subject(blob), response.status, response.headers, body)
+
+    def disconnected(self, blob: str | None) -> ConnectorError:
+        """Return the error for what was under way when the session was closed.
+
+        aiohttp has a bare RuntimeError for it, at several places.
+        """
+        return self.subject(blob).error(ConnectError, "the source was disconnected")
 
     def lost(self, exc: BaseException, blob: str | None) -> Exception:
         """Return the error for a request or body that the network did not let through."""
