@@ -367,6 +367,7 @@ async def test_many_fetches_share_one_connector(
     assert [len(rows_of(path)) - 1 for path in paths] == [1000 * n for n in range(1, 21)]
 
 
+@pytest.mark.soak  # it times, which a busy machine disturbs
 @pytest.mark.parametrize(
     "query",
     ["SELECT generate_series(1, 1000000), 2", "SELECT repeat('x', 10000000)"],
