@@ -16,7 +16,11 @@ DISTRIBUTIONS = {  # folder: import name
     "plugins/postgresql": "datasources_postgresql",
     "plugins/azure_blob": "datasources_azure_blob",
 }
-EXTRAS = {"core": "[cli,testing]", "plugins/azure_blob": "[identity,parquet]"}
+EXTRAS = {
+    "core": "[cli,testing]",
+    "plugins/postgresql": "[arrow]",
+    "plugins/azure_blob": "[identity,parquet]",
+}
 EXAMPLES = [f"./{path}" for path in sorted(Path("examples").glob("*")) if path.is_dir()]
 EDITABLE = [
     argument

@@ -4,6 +4,8 @@ Every contestant asks the same server over loopback TCP and writes into the same
 directory; each measurement is a process of its own, except psql, which is one.  Rounds go through
 all contestants, so that all share the machine's moods, and ratios are taken within a round.
 
+The same to Parquet beside ADBC, which writes a batch when it has it.
+
 Tables: 2 M mixed rows (about 250 MB of CSV) and 10 M rows of two integers.
 """
 
@@ -63,6 +65,42 @@ async def ours(dsn: str, table: str, path: Path) -> Run:
     async def run() -> None:
         os.rename(await connector.fetch_data(f"SELECT * FROM {table}", workspace), path)
         await connector.disconnect()
+
+    return run
+
+
+async def ours_parquet(dsn: str, table: str, path: Path) -> Run:
+    from datasources import DataSourceConfig, DataSourceType, Limits, Workspace
+    from datasources_postgresql import PostgreSQLConnector
+    from datasources_postgresql.parquet import import_arrow
+
+    await import_arrow()
+    config = DataSourceConfig("bench", DataSourceType.POSTGRESQL, "", {"dsn": dsn})
+    connector = PostgreSQLConnector(config)
+    await connector.connect()
+    limits = Limits(max_bytes=None, max_rows=None)
+    workspace = Workspace(path.parent, limits=limits, file_format="parquet")
+
+    async def run() -> None:
+        os.rename(await connector.fetch_data(f"SELECT * FROM {table}", workspace), path)
+        await connector.disconnect()
+
+    return run
+
+
+async def adbc(dsn: str, table: str, path: Path) -> Run:
+    import adbc_driver_postgresql.dbapi
+    import pyarrow.parquet
+
+    connection = adbc_driver_postgresql.dbapi.connect(dsn)
+
+    async def run() -> None:
+        with connection, connection.cursor() as cursor:
+            cursor.execute(f"SELECT * FROM {table}")
+            reader = cursor.fetch_record_batch()
+            with pyarrow.parquet.ParquetWriter(path, reader.schema) as writer:
+                for batch in reader:
+                    writer.write_batch(batch)
 
     return run
 
@@ -134,6 +172,7 @@ WAYS: dict[str, Callable[[str, str, Path], Awaitable[Run]]] = {
     "psycopg copy, async": psycopg_copy_async,
     "rows and csv.writer": rows_and_writer,
 }
+PARQUET_WAYS = {"ADBC": adbc, "ours, Parquet": ours_parquet}
 
 
 def psql(dsn: str, table: str, path: Path) -> dict[str, float]:
@@ -151,7 +190,7 @@ def psql(dsn: str, table: str, path: Path) -> dict[str, float]:
 
 async def measure(way: str, dsn: str, table: str, path: Path) -> dict[str, float]:
     """Return the figures of one way, warm: modules imported, connected."""
-    run = await WAYS[way](dsn, table, path)
+    run = await {**WAYS, **PARQUET_WAYS}[way](dsn, table, path)
     beating = asyncio.create_task(_longest_stall())
     await asyncio.sleep(0.02)
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
@@ -190,13 +229,35 @@ def _memory(field: str) -> int:
 
 def compare(rounds: int = ROUNDS) -> dict[str, dict[str, dict[str, float]]]:
     """Return the median figures by table and way; `ratio` is to psql in the same round."""
+    return _compare(_rounds, rounds)
+
+
+def compare_parquet(rounds: int = ROUNDS) -> dict[str, dict[str, dict[str, float]]]:
+    """Return the same of Parquet; `ratio` is to ADBC in the same round."""
+    return _compare(_parquet_rounds, rounds)
+
+
+def _compare(
+    run: Callable[[int, str, str, Path], dict[str, dict[str, float]]], rounds: int
+) -> dict[str, dict[str, dict[str, float]]]:
     base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with PostgresServer() as server, tempfile.TemporaryDirectory(dir=base) as folder:
         with psycopg.connect(server.dsn(), autocommit=True) as connection:
             for statement in TABLES.split(";\n"):
                 connection.execute(statement)
         dsn = f"postgresql://bench:bench-password@{server.host}:{server.port}/{server.database}"
-        return {table: _rounds(rounds, dsn, table, Path(folder, "out.csv")) for table in ROWS}
+        return {table: run(rounds, dsn, table, Path(folder, "out")) for table in ROWS}
+
+
+def _parquet_rounds(rounds: int, dsn: str, table: str, path: Path) -> dict[str, dict[str, float]]:
+    taken: dict[str, list[dict[str, float]]] = {way: [] for way in PARQUET_WAYS}
+    for _ in range(rounds):
+        for way, before in taken.items():
+            path.unlink(missing_ok=True)
+            found = _in_a_process(way, dsn, table, path)
+            floor = taken["ADBC"][-1]["seconds"] if way != "ADBC" else found["seconds"]
+            before.append({**found, "ratio": found["seconds"] / floor})
+    return _medians(taken)
 
 
 def _rounds(rounds: int, dsn: str, table: str, path: Path) -> dict[str, dict[str, float]]:
@@ -215,6 +276,10 @@ def _rounds(rounds: int, dsn: str, table: str, path: Path) -> dict[str, dict[str
                 assert (path.stat().st_size, _head(path)) == (size, content), way
             ratio = found["seconds"] / floor["seconds"]
             taken.setdefault(way, []).append({**found, "ratio": ratio})
+    return _medians(taken)
+
+
+def _medians(taken: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, float]]:
     return {
         way: {key: statistics.median(one[key] for one in all_) for key in all_[0]}
         for way, all_ in taken.items()
@@ -237,11 +302,11 @@ def _in_a_process(way: str, dsn: str, table: str, path: Path) -> dict[str, float
     return figures
 
 
-def report(found: dict[str, dict[str, dict[str, float]]]) -> None:
-    """Print seconds, the ratio to psql, processor time, memory over start and longest stall."""
+def report(found: dict[str, dict[str, dict[str, float]]], floor: str = "psql") -> None:
+    """Print seconds, the ratio to `floor`, processor time, memory over start and longest stall."""
     for table, ways in found.items():
         title = f"{table}, {ROWS[table] // 1_000_000} M rows"
-        print(f"\n{title:22}{'s':>8}{'to psql':>9}{'cpu s':>8}{'MiB':>8}{'stall ms':>10}")
+        print(f"\n{title:22}{'s':>8}{'to ' + floor:>9}{'cpu s':>8}{'MiB':>8}{'stall ms':>10}")
         for way, one in ways.items():
             print(
                 f"{way:22}{one['seconds']:8.2f}{one['ratio']:9.2f}{one['cpu']:8.2f}"
@@ -261,6 +326,16 @@ def test_a_query_is_written_as_fast_as_psql_writes_it() -> None:
         assert table["ours"]["memory"] <= 64 * 2**20
         assert table["ours"]["stall"] <= 0.05
         assert table["ours"]["ratio"] < table["psycopg copy, sync"]["ratio"]
+
+
+@pytest.mark.bench
+def test_parquet_is_written_faster_than_by_adbc() -> None:
+    found = compare_parquet()
+    report(found, "ADBC")
+    for table in found.values():
+        assert table["ours, Parquet"]["memory"] <= 110 * 2**20
+        assert table["ours, Parquet"]["stall"] <= 0.05
+    assert found["mixed"]["ours, Parquet"]["ratio"] <= 0.8
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from datasources_postgresql.errors import mapped
 from datasources_postgresql.grammar import Statement, parse_one, parse_read, plain_select
 from datasources_postgresql.identifiers import TableName, query_file, schema_name, table_name
 from datasources_postgresql.options import PostgreSQLOptions
+from datasources_postgresql.parquet import import_arrow, load_table, write_parquet
 from datasources_postgresql.reading import Column, Transaction, begin, counted, limited
 
 T = TypeVar("T")
@@ -189,7 +190,8 @@ class PostgreSQLConnector(DataSourceConnector):
     async def fetch_data(self, identifier: str, workspace: str) -> str:
         """Write a table to `<schema.table>.csv`, or a query's result to `query-<hash>.csv`.
 
-        The file has a header, NULL is an empty field and an empty string is `""`.
+        The file has a header, NULL is an empty field and an empty string is `""`.  With the
+        format `parquet` the types are kept; what has no exact type in Arrow becomes text.
 
         Raises:
             ItemNotFoundError: There is no such table.
@@ -199,22 +201,51 @@ class PostgreSQLConnector(DataSourceConnector):
         """
         target = self._target(identifier)
         directory = Workspace.of(workspace)
-        if directory.file_format not in {None, "csv"}:
+        format_ = directory.file_format or "csv"
+        if format_ not in {"csv", "parquet"}:
             raise DataFetchError(
-                f"{directory.file_format!r} is not a format of this source; possible: csv"
+                f"{format_!r} is not a format of this source; possible: csv, parquet"
             )
+        if format_ == "parquet":
+            await import_arrow()
 
         async def work(t: Transaction) -> str:
-            source, _ = await self._source(t, target)
-            name = f"{source.path}.csv" if source.path else query_file(identifier, "csv")
+            source, columns = await self._source(t, target)
+            name = f"{source.path}.{format_}" if source.path else query_file(identifier, format_)
             with directory.create(name, flat=True) as file:
-                await _write(t, source, file, directory.limits)
+                if format_ == "parquet":
+                    statement = source.text, source.kind
+                    await write_parquet(t, statement, columns, file, directory.limits)
+                else:
+                    await _write(t, source, file, directory.limits)
                 if not self.options.read_only:
                     await t.commit()
             return file.path
 
         async with _deadline(directory.limits.timeout, identifier):
             return await self._read(work)
+
+    async def read_table(self, identifier: str, max_rows: int | None = None) -> Any:
+        """Return a table or a query's result as a `pyarrow.Table`, with the types of Parquet.
+
+        No workspace sets limits here: the result may have 1 GiB, and the statement timeout holds.
+
+        Args:
+            identifier: A table or a query.
+            max_rows: Return the first rows only.
+
+        Raises:
+            LimitExceededError: The result is larger.
+            DataFetchError: A value has no place in its column's type, or pyarrow is missing.
+        """
+        target = self._target(identifier)
+        await import_arrow()
+
+        async def work(t: Transaction) -> Any:
+            source, columns = await self._source(t, target)
+            return await load_table(t, (source.text, source.kind), columns, max_rows)
+
+        return await self._read(work)
 
     def _target(self, identifier: str) -> TableName | Statement:
         """Take an identifier apart, before any connection is asked for."""
@@ -270,14 +301,11 @@ async def _write(t: Transaction, source: _Source, file: WorkspaceFile, limits: L
 
 
 async def _describe_query(t: Transaction, columns: list[Column]) -> dict[str, Any]:
-    types = await t.ask(
-        catalog.TYPE_NAMES, [[c.type for c in columns], [c.modifier for c in columns]]
-    )
+    types = await t.type_names(columns)
     return {
         "kind": "query",
         "columns": [
-            {"name": column.name, "type": name}
-            for column, (name,) in zip(columns, types, strict=True)
+            {"name": column.name, "type": name} for column, name in zip(columns, types, strict=True)
         ],
         "rows": None,
     }

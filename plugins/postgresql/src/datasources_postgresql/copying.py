@@ -11,14 +11,15 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from itertools import repeat
 from operator import length_hint
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from psycopg import pq
 
-Write: TypeAlias = Callable[[bytearray | memoryview], None]
+Write: TypeAlias = Callable[[bytearray | memoryview], "asyncio.Future[None] | None"]
+"""Takes bytes; until the future that it may give is done, no more are taken from libpq."""
 
 _BATCH = 1 << 18  # bytes written at once
 _PIECE = 1 << 20  # bytes of a longer row written at once
@@ -78,10 +79,22 @@ class Receiver:
 
     Every message is one row, the first of them the header.  Rows are gathered in one buffer
     rather than a list: millions of small objects kept alive cost more than all the rest.
+
+    Args:
+        pgconn: A connection that copies out.
+        write: Takes the rows.
+        max_rows: How many rows to write.
+        max_row: How many bytes a row may have.
+        block: Write about that many bytes at once, and only whole rows.
     """
 
     def __init__(
-        self, pgconn: pq.abc.PGconn, write: Write, max_rows: int | None, max_row: int | None
+        self,
+        pgconn: pq.abc.PGconn,
+        write: Write,
+        max_rows: int | None,
+        max_row: int | None,
+        block: int | None = None,
     ) -> None:
         self.truncated = False
         self._taken = 0
@@ -94,6 +107,12 @@ class Receiver:
         self._buffer = bytearray()
         self._long_row: memoryview | None = None
         """What is left to write of a row too long for one turn."""
+        self._batch, self._piece = block or _BATCH, _PIECE
+        self._whole = block is not None
+        if self._whole:
+            self._piece = sys.maxsize if max_row is None else max(1, max_row)
+        self._busy: asyncio.Future[None] | None = None
+        """Until it is done, no more may be written."""
         self._turn_is_due = False
 
     @property
@@ -132,9 +151,18 @@ class Receiver:
         except BaseException as exc:  # noqa: BLE001  # delivered to whoever awaits `run`
             self._done.set_exception(exc)
             return
-        if more:
+        if self._busy is not None and not self._done.done():
+            self._loop.remove_reader(self._pgconn.socket)
+            self._busy.add_done_callback(self._resume)
+        elif more:
             self._turn_is_due = True
             self._loop.call_soon(self._turn)
+
+    def _resume(self, busy: asyncio.Future[None]) -> None:
+        self._busy = None
+        if not self._done.done():
+            self._loop.add_reader(self._pgconn.socket, self._on_readable)
+            self._turn(busy.result)
 
     def _take_rows(self) -> bool:
         """Take what libpq holds; tell whether to go on without waiting for the socket."""
@@ -144,8 +172,8 @@ class Receiver:
             self._meter.reset()
         else:
             self._meter.check()
-        if self._buffer and (size < 0 or self._long_row or len(self._buffer) >= _BATCH):
-            self._write(self._buffer)
+        if self._buffer and (size < 0 or self._long_row or len(self._buffer) >= self._batch):
+            self._busy = self._write(self._buffer)
             self._buffer.clear()
         if size < 0:
             self._done.set_result(None)
@@ -154,13 +182,15 @@ class Receiver:
     def _gather(self) -> int:
         """Move rows into the buffer; return libpq's last word: 0 to wait, -1 for the end."""
         calls = repeat(1, min(_ROWS, self._wanted - self._taken))
-        planned, buffer, size = length_hint(calls), self._buffer, 0
+        planned, buffer, size, piece = length_hint(calls), self._buffer, 0, self._piece
         for size, row in map(self._pgconn.get_copy_data, calls):
-            if not 0 < size < _PIECE:
+            if not 0 < size < piece:
                 break
             buffer += row
         self._taken += planned - length_hint(calls) - (size <= 0)
-        if size >= _PIECE:
+        if size >= piece:
+            if self._whole:
+                raise TooLongError
             self._long_row = row
         return size
 
@@ -179,3 +209,37 @@ class Receiver:
         self._write(self._long_row[:_PIECE])
         self._long_row = self._long_row[_PIECE:]
         return True
+
+
+class Pipeline:
+    """Does one piece of work after another while the next is received.
+
+    Leaving the block waits for the last; an exception ends what has not begun.
+    """
+
+    def __init__(self, work: Callable[[bytes], Coroutine[Any, Any, None]]) -> None:
+        self._work = work
+        self._last: asyncio.Task[None] | None = None
+
+    def put(self, data: bytearray | memoryview) -> asyncio.Future[None] | None:
+        """Line up a piece; return what to wait for before the next."""
+        previous = self._last
+        self._last = asyncio.create_task(self._after(previous, bytes(data)))
+        return previous
+
+    async def _after(self, previous: asyncio.Task[None] | None, piece: bytes) -> None:
+        if previous is not None:
+            await previous
+        await self._work(piece)
+
+    async def __aenter__(self) -> Pipeline:
+        return self
+
+    async def __aexit__(self, exc_type: object, exc: object, traceback: object) -> None:
+        if self._last is None:
+            return
+        if exc_type is not None:
+            self._last.cancel()
+            await asyncio.gather(self._last, return_exceptions=True)
+        else:
+            await self._last

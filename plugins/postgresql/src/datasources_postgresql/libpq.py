@@ -22,6 +22,7 @@ async def copy_out(
     write: Write,
     max_rows: int | None = None,
     max_row: int | None = None,
+    block: int | None = None,
 ) -> tuple[int, bool]:
     """Run `COPY … TO STDOUT (HEADER true)` and write its text.
 
@@ -33,6 +34,7 @@ async def copy_out(
         write: Takes the text, piece by piece.
         max_rows: How many rows to write.
         max_row: How many bytes a row may have.
+        block: Write about that many bytes at once, and only whole rows.
 
     Raises:
         psycopg.Error: What the server says.
@@ -41,7 +43,7 @@ async def copy_out(
     connection.pgconn.send_query(command)
     await _flush(connection)
     _raise_for(await _result(connection), pq.ExecStatus.COPY_OUT, connection)
-    receiver = Receiver(connection.pgconn, write, max_rows, max_row)
+    receiver = Receiver(connection.pgconn, write, max_rows, max_row, block)
     try:
         await receiver.run()
     except TooLongError:

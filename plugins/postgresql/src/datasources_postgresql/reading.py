@@ -10,8 +10,9 @@ from psycopg import sql
 from psycopg.adapt import Transformer
 
 from datasources import DataFetchError, WorkspaceFile
-from datasources_postgresql import functions, libpq
+from datasources_postgresql import catalog, functions, libpq
 from datasources_postgresql.connections import Connection
+from datasources_postgresql.copying import Write
 from datasources_postgresql.grammar import Statement
 from datasources_postgresql.options import PostgreSQLOptions
 from datasources_postgresql.values import register
@@ -103,6 +104,11 @@ class Transaction:
             for i in range(result.nfields)
         ]
 
+    async def type_names(self, columns: Sequence[Column]) -> list[str]:
+        """Return the types of columns as SQL writes them."""
+        types, modifiers = [c.type for c in columns], [c.modifier for c in columns]
+        return [name for (name,) in await self.ask(catalog.TYPE_NAMES, [types, modifiers])]
+
     async def load(self, text: str) -> list[tuple[Any, ...]]:
         """Return the rows of one statement as Python values."""
         result = await libpq.query(self._connection, text.encode())
@@ -126,15 +132,33 @@ class Transaction:
             self._connection, command.encode(), file.write, max_rows, max_row
         )
 
+    async def copy_blocks(
+        self, text: str, write: Write, block: int, max_rows: int | None, max_row: int | None
+    ) -> tuple[int, bool]:
+        """Write the rows of a query as CSV in UTF-8, whole rows at once, the header first.
+
+        Returns how many rows were written, and whether there were more.
+        """
+        command = f"COPY (\n{text}\n) TO STDOUT (FORMAT csv, HEADER true, ENCODING 'UTF8')"
+        return await libpq.copy_out(
+            self._connection, command.encode(), write, max_rows, max_row, block
+        )
+
     async def write_csv(self, text: str, file: WorkspaceFile, max_rows: int | None) -> None:
-        """Do the same for what COPY does not take: EXPLAIN and SHOW."""
+        """Do the same as `copy_csv` for what COPY does not take: EXPLAIN and SHOW."""
+        (names, *rows), file.truncated = await self.texts(text, max_rows)
+        file.rows = len(rows)
+        for line in (names, *rows):
+            file.write(_csv_line(line))
+
+    async def texts(self, text: str, max_rows: int | None) -> tuple[list[list[bytes | None]], bool]:
+        """Return the column names and the rows of one statement, and whether there are more."""
         result = await libpq.query(self._connection, text.encode())
-        file.rows = result.ntuples if max_rows is None else min(max_rows, result.ntuples)
-        file.truncated = file.rows < result.ntuples
+        rows = result.ntuples if max_rows is None else min(max_rows, result.ntuples)
         columns = range(result.nfields)
-        file.write(_csv_line([result.fname(i) for i in columns]))
-        for row in range(file.rows):
-            file.write(_csv_line([result.get_value(row, i) for i in columns]))
+        names = [result.fname(i) for i in columns]
+        values = [[result.get_value(row, i) for i in columns] for row in range(rows)]
+        return [names, *values], rows < result.ntuples
 
 
 def limited(text: str, rows: int) -> str:

@@ -1,0 +1,123 @@
+"""Results as Parquet files and Arrow tables.  pyarrow is imported on first use, in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from importlib import import_module
+from typing import Any, Protocol
+
+from datasources import DataFetchError, Limits, WorkspaceFile, run_in_thread
+from datasources_postgresql.copying import Pipeline
+from datasources_postgresql.reading import Column, Transaction, limited
+
+_BLOCK = 1 << 19  # bytes of CSV turned into Arrow at once
+_IN_MEMORY = 1 << 30  # bytes of Arrow that a table may have
+
+
+class _Taker(Protocol):
+    """What takes rows, in a worker thread, and gives what is to be written now."""
+
+    def add(self, block: bytes) -> Iterable[bytes]: ...
+
+    def add_table(self, table: Any) -> Iterable[bytes]: ...
+
+
+async def import_arrow() -> Any:
+    """Return the module that needs pyarrow.
+
+    Raises:
+        DataFetchError: pyarrow is not installed.
+    """
+    try:
+        return await run_in_thread(import_module, "datasources_postgresql.arrow")
+    except ImportError as exc:
+        raise DataFetchError(
+            "Parquet and Arrow need pyarrow; pip install 'datasources-postgresql[arrow]'"
+        ) from exc
+
+
+async def write_parquet(
+    t: Transaction,
+    statement: tuple[str, str],
+    columns: Sequence[Column],
+    file: WorkspaceFile,
+    limits: Limits,
+) -> None:
+    """Write the rows of a statement to a file, whose `rows` and `truncated` are set.
+
+    Args:
+        t: Where the statement has been admitted.
+        statement: Its text and its kind.
+        columns: Its columns.
+        file: Where to write.
+        limits: How many rows to write, and how many bytes a row may have.
+    """
+    arrow = await import_arrow()
+    layout = await _layout(arrow, t, statement, columns)
+    encoder = await run_in_thread(arrow.ParquetEncoder, layout)
+
+    async def write(pieces: Iterable[bytes]) -> None:
+        for piece in pieces:
+            file.write(piece)
+            await asyncio.sleep(0)
+
+    file.rows, file.truncated = await _feed(
+        t, statement, layout, encoder, write, limits.max_rows, limits.max_bytes
+    )
+    await write(await run_in_thread(encoder.finish))
+
+
+async def load_table(
+    t: Transaction, statement: tuple[str, str], columns: Sequence[Column], max_rows: int | None
+) -> Any:
+    """Return the rows of a statement, or the first `max_rows`, as a `pyarrow.Table`.
+
+    Raises:
+        LimitExceededError: The table has more than 1 GiB.
+    """
+    arrow = await import_arrow()
+    layout = await _layout(arrow, t, statement, columns)
+    builder = arrow.TableBuilder(layout, _IN_MEMORY)
+    await _feed(t, statement, layout, builder, _nothing, max_rows, _IN_MEMORY)
+    return builder.table()
+
+
+async def _layout(
+    arrow: Any, t: Transaction, statement: tuple[str, str], columns: Sequence[Column]
+) -> Any:
+    _, kind = statement
+    if kind == "other":
+        raise DataFetchError("only what a SELECT returns can be Parquet or Arrow; possible: csv")
+    if not columns:
+        raise DataFetchError("a result without columns cannot be Parquet or Arrow")
+    return arrow.Layout(columns, await t.type_names(columns), texts=kind != "select")
+
+
+async def _feed(
+    t: Transaction,
+    statement: tuple[str, str],
+    layout: Any,
+    taker: _Taker,
+    write: Any,
+    max_rows: int | None,
+    max_row: int | None,
+) -> tuple[int, bool]:
+    """Bring the rows of a statement to `taker`; return how many, and whether there were more."""
+    text, kind = statement
+    if kind != "select":  # EXPLAIN and SHOW
+        (_, *rows), truncated = await t.texts(text, max_rows)
+        await write(await run_in_thread(lambda: taker.add_table(layout.text_table(rows))))
+        return len(rows), truncated
+    if max_rows is not None:
+        text = limited(text, max_rows + 1)
+
+    async def work(block: bytes) -> None:
+        await write(await run_in_thread(taker.add, block))
+
+    async with Pipeline(work) as pipeline:
+        return await t.copy_blocks(layout.query(text), pipeline.put, _BLOCK, max_rows, max_row)
+
+
+async def _nothing(_pieces: Iterable[bytes]) -> None:
+    pass

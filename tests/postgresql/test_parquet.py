@@ -1,0 +1,425 @@
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import math
+import os
+import re
+import sys
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from datasources import (
+    DataFetchError,
+    ItemNotFoundError,
+    LimitExceededError,
+    Limits,
+    PolicyError,
+    PoolConfig,
+    SupportsReadTable,
+    Workspace,
+)
+from datasources_postgresql import PostgreSQLConnector, parquet
+from tests.postgresql.conftest import Admin, Source, active, sessions, until
+from tests.postgresql.test_fetch import VALUES
+
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
+
+UTC = dt.UTC
+NOON = dt.datetime.fromisoformat("2024-02-29T12:34:56.789012")
+
+# What is selected, the type it becomes, the value it has then.
+EXACT = [
+    ("true", pa.bool_(), True),
+    ("false", pa.bool_(), False),
+    ("(-32768)::int2", pa.int16(), -32768),
+    ("2147483647", pa.int32(), 2147483647),
+    ("(-9223372036854775808)::bigint", pa.int64(), -9223372036854775808),
+    ("0.1::float8 + 0.2", pa.float64(), 0.1 + 0.2),
+    ("1e-320::float8", pa.float64(), 1e-320),
+    ("'-infinity'::float8", pa.float64(), -math.inf),
+    ("'infinity'::float4", pa.float32(), math.inf),
+    ("0.1::float4", pa.float32(), 0.10000000149011612),
+    ("123.45::numeric(5, 2)", pa.decimal128(5, 2), Decimal("123.45")),
+    ("(-0.01)::numeric(5, 2)", pa.decimal128(5, 2), Decimal("-0.01")),
+    ("7::numeric(12)", pa.decimal128(12, 0), Decimal(7)),
+    (
+        f"{'9' * 36}.99::numeric(38, 2)",
+        pa.decimal128(38, 2),
+        Decimal("9" * 36 + ".99"),
+    ),
+    (
+        f"{'9' * 70}.123456::numeric(76, 6)",
+        pa.decimal256(76, 6),
+        Decimal("9" * 70 + ".123456"),
+    ),
+    ("12345::numeric(3, -2)", pa.decimal128(5, 0), Decimal(12300)),
+    ("0.00123::numeric(3, 5)", pa.decimal128(5, 5), Decimal("0.00123")),
+    ("date '2024-02-29'", pa.date32(), dt.date(2024, 2, 29)),
+    ("date '0001-01-01'", pa.date32(), dt.date(1, 1, 1)),
+    ("date '9999-12-31'", pa.date32(), dt.date(9999, 12, 31)),
+    ("time '23:59:59.999999'", pa.time64("us"), dt.time(23, 59, 59, 999999)),
+    ("time '04:05:06.7'", pa.time64("us"), dt.time(4, 5, 6, 700000)),
+    ("timestamp '2024-02-29 12:34:56.789012'", pa.timestamp("us"), NOON),
+    ("timestamp '1583-10-10'", pa.timestamp("us"), dt.datetime.fromisoformat("1583-10-10")),
+    (
+        "timestamptz '2024-02-29 18:04:56.789012+05:30'",
+        pa.timestamp("us", "UTC"),
+        NOON.replace(tzinfo=UTC),
+    ),
+    (
+        "timestamptz '1890-01-01 00:00:00 UTC'",
+        pa.timestamp("us", "UTC"),
+        dt.datetime(1890, 1, 1, tzinfo=UTC),
+    ),
+    (r"'\x00ff0a0d22'::bytea", pa.binary(), b'\x00\xff\n\r"'),
+    (r"'\x'::bytea", pa.binary(), b""),
+    ("''", pa.string(), ""),
+    ("'NULL'", pa.string(), "NULL"),
+    ("'nan'", pa.string(), "nan"),
+    ("E'line\\r\\nbreak, \"quoted\"'", pa.string(), 'line\r\nbreak, "quoted"'),
+    ("'größe 表 🎉'", pa.string(), "größe 表 🎉"),
+    ("repeat('x', 3000000)", pa.string(), "x" * 3_000_000),
+    ("ARRAY[1, NULL, 3]", pa.list_(pa.int32()), [1, None, 3]),
+    ("'[0:1]={4,5}'::bigint[]", pa.list_(pa.int64()), [4, 5]),
+    ("'{}'::int[]", pa.list_(pa.int32()), []),
+    ("ARRAY[true, NULL, false]", pa.list_(pa.bool_()), [True, None, False]),
+    (
+        "ARRAY['a,b', '\"', '', NULL, 'NULL', E'\\n\\\\', '表']",
+        pa.list_(pa.string()),
+        ["a,b", '"', "", None, "NULL", "\n\\", "表"],
+    ),
+    (
+        "ARRAY[1e-320, 0.1, '-Infinity']::float8[]",
+        pa.list_(pa.float64()),
+        [1e-320, 0.1, -math.inf],
+    ),
+    (
+        "'{1.10,NULL}'::numeric(12, 2)[]",
+        pa.list_(pa.decimal128(12, 2)),
+        [Decimal("1.10"), None],
+    ),
+    (
+        "'{1.10,-2}'::numeric(50, 2)[]",
+        pa.list_(pa.decimal256(50, 2)),
+        [Decimal("1.10"), Decimal("-2.00")],
+    ),
+    ("'{1.10,NaN}'::numeric[]", pa.list_(pa.string()), ["1.10", "NaN"]),
+    ("ARRAY[date '2024-02-29']", pa.list_(pa.date32()), [dt.date(2024, 2, 29)]),
+    ("ARRAY[time '01:02:03']", pa.list_(pa.time64("us")), [dt.time(1, 2, 3)]),
+    ("ARRAY[timestamp '2024-02-29 12:34:56.789012']", pa.list_(pa.timestamp("us")), [NOON]),
+    (
+        "ARRAY[timestamptz '2024-02-29 12:34:56.789012 UTC']",
+        pa.list_(pa.timestamp("us", "UTC")),
+        [NOON.replace(tzinfo=UTC)],
+    ),
+    (
+        f"ARRAY['{UUID(int=1)}'::uuid]",
+        pa.list_(pa.string()),
+        [str(UUID(int=1))],
+    ),
+]
+NO_PLACE = [  # in the type that the column becomes
+    ("date 'infinity'", "'infinity'"),
+    ("date '0044-03-15 BC'", "'0044-03-15 BC'"),
+    ("date '10000-01-01'", "'10000-01-01'"),
+    ("time '24:00:00'", "'24:00:00'"),
+    ("timestamp '-infinity'", "'-infinity'"),
+    ("timestamp '294276-12-31 23:59:59'", "'294276-12-31 23:59:59'"),
+    ("timestamptz 'infinity'", "'infinity'"),
+    ("timestamptz '0044-03-15 00:00:00 UTC BC'", "'0044-03-15 00:00:00 BC'"),
+    ("'NaN'::numeric(5, 2)", "'NaN'"),
+    ("'NaN'::numeric(50, 2)", "value"),
+    ("ARRAY[date 'infinity']", "'infinity'"),
+    ("ARRAY['NaN'::numeric(5, 2)]::numeric(5, 2)[]", "'NaN'"),
+    ("ARRAY[[1, 2], [3, 4]]", "several dimensions|value"),
+]
+TEXT = [value for value in VALUES if not re.match("date |time |timestamp|ARRAY|NULL", value)]
+
+
+def as_parquet(workspace: Workspace, **limits: Any) -> Workspace:
+    return Workspace(workspace, file_format="parquet", limits=Limits(**limits))
+
+
+@pytest.fixture
+def files(workspace: Workspace) -> Workspace:
+    return as_parquet(workspace)
+
+
+@pytest.mark.parametrize(("value", "type_", "expected"), EXACT)
+async def test_value_keeps_its_type_and_itself(
+    reader: PostgreSQLConnector, files: Workspace, value: str, type_: Any, expected: object
+) -> None:
+    query = (
+        f"SELECT v FROM generate_series(1, 3) g LEFT JOIN (SELECT {value} AS v) t ON g <> 2"
+        " ORDER BY g"
+    )
+    path = await reader.fetch_data(query, files)
+    assert path.endswith(".parquet")
+    column = pq.read_table(path).column("v")
+    assert column.type == type_
+    assert column.to_pylist() == [expected, None, expected]
+    assert (await reader.read_table(query)).column("v").equals(column)
+
+
+async def test_what_has_no_type_in_arrow_is_the_servers_text(
+    admin: Admin, reader: PostgreSQLConnector
+) -> None:
+    values = ", ".join(f"({value}) AS v{n}" for n, value in enumerate(TEXT))
+    texts = ", ".join(f"({value})::text, pg_typeof({value})::text" for value in TEXT)
+    table = await reader.read_table(f"SELECT {values}")
+    row = admin.execute(f"SELECT {texts}").fetchone()
+    assert row is not None
+    others = set()
+    for number, (text, type_) in enumerate(zip(row[::2], row[1::2], strict=True)):
+        field, column = table.schema.field(number), table.column(number)
+        if pa.types.is_string(field.type):
+            assert column.to_pylist() == [text]
+        else:
+            others.add(type_)
+        named = field.metadata[b"postgresql_type"].decode()
+        assert named.strip('"') == type_.replace("unknown", "text").strip('"')
+    assert others == {"bytea", "double precision", "real", "bigint"}
+
+
+async def test_value_without_a_place_in_its_type_is_an_error_that_names_the_column(
+    reader: PostgreSQLConnector, files: Workspace
+) -> None:
+    for value, named in NO_PLACE:
+        with pytest.raises(DataFetchError, match=f"column 'odd' has .*({named}).* cannot hold"):
+            await reader.fetch_data(f"SELECT 1 AS a, {value} AS odd", files)
+        assert os.listdir(files) == []
+        table = await reader.read_table(f"SELECT ({value})::text AS odd")
+        assert table.num_rows == 1
+
+
+async def test_time_zone_of_the_role_changes_no_instant(
+    admin: Admin, source: Source, files: Workspace
+) -> None:
+    admin.execute("ALTER ROLE reader SET timezone = 'Asia/Kolkata'")
+    try:
+        connector = await source()
+        query = (
+            "SELECT timestamptz '2024-02-29 12:34:56.789012+00' AS a,"
+            " timestamptz '1800-01-01 00:00:00+00' AS b,"
+            " (timestamptz '2024-02-29 23:00:00+00')::date AS its_day,"
+            " ARRAY[timestamptz '2024-02-29 12:34:56.789012+00'] AS c"
+        )
+        (row,) = (await connector.read_table(query)).to_pylist()
+    finally:
+        admin.execute("ALTER ROLE reader RESET ALL")
+    assert row == {
+        "a": NOON.replace(tzinfo=UTC),
+        "b": dt.datetime(1800, 1, 1, tzinfo=UTC),
+        "its_day": dt.date(2024, 3, 1),
+        "c": [NOON.replace(tzinfo=UTC)],
+    }
+
+
+async def test_a_table_of_many_row_groups_is_the_same_as_its_csv(
+    admin: Admin, reader: PostgreSQLConnector, workspace: Workspace
+) -> None:
+    admin.execute(
+        "CREATE TABLE t AS SELECT g::bigint AS id, CASE WHEN g % 3 = 0 THEN NULL WHEN g % 3 = 1"
+        " THEN '' ELSE E'a\\n\"b\",' || g END AS note, (g * 1.37)::numeric(12, 2) AS amount,"
+        " decode(CASE WHEN g % 5 > 0 THEN md5(g::text) ELSE '' END, 'hex') AS raw,"
+        " ARRAY[g, NULL, -g] AS several, repeat(md5(g::text), 10) AS wide"
+        " FROM generate_series(1, 60000) g"
+    )
+    path = await reader.fetch_data("t", as_parquet(workspace, max_rows=None))
+    assert path.endswith("/public.t.parquet")
+    file = pq.ParquetFile(path)
+    assert file.num_row_groups > 1
+    found = file.read().to_pylist()
+    expected = admin.execute("SELECT * FROM t").fetchall()
+    assert [tuple(row.values()) for row in found] == expected
+
+
+async def test_null_is_apart_from_the_empty_string(reader: PostgreSQLConnector) -> None:
+    for query in ("SELECT '' AS a UNION ALL SELECT NULL", "VALUES (''), (NULL)"):
+        table = await reader.read_table(query)
+        assert table.column(0).to_pylist() == ["", None]
+
+
+async def test_empty_result_keeps_its_schema(
+    admin: Admin, reader: PostgreSQLConnector, files: Workspace
+) -> None:
+    admin.execute('CREATE TABLE t (id int, "Größe, \n" numeric(5, 1), tags text[])')
+    path = await reader.fetch_data("t", files)
+    table = pq.read_table(path)
+    assert table.num_rows == 0
+    assert dict(zip(table.schema.names, table.schema.types, strict=True)) == {
+        "id": pa.int32(),
+        "Größe, \n": pa.decimal128(5, 1),
+        "tags": pa.list_(pa.string()),
+    }
+    assert table.schema.equals((await reader.read_table("t")).schema)
+    assert (files.written[path].rows, files.written[path].truncated) == (0, False)
+
+
+async def test_second_column_of_a_name_is_numbered(
+    reader: PostgreSQLConnector, files: Workspace
+) -> None:
+    path = await reader.fetch_data('SELECT 1 AS a, 2 AS a, 3 AS a_2, 4 AS a, 5 AS "A"', files)
+    assert pq.read_table(path).to_pylist() == [{"a": 1, "a_3": 2, "a_2": 3, "a_4": 4, "A": 5}]
+
+
+@pytest.mark.parametrize(
+    ("rows", "limit", "truncated"),
+    [(5, 5, False), (6, 5, True), (4, 5, False), (0, 0, False), (1, 0, True), (9000, 8999, True)],
+)
+async def test_row_limit_is_exact(
+    reader: PostgreSQLConnector, workspace: Workspace, rows: int, limit: int, truncated: bool
+) -> None:
+    limited = as_parquet(workspace, max_rows=limit)
+    query = f"SELECT g, 'x' || g FROM generate_series(1, {rows}) g -- end"
+    path = await reader.fetch_data(query, limited)
+    assert pq.read_metadata(path).num_rows == min(rows, limit)
+    written = limited.written[path]
+    assert (written.rows, written.truncated) == (min(rows, limit), truncated)
+    assert (await reader.read_table(query, max_rows=limit)).num_rows == min(rows, limit)
+
+
+async def test_explain_and_show_become_text(
+    reader: PostgreSQLConnector, workspace: Workspace
+) -> None:
+    limited = as_parquet(workspace, max_rows=1)
+    for query in ("EXPLAIN (VERBOSE) SELECT count(*) FROM pg_class", "SHOW ALL"):
+        path = await reader.fetch_data(query, limited)
+        table = pq.read_table(path)
+        assert set(table.schema.types) == {pa.string()}
+        assert (table.num_rows, limited.written[path].truncated) == (1, True)
+
+
+async def test_byte_limit_counts_the_file_ends_the_query_and_leaves_nothing(
+    admin: Admin, reader: PostgreSQLConnector, workspace: Workspace
+) -> None:
+    small = as_parquet(workspace, max_bytes=1_000_000, max_rows=None)
+    await reader.fetch_data("SELECT repeat('x', 100000) FROM generate_series(1, 100)", small)
+    (name,) = os.listdir(small)
+    with pytest.raises(LimitExceededError, match="over the limit of 1000000 bytes"):
+        await reader.fetch_data("SELECT md5(generate_series(1, 1e9)::text)", small)
+    assert os.listdir(small) == [name]
+    assert active(admin, "1e9") == 0
+    with pytest.raises(LimitExceededError, match="one row has 1000000 bytes or more"):
+        await reader.fetch_data("SELECT repeat('x', 300000000)", small)
+    assert await reader.test_connection()
+
+
+async def test_deadline_ends_the_query_and_leaves_nothing(
+    admin: Admin, reader: PostgreSQLConnector, workspace: Workspace
+) -> None:
+    limited = as_parquet(workspace, timeout=1, max_rows=None, max_bytes=None)
+    query = "SELECT repeat('x', 100), generate_series(1, 1e9)"
+    with pytest.raises(LimitExceededError, match="longer than the limit of 1 seconds"):
+        await reader.fetch_data(query, limited)
+    assert active(admin, "1e9") == 0
+    assert os.listdir(limited) == []
+
+
+async def test_cancelled_fetch_ends_its_query_and_leaves_nothing(
+    admin: Admin, source: Source, workspace: Workspace
+) -> None:
+    connector = await source(pool=PoolConfig(max_size=1))
+    limited = as_parquet(workspace, max_rows=None, max_bytes=None)
+    await connector.fetch_data("SELECT 1", limited)  # pyarrow is imported
+    (name,) = os.listdir(limited)
+    query = "SELECT repeat('x', 100), generate_series(1, 1e9)"
+    for wait in (0.0, 0.05, 0.3):
+        task = asyncio.create_task(connector.fetch_data(query, limited))
+        await until(lambda: active(admin, query), "the query to run")
+        await asyncio.sleep(wait)
+        task.cancel()
+        await until(lambda: not active(admin, query), "the query to end", timeout=1)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert os.listdir(limited) == [name]
+    assert await connector.test_connection()
+    assert sessions(admin) == 1
+
+
+async def test_read_only_holds(admin: Admin, reader: PostgreSQLConnector, files: Workspace) -> None:
+    admin.execute("CREATE TABLE t (id int)")
+    for query in (
+        "SELECT 1 AS a) AS q(a)) TO STDOUT; SELECT (1",
+        "WITH w AS (DELETE FROM t RETURNING id) SELECT * FROM w",
+        "SELECT pg_sleep(0)",
+    ):
+        with pytest.raises((PolicyError, DataFetchError)):
+            await reader.fetch_data(query, files)
+        with pytest.raises((PolicyError, DataFetchError)):
+            await reader.read_table(query)
+
+
+async def test_what_a_writing_statement_returns_is_csv_only(
+    admin: Admin, source: Source, files: Workspace
+) -> None:
+    admin.execute("CREATE TABLE t AS SELECT 1 AS id; GRANT DELETE ON t TO reader")
+    writer = await source(read_only=False)
+    with pytest.raises(DataFetchError, match="only what a SELECT returns"):
+        await writer.fetch_data("DELETE FROM t RETURNING id", files)
+    assert admin.execute("SELECT count(*) FROM t").fetchone() == (1,)
+
+
+async def test_result_without_columns_is_refused(
+    reader: PostgreSQLConnector, files: Workspace
+) -> None:
+    with pytest.raises(DataFetchError, match="without columns"):
+        await reader.fetch_data("SELECT FROM generate_series(1, 3)", files)
+
+
+async def test_missing_table_is_not_found(reader: PostgreSQLConnector, files: Workspace) -> None:
+    assert isinstance(reader, SupportsReadTable)
+    with pytest.raises(ItemNotFoundError):
+        await reader.fetch_data("public.missing", files)
+    with pytest.raises(ItemNotFoundError):
+        await reader.read_table("public.missing")
+
+
+async def test_table_over_the_bound_of_memory_is_refused(
+    admin: Admin, reader: PostgreSQLConnector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet, "_IN_MEMORY", 8 << 20)
+    query = "SELECT md5(generate_series(1, 1e9)::text)"
+    with pytest.raises(LimitExceededError, match=r"more than 8 MiB.*fetch it as a Parquet file"):
+        await reader.read_table(query)
+    await until(lambda: not active(admin, "1e9"), "the query to end")
+
+
+async def test_without_pyarrow_the_error_names_the_extra_and_csv_works(
+    reader: PostgreSQLConnector,
+    files: Workspace,
+    workspace: Workspace,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delitem(sys.modules, "datasources_postgresql.arrow", raising=False)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(DataFetchError, match=r"'datasources-postgresql\[arrow\]'"):
+        await reader.fetch_data("SELECT 1", files)
+    with pytest.raises(DataFetchError, match=r"'datasources-postgresql\[arrow\]'"):
+        await reader.read_table("SELECT 1")
+    assert not os.path.exists(files) or os.listdir(files) == []
+    assert Path(await reader.fetch_data("SELECT 1 AS a", workspace)).read_text() == "a\n1\n"
+
+
+async def test_event_loop_goes_on_while_parquet_is_written(
+    reader: PostgreSQLConnector, workspace: Workspace
+) -> None:
+    limited = as_parquet(workspace, max_rows=None)
+    await reader.fetch_data("SELECT 1", limited)  # pyarrow is imported
+    fetch = asyncio.create_task(
+        reader.fetch_data(
+            "SELECT g, md5(g::text) AS a, g * 1.5 AS b FROM generate_series(1, 500000) g", limited
+        )
+    )
+    turns = 0
+    while not fetch.done():
+        await asyncio.sleep(0.005)
+        turns += 1
+    await fetch
+    assert turns > 20
