@@ -46,8 +46,8 @@ class Meter:
         self._start: int | None = None
 
     def reset(self) -> None:
-        """Begin anew at the next check."""
-        self._start = None
+        """Begin anew."""
+        self._start = self._received()
 
     def check(self) -> None:
         """Raise `TooLongError` if more than the limit has come."""
