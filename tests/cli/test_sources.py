@@ -168,7 +168,7 @@ def test_a_declared_source_is_validated_when_it_is_used_and_harms_no_other(
 
 @pytest.mark.parametrize("url", ["{}/own.db", "sqlite:///{}/own.db"])
 def test_a_store_of_ones_own_has_its_key_beside_it(ok, folder, tmp_path, monkeypatch, url) -> None:
-    place = url.format(str(tmp_path).lstrip("/") if "sqlite" in url else tmp_path)
+    place = url.format(tmp_path)
     ok("--store", place, "add", "local_file", "--id", "x", "-o", f"path={folder}")
     assert (tmp_path / "own.db").exists()
     assert (tmp_path / "key").exists()

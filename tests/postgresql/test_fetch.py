@@ -422,20 +422,31 @@ async def test_missing_table_is_not_found(
 HUGE = "SELECT repeat('x', 300000000) AS huge"
 
 
-async def test_row_over_the_byte_limit_is_refused_before_it_fills_the_memory(
+async def test_row_over_the_byte_limit_is_refused(
     admin: Admin, reader: PostgreSQLConnector, workspace: Workspace
 ) -> None:
     limited = with_limits(workspace, max_bytes=1_000_000)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
-    before = _memory("VmRSS")
     with pytest.raises(LimitExceededError, match="one row has 1000000 bytes or more"):
         await reader.fetch_data(HUGE, limited)
     with pytest.raises(LimitExceededError, match="too much to hold in memory"):
         await reader.preview(HUGE)
-    assert _memory("VmHWM") - before < 256 << 20  # libpq doubles its buffer
     assert os.listdir(limited) == []
     await until(lambda: not active(admin, "AS huge"), "the query to end")
     assert await reader.test_connection()
+
+
+@pytest.mark.soak  # it measures how far libpq reads ahead, which a busy machine disturbs
+async def test_row_over_the_byte_limit_does_not_fill_the_memory(
+    reader: PostgreSQLConnector, workspace: Workspace
+) -> None:
+    limited = with_limits(workspace, max_bytes=1_000_000)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
+    before = _memory("VmRSS")
+    with pytest.raises(LimitExceededError):
+        await reader.fetch_data(HUGE, limited)
+    with pytest.raises(LimitExceededError):
+        await reader.preview(HUGE)
+    assert _memory("VmHWM") - before < 256 << 20  # libpq doubles its buffer
 
 
 async def test_long_row_within_the_limit_arrives_whole(
