@@ -47,7 +47,7 @@ MALFORMED: list[Any] = [
     *(
         f"key={KEY}",
         f"b{KEY!r}",
-        base64.b64decode(KEY[:4] * 11),
+        os.urandom(33),
         KEY.encode()[:-1],
         b"",
         b"\xff" * 44,
