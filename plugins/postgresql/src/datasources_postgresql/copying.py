@@ -44,15 +44,18 @@ class Meter:
     def __init__(self, descriptor: int, limit: int | None) -> None:
         self._limit = limit
         self._socket = socket.socket(fileno=os.dup(descriptor))
-        self._start = self._received()
+        self._start: int | None = None
 
     def reset(self) -> None:
-        """Begin anew."""
-        self._start = self._received()
+        """Begin anew at the next check."""
+        self._start = None
 
     def check(self) -> None:
         """Raise `TooLongError` if more than the limit has come."""
-        if self._limit is not None and self._received() - self._start > self._limit:
+        received = self._received()
+        if self._start is None:
+            self._start = received
+        elif self._limit is not None and received - self._start > self._limit:
             raise TooLongError
 
     def close(self) -> None:
