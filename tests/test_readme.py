@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import sys
 from pathlib import Path
@@ -13,11 +14,10 @@ import pytest
 
 from datasources import DataSourceConfig, DataSourceRegistry
 from datasources.plugins import Plugins
+from tests.docs.blocks import python_blocks
 
 README = Path(__file__).parent.parent / "README.md"
-EMBED, ON_DISK, CONNECTOR, PLUGIN = re.findall(
-    r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL
-)
+EMBED, CHAT, ON_DISK, CONNECTOR, PLUGIN = python_blocks(README)
 
 
 def run(code: str, **names: Any) -> dict[str, Any]:
@@ -36,6 +36,23 @@ def test_the_embedding_example_fetches_a_file(capsys: pytest.CaptureFixture[str]
     run(EMBED, __name__="__main__")
     assert re.search(r"/workspace/a\.txt: 5 bytes, sha256 2cf24dba", capsys.readouterr().out)
     assert Path("workspace/a.txt").read_text() == "hello"
+
+
+def test_the_example_of_a_workspace_fetches_audits_and_cleans_up(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("notes").mkdir()
+    Path("notes/a.txt").write_text("hello")
+    run(CHAT, __name__="__main__")
+    (shown,) = capsys.readouterr().out.splitlines()
+    assert "identifier='a.txt'" in shown
+    (path,) = re.findall(r"path='([^']+)'", shown)
+    assert not Path(path).parent.exists()
+    lines = [json.loads(line) for line in Path("audit.jsonl").read_text().splitlines()]
+    fetched = [line for line in lines if line["operation"] == "fetch"]
+    assert [(line["user"], line["bytes"], line["outcome"]) for line in fetched] == [
+        ("ann", 5, "ok")
+    ]
 
 
 def test_the_example_of_a_store_opens_one() -> None:
@@ -61,5 +78,5 @@ async def test_the_example_of_a_connector_works_as_a_plugin(
         assert registry.get_config("mine").config["token"] == "***REDACTED***"
         (item,) = await registry.list_items("mine")
         receipt = await registry.fetch("mine", item.path, "workspace")
-        assert Path(receipt.path).read_bytes() == b"title\r\nann's diary\r\n"
+        assert Path(receipt.path).read_bytes() == b"title\nann's diary\n"
         assert await registry.get_metadata("mine", "books") == {"columns": ["title"]}

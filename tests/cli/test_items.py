@@ -103,10 +103,29 @@ def test_an_item_whose_name_looks_like_a_pattern_can_be_had(ok, docs, workspace)
     assert os.listdir(workspace) == ["note[1].txt"]
     (docs / "note1.txt").touch()
     ok("fetch", "docs", "note[1].txt", *into)
-    assert sorted(os.listdir(workspace)) == ["note1.txt", "note[1].txt"]
+    assert {"note1.txt", "note[1].txt"} <= set(os.listdir(workspace))
     (workspace / "note[1].txt").unlink()
     ok("fetch", "docs", "note[1].txt", "--no-glob", *into)
     assert (workspace / "note[1].txt").read_text() == "hello\n"
+
+
+def test_a_folder_is_fetched_whole_and_again_only_what_changed(ok, docs, workspace) -> None:
+    into = ["--into", str(workspace), "--json"]
+    (docs / "sub" / "deep").mkdir()
+    (docs / "sub" / "deep" / "c.csv").touch()
+
+    def fetched(*options: str) -> dict[str, bool]:
+        receipts = ok("fetch", "docs", "sub/", *options, *into).json
+        return {each["identifier"]: each["unchanged"] for each in receipts}
+
+    assert fetched() == {"sub/b.csv": False, "sub/deep/c.csv": False}
+    assert fetched() == {"sub/b.csv": True, "sub/deep/c.csv": True}
+    (docs / "sub" / "b.csv").write_text("changed")
+    assert fetched() == {"sub/b.csv": False, "sub/deep/c.csv": True}
+    assert fetched("--refresh") == {"sub/b.csv": False, "sub/deep/c.csv": False}
+    shown = ok("fetch", "docs", "**/*.csv", "--into", str(workspace))
+    assert shown.err == "2 of 3 were there already, unchanged\n"
+    assert (workspace / "sub" / "b.csv").read_text() == "changed"
 
 
 def test_identifiers_go_unexpanded_to_a_connector_without_patterns(ok, sealed, workspace) -> None:
@@ -150,6 +169,18 @@ def test_fetch_cleans_up_after_killed_fetches(ok, docs, workspace) -> None:
     os.utime(left, (0, 0))
     ok("fetch", "docs", "a.csv", "--into", str(workspace))
     assert os.listdir(workspace) == ["a.csv"]
+
+
+def test_clean_deletes_what_killed_fetches_left_and_names_it(ok, fails, workspace) -> None:
+    workspace.mkdir()
+    (workspace / "kept").touch()
+    left = workspace / ".datasources-0123456789abcdef.part"
+    left.write_text("half")
+    os.utime(left, (0, 0))
+    assert ok("clean", str(workspace)).out == f"{left}\n"
+    assert ok("clean", str(workspace)).out == ""
+    assert os.listdir(workspace) == ["kept"]
+    assert fails("clean", "/none") == "there is no directory '/none'"
 
 
 def test_upload_where_the_connector_can(ok, fails, docs, sealed) -> None:

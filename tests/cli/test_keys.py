@@ -125,6 +125,22 @@ def test_keys_of_the_environment_are_used_and_not_written(ok, fails, docs, monke
     ok("items", "docs")
 
 
+def test_a_second_key_is_refused_with_what_to_do(ok, fails, docs, key_file: Path) -> None:
+    ((first, _, _),) = fingerprints(ok)
+    old, new = key_file.read_text(), CredentialManager.generate_key()
+    key_file.write_text(f"{new}\n")
+    (second,) = CredentialManager(new).fingerprints
+    told = fails("add", "local_file", "--id", "more", "-o", f"path={docs}")
+    assert told.startswith(f"the stored sources are encrypted with {first!r}, which is not among")
+    assert f"{second!r}; to change keys give both, the new one first" in told
+    assert "`datasources keys rotate`" in told
+    assert fingerprints(ok) == [(second, 0, "encrypts"), (first, 1, "missing")]
+    key_file.write_text(f"{new}\n{old}")
+    ok("keys", "rotate")
+    ok("add", "local_file", "--id", "more", "-o", f"path={docs}")
+    assert fingerprints(ok) == [(second, 2, "encrypts"), (first, 0, "decrypts")]
+
+
 def test_the_option_goes_before_the_environment(ok, fails, docs, store, monkeypatch) -> None:
     monkeypatch.setenv("DATASOURCE_ENCRYPTION_KEY", CredentialManager.generate_key())
     fails("items", "docs")

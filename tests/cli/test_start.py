@@ -13,6 +13,7 @@ import datasources
 from datasources.cli.app import _COMMANDS
 from tests.cli.conftest import command
 from tests.core.plugin_fixtures import Site
+from tests.core.subprocesses import run_python
 
 MODULES = """
 import json, sys
@@ -47,16 +48,69 @@ def modules_of(*args: str) -> set[str]:
     return set(modules)
 
 
+LISTING = {
+    *("datasources", "datasources.cli", "datasources.cli.listing", "datasources.cli.output"),
+    *("datasources.errors", "datasources.index"),
+}
+
+
 @pytest.mark.parametrize("args", [["plugins"], ["plugins", "--json"], ["types"]])
 def test_listing_plugins_imports_no_plugin_and_nothing_heavy(vault: Site, args: list[str]) -> None:
     modules = modules_of(*args)
     assert not modules & (HEAVY | PLUGINS)
     ours = {name for name in modules if name.startswith("datasources")}
-    assert ours == {
-        *("datasources", "datasources.cli", "datasources.cli.app", "datasources.cli.discovery"),
-        *("datasources.cli.output", "datasources.cli.session", "datasources.errors"),
-        *("datasources.hookspecs", "datasources.index", "datasources.plugins"),
-    }
+    assert ours == LISTING | (
+        set()
+        if args == ["plugins"]
+        else {
+            *("datasources.cli.app", "datasources.cli.discovery", "datasources.cli.session"),
+            *("datasources.compatibility", "datasources.hookspecs", "datasources.plugins"),
+        }
+    )
+
+
+PYTEST = """
+import json, sys
+import pytest
+assert pytest.main(["--version"]) == 0
+print(json.dumps(sorted(sys.modules)), file=sys.stderr)
+"""
+
+
+def test_listing_plugins_imports_half_of_what_pytest_does_to_tell_its_version(
+    vault: Site,
+) -> None:
+    bare = set(json.loads(run_python("import json, sys; print(json.dumps(sorted(sys.modules)))")))
+    ours = modules_of("plugins") - bare
+    assert not {"click", "pluggy", "email.parser", "csv", "socket", "subprocess"} & ours
+    told = subprocess.run(
+        [sys.executable, "-c", PYTEST], check=True, capture_output=True, text=True, timeout=60
+    )
+    theirs = set(json.loads(told.stderr.splitlines()[-1])) - bare
+    assert len(ours) <= min(130, len(theirs) / 2), sorted(ours)
+
+
+@pytest.mark.parametrize(
+    ("prefer", "out", "code"), [("", None, 0), ("sql", None, 1), ("", "/dev/full", 1)]
+)
+def test_the_plain_list_and_its_errors_are_those_of_the_whole_command_line(
+    vault: Site, prefer: str, out: str | None, code: int
+) -> None:
+    told = []
+    for args in (["plugins"], ["-v", "plugins"]):  # the second is not the plain one
+        with open(out or os.devnull, "w") as full:
+            done = command(
+                *args,
+                env={"DATASOURCES_PREFER": prefer},
+                capture_output=False,
+                stdout=full if out else subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+        errors = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+        assert (done.returncode, len(errors)) == (code, code)
+        told.append((done.stdout, errors))
+    assert told[0] == told[1]
+    assert code or "\nvault " in told[0][0]
 
 
 def test_help_imports_no_connector_and_nothing_heavy(vault: Site) -> None:

@@ -252,7 +252,7 @@ def damaged(encrypted: str, source_id: str, manager: CredentialManager) -> bool:
 def test_no_flipped_bit_opens_to_anything_else(number: int):
     manager, source_id = CredentialManager(KEY), f"source-{number}"
     encrypted = manager.encrypt_credentials(OPTIONS, source_id=source_id)
-    flips = [(at, bit) for at in range(len(encrypted)) for bit in range(7)]
+    flips = [(at, bit) for at in range(len(encrypted)) for bit in range(8)]
     same = 0
     for at, bit in flips:
         flipped = f"{encrypted[:at]}{chr(ord(encrypted[at]) ^ 1 << bit)}{encrypted[at + 1 :]}"

@@ -13,7 +13,10 @@ from datasources import (
     OptionError,
     PluginConflictError,
     UnknownConnectorError,
+    hookspecs,
+    index,
 )
+from datasources.index import describe
 from datasources.plugins import scan
 from tests.core.plugin_fixtures import (
     GOOD,
@@ -23,6 +26,10 @@ from tests.core.plugin_fixtures import (
     raised,
 )
 from tests.core.subprocesses import run_python
+
+
+def test_the_groups_are_those_of_the_hooks() -> None:
+    assert index._GROUPS == (hookspecs.CONNECTORS_GROUP, hookspecs.PLUGINS_GROUP)
 
 
 def test_a_copy_behind_another_on_the_path_is_not_seen(site: Site, tmp_path: Path) -> None:
@@ -193,3 +200,7 @@ def test_an_unknown_type_says_what_is_installed(site: Site) -> None:
     error = raised(site.plugins(), DataSourceType("mysql"))
     assert type(error) is UnknownConnectorError
     assert str(error) == "no connector for 'mysql'; installed: azure_blob, good"
+
+
+def test_a_secret_on_a_line_of_its_own_is_masked_in_a_description() -> None:
+    assert "hunter2" not in describe(ValueError("password: |\n  hunter2\nend"))

@@ -21,16 +21,17 @@ models
 options
 connector
 hookspecs
-checksums workspace
+checksums paths quota workspace
 tabular
 threads
 credentials
 policy
 stores
 pool_io pool_state pool
-index plugins
-cache operations connections sources fetching registry
+index compatibility plugins
+cache operations connections sources receipts fetching sessions registry
 blocking
+audit telemetry
 config
 templates
 transfer

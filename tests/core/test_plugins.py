@@ -291,6 +291,40 @@ def test_a_plugin_that_hangs_holds_up_no_other(site: Site) -> None:
         assert loading.result(60).type == "slow"
 
 
+def test_an_import_that_never_ends_is_given_up(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("datasources.plugins.IMPORT_TIMEOUT", 0.1)
+    site.install("gate", None, {"gate": "import threading\nopen = threading.Event()"})
+    wait = "import gate\ngate.open.wait(60)\n"
+    site.connector("slow", "slow", wait + connector_module("slow"))
+    site.observer("slow-audit", wait + OBSERVER)
+    site.connector("interrupts", "interrupts", "raise KeyboardInterrupt")
+    site.connector("good", "good", GOOD)
+    site.observer("fine-audit", OBSERVER)
+    plugins = site.plugins()
+    gate = __import__("gate")
+    try:
+        plugins.load_observers()
+        assert caplog.messages == [
+            "plugin 'slow_audit' of slow-audit 1.0: it was not imported within 0.1 seconds"
+        ]
+        told = {entry.distribution: (entry.status, entry.error) for entry in plugins.check()}
+        late = ("failed", "it was not imported within 0.1 seconds")
+        assert told == {
+            "slow": late,
+            "slow-audit": late,
+            "interrupts": ("failed", "KeyboardInterrupt"),
+            "good": ("loaded", None),
+            "fine-audit": ("loaded", None),
+        }
+    finally:
+        gate.open.set()
+        for thread in threading.enumerate():
+            if thread.name == "datasources-import":
+                thread.join(60)
+
+
 def test_an_interrupted_import_is_not_held_against_the_plugin(site: Site) -> None:
     site.install("gate", None, {"gate": "times = []"})
     source = "import gate\ngate.times.append(1)\nif len(gate.times) < 2: raise KeyboardInterrupt\n"

@@ -19,6 +19,7 @@ from datasources import (
     DataSourceType,
     DecryptionError,
     MemoryStore,
+    MissingKeyError,
     SQLiteStore,
     Store,
     StoredSource,
@@ -287,3 +288,69 @@ async def test_sources_registered_before_are_used_after(tmp_path: Path):
     async with registry(OLD) as stale:
         with pytest.raises(DecryptionError, match=f"'s'.*{fingerprint(NEW)}.*{fingerprint(OLD)}"):
             stale.get_config("s", decrypt=True, sanitize=False)
+
+
+# A second key.
+
+
+async def registered(store: Store, name: str, *keys: str, replace: bool = False) -> None:
+    """Register a source as a host with these keys does."""
+    await host(store, *keys).register_data_source(
+        DataSourceConfig(name, DataSourceType.CUSTOM, name, secret(name)), replace=replace
+    )
+
+
+def host(store: Store, *keys: str) -> DataSourceRegistry:
+    from tests.core.fakes import SeedConnector
+
+    registry = DataSourceRegistry(CredentialManager(keys), store=store)
+    registry.register_connector_class("custom", SeedConnector)
+    return registry
+
+
+async def test_key_that_opens_nothing_of_a_store_is_refused(store: Store):
+    await registered(store, "first", OLD)
+    before = store.list()
+    with pytest.raises(MissingKeyError) as caught:
+        await registered(store, "second", NEW)
+    assert str(caught.value) == (
+        f"the stored sources are encrypted with {fingerprint(OLD)!r}, which is not among the keys "
+        f"given: {fingerprint(NEW)!r}; to change keys give both, the new one first, and re-encrypt, "
+        "as `datasources keys rotate` does"
+    )
+    assert store.list() == before
+    await registered(store, "second", NEW, OLD)
+    await registered(store, "third", NEW)
+    assert all_open(store, NEW, OLD) == 2
+
+
+async def test_host_that_was_not_told_of_a_rotation_adds_nothing_under_the_old_key(store: Store):
+    await registered(store, "first", OLD)
+    told, untold = host(store, NEW, OLD), host(store, OLD)
+    await registered(store, "second", OLD)
+    assert told.reencrypt().changed == 2
+    config = DataSourceConfig("third", DataSourceType.CUSTOM, "third", secret("third"))
+    with pytest.raises(MissingKeyError, match=f"{fingerprint(NEW)}.*{fingerprint(OLD)}"):
+        await untold.register_data_source(config)
+    with pytest.raises(MissingKeyError):
+        await untold.register_data_sources([config])
+    assert all_open(store, NEW) == 2
+
+
+async def test_lost_key_is_given_up_by_replacing_or_removing_all_that_it_encrypts(store: Store):
+    fill(store, 3)
+    with pytest.raises(MissingKeyError):
+        await registered(store, "s0001", NEW, replace=True)
+    store.remove("s0000")
+    store.remove("s0002")
+    await registered(store, "s0001", NEW, replace=True)
+    await registered(store, "s0000", NEW)
+    assert all_open(store, NEW) == 2
+
+
+async def test_record_whose_key_nobody_can_tell_keeps_no_key_out(store: Store):
+    fill(store, 1)
+    (record,) = store.list()
+    store.update(replace(record, credentials="damaged"))
+    await registered(store, "new", NEW)
+    assert len(store.list()) == 2

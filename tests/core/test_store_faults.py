@@ -9,6 +9,8 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,18 +58,38 @@ for n in itertools.count():
         os.write(1, b"-%d\\n" % n)
 """
 
+WRITER = """
+import itertools
+for n in itertools.count():
+    name = f"{sys.argv[2]}-{n}"
+    while True:
+        counter = store.get("counter")
+        risen = replace(counter, credentials=str(int(counter.credentials) + 1))
+        try:
+            store.write(add=[source(name), source(f"{name}-twin")], update=[risen])
+            break
+        except StoreError as exc:
+            assert "changed or removed meanwhile" in str(exc), exc
+    os.write(1, b"%d\\n" % n)
+    if n + 1 == int(sys.argv[3]):
+        break
+"""
+
 
 def source(name: str = "a", credentials: str = "ciphertext") -> StoredSource:
     return StoredSource(name, "custom", name, 1.0, {"a": 1}, None, None, credentials)
 
 
+def inherited() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if not k.startswith(("COV", "PYTHON"))}
+
+
 def start(code: str, *arguments: object) -> subprocess.Popen[bytes]:
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("COV", "PYTHON"))}
     return subprocess.Popen(
         [sys.executable, "-W", "error", "-c", PRELUDE + code, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=inherited,
+        env=inherited(),
     )
 
 
@@ -154,6 +176,53 @@ def test_writer_killed_200_times_loses_nothing_acknowledged(tmp_path: Path):
     kill_writers(tmp_path / "s.db", 200, seed=random.randrange(2**32))
 
 
+def check_counted(store: SQLiteStore) -> int:
+    """Return how often the counter rose: as often as two sources were added with it."""
+    ids = {record.id for record in store.list()} - {"counter"}
+    record = store.get("counter")
+    assert record
+    assert {f"{each}-twin" for each in ids if not each.endswith("-twin")} == {
+        each for each in ids if each.endswith("-twin")
+    }
+    assert int(record.credentials) * 2 == len(ids)
+    return int(record.credentials)
+
+
+def test_what_four_processes_add_and_replace_together_stays_together(tmp_path: Path):
+    store = SQLiteStore(tmp_path / "s.db")
+    store.add(source("counter", "0"))
+    processes = [start(WRITER, tmp_path / "s.db", n, 60) for n in range(4)]
+    for process in processes:
+        finish(process)
+    assert check_counted(store) == 240
+    store.close()
+
+
+@pytest.mark.parametrize("times", [8, pytest.param(200, marks=pytest.mark.soak)])
+def test_writers_killed_at_random_leave_whole_writes(tmp_path: Path, times: int):
+    moments = random.Random(times)
+    for round_ in range(times):
+        store = SQLiteStore(tmp_path / f"{round_}.db")
+        store.add(source("counter", "0"))
+        processes = [start(WRITER, store.path, n, -1) for n in range(2)]
+        for process in processes:
+            assert process.stdout
+            process.stdout.readline()  # it is at work
+        time.sleep(moments.uniform(0, 0.03))
+        for process in processes:
+            process.send_signal(signal.SIGKILL)
+        acknowledged = 0
+        for process in processes:
+            assert process.stdout
+            assert process.stderr
+            acknowledged += 1 + process.stdout.read().count(b"\n")
+            process.wait()
+            process.stdout.close()
+            process.stderr.close()
+        assert acknowledged <= check_counted(store) <= acknowledged + 2
+        store.close()
+
+
 # Files.
 
 
@@ -216,18 +285,23 @@ def test_directory_pipe_and_impossible_path_are_refused(tmp_path: Path):
     unusable(tmp_path / "pipe", "not a file")
     (tmp_path / "file").touch()
     unusable(tmp_path / "file" / "s.db", "File exists")
-    unusable(Path(f"{tmp_path}/nul\0"), "null byte")
+    unusable(Path(f"{tmp_path}/nul\0"), "embedded null")
+
+
+NOBODY = """
+import os, sys, sqlite3
+from datasources import SQLiteStore, StoreError, StoredSource
+import datasources.stores.sqlite
+if os.getuid() == 0:
+    os.setgid(65534), os.setuid(65534)
+"""
 
 
 def as_nobody(code: str, path: Path) -> str:
     """Run as a user without rights where this one has all of them."""
-    drop = "import os; os.getuid() == 0 and (os.setgid(65534), os.setuid(65534))\n"
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("COV", "PYTHON"))}
-    imports = "from datasources import SQLiteStore, StoreError, StoredSource; import sys, sqlite3\n"
-    imports += "import datasources.stores.sqlite\n"
     return subprocess.run(
-        [sys.executable, "-c", imports + drop + code, str(path)],
-        env=inherited,
+        [sys.executable, "-c", NOBODY + code, str(path)],
+        env=inherited(),
         check=True,
         capture_output=True,
         text=True,
@@ -235,23 +309,135 @@ def as_nobody(code: str, path: Path) -> str:
     ).stdout
 
 
-def test_unwritable_file_and_directory_are_refused(written: Path):
+@contextmanager
+def follower(code: str, path: Path) -> Iterator[Callable[[], str]]:
+    """Run as a user without rights; what it yields asks for a line and returns it."""
+    with subprocess.Popen(
+        [sys.executable, "-c", NOBODY + code, str(path)],
+        env=inherited(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin
+        assert process.stdout
+        stdin, stdout = process.stdin, process.stdout
+
+        def ask() -> str:
+            stdin.write("\n")
+            stdin.flush()
+            return stdout.readline().rstrip("\n")
+
+        yield ask
+
+
+@pytest.fixture
+def open_to_all(written: Path) -> Iterator[Path]:
+    """The store as others may read and not write it, in a directory that nobody may write."""
     for parent in [written.parent, *written.parent.parents][:4]:
         if os.stat(parent).st_uid == os.getuid() and parent != Path("/tmp"):
             parent.chmod(0o755)
+    if os.getuid() == 0:
+        os.chown(written, 65534, 65534)  # as whom the reader runs; only an owner sets the mode
     written.chmod(0o444)
-    code = (
-        "try: SQLiteStore(sys.argv[1])\nexcept StoreError as exc: print(exc)\n"
-        "try: SQLiteStore(sys.argv[1] + '.new')\nexcept StoreError as exc: print(exc)\n"
-    )
-    before = written.read_bytes()
     written.parent.chmod(0o555)
-    try:
-        lines = as_nobody(code, written).splitlines()
-    finally:
-        written.parent.chmod(0o755)
-    assert [line.partition("cannot be used: ")[2] for line in lines] == ["Permission denied"] * 2
-    assert written.read_bytes() == before
+    yield written
+    written.parent.chmod(0o755)
+
+
+UNWRITABLE = """
+def refused(write, *arguments):
+    try: write(*arguments)
+    except StoreError as exc: print(exc)
+
+refused(SQLiteStore, sys.argv[1] + ".new")
+store = SQLiteStore(sys.argv[1])
+refused(store.add, StoredSource("a", "custom", "a", 1.0, {}, None, None, ""))
+refused(store.remove, "s007")
+refused(store.compact)
+print(len(store.list()), store.get("s007").name)
+store.close()
+"""
+
+
+def test_store_that_cannot_be_written_is_listed_and_left_alone(open_to_all: Path):
+    before = open_to_all.read_bytes()
+    new, *writes, listed = as_nobody(UNWRITABLE, open_to_all).splitlines()
+    assert new.endswith(f"'{open_to_all}.new' cannot be used: Permission denied")
+    told = f"the store {str(open_to_all)!r} can be read, but not written: Permission denied"
+    assert writes == [told] * 3
+    assert listed == "300 s007"
+    assert open_to_all.read_bytes() == before
+    assert list(open_to_all.parent.iterdir()) == [open_to_all]
+
+
+FOLLOWING = """
+store = SQLiteStore(sys.argv[1])
+for line in sys.stdin:
+    print(store.get("s007").credentials, len(store.list()), flush=True)
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs a second user")
+def test_who_may_only_read_sees_what_others_write(open_to_all: Path):
+    with follower(FOLLOWING, open_to_all) as ask:
+        first = ask()
+        assert first.endswith(" 300")
+        assert ask() == first
+        for number in range(3):  # opened and closed: with a log and without one
+            store = SQLiteStore(open_to_all)
+            for _ in range(2):
+                record = store.get("s007")
+                assert record
+                store.update(replace(record, credentials=f"new-{number}-{record.version}"))
+                assert ask() == f"new-{number}-{record.version} {300 + number}"
+            store.add(source(f"t{number}"))
+            assert ask().endswith(f" {301 + number}")
+            store.close()
+            assert ask().endswith(f" {301 + number}")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs a second user")
+def test_log_of_a_killed_writer_is_read_without_the_right_to_write(open_to_all: Path):
+    finish(start("store.add(source('new')); os._exit(0)", open_to_all))
+    assert open_to_all.with_name("s.db-wal").stat().st_size
+    for file in open_to_all.parent.iterdir():
+        file.chmod(0o444)
+    listed = "print(len(SQLiteStore(sys.argv[1]).list()))"
+    assert as_nobody(listed, open_to_all) == "301\n"
+
+
+FULL_AT_START = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+store = SQLiteStore(sys.argv[1])
+assert len(store.list()) == 300
+try:
+    store.add(source("new"))
+except StoreError as exc:
+    assert "can be read, but not written: " in str(exc), exc
+else:
+    raise AssertionError("the disk was not full")
+assert len(store.list()) == 300
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+store.add(source("new"))
+assert len(store.list()) == 301
+"""
+
+
+def test_store_is_listed_on_a_full_disk_and_written_when_there_is_room(written: Path):
+    process = subprocess.run(
+        [sys.executable, "-c", PRELUDE.replace("store =", "#") + FULL_AT_START, written],
+        env=inherited(),
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert process.returncode == 0, process.stderr
+    store = SQLiteStore(written)
+    assert len(store.list()) == 301
+    store.close()
 
 
 FULL = """

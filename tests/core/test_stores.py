@@ -29,6 +29,7 @@ from datasources import (
 from datasources.plugins import Plugins
 from datasources.policy import Policy
 from datasources.sources import Sources
+from datasources.stores import sqlite as sqlite_module
 
 
 def source(name: str = "a", credentials: str = "ciphertext", **values: Any) -> StoredSource:
@@ -83,6 +84,33 @@ class TestEveryStore:
             with pytest.raises(StoreError, match=f"'{stale.id}' was changed or removed"):
                 store.update(replace(a, credentials="mine"), stale)
         assert [record.credentials for record in store.list()] == ["ciphertext", "theirs"]
+
+    def test_new_and_replaced_are_one_write_or_none(self, store: Store):
+        store.add(source("a"), source("b"))
+        a, b = store.list()
+        store.update(replace(b, credentials="theirs"))
+        before = store.list()
+        new = replace(a, credentials="mine")
+        for add, update, error in (
+            ([source("c")], [new, b], StoreError),
+            ([source("c"), source("b")], [new], DataSourceExistsError),
+            ([source("c"), source("c")], [new], DataSourceExistsError),
+            ([source("c")], [replace(a, id="c")], StoreError),
+        ):
+            with pytest.raises(error):
+                store.write(add=add, update=update)
+            assert store.list() == before
+        store.write(add=[source("c"), source("d")], update=[new])
+        shown = {record.id: record.credentials for record in store.list()}
+        assert shown == {"a": "mine", "b": "theirs", "c": "ciphertext", "d": "ciphertext"}
+        assert len({record.version for record in store.list()}) == 4
+
+    def test_compacting_changes_nothing_that_is_shown(self, store: Store):
+        store.add(source("a"), source("b"))
+        store.remove("a")
+        before = store.list()
+        store.compact()
+        assert store.list() == before
 
     def test_one_record_is_not_updated_twice_at_once(self, store: Store):
         store.add(source("a"))
@@ -271,6 +299,41 @@ def test_files_that_others_could_read_are_closed_to_them(open_sqlite: Any, tmp_p
     assert len(list(tmp_path.iterdir())) == 3
 
 
+NEXT = (
+    "ALTER TABLE sources ADD COLUMN note TEXT; UPDATE sources SET note = name",
+    "CREATE INDEX sources_note ON sources (note); DELETE FROM sources WHERE id = 'b'",
+)
+
+
+def test_store_of_an_older_version_is_brought_to_this_one(
+    open_sqlite: Callable[[], SQLiteStore], monkeypatch: pytest.MonkeyPatch
+):
+    old = open_sqlite()
+    old.add(source("a"), source("b"))
+    before = old.list()
+    monkeypatch.setattr(sqlite_module, "_MIGRATIONS", (*sqlite_module._MIGRATIONS, *NEXT))
+    for _ in range(2):  # the second time there is nothing to do
+        new = open_sqlite()
+        assert new.list() == [before[0]]
+        connection = new._connections["writer"]
+        assert connection.execute("SELECT note FROM sources").fetchall() == [("A",)]
+        assert connection.execute("PRAGMA user_version").fetchone() == (3,)
+
+
+def test_migration_that_fails_leaves_the_store_as_it_was(
+    open_sqlite: Callable[[], SQLiteStore], monkeypatch: pytest.MonkeyPatch
+):
+    old = open_sqlite()
+    old.add(source("a"), source("b"))
+    failing = (*sqlite_module._MIGRATIONS, *NEXT, "DELETE FROM sources; SELECT no FROM such")
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite_module, "_MIGRATIONS", failing)
+        with pytest.raises(StoreError, match="no such table"):
+            open_sqlite()
+    assert open_sqlite().list() == old.list()
+    assert len(old.list()) == 2
+
+
 def test_closed_store_says_so(sqlite: SQLiteStore):
     sqlite.close()
     for use in (sqlite.list, lambda: sqlite.get("a"), lambda: sqlite.add(source()), sqlite.compact):
@@ -283,6 +346,10 @@ def test_failed_write_leaves_memory_and_file_alike(open_sqlite: Callable[[], SQL
     store.add(source("a"))
     with pytest.raises(TypeError):
         store.add(source("b"), source("c", metadata={"x": object()}))
+    with pytest.raises(TypeError):
+        store.write(
+            add=[source("b")], update=[replace(r, metadata={"x": object()}) for r in store.list()]
+        )
     assert [r.id for r in store.list()] == [r.id for r in open_sqlite().list()] == ["a"]
     store.add(source("b"))
 

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from datasources import run_in_thread
+from datasources import ThreadWorker, run_in_thread
 
 
 async def test_the_result_or_the_error_of_the_call_is_the_callers() -> None:
@@ -37,3 +37,77 @@ async def test_a_cancelled_caller_ends_after_its_call() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert ended == [True]
+
+
+async def test_a_cancelled_caller_tells_its_call_to_end_and_waits_for_it() -> None:
+    started, stop = threading.Event(), threading.Event()
+    ended: list[bool] = []
+
+    def call() -> None:
+        started.set()
+        ended.append(stop.wait(60))
+
+    task = asyncio.create_task(run_in_thread(call, on_cancel=stop.set))
+    await asyncio.to_thread(started.wait)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended == [True]
+
+
+async def test_a_call_that_ends_by_itself_is_not_told_to() -> None:
+    told: list[bool] = []
+    assert await run_in_thread(int, "7", on_cancel=lambda: told.append(True)) == 7
+    with pytest.raises(ValueError, match="invalid literal"):
+        await run_in_thread(int, "x", on_cancel=lambda: told.append(True))
+    assert told == []
+
+
+async def test_a_worker_makes_one_call_at_a_time() -> None:
+    worker, running, most = ThreadWorker(), 0, 0
+
+    def call(number: int) -> int:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        running -= 1
+        return number
+
+    calls = [worker.run(call, number) for number in range(20)]
+    assert await asyncio.gather(*calls) == list(range(20))
+    assert most == 1
+
+
+async def test_a_worker_that_is_stopped_waits_for_its_call_and_works_on() -> None:
+    worker, started = ThreadWorker(), threading.Event()
+    ended: list[bool] = []
+
+    def call() -> None:
+        started.set()
+        while not worker.stopping():
+            pass
+        ended.append(True)
+
+    task = asyncio.create_task(worker.run(call))
+    await asyncio.to_thread(started.wait)
+    await worker.stop()
+    assert ended == [True]
+    await task
+    assert await worker.run(worker.stopping) is False
+    await worker.stop()
+
+
+async def test_a_workers_cancelled_caller_ends_its_call() -> None:
+    worker, started = ThreadWorker(), threading.Event()
+
+    def call() -> None:
+        started.set()
+        while not worker.stopping():
+            pass
+
+    task = asyncio.create_task(worker.run(call))
+    await asyncio.to_thread(started.wait)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await worker.run(int, "7") == 7

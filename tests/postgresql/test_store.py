@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 import subprocess
 import sys
 import threading
 import time
 import warnings
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from datasources import (
     Store,
     StoreError,
 )
+from datasources_postgresql import records
 from datasources_postgresql.store import PostgreSQLStore
 from tests.core import test_stores as core
 from tests.core.fakes import MemoryConnector
@@ -384,6 +386,8 @@ def test_failed_write_leaves_memory_and_database_alike(two, database: psycopg.Co
     for bad in (source("c", "a\0b"), source("c", "\ud800")):
         with pytest.raises(StoreError, match="cannot be used"):
             mine.add(source("b"), bad)
+        with pytest.raises(StoreError, match="cannot be used"):
+            mine.write(add=[source("b")], update=[replace(r, name="\0") for r in mine.list()])
     assert shown(mine) == {"a": "ciphertext"}
     assert database.execute("SELECT id FROM datasources.sources").fetchall() == [("a",)]
     mine.add(source("b"))
@@ -430,6 +434,33 @@ def test_store_of_a_newer_version_is_refused(store: Store, open_store: Open, dat
     database.execute("UPDATE datasources.store SET schema_version = 2")
     with pytest.raises(StoreError, match=r"newer version .*schema 2; this one knows 1"):
         open_store()
+
+
+def test_store_of_an_older_version_is_brought_to_this_one(
+    store: Store, open_store: Open, database, monkeypatch: pytest.MonkeyPatch
+):
+    store.add(source("a"), source("b"))
+    step = "ALTER TABLE datasources.sources ADD note text; UPDATE datasources.sources SET note = id"
+    broken = (*records._MIGRATIONS, step, "SELECT no FROM such")
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "_MIGRATIONS", broken)
+        with pytest.raises(StoreError, match='"such" does not exist'):
+            open_store()
+    version = "SELECT schema_version FROM datasources.store"
+    assert database.execute(version).fetchone() == (1,)
+    monkeypatch.setattr(records, "_MIGRATIONS", broken[:-1])
+    start = threading.Barrier(4)
+
+    def first(_: int) -> PostgreSQLStore:
+        start.wait()
+        return open_store()
+
+    with ThreadPoolExecutor(4) as pool:
+        for opened in pool.map(first, range(4)):
+            assert opened.list() == store.list()
+    assert database.execute(version).fetchone() == (2,)
+    notes = database.execute("SELECT note FROM datasources.sources ORDER BY id").fetchall()
+    assert notes == [("a",), ("b",)]
 
 
 def test_role_needs_no_right_to_create(
@@ -545,6 +576,86 @@ def test_no_session_of_a_quiet_store_holds_anything(two, database: psycopg.Conne
 # Registries, which find the store by the plugin's entry point.
 
 
+async def beats_during(work: Awaitable[Any]) -> tuple[int, Any]:
+    """Return how often the event loop ran meanwhile, and the result or the StoreError."""
+    beats = 0
+
+    async def beat() -> None:
+        nonlocal beats
+        while True:
+            await asyncio.sleep(0.005)
+            beats += 1
+
+    beating = asyncio.create_task(beat())
+    try:
+        outcome = await work
+        return beats, outcome
+    except StoreError as exc:
+        return beats, exc
+    finally:
+        beating.cancel()
+
+
+@contextmanager
+def silent_server() -> Iterator[int]:
+    """Yield a port that takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+async def test_opening_does_not_hold_up_the_event_loop(pg_database: Database):
+    with silent_server() as port:
+        url = f"postgresql://u:hunter2@127.0.0.1:{port}/db?connect_timeout=2"
+        beats, silent = await beats_during(DataSourceRegistry.open(store=url))
+    assert "timeout" in str(silent)
+    assert "hunter2" not in str(silent)
+    assert beats > 50
+    refused = f"postgresql://u:hunter2@127.0.0.1:{port}/db"
+    with pytest.raises(StoreError, match="refused"):
+        await DataSourceRegistry.open(store=refused)
+    key = CredentialManager.generate_key()
+    async with await DataSourceRegistry.open(
+        CredentialManager(key), store=pg_database.dsn()
+    ) as registry:
+        assert registry.list_data_sources() == []
+        assert registry.credentials.fingerprints == CredentialManager(key).fingerprints
+    assert not followers()
+
+
+async def test_closing_does_not_hold_up_the_event_loop(
+    open_store: Open, database: psycopg.Connection
+):
+    store = open_store()
+    registry = DataSourceRegistry(CredentialManager(), store=store)
+    with database.transaction(), ThreadPoolExecutor(1) as pool:
+        database.execute("LOCK datasources.store")
+        writing = pool.submit(store.add, source("a"))
+        until(store._write_lock.locked, "the write")
+        beats, _ = await beats_during(registry.close())  # waits for the write for a while
+        database.execute("ROLLBACK")
+        writing.exception()
+    assert beats > 50
+
+
+async def test_opening_that_is_cancelled_leaves_nothing_open(
+    pg_database: Database, database: psycopg.Connection
+):
+    with silent_server() as port:
+        url = f"postgresql://u:p@127.0.0.1:{port}/db?connect_timeout=60"
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await DataSourceRegistry.open(store=url)
+    for moment in (0, 0.001, 0.01):
+        opening = asyncio.create_task(DataSourceRegistry.open(store=pg_database.dsn()))
+        await asyncio.sleep(moment)
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+    opening_threads = lambda: [t for t in threading.enumerate() if t.name == "datasources-open"]  # noqa: E731
+    until(lambda: not opening_threads() and not followers(), "the end of what was opened")
+    until(lambda: not sessions(database), "the end of its sessions")
+
+
 @pytest.fixture
 async def registries(pg_database: Database) -> AsyncIterator[list[DataSourceRegistry]]:
     key = CredentialManager.generate_key()
@@ -618,7 +729,7 @@ from datasources.plugins import Plugins
 plugins = Plugins()
 plugins.load_observers()
 assert "datasources_postgresql.stores_plugin" in sys.modules
-heavy = {"psycopg", "pydantic", "asyncio", "datasources_postgresql.plugin", "logging"}
+heavy = {"psycopg", "pydantic", "asyncio", "datasources_postgresql.plugin"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 assert plugins.first("datasources_open_store", url="mysql://x") is None
 """

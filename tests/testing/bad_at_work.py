@@ -235,6 +235,7 @@ AT_WORK: dict[str, Bad] = {
     ),
     "test_everything_listed_can_be_fetched": Bad("there is no item 'ghost'", _ghost),
     "test_sizes_agree": Bad("is listed with 7 bytes", each(size=7)),
+    "test_versions_agree": Bad("is listed with the version 'v1'", each(version="v1")),
     "test_rows_of_a_table_are_counted": Bad(
         "3 expected, not None", fetching(through(lambda content, _: content))
     ),
@@ -299,6 +300,9 @@ AT_WORK: dict[str, Bad] = {
     ),
     "test_a_workspace_that_cannot_be_is_a_data_fetch_error": Bad(
         "NotADirectoryError|FileExistsError", fetching(by_hand(str))
+    ),
+    "test_a_format_it_cannot_write_is_refused": Bad(
+        "another written", fetching(through(lambda content, _: content))
     ),
     "test_hostile_identifiers_never_leave_the_workspace": Bad(
         "wrote", before("fetch_data", lambda _, name, place: _write_by_name(place, name))
@@ -386,6 +390,7 @@ AT_WORK: dict[str, Bad] = {
     "test_read_table_has_the_tables_rows": Bad(
         "num_rows", after("read_table", lambda table: type(table)(["x"], []))
     ),
+    "test_abilities_keep_the_loop_free": Bad("preview kept", stalls("preview")),
     "test_abilities_that_are_not_claimed_are_refused_by_name": Bad(
         "DID NOT RAISE", changes={"abilities": sorted(ABILITIES - {"statistics"})}
     ),

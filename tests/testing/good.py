@@ -22,6 +22,7 @@ from datasources import (
     Preview,
     Workspace,
     glob_regex,
+    items_below,
 )
 from datasources.testing import Subject
 
@@ -80,21 +81,12 @@ class GoodConnector(DataSourceConnector):
 
     async def list_items(self, path: str | None = None) -> list[DataItem]:
         items = [DataItem(p.split("/")[-1], p, len(c), 1.0) for p, c in (await self._all()).items()]
-        if path is None:
-            return items
-        if not path.endswith("/"):
-            return [item for item in items if item.path.startswith(f"{path}/")]
-        below = path.lstrip("/")
-        found = [item for item in items if item.path.startswith(below)]
-        direct = [item for item in found if "/" not in item.path[len(below) :]]
-        folders = {item.path[len(below) :].split("/")[0] for item in found if item not in direct}
-        return direct + [
-            DataItem(f, f"{below}{f}/", metadata={"kind": "folder"}) for f in sorted(folders)
-        ]
+        return items_below(items, path)
 
     async def fetch_data(self, identifier: str, workspace: str) -> str:
         content = await self._content(identifier)
         target = Workspace.of(workspace)
+        target.require_format(None)
         lines = content.splitlines(keepends=True)
         most = target.limits.max_rows
         with target.create(identifier) as file:

@@ -5,6 +5,7 @@ from __future__ import annotations
 TYPE_CHECKING = False  # as type checkers know it; importing `typing` takes as long as all the rest
 
 if TYPE_CHECKING:
+    from datasources.audit import AuditLog as AuditLog
     from datasources.connector import (
         API_VERSION as API_VERSION,
         DataSourceConnector as DataSourceConnector,
@@ -61,8 +62,9 @@ if TYPE_CHECKING:
         Preview as Preview,
         Rotation as Rotation,
     )
-    from datasources.operations import caller as caller
+    from datasources.operations import Outcome as Outcome, caller as caller
     from datasources.options import ConnectorOptions as ConnectorOptions
+    from datasources.plugins import PluginEntry as PluginEntry, Plugins as Plugins
     from datasources.policy import Policy as Policy
     from datasources.pool import (
         ConnectionPool as ConnectionPool,
@@ -72,24 +74,35 @@ if TYPE_CHECKING:
     )
     from datasources.redaction import redact_text as redact_text
     from datasources.registry import DataSourceRegistry as DataSourceRegistry
+    from datasources.sessions import WorkspaceSession as WorkspaceSession
     from datasources.stores import (
         MemoryStore as MemoryStore,
         SQLiteStore as SQLiteStore,
         Store as Store,
         StoredSource as StoredSource,
+        check_write as check_write,
     )
     from datasources.tabular import (
+        CsvFile as CsvFile,
+        csv_file as csv_file,
         glob_prefix as glob_prefix,
         glob_regex as glob_regex,
+        items_below as items_below,
         preview_text as preview_text,
+        query_name as query_name,
     )
-    from datasources.threads import run_in_thread as run_in_thread
+    from datasources.threads import (
+        ThreadWorker as ThreadWorker,
+        run_in_thread as run_in_thread,
+    )
     from datasources.workspace import (
+        Progress as Progress,
         Workspace as Workspace,
         WorkspaceFile as WorkspaceFile,
     )
 
 _NAMES = {
+    "audit": "AuditLog",
     "connector": (
         "API_VERSION DataSourceConnector SupportsGlob SupportsIterItems SupportsPreview "
         "SupportsReadTable SupportsStatistics SupportsUpload abilities"
@@ -108,16 +121,18 @@ _NAMES = {
         "ColumnStatistics ConnectionCheck DataItem DataSourceConfig DataSourceType "
         "FetchReceipt FetchRequest FetchResult Limits Operation PoolConfig Preview Rotation"
     ),
-    "operations": "caller",
+    "operations": "Outcome caller",
     "options": "ConnectorOptions",
+    "plugins": "PluginEntry Plugins",
     "policy": "Policy",
     "pool": "ConnectionPool ConnectionPoolManager PoolStatistics PooledConnection",
     "redaction": "redact_text",
     "registry": "DataSourceRegistry",
-    "stores": "MemoryStore SQLiteStore Store StoredSource",
-    "tabular": "glob_prefix glob_regex preview_text",
-    "threads": "run_in_thread",
-    "workspace": "Workspace WorkspaceFile",
+    "sessions": "WorkspaceSession",
+    "stores": "MemoryStore SQLiteStore Store StoredSource check_write",
+    "tabular": "CsvFile csv_file glob_prefix glob_regex items_below preview_text query_name",
+    "threads": "ThreadWorker run_in_thread",
+    "workspace": "Progress Workspace WorkspaceFile",
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
 

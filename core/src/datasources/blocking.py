@@ -15,12 +15,21 @@ import asyncio
 import contextvars
 import os
 import threading
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from concurrent.futures import CancelledError
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from datasources import registry as asynchronous
+from datasources import registry as asynchronous, sessions
 from datasources.connector import DataSourceConnector
 from datasources.credentials import CredentialManager
 from datasources.errors import RegistryError
@@ -41,9 +50,45 @@ from datasources.models import (
 from datasources.plugins import Plugins
 from datasources.policy import Policy
 from datasources.stores import Store
-from datasources.workspace import Progress
+from datasources.workspace import Progress, Workspace
 
 T = TypeVar("T")
+
+
+class WorkspaceSession:
+    """A `datasources.WorkspaceSession` without an event loop: its methods are those there."""
+
+    def __init__(
+        self,
+        session: sessions.WorkspaceSession,
+        run: Callable[[Coroutine[Any, Any, Any]], Any],
+    ) -> None:
+        self._session = session
+        self._run = run
+
+    @property
+    def path(self) -> Workspace:
+        return self._session.path
+
+    def fetch(self, source_id: str, identifier: str, *, format: str | None = None) -> FetchReceipt:
+        receipt: FetchReceipt = self._run(self._session.fetch(source_id, identifier, format=format))
+        return receipt
+
+    def fetch_many(
+        self, requests: Sequence[FetchRequest | tuple[str, str]], *, concurrency: int = 8
+    ) -> list[FetchResult]:
+        results: list[FetchResult] = self._run(
+            self._session.fetch_many(requests, concurrency=concurrency)
+        )
+        return results
+
+    def fetch_tree(
+        self, source_id: str, path: str | None = None, *, concurrency: int = 8
+    ) -> list[FetchResult]:
+        results: list[FetchResult] = self._run(
+            self._session.fetch_tree(source_id, path, concurrency=concurrency)
+        )
+        return results
 
 
 class DataSourceRegistry:
@@ -178,6 +223,46 @@ class DataSourceRegistry:
                 requests, workspace, concurrency=concurrency, limits=limits, progress=progress
             )
         )
+
+    def fetch_tree(
+        self,
+        source_id: str,
+        path: str | None,
+        workspace: str | os.PathLike[str],
+        *,
+        concurrency: int = 8,
+        limits: Limits | None = None,
+        refresh: bool = False,
+    ) -> list[FetchResult]:
+        return self._run(
+            self._registry.fetch_tree(
+                source_id,
+                path,
+                workspace,
+                concurrency=concurrency,
+                limits=limits,
+                refresh=refresh,
+            )
+        )
+
+    @contextmanager
+    def workspace(
+        self,
+        workspace_id: str,
+        *,
+        root: str | os.PathLike[str] | None = None,
+        sources: Collection[str] | None = None,
+        quota: int | None = None,
+        limits: Limits | None = None,
+    ) -> Iterator[WorkspaceSession]:
+        session = self._registry.workspace(
+            workspace_id, root=root, sources=sources, quota=quota, limits=limits
+        )
+        self._run(session.__aenter__())
+        try:
+            yield WorkspaceSession(session, self._run)
+        finally:
+            self._run(session.__aexit__(None, None, None))
 
     def cache_metadata(self, source_id: str, metadata: dict[str, Any]) -> None:
         self._registry.cache_metadata(source_id, metadata)

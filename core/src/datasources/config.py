@@ -1,6 +1,8 @@
 """Sources and settings from a TOML file and the environment.
 
 ```toml
+audit_log = "audit.jsonl"      # beside this file; or DATASOURCES_AUDIT_LOG
+
 [sources.sales]
 type = "postgresql"
 name = "Sales"                 # the id by default
@@ -60,6 +62,8 @@ class Settings:
     pool: PoolConfig = field(default_factory=PoolConfig)
     origins: Mapping[str, str] = field(default_factory=dict)
     """Where each source is declared, by id: the file, `the environment`, or both."""
+    audit_log: str | None = None
+    """Path of the audit log; None is none."""
 
 
 def read_settings(path: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> Settings:
@@ -71,7 +75,7 @@ def read_settings(path: str | os.PathLike[str] | None, environ: Mapping[str, str
     """
     document = _load(path) if path is not None else {}
     where = repr(os.fspath(path)) if path is not None else ""
-    _check_keys(document, ("sources", "policy", "pool"), where)
+    _check_keys(document, ("sources", "policy", "pool", "audit_log"), where)
     declared = _table(document.get("sources", {}), f"{where}: [sources]")
     tables = {
         source_id: (_source_table(table, f"{where}: [sources.{source_id}]"), where)
@@ -89,6 +93,7 @@ def read_settings(path: str | os.PathLike[str] | None, environ: Mapping[str, str
         policy=_fill(Policy, document.get("policy", {}), f"{where}: [policy]"),
         pool=_fill(PoolConfig, document.get("pool", {}), f"{where}: [pool]"),
         origins={source_id: origin for source_id, (_, origin) in tables.items()},
+        audit_log=environ.get("DATASOURCES_AUDIT_LOG") or _audit_log(document, path, where),
     )
 
 
@@ -115,6 +120,15 @@ def _load(path: str | os.PathLike[str]) -> Table:
     except UnicodeDecodeError:
         raise OptionError(f"{where} is not valid TOML: it is not UTF-8 text") from None
     return parse_toml(text, where)
+
+
+def _audit_log(document: Table, path: str | os.PathLike[str] | None, where: str) -> str | None:
+    value = document.get("audit_log")
+    if path is None or value is None:
+        return None
+    if not isinstance(value, str) or not value:
+        raise OptionError(f"{where}: 'audit_log' must be a path")
+    return os.path.join(os.path.dirname(path), value)
 
 
 def _check_keys(table: Table, accepted: Collection[str], where: str) -> None:

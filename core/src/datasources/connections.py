@@ -61,6 +61,7 @@ class _Loop:
     """The sources of one event loop; all of it happens on that loop."""
 
     def __init__(self) -> None:
+        self.ended = False
         self.sources: dict[str, _Source] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -75,6 +76,7 @@ class _Loop:
                 yield
             finally:
                 await self.close(None, _END_TIMEOUT)
+                self.ended = True
 
         self._end = until_the_end()
         with suppress(StopIteration):
@@ -227,6 +229,9 @@ async def _close_on(
     outcome: Future[list[BaseException]] = Future()
 
     def start() -> None:
+        if known.ended:  # everything is closed, and no task would run any more
+            outcome.set_result([])
+            return
         task = loop.create_task(known.close(source_id, timeout))
         task.add_done_callback(
             lambda _: outcome.set_result([] if task.cancelled() else task.result())

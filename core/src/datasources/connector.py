@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
+from datasources.errors import ConnectError
 from datasources.models import ColumnStatistics, DataItem, DataSourceConfig, PoolConfig, Preview
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 API_VERSION = 1
 """The version of this contract; a connector names the one it was written for."""
+OLDEST_API_VERSION = 1
+"""The oldest one that core still serves; authors of what lies between are told to move on."""
 
 
 class DataSourceConnector(ABC):
@@ -28,7 +31,8 @@ class DataSourceConnector(ABC):
 
     type: ClassVar[str] = ""
     """The name sources use; the entry point bears the same name."""
-    api_version: ClassVar[int] = API_VERSION
+    api_version: ClassVar[int] = 1
+    """The contract it was written for; a class that does not say was written for the first."""
     options_class: ClassVar[OptionsClass | None] = None
     """Declares and validates the options; without it `config.config` is taken as it is."""
     shareable: ClassVar[bool] = False
@@ -46,6 +50,16 @@ class DataSourceConnector(ABC):
         self.options = self.options_class.load(config.config) if self.options_class else None
         self.pool_config = PoolConfig()
         self._connection: Any = None
+
+    def require_connection(self) -> Any:
+        """Return what `connect` left in `_connection`.
+
+        Raises:
+            ConnectError: It is None: the connector is not connected.
+        """
+        if self._connection is None:
+            raise ConnectError(f"source {self.config.id!r} is not connected")
+        return self._connection
 
     @abstractmethod
     async def connect(self) -> bool:

@@ -140,7 +140,7 @@ class CredentialManager:
 
     def is_current(self, encrypted: str) -> bool:
         """Tell whether a ciphertext is under the key that encrypts now."""
-        return _parts(encrypted)[0] == self.fingerprints[0]
+        return key_of(encrypted) == self.fingerprints[0]
 
     def sanitize_config(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """Copy options with everything that could be a secret masked as `***REDACTED***`."""
@@ -152,6 +152,11 @@ def fingerprint(key: Key) -> str:
     """Return the public name of a key."""
     raw = key.encode() if isinstance(key, str) else key
     return hashlib.sha256(base64.urlsafe_b64decode(raw)).hexdigest()[:12]
+
+
+def key_of(encrypted: str) -> str:
+    """Return the fingerprint of the key that a ciphertext is under; empty where it names none."""
+    return _parts(encrypted)[0]
 
 
 def read_key_file(path: str | os.PathLike[str]) -> list[str]:

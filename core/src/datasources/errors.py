@@ -15,7 +15,7 @@ DataSourceError
 ```
 
 A message is one sentence: what is wrong, with which thing, and what is possible.  It never
-carries an option's value.
+carries a secret.
 """
 
 
@@ -56,7 +56,7 @@ class PluginLoadError(PluginError):
 
 
 class PluginIncompatibleError(PluginError):
-    """Raised when the plugin was written for another `api_version` than this core speaks."""
+    """Raised when the plugin was written for another `api_version`, or another version of core."""
 
 
 class CredentialError(DataSourceError):

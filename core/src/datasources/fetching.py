@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 
 from datasources.connector import DataSourceConnector
 from datasources.errors import LimitExceededError
-from datasources.models import FetchReceipt, Limits, Preview
+from datasources.models import FetchReceipt, FetchRequest, Limits, Preview
+from datasources.receipts import Receipts
 from datasources.tabular import preview_text
 from datasources.workspace import Workspace
 
@@ -19,22 +20,62 @@ _PREVIEW_BYTES = 1_000_000  # of a file fetched for a preview that its connector
 
 async def fetch(
     lease: AbstractAsyncContextManager[DataSourceConnector],
-    source_id: str,
-    identifier: str,
+    request: FetchRequest,
     target: Workspace,
+    receipts: Receipts | None = None,
 ) -> FetchReceipt:
     """Bring one item into `target` within its limits, waiting for the lease included.
+
+    Args:
+        lease: Of the request's source.
+        request: With a version, a file of it that the workspace has already is left as it is.
+        target: Where to.
+        receipts: Those of the workspace, where several fetches share them.
 
     Raises:
         LimitExceededError: The time limit ended it.
     """
+    receipts = receipts or Receipts(target)
+    if request.version is not None:
+        known = await asyncio.to_thread(receipts.unchanged, request, target.limits.max_bytes)
+        if known is not None:
+            target.claim(known.path, request.identifier)
+            return known
     started = time.monotonic()
+    path = await _bring(lease, request, target)
+
+    def account() -> FetchReceipt:
+        file = target.adopt(path)
+        receipt = FetchReceipt(
+            source_id=request.source_id,
+            identifier=request.identifier,
+            path=file.path,
+            size=file.size,
+            sha256=file.sha256,
+            rows=file.rows,
+            truncated=file.truncated,
+            version=file.version,
+            fetched_at=datetime.now(UTC),
+            duration=time.monotonic() - started,
+        )
+        if request.version is not None:
+            receipts.keep(request, receipt)
+        return receipt
+
+    return await asyncio.to_thread(account)
+
+
+async def _bring(
+    lease: AbstractAsyncContextManager[DataSourceConnector],
+    request: FetchRequest,
+    target: Workspace,
+) -> str:
     seconds = target.limits.timeout
     path: str | None = None
     try:
         async with asyncio.timeout(seconds) as timer:
             async with lease as connector:
-                path = await connector.fetch_data(identifier, target)
+                path = await connector.fetch_data(request.identifier, target)
     except TimeoutError as exc:
         if not timer.expired():
             raise
@@ -42,22 +83,10 @@ async def fetch(
         path = path or next(iter(target.written), None)
         if path is None:
             raise LimitExceededError(
-                f"fetching {identifier!r} from source {source_id!r} was not done within the limit "
-                f"of {seconds:g} seconds"
+                f"fetching {request.identifier!r} from source {request.source_id!r} was not done "
+                f"within the limit of {seconds:g} seconds"
             ) from exc
-    file = await asyncio.to_thread(target.adopt, path)
-    return FetchReceipt(
-        source_id=source_id,
-        identifier=identifier,
-        path=file.path,
-        size=file.size,
-        sha256=file.sha256,
-        rows=file.rows,
-        truncated=file.truncated,
-        version=file.version,
-        fetched_at=datetime.now(UTC),
-        duration=time.monotonic() - started,
-    )
+    return path
 
 
 async def preview_by_fetching(

@@ -16,6 +16,7 @@ import pluggy
 if TYPE_CHECKING:
     from datasources.connector import DataSourceConnector
     from datasources.models import DataSourceConfig, Operation
+    from datasources.operations import Outcome
     from datasources.stores import Store
 
 PROJECT = "datasources"
@@ -65,14 +66,16 @@ def datasources_operation_started(operation: Operation) -> None:
 
 @hookspec
 def datasources_operation_finished(
-    operation: Operation, duration: float, error: BaseException | None
+    operation: Operation, duration: float, error: BaseException | None, outcome: Outcome
 ) -> None:
     """Observe the end of a registry operation.
 
     Args:
         operation: The one that `datasources_operation_started` saw.
         duration: Seconds since then.
-        error: What it raised, `asyncio.CancelledError` included; None if it went well.
+        error: What it raised, `asyncio.CancelledError` included, and `GeneratorExit` where the
+            reader of `iter_items` had enough; None if it went well.
+        outcome: What came of it: bytes, rows, items, a fetch's receipt.
     """
 
 

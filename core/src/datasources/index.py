@@ -7,15 +7,18 @@ import os
 import re
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from datasources.errors import OptionError
-from datasources.hookspecs import CONNECTORS_GROUP, PLUGINS_GROUP
 
 if TYPE_CHECKING:
     from importlib_metadata import Distribution
+
+# As hookspecs has them, which takes pluggy to import.
+CONNECTORS_GROUP = "datasources.connectors"
+PLUGINS_GROUP = "datasources.plugins"
 
 _GROUPS = (CONNECTORS_GROUP, PLUGINS_GROUP)
 _TYPE_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")  # what `DataSourceType` takes
@@ -41,6 +44,8 @@ class PluginEntry:
     status: Status = "available"
     error: str | None = None
     """Why it cannot be used, secrets masked; `None` if it can."""
+    requires: tuple[str, ...] = field(default=(), repr=False)
+    """What the distribution depends on, as its metadata say it."""
 
     def __str__(self) -> str:
         kind = "connector" if self.is_connector else "plugin"
@@ -97,16 +102,29 @@ def choose(
     ]
 
 
+def installed_version(distribution: str) -> str | None:
+    """Return the version of what is installed under this name, "" if that cannot be told."""
+    from importlib_metadata import Distribution, PackageNotFoundError
+
+    try:
+        return _header(_metadata(Distribution.from_name(distribution)), "Version") or ""
+    except PackageNotFoundError:
+        return None
+    except (OSError, ValueError):  # unreadable, or not UTF-8
+        return ""
+
+
 def describe(exc: BaseException) -> str:
     """Return an exception's type and text on one line, secrets masked, cut to a sensible length."""
     from datasources.redaction import redact_text
 
     try:
-        text = " ".join(str(exc).split())
+        # Masked as it stands: on one line, some secrets no longer look like any.
+        text = " ".join(redact_text(str(exc)[:10_000]).split())
     except Exception:  # noqa: BLE001  (a plugin's exception may be broken itself)
         text = ""
     name = type(exc).__name__
-    return redact_text(f"{name}: {text[:10_000]}" if text else name)[:_TEXT_LIMIT]
+    return redact_text(f"{name}: {text}" if text else name)[:_TEXT_LIMIT]
 
 
 @lru_cache(maxsize=16)
@@ -145,7 +163,8 @@ def _read(
         first[name] = distribution  # the other is an empty folder that an uninstall left
     metadata = _metadata(distribution)
     title, version = _header(metadata, "Name"), _header(metadata, "Version")
-    missing = [field for field, got in (("Name", title), ("Version", version)) if not got]
+    missing = [header for header, got in (("Name", title), ("Version", version)) if not got]
+    requires = tuple(_headers(metadata, "Requires-Dist"))
     lack = f"its METADATA lacks {' and '.join(missing)}" if missing else None
     return [
         PluginEntry(
@@ -156,6 +175,7 @@ def _read(
             version=version,
             status="broken" if lack or fault else "available",
             error=lack or fault,
+            requires=requires,
         )
         for group, entry, value, fault in _parse(text)
     ]
@@ -165,11 +185,14 @@ def _metadata(distribution: Distribution) -> str:
     return distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
 
 
-def _header(metadata: str, field: str) -> str | None:
+def _header(metadata: str, name: str) -> str | None:
+    return next(iter(_headers(metadata, name)), None)
+
+
+def _headers(metadata: str, name: str) -> list[str]:
     # Importing the standard library's parser of such headers takes as long as the whole scan.
     head = metadata.split("\n\n", 1)[0]
-    match = re.search(rf"^{field}:[ \t]*(\S.*?)[ \t]*$", head, re.MULTILINE | re.IGNORECASE)
-    return match[1] if match else None
+    return re.findall(rf"^{name}:[ \t]*(\S.*?)[ \t]*$", head, re.MULTILINE | re.IGNORECASE)
 
 
 def _parse(text: str) -> Iterator[tuple[str, str, str, str | None]]:

@@ -147,6 +147,9 @@ class DataItem:
     """Unix seconds; `None` where unknown."""
     metadata: dict[str, Any] = field(default_factory=dict)
     """What else the listing told, such as `kind`, `etag`, `content_type`."""
+    version: str | None = None
+    """The source's mark of the content as it is now, as `FetchReceipt.version` would be; `None`
+    where the listing tells none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +160,9 @@ class FetchRequest:
     identifier: str
     format: str | None = None
     """The file format wanted, such as `csv` or `parquet`; `None` is the connector's own."""
+    version: str | None = None
+    """The version that a listing told. With it, the receipt is kept in the workspace, and a file
+    of that version which an earlier one tells of is not fetched again; `None` fetches always."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +187,9 @@ class FetchReceipt:
     """When the file was complete, UTC."""
     duration: float
     """Seconds from request to complete file."""
+    unchanged: bool = False
+    """True if the file was in the workspace already, of the version that the source has now, and
+    nothing was brought."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON takes them."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from datasources import hookspecs
+from datasources.compatibility import check_api_version, unmet
 from datasources.errors import (
     PluginConflictError,
     PluginError,
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from datasources.connector import DataSourceConnector
 
 __all__ = ["PluginEntry", "Plugins", "scan"]
+
+IMPORT_TIMEOUT = 60.0
+"""Seconds; the slowest driver known takes one or two."""
 
 _PREFIX = f"{PROJECT}_"
 _REASON_LIMIT = 1_000  # characters; a plugin may return anything
@@ -127,18 +131,15 @@ class Plugins:
     def load_observers(self) -> None:
         """Import the plugins that serve in other ways than connecting; failures are logged."""
         for slot in self._slots:
-            if slot.entry.group == PLUGINS_GROUP and slot.entry.status == "available":
-                try:
-                    self._load(slot)
-                except PluginError as exc:
-                    _warn("%s", exc)
+            wanted = slot.entry.group == PLUGINS_GROUP and slot.entry.status == "available"
+            if wanted and not self._load_in_time(slot):
+                _warn("%s", slot.failure())
 
     def check(self) -> list[PluginEntry]:
-        """Import every plugin that may be used, then return `entries()`."""
+        """Import every plugin that may be used, each for a minute at most; return `entries()`."""
         for slot in self._slots:
             if slot.entry.status == "available":
-                with suppress(PluginError):  # kept in the entry
-                    self._load(slot)
+                self._load_in_time(slot)
         return self.entries()
 
     def notify(self, hook_name: str, /, **arguments: object) -> None:
@@ -194,6 +195,25 @@ class Plugins:
                 raise slot.failure()
             return slot.connector
 
+    def _load_in_time(self, slot: _Slot) -> bool:
+        """Import a plugin in a thread that it may keep; return whether nothing went wrong."""
+
+        def load() -> None:
+            try:
+                self._load(slot)
+            except PluginError:
+                pass
+            except BaseException as exc:  # noqa: BLE001  (kept; nobody can have interrupted this)
+                slot.fail(describe(exc), PluginLoadError, None)
+
+        thread = threading.Thread(target=load, name="datasources-import", daemon=True)
+        thread.start()
+        thread.join(IMPORT_TIMEOUT)
+        if thread.is_alive():
+            reason = f"it was not imported within {IMPORT_TIMEOUT:g} seconds"
+            slot.fail(reason, PluginLoadError, None)
+        return slot.entry.status == "loaded"
+
     def _try(self, slot: _Slot) -> None:
         around = sys.exception()
         try:
@@ -211,6 +231,8 @@ class Plugins:
         from importlib_metadata import EntryPoint
 
         entry = slot.entry
+        if lack := unmet(entry):
+            raise _RefusedError(*lack)
         plugin = EntryPoint(name=entry.name, value=entry.value, group=entry.group).load()
         hooks = self._hooks(plugin)
         if entry.is_connector:
@@ -321,15 +343,12 @@ def _pick(classes: object, type_name: str) -> type[DataSourceConnector]:
 
 
 def _check_class(cls: object) -> None:
-    from datasources.connector import API_VERSION, DataSourceConnector
+    from datasources import connector
 
-    if not (isinstance(cls, type) and issubclass(cls, DataSourceConnector)):
+    if not (isinstance(cls, type) and issubclass(cls, connector.DataSourceConnector)):
         raise _RefusedError(f"{_shown(cls)} is not a subclass of DataSourceConnector")
-    version: object = cls.api_version
-    if version != API_VERSION:
-        old = "datasources" if isinstance(version, int) and version > API_VERSION else "the plugin"
-        reason = f"{_shown(cls)} has api_version {version!r}, this core speaks {API_VERSION}"
-        raise _RefusedError(f"{reason}; upgrade {old}", PluginIncompatibleError)
+    if reason := check_api_version(cls, connector.OLDEST_API_VERSION, connector.API_VERSION):
+        raise _RefusedError(reason, PluginIncompatibleError)
     if missing := sorted(cls.__abstractmethods__):
         raise _RefusedError(f"{_shown(cls)} lacks {', '.join(missing)}")
 

@@ -58,14 +58,17 @@ class ConnectionPool(PoolState):
 
     @property
     def available_count(self) -> int:
+        """Connections, or leases, that can be had at once."""
         return len(self._idle)
 
     @property
     def in_use_count(self) -> int:
+        """Leases that are out."""
         return self._in_use
 
     @property
     def closed(self) -> bool:
+        """True from the first call of `close` on."""
         return self._closed
 
     def statistics(self) -> PoolStatistics:

@@ -6,7 +6,8 @@ import asyncio
 import copy
 import os
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Self
@@ -40,9 +41,12 @@ from datasources.models import (
 from datasources.operations import observed
 from datasources.plugins import Plugins
 from datasources.policy import Policy
+from datasources.receipts import Receipts
+from datasources.sessions import WorkspaceSession
 from datasources.sources import Sources, open_store
 from datasources.stores import MemoryStore, Store, StoredSource
-from datasources.tabular import glob_prefix, glob_regex
+from datasources.tabular import WILDCARDS, glob_prefix, glob_regex
+from datasources.threads import in_own_thread
 from datasources.workspace import Progress, Workspace
 
 
@@ -50,8 +54,10 @@ class DataSourceRegistry:
     """Keeps sources in a store, connects to them on demand, and runs operations on them.
 
     One registry serves any number of threads and event loops; connections belong to the loop
-    that opened them.  Every method that takes a source id raises `DataSourceNotFoundError` for an
-    unknown one, and what `Plugins`, `Policy`, the credentials and the connector raise.
+    that opened them.  The constructor opens the store, whose server may take seconds to answer: in
+    a coroutine, `await` the class's `open`.  Every method that takes a source id raises
+    `DataSourceNotFoundError` for an unknown one, and what `Plugins`, `Policy`, the credentials and
+    the connector raise.
 
     Args:
         credential_manager: Holds the keys; by default one that finds them in the environment.
@@ -75,15 +81,48 @@ class DataSourceRegistry:
         self.plugins = plugins or Plugins()
         self.plugins.load_observers()
         self.policy = policy or Policy()
+        self.credentials = credential_manager or CredentialManager()
         self.store: Store = (
             open_store(store, self.plugins) if isinstance(store, str) else store or MemoryStore()
         )
-        self.credentials = credential_manager or CredentialManager()
         self._pool_config = pool_config or PoolConfig()
         self._sources = Sources(self.store, self.credentials, self.policy, self.plugins)
         self._cache = MetadataCache(cache_ttl)
         self._loading = SingleFlight()
         self._connections = Connections(self._sources.get, self._build, self._pool_config)
+
+    @classmethod
+    async def open(
+        cls,
+        credential_manager: CredentialManager | None = None,
+        cache_ttl: float = 300.0,
+        *,
+        store: Store | str | None = None,
+        policy: Policy | None = None,
+        pool_config: PoolConfig | None = None,
+        plugins: Plugins | None = None,
+    ) -> Self:
+        """Return what the constructor does, without holding up the event loop.
+
+        Importing plugins and reaching the server of a store can take seconds.
+        """
+        opening = in_own_thread(
+            "datasources-open",
+            lambda: cls(
+                credential_manager,
+                cache_ttl,
+                store=store,
+                policy=policy,
+                pool_config=pool_config,
+                plugins=plugins,
+            ),
+        )
+        try:
+            return await asyncio.wrap_future(opening)
+        except asyncio.CancelledError:
+            if isinstance(store, str):  # nobody else will close it
+                opening.add_done_callback(_close_unwanted)
+            raise
 
     async def __aenter__(self) -> Self:
         return self
@@ -115,7 +154,8 @@ class DataSourceRegistry:
         Raises:
             DataSourceExistsError: The id is taken.
             OptionError: An option is unknown, missing or ill-typed.
-            MissingKeyError: The store outlives the process, but no key was given.
+            MissingKeyError: The store outlives the process, but no key was given; or the key is
+                none of those that the stored sources are encrypted with.
         """
         with observed(self.plugins, "register", config.id):
             validated = await self._sources.validate(config)
@@ -127,11 +167,11 @@ class DataSourceRegistry:
     async def register_data_sources(
         self, configs: Iterable[DataSourceConfig], *, replace: bool = False
     ) -> None:
-        """Register all or none, in one write; raises as `register_data_source`.
-
-        With `replace`, the new ones and those replaced are a write each.
-        """
-        validated = [await self._sources.validate(config) for config in configs]
+        """Register all or none, in one write; raises as `register_data_source`."""
+        validated = []
+        for config in configs:
+            validated.append(await self._sources.validate(config))
+            await asyncio.sleep(0)  # thousands must not hold up the event loop
         await asyncio.to_thread(self._sources.keep, validated, replace=replace)
         await self._registered([config.id for config, _ in validated])
 
@@ -210,30 +250,34 @@ class DataSourceRegistry:
 
     async def list_items(self, source_id: str, path: str | None = None) -> list[DataItem]:
         """Return what can be fetched, below `path` if one is given."""
-        with observed(self.plugins, "list_items", source_id, path=path):
+        with observed(self.plugins, "list_items", source_id, path=path) as outcome:
             async with self.connection(source_id) as connector:
-                return await connector.list_items(path)
+                return outcome.of(await connector.list_items(path))
 
     async def iter_items(self, source_id: str, path: str | None = None) -> AsyncIterator[DataItem]:
         """Yield what `list_items` returns, page by page where the connector can."""
-        with observed(self.plugins, "iter_items", source_id, path=path):
+        with observed(self.plugins, "iter_items", source_id, path=path) as outcome:
+            outcome.items = 0
             async with self.connection(source_id) as connector:
                 if isinstance(connector, contract.SupportsIterItems):
                     async for item in connector.iter_items(path):
+                        outcome.items += 1
                         yield item
                 else:
                     for item in await connector.list_items(path):
+                        outcome.items += 1
                         yield item
 
     async def glob_items(self, source_id: str, pattern: str) -> list[DataItem]:
         """Return the items whose path matches: `*` within a segment, `**` across, `?`, `[a-z]`."""
-        with observed(self.plugins, "glob_items", source_id, pattern=pattern):
+        with observed(self.plugins, "glob_items", source_id, pattern=pattern) as outcome:
             async with self.connection(source_id) as connector:
                 if isinstance(connector, contract.SupportsGlob):
-                    return await connector.glob_items(pattern)
+                    return outcome.of(await connector.glob_items(pattern))
                 matches, prefix = glob_regex(pattern).fullmatch, glob_prefix(pattern)
                 folder = prefix.rpartition("/")[0] or None
-                return [item for item in await connector.list_items(folder) if matches(item.path)]
+                items = await connector.list_items(folder)
+                return outcome.of([item for item in items if matches(item.path)])
 
     async def get_metadata(
         self, source_id: str, identifier: str, *, refresh: bool = False
@@ -249,12 +293,13 @@ class DataSourceRegistry:
 
     async def preview(self, source_id: str, identifier: str, rows: int = 10) -> Preview:
         """Return the first rows of an item, fetching it only if the connector has no other way."""
-        with observed(self.plugins, "preview", source_id, identifier=identifier):
+        with observed(self.plugins, "preview", source_id, identifier=identifier) as outcome:
             async with self.connection(source_id) as connector:
                 if isinstance(connector, contract.SupportsPreview):
-                    return await connector.preview(identifier, rows)
+                    return outcome.of(await connector.preview(identifier, rows))
                 limits = self._limits(self._sources.get(source_id))
-                return await preview_by_fetching(connector, identifier, rows, limits)
+                shown = await preview_by_fetching(connector, identifier, rows, limits)
+                return outcome.of(shown)
 
     async def statistics(self, source_id: str, identifier: str) -> dict[str, ColumnStatistics]:
         """Return figures of an item's numeric columns, by name.
@@ -276,11 +321,12 @@ class DataSourceRegistry:
         Raises:
             RegistryError: The connector cannot.
         """
-        with observed(self.plugins, "upload", source_id, identifier=name):
+        identifier = name or os.path.basename(local_path)
+        with observed(self.plugins, "upload", source_id, identifier=identifier) as outcome:
             async with self.connection(source_id) as connector:
                 if not isinstance(connector, contract.SupportsUpload):
                     raise _cannot(source_id, connector, "take files")
-                return await connector.upload_file(local_path, name, overwrite)
+                return outcome.of(await connector.upload_file(local_path, name, overwrite))
 
     async def fetch(
         self,
@@ -312,7 +358,7 @@ class DataSourceRegistry:
             file_format=format,
             progress=progress,
         )
-        return await self._fetch(source_id, identifier, target)
+        return await self._fetch(FetchRequest(source_id, identifier, format), target)
 
     async def fetch_many(
         self,
@@ -341,6 +387,7 @@ class DataSourceRegistry:
             raise OptionError(f"'concurrency' must be at least 1, not {concurrency}")
         places = asyncio.Semaphore(concurrency)
         owners: dict[str, str] = {}
+        receipts = Receipts(workspace)
 
         async def one(index: int, request: FetchRequest) -> FetchResult:
             async with places:
@@ -354,13 +401,71 @@ class DataSourceRegistry:
                         owner=f"{request.identifier!r} of source {request.source_id!r}",
                         owners=owners,
                     )
-                    receipt = await self._fetch(request.source_id, request.identifier, target)
+                    receipt = await self._fetch(request, target, receipts)
                 except Exception as exc:  # noqa: BLE001  (kept whole in the result)
                     return FetchResult(request, error=exc)
                 return FetchResult(request, receipt)
 
         wanted = [r if isinstance(r, FetchRequest) else FetchRequest(*r) for r in requests]
         return await asyncio.gather(*(one(i, request) for i, request in enumerate(wanted)))
+
+    async def fetch_tree(
+        self,
+        source_id: str,
+        path: str | None,
+        workspace: str | os.PathLike[str],
+        *,
+        concurrency: int = 8,
+        limits: Limits | None = None,
+        refresh: bool = False,
+    ) -> list[FetchResult]:
+        """Bring all that lies below a path or matches a pattern, as `fetch_many` does.
+
+        What the workspace has from an earlier fetch, unharmed and of the version that the source
+        lists now, stays as it is: its receipt is `unchanged`.
+
+        Args:
+            source_id: The source.
+            path: As `list_items` takes it, or with wildcards as `glob_items` does.
+            workspace: Directory, made if missing.
+            concurrency: How many at once.
+            limits: In place of the source's or the policy's, for each item by itself.
+            refresh: Fetch what is unchanged, too.
+        """
+        if path is not None and not WILDCARDS.isdisjoint(path):
+            items = await self.glob_items(source_id, path)
+        else:
+            items = await self.list_items(source_id, (path or "").rstrip("/") or None)
+        requests = [
+            FetchRequest(source_id, item.path, version=None if refresh else item.version)
+            for item in items
+        ]
+        return await self.fetch_many(requests, workspace, concurrency=concurrency, limits=limits)
+
+    def workspace(
+        self,
+        workspace_id: str,
+        *,
+        root: str | os.PathLike[str] | None = None,
+        sources: Collection[str] | None = None,
+        quota: int | None = None,
+        limits: Limits | None = None,
+    ) -> WorkspaceSession:
+        """Return a workspace that is deleted when its `async with` block ends.
+
+        Args:
+            workspace_id: The host's name for it: letters, digits, `.`, `_`, `-`.
+            root: The directory that holds it under that name; None takes a temporary one.
+            sources: The ids of the sources that may be fetched from; None grants all.
+            quota: Bytes that its files may have together; None is no bound.
+            limits: Of each fetch, in place of the source's or the policy's.
+
+        Raises:
+            OptionError: `workspace_id` is malformed.
+            RegistryError: On entering, that a workspace of that id is open in `root`; on leaving,
+                that not everything could be deleted.
+        """
+        return WorkspaceSession(self, workspace_id, root, sources, quota, limits)
 
     def cache_metadata(self, source_id: str, metadata: dict[str, Any]) -> None:
         """Keep the host's own metadata of a source for `cache_ttl` seconds."""
@@ -379,7 +484,8 @@ class DataSourceRegistry:
         """Bring every source under the first key of the credential manager.
 
         Each source is readable with the old and the new key together at any point, so it can be
-        stopped and run again; afterwards the old key can go.
+        stopped and run again; afterwards the old key can go.  Takes as long as that many writes:
+        in a coroutine, `await asyncio.to_thread(registry.reencrypt)`.
         """
         return self._sources.reencrypt()
 
@@ -396,11 +502,15 @@ class DataSourceRegistry:
         try:
             await self.disconnect_all()
         finally:
-            self.store.close()
+            await asyncio.to_thread(self.store.close)
 
-    async def _fetch(self, source_id: str, identifier: str, target: Workspace) -> FetchReceipt:
-        with observed(self.plugins, "fetch", source_id, identifier=identifier):
-            return await fetch(self.connection(source_id), source_id, identifier, target)
+    async def _fetch(
+        self, request: FetchRequest, target: Workspace, receipts: Receipts | None = None
+    ) -> FetchReceipt:
+        source_id, identifier = request.source_id, request.identifier
+        with observed(self.plugins, "fetch", source_id, identifier=identifier) as outcome:
+            lease = self.connection(source_id)
+            return outcome.of(await fetch(lease, request, target, receipts))
 
     async def _load_metadata(self, source_id: str, identifier: str) -> dict[str, Any]:
         with observed(self.plugins, "get_metadata", source_id, identifier=identifier):
@@ -425,6 +535,7 @@ class DataSourceRegistry:
 
     async def _registered(self, source_ids: list[str]) -> None:
         for source_id in source_ids:
+            await asyncio.sleep(0)  # for the event loop's sake, as when they were validated
             self._cache.clear(source_id)
             await self._connections.forget(source_id)
             if record := self.store.get(source_id):
@@ -438,6 +549,11 @@ class DataSourceRegistry:
     async def _build(self, record: StoredSource, pool_config: PoolConfig) -> DataSourceConnector:
         config = self._sources.config(record, decrypt=True, sanitize=False)
         return await self._sources.build(config, pool_config)
+
+
+def _close_unwanted(opening: Future[Any]) -> None:
+    if opening.exception() is None:
+        opening.result().store.close()
 
 
 def _cannot(source_id: str, connector: DataSourceConnector, what: str) -> RegistryError:

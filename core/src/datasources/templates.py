@@ -133,6 +133,24 @@ def template(type_name: str, connector_class: type[DataSourceConnector]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def extra_template(name: str, type_name: str, connector_class: type[DataSourceConnector]) -> str:
+    """Return another text that a connector offers, from the `template_extras` of its class.
+
+    `role` is what makes an account at the outside system with no more rights than a source needs.
+
+    Raises:
+        OptionError: The connector offers no such text.
+    """
+    extras: Mapping[str, str] = getattr(connector_class, "template_extras", {})
+    if name not in extras:
+        offered = ", ".join(sorted(extras)) or "none"
+        raise OptionError(
+            f"the connector {type_name!r} has no template {name!r}; beside its options it offers: "
+            f"{offered}"
+        )
+    return extras[name]
+
+
 def _limits() -> list[str]:
     limits = ", ".join(
         f"{name} = {_toml(getattr(Limits(), name))}"

@@ -11,9 +11,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
-import itertools
 import os
-import re
 import secrets
 import stat
 import time
@@ -25,54 +23,11 @@ from types import TracebackType
 from datasources.checksums import Checksums
 from datasources.errors import DataFetchError, LimitExceededError
 from datasources.models import Limits
-
-_TEMPORARY = ".datasources-{}.part"
-_IS_TEMPORARY = re.compile(r"\.datasources-[0-9a-f]{16}\.part")
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f\\]|%(?=[0-9A-Fa-f]{2})")
-_NAME_MAX = 255  # bytes of one path component, on every file system in common use
+from datasources.paths import IS_TEMPORARY, TEMPORARY, safe_path
+from datasources.quota import Quota
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes written so far, and the total where it is known."""
-
-
-def safe_path(name: str, *, flat: bool = False) -> str:
-    """Return the relative path at which an item of that name is written.
-
-    Ordinary names are themselves.  What cannot be, or must not be, part of a path is
-    percent-encoded: `.` and `..` as segments, a slash that would make an empty segment,
-    backslashes, control characters, and a percent sign before two hexadecimal digits; with
-    `flat`, every slash.  Percent-decoding the path therefore gives the name back, so distinct
-    names give distinct paths.
-
-    Raises:
-        DataFetchError: The name is empty, not Unicode text, or has a segment over 255 bytes.
-    """
-    if not name:
-        raise DataFetchError("an item without a name cannot be written to a workspace")
-    segments: list[str] = []
-    for segment in name.split("/"):
-        encoded = _UNSAFE.sub(lambda match: f"%{ord(match[0]):02X}", segment)
-        if encoded in (".", ".."):
-            encoded = encoded.replace(".", "%2E")
-        elif _IS_TEMPORARY.fullmatch(encoded):
-            encoded = "%2E" + encoded[1:]
-        segments.append(encoded)
-    path = "%2F".join(segments) if flat else _without_empty_segments(segments)
-    try:
-        too_long = any(len(os.fsencode(part)) > _NAME_MAX for part in path.split("/"))
-        path.encode()
-    except UnicodeEncodeError:
-        raise DataFetchError(f"the name {name!r} is not valid Unicode text") from None
-    if too_long:
-        raise DataFetchError(f"the name {name!r} has a segment over {_NAME_MAX} bytes")
-    return path
-
-
-def _without_empty_segments(segments: list[str]) -> str:
-    path = segments[0]
-    for before, segment in itertools.pairwise(segments):
-        path += ("/" if before and segment else "%2F") + segment
-    return path
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +60,8 @@ class Workspace(str):  # noqa: SLOT000  (a handful of attributes, a handful of o
     owners: dict[str, str]
     """Who writes which path, shared by the fetches of one batch: two never write one file."""
     owner: str
+    quota: Quota | None
+    """Bounds all files together; a workspace made of another has the other's."""
 
     def __new__(
         cls,
@@ -115,6 +72,7 @@ class Workspace(str):  # noqa: SLOT000  (a handful of attributes, a handful of o
         progress: Progress | None = None,
         owner: str = "",
         owners: dict[str, str] | None = None,
+        quota: Quota | None = None,
     ) -> Workspace:
         self = super().__new__(cls, os.path.realpath(path))
         self.limits = limits or Limits()
@@ -123,6 +81,7 @@ class Workspace(str):  # noqa: SLOT000  (a handful of attributes, a handful of o
         self.written = {}
         self.owner = owner
         self.owners = {} if owners is None else owners
+        self.quota = quota or (path.quota if isinstance(path, Workspace) else None)
         return self
 
     @classmethod
@@ -146,6 +105,19 @@ class Workspace(str):  # noqa: SLOT000  (a handful of attributes, a handful of o
             DataFetchError: The file cannot be written; the reason is in the message.
         """
         return WorkspaceFile(self, name, safe_path(name, flat=flat), size)
+
+    def claim(self, path: str, name: str) -> None:
+        """Note that the item `name` is what `path` holds, for the rest of the batch.
+
+        Raises:
+            DataFetchError: Another item of the batch is.
+        """
+        owner = self.owners.setdefault(path, self.owner)
+        if owner != self.owner:
+            raise DataFetchError(
+                f"{name!r} would overwrite what {owner} brings in the same batch; "
+                "fetch them into separate workspaces"
+            )
 
     def require_format(self, *formats: str | None) -> None:
         """Refuse a `file_format` that a connector cannot write; None is an item as it is stored.
@@ -173,10 +145,14 @@ class Workspace(str):  # noqa: SLOT000  (a handful of attributes, a handful of o
             return self.written[real]
         if not real.startswith(os.path.join(self, "")) or not os.path.isfile(real):
             raise DataFetchError(f"the connector returned {path!r}, no file of the workspace")
-        size, limit = os.path.getsize(real), self.limits.max_bytes
-        if limit is not None and size > limit:
+        size, name = os.path.getsize(real), os.path.basename(real)
+        try:
+            _check(name, size, self.limits.max_bytes)
+            if self.quota:
+                self.quota.take(size, name)
+        except LimitExceededError:
             os.unlink(real)
-            raise LimitExceededError(_over(os.path.basename(real), size, limit))
+            raise
         with open(real, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         return WrittenFile(real, size, digest, None, False, None)
@@ -185,7 +161,7 @@ class Workspace(str):  # noqa: SLOT000  (a handful of attributes, a handful of o
         """Delete temporary files whose writer is gone; return their names."""
         removed = []
         for name in os.listdir(self) if os.path.isdir(self) else []:
-            if _IS_TEMPORARY.fullmatch(name) and _abandoned(path := os.path.join(self, name)):
+            if IS_TEMPORARY.fullmatch(name) and _abandoned(path := os.path.join(self, name)):
                 with suppress(FileNotFoundError):
                     os.unlink(path)
                     removed.append(name)
@@ -217,17 +193,12 @@ class WorkspaceFile:
         self._expected = size
         self._checksums = Checksums()
         self._root = self._file = -1
-        self._temporary = _TEMPORARY.format(secrets.token_hex(8))
+        self._temporary = TEMPORARY.format(secrets.token_hex(8))
 
     def __enter__(self) -> WorkspaceFile:
         if self._expected is not None:
             self._check_limit(self._expected)
-        owner = self._workspace.owners.setdefault(self.path, self._workspace.owner)
-        if owner != self._workspace.owner:
-            raise DataFetchError(
-                f"{self._name!r} would overwrite what {owner} brings in the same batch; "
-                "fetch them into separate workspaces"
-            )
+        self._workspace.claim(self.path, self._name)
         try:
             os.makedirs(self._workspace, exist_ok=True)
             if os.path.isdir(self.path):
@@ -280,6 +251,9 @@ class WorkspaceFile:
 
     def _put(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         self._check_limit(self.size + len(data))
+        if self._workspace.quota:
+            self._workspace.quota.take(len(data), self._name)
+        self.size += len(data)
         view = memoryview(data).cast("B")
         try:
             while view:
@@ -287,7 +261,6 @@ class WorkspaceFile:
                 view, offset = view[written:], offset + written
         except OSError as exc:
             raise self._unwritable(exc) from exc
-        self.size += len(data)
         if self._workspace.progress:
             self._workspace.progress(self.size, self._expected)
 
@@ -310,6 +283,7 @@ class WorkspaceFile:
         try:
             for folder in folders:
                 opened.append(_enter(opened[-1], folder))
+            replaced = _size(leaf, opened[-1]) if self._workspace.quota else 0
             os.rename(self._temporary, leaf, src_dir_fd=self._root, dst_dir_fd=opened[-1])
         except OSError as exc:
             raise self._unwritable(exc) from exc
@@ -317,6 +291,8 @@ class WorkspaceFile:
             for descriptor in opened[1:]:
                 os.close(descriptor)
         self._temporary = ""
+        if self._workspace.quota:
+            self._workspace.quota.give(replaced)
         self._workspace.written[self.path] = WrittenFile(
             self.path, self.size, self._checksums.sha256, self.rows, self.truncated, self.version
         )
@@ -345,15 +321,15 @@ class WorkspaceFile:
         if self._temporary and self._file >= 0:
             with suppress(FileNotFoundError):
                 os.unlink(self._temporary, dir_fd=self._root)
+            if self._workspace.quota:
+                self._workspace.quota.give(self.size)
         for descriptor in (self._file, self._root):
             if descriptor >= 0:
                 os.close(descriptor)
         self._file = self._root = -1
 
     def _check_limit(self, size: int) -> None:
-        limit = self._workspace.limits.max_bytes
-        if limit is not None and size > limit:
-            raise LimitExceededError(_over(self._name, size, limit))
+        _check(self._name, size, self._workspace.limits.max_bytes)
 
     def _unwritable(self, exc: OSError) -> DataFetchError:
         reason = {
@@ -365,8 +341,11 @@ class WorkspaceFile:
         return DataFetchError(f"cannot write {self._name!r} to the workspace: {reason}")
 
 
-def _over(name: str, size: int, limit: int) -> str:
-    return f"{name!r} has {size} bytes or more, over the limit of {limit} bytes a fetch"
+def _check(name: str, size: int, limit: int | None) -> None:
+    if limit is not None and size > limit:
+        raise LimitExceededError(
+            f"{name!r} has {size} bytes or more, over the limit of {limit} bytes a fetch"
+        )
 
 
 def _enter(directory: int, name: str) -> int:
@@ -374,6 +353,14 @@ def _enter(directory: int, name: str) -> int:
     with suppress(FileExistsError):
         os.mkdir(name, dir_fd=directory)
     return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
+
+
+def _size(name: str, directory: int) -> int:
+    """Return the bytes of a file in an open directory, 0 if there is none."""
+    try:
+        return os.stat(name, dir_fd=directory, follow_symlinks=False).st_size
+    except OSError:
+        return 0
 
 
 def _abandoned(path: str) -> bool:

@@ -16,6 +16,11 @@ def main() -> int:
         )
         return 1
     try:
+        if sys.argv[1:] == ["plugins"]:
+            from datasources.cli.listing import print_plain
+
+            if print_plain():
+                return 0
         from datasources.cli.app import cli
 
         return cli.run()

@@ -19,7 +19,7 @@ _MODULES = {
     "adding": "add",
     "sources": "list show test remove",
     "items": "items info preview stats",
-    "fetching": "fetch upload",
+    "fetching": "fetch upload clean",
     "moving": "export import",
     "keys": "keys",
     "new": "new",

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import click
 
-from datasources.cli import output
+from datasources.cli import listing, output
 from datasources.cli.session import Session
 from datasources.errors import PluginError
-from datasources.hookspecs import CONNECTORS_GROUP
-from datasources.index import PluginEntry
+from datasources.index import CONNECTORS_GROUP, PluginEntry
 
 _UNUSABLE = {"broken", "conflict", "failed"}
 
@@ -22,8 +21,10 @@ def plugins_command(session: Session, check: bool, as_json: bool) -> None:
     entries = session.plugins.check() if check else session.plugins.entries()
     if as_json:
         output.document([_shown(entry) for entry in entries])
+    elif entries:
+        output.table(*listing.table(entries))
     else:
-        _print(entries)
+        output.note(listing.NONE)
     unusable = [str(entry) for entry in entries if entry.status in _UNUSABLE]
     if check and unusable:
         raise click.ClickException(f"cannot be used: {', '.join(unusable)}")
@@ -53,15 +54,22 @@ def types_command(session: Session, abilities: bool, as_json: bool) -> None:
 
 @click.command("template")
 @click.argument("type_name", metavar="TYPE")
+@click.option(
+    "--role",
+    is_flag=True,
+    help="Print instead what makes an account there that can read and nothing else.",
+)
 @click.pass_obj
-def template_command(session: Session, type_name: str) -> None:
+def template_command(session: Session, type_name: str, role: bool) -> None:
     """Print an annotated example of a source, in TOML.
 
     Fill it in and give it to `datasources add --from FILE`, or to `datasources --config FILE`.
     """
-    from datasources.templates import template
+    from datasources.templates import extra_template, template
 
-    for line in template(type_name, session.plugins.connector_class(type_name)).splitlines():
+    cls = session.plugins.connector_class(type_name)
+    text = extra_template("role", type_name, cls) if role else template(type_name, cls)
+    for line in text.splitlines():
         output.result(line)
 
 
@@ -84,23 +92,3 @@ def _shown(entry: PluginEntry) -> dict[str, object]:
         "status": entry.status,
         "error": entry.error,
     }
-
-
-def _print(entries: list[PluginEntry]) -> None:
-    if not entries:
-        output.note("No plugin is installed.")
-        return
-    kinds = {CONNECTORS_GROUP: "connector"}
-    columns = ["name", "kind", "distribution", "version", "status"]
-    if any(entry.error for entry in entries):
-        columns.append("error")
-    shown = [
-        {
-            **_shown(entry),
-            "name": entry.name or "?",
-            "kind": kinds.get(entry.group, "plugin"),
-            "distribution": entry.distribution or "the host",
-        }
-        for entry in entries
-    ]
-    output.table(columns, [[row[name] for name in columns] for row in shown])

@@ -1,4 +1,4 @@
-"""Bringing data into a directory and back: `fetch`, `upload`."""
+"""Bringing data into a directory and back: `fetch`, `upload`, `clean`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from datasources.cli import output
 from datasources.cli.items import typed_identifier
 from datasources.cli.session import Session
 from datasources.errors import DataFetchError, DataSourceError, ItemNotFoundError
-from datasources.models import FetchReceipt, FetchRequest, FetchResult, Limits
+from datasources.models import DataItem, FetchReceipt, FetchRequest, FetchResult, Limits
+from datasources.tabular import WILDCARDS
 
 Number = TypeVar("Number", int, float)
-
-_WILDCARDS = frozenset("*?[")
 
 
 def _whole(text: str) -> int | str:
@@ -56,7 +55,8 @@ def _limit(text: str, number: Callable[[str], Number]) -> Number | str:
 )
 @click.option("--timeout", type=_seconds, metavar="N|none", help="Seconds for one fetch.")
 @click.option("--concurrency", type=click.IntRange(min=1), default=8, help="Fetches at once.")
-@click.option("--no-glob", is_flag=True, help="Take '*', '?' and '[' in an ITEM as they are.")
+@click.option("--no-glob", is_flag=True, help="Take '*', '?', '[' and a last '/' as they are.")
+@click.option("--refresh", is_flag=True, help="Fetch again what a pattern finds there unchanged.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def fetch_command(
@@ -68,20 +68,25 @@ def fetch_command(
     file_format: str | None,
     concurrency: int,
     no_glob: bool,
+    refresh: bool,
     as_json: bool,
     **limits: float | str | None,
 ) -> None:
     """Bring items into a directory: each all of it, or nothing.
 
-    Where the connector can, an ITEM may be a pattern: '*' within a folder, '**' across folders;
-    one that matches nothing is taken as a name or a query, if the source knows it.
+    Where the connector can, an ITEM may be a pattern: '*' within a folder, '**' across folders,
+    a last '/' for all that a folder holds; of these, files that are there unchanged stay as they
+    are. One that matches nothing is taken as a name or a query, if the source knows it.
     '-' reads one ITEM, such as a long query, from standard input.
     """
     identifiers = [typed_identifier(item) for item in items]
 
     async def work(registry: Any) -> list[FetchResult]:
-        wanted = identifiers if no_glob else await _expand(registry, source_id, identifiers)
-        requests = [FetchRequest(source_id, identifier, file_format) for identifier in wanted]
+        wanted = await _expand(registry, source_id, identifiers, as_they_are=no_glob)
+        requests = [
+            FetchRequest(source_id, identifier, file_format, None if refresh else version)
+            for identifier, version in wanted.items()
+        ]
         _clean(into)
         with _progress(requests) as callbacks:
             found: list[FetchResult] = await registry.fetch_many(
@@ -127,24 +132,44 @@ def upload_command(
         output.result(item.path)
 
 
-async def _expand(registry: Any, source_id: str, identifiers: Iterable[str]) -> list[str]:
-    """Replace patterns by the items they match, each once, where the connector knows patterns."""
+@click.command("clean")
+@click.argument("directories", metavar="DIR...", nargs=-1, required=True)
+def clean_command(directories: Sequence[str]) -> None:
+    """Delete the temporary files that killed fetches have left in workspaces.
+
+    Those of fetches that are under way stay.
+    """
+    from datasources.workspace import Workspace
+
+    for directory in directories:
+        if not os.path.isdir(directory):
+            raise click.ClickException(f"there is no directory {directory!r}")
+        for name in Workspace(directory).clean():
+            output.result(os.path.join(directory, name))
+
+
+async def _expand(
+    registry: Any, source_id: str, identifiers: Iterable[str], *, as_they_are: bool
+) -> dict[str, str | None]:
+    """Replace folders and patterns by what they hold, each item once, with its listed version."""
     from datasources.connector import abilities
 
     connector = registry.plugins.connector_class(registry.get_config(source_id).type)
-    if "glob" not in abilities(connector):
-        return list(identifiers)
-    expanded: dict[str, None] = {}
+    patterns = "glob" in abilities(connector) and not as_they_are
+    expanded: dict[str, str | None] = {}
     for identifier in identifiers:
-        if _WILDCARDS.isdisjoint(identifier):
-            expanded[identifier] = None
+        if patterns and not WILDCARDS.isdisjoint(identifier):
+            items = await _matches(registry, source_id, identifier)
+        elif patterns and identifier.endswith("/"):
+            items = await registry.list_items(source_id, identifier.rstrip("/"))
         else:
-            expanded |= dict.fromkeys(await _matches(registry, source_id, identifier))
-    return list(expanded)
+            items = []
+        expanded |= {item.path: item.version for item in items} or {identifier: None}
+    return expanded
 
 
-async def _matches(registry: Any, source_id: str, pattern: str) -> list[str]:
-    found = [item.path for item in await registry.glob_items(source_id, pattern)]
+async def _matches(registry: Any, source_id: str, pattern: str) -> list[DataItem]:
+    found: list[DataItem] = await registry.glob_items(source_id, pattern)
     if found:
         return found
     unmatched = f"no item of source {source_id!r} matches {pattern!r}"
@@ -155,7 +180,7 @@ async def _matches(registry: Any, source_id: str, pattern: str) -> list[str]:
         raise ItemNotFoundError(unmatched) from exc
     except DataFetchError as exc:
         raise DataFetchError(f"{unmatched}; taken as it is: {exc}") from exc
-    return [pattern]
+    return []
 
 
 def _limits(registry: Any, source_id: str, given: Mapping[str, float | str | None]) -> Limits:
@@ -218,6 +243,8 @@ def _print(results: Sequence[FetchResult], *, as_json: bool) -> None:
         output.table(
             columns, [[r.identifier, _relative(r), r.size, r.rows, r.sha256[:12]] for r in receipts]
         )
+    if unchanged := sum(receipt.unchanged for receipt in receipts):
+        output.note(f"{unchanged} of {len(receipts)} were there already, unchanged")
     for receipt in receipts:
         if receipt.truncated:
             output.note(

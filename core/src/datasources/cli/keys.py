@@ -94,11 +94,7 @@ def rotate(session: Session, new_key: bool) -> None:
             session.keys.write([CredentialManager.generate_key(), *session.keys.read()])
 
     async def work(registry: Any) -> tuple[Rotation, list[str]]:
-        done = registry.reencrypt()
-        # What the old key had encrypted must not stay in free pages of the file.
-        if compact := getattr(registry.store, "compact", None):
-            compact()
-        return done, registry.credentials.fingerprints
+        return registry.reencrypt(), registry.credentials.fingerprints
 
     done, (first, *others) = session.run(work)
     output.note(f"Encrypted with {first}: {done.changed} changed.")

@@ -6,14 +6,11 @@ of text direction and lone surrogates are shown as backslash escapes.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
-
-import click
 
 _HARMFUL = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
@@ -82,44 +79,65 @@ def mask(text: str, *, shapes: bool = False) -> str:
 
 def note(text: str) -> None:
     """Tell something beside the result, on one line of stderr."""
-    click.echo(clean(mask(text)), err=True)
+    _echo(clean(mask(text)), err=True)
 
 
 def result(text: str = "") -> None:
     """Print one line of the result."""
-    click.echo(clean(text))
+    _echo(clean(text))
 
 
 def document(value: Any) -> None:
     """Print a result as JSON."""
-    click.echo(json_text(value, indent=2))
+    _echo(json_text(value, indent=2))
 
 
 def json_text(value: Any, *, indent: int | None = None) -> str:
     """Return JSON in ASCII; what it does not know becomes text, as do infinity and NaN."""
+    import json  # not for every command
+
     return json.dumps(_plain(value), indent=indent, allow_nan=False)
 
 
 def table(columns: Sequence[str], rows: Iterable[Row], *, header: bool = True) -> None:
     """Print rows: drawn on a terminal, elsewhere as columns separated by two spaces or more."""
-    cells = [[clean(cell) for cell in row] for row in rows]
+    if is_terminal(sys.stdout):
+        _draw(*_cells(columns, rows), header=header)
+    else:
+        for line in lines(columns, rows, header=header):
+            _echo(line)
+
+
+def lines(columns: Sequence[str], rows: Iterable[Row], *, header: bool = True) -> Iterator[str]:
+    """Yield the lines that `table` prints where there is no terminal."""
+    names, cells, right = _cells(columns, rows)
+    shown = [names, *cells] if header else cells
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    for line in shown:
+        padded = [
+            cell.rjust(width) if index in right else cell.ljust(width)
+            for index, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        yield "  ".join(padded).rstrip()
+
+
+def _cells(
+    columns: Sequence[str], rows: Iterable[Row]
+) -> tuple[list[str], list[list[str]], set[int]]:
+    """Return names and cells as text, and the columns to be aligned to the right."""
     right = {
         index
         for index, column in enumerate(zip(*rows, strict=True) if isinstance(rows, list) else ())
         if any(map(_is_number, column)) and all(c is None or _is_number(c) for c in column)
     }
-    names = [clean(column) for column in columns]
-    if is_terminal(sys.stdout):
-        _draw(names, cells, right, header=header)
-        return
-    lines = [names, *cells] if header else cells
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        padded = [
-            cell.rjust(width) if index in right else cell.ljust(width)
-            for index, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ]
-        click.echo("  ".join(padded).rstrip())
+    cells = [[clean(cell) for cell in row] for row in rows]
+    return [clean(column) for column in columns], cells, right
+
+
+def _echo(text: str, *, err: bool = False) -> None:
+    import click  # `datasources plugins` starts without it
+
+    click.echo(text, err=err)
 
 
 def fields(values: Mapping[str, object], *, indent: str = "") -> None:
@@ -128,14 +146,14 @@ def fields(values: Mapping[str, object], *, indent: str = "") -> None:
     for name, value in values.items():
         label = f"{indent}{clean(name)}"
         if isinstance(value, Mapping) and value:
-            click.echo(f"{label}:")
+            _echo(f"{label}:")
             fields(value, indent=f"{indent}  ")
         elif _is_table(value):
-            click.echo(f"{label}:")
+            _echo(f"{label}:")
             columns = list(dict.fromkeys(key for row in value for key in row))  # type: ignore[attr-defined]
             table(columns, [[_cell(row.get(key)) for key in columns] for row in value])  # type: ignore[attr-defined]
         else:
-            click.echo(f"{label:<{len(indent) + width}}  {clean(_cell(value))}".rstrip())
+            _echo(f"{label:<{len(indent) + width}}  {clean(_cell(value))}".rstrip())
 
 
 def _draw(columns: Sequence[str], rows: list[list[str]], right: set[int], *, header: bool) -> None:

@@ -17,6 +17,7 @@ from datasources.errors import (
 )
 
 if TYPE_CHECKING:
+    from datasources.audit import AuditLog
     from datasources.cli.keyfile import KeyFile
     from datasources.config import Settings
     from datasources.credentials import CredentialManager
@@ -57,6 +58,15 @@ class Session:
         from datasources.config import read_settings
 
         return read_settings(self._config, self._environ)
+
+    @cached_property
+    def audit_log(self) -> AuditLog | None:
+        """The log that the settings ask for; it is opened at once, so that a wrong path is told."""
+        if self.settings.audit_log is None:
+            return None
+        from datasources.audit import AuditLog
+
+        return AuditLog(self.settings.audit_log)
 
     @cached_property
     def keys(self) -> KeyFile:
@@ -114,9 +124,11 @@ class Session:
         import asyncio
 
         from datasources.cli import log
+        from datasources.operations import caller
 
         log.start()
-        return asyncio.run(self._run(work, source_id, decrypts=decrypts, stores=stores))
+        with caller(user=_login()):
+            return asyncio.run(self._run(work, source_id, decrypts=decrypts, stores=stores))
 
     async def _run(
         self,
@@ -172,6 +184,8 @@ class Session:
     def _assemble(self, store: Store, credentials: CredentialManager) -> DataSourceRegistry:
         from datasources.registry import DataSourceRegistry
 
+        if self.audit_log:
+            self.plugins.register_plugin(self.audit_log, "audit log")
         return DataSourceRegistry(
             credentials,
             store=store,
@@ -210,6 +224,15 @@ def _data_home(environ: Mapping[str, str]) -> str:
     home = environ.get("XDG_DATA_HOME", "")
     # A relative one is invalid by the specification of these variables, and ignored.
     return home if os.path.isabs(home) else os.path.expanduser("~/.local/share")
+
+
+def _login() -> str:
+    """Return the name of the user that this process runs as, whatever the environment says."""
+    import pwd
+
+    with suppress(KeyError):  # as in a container
+        return pwd.getpwuid(os.getuid()).pw_name
+    return str(os.getuid())
 
 
 def check_exists(registry: DataSourceRegistry, source_id: str) -> None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import json
+import re
 import threading
-from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
-from datasources.errors import DataSourceExistsError, StoreError
+from datasources.errors import DataSourceExistsError, OptionError, StoreError
+from datasources.models import DataSourceConfig, DataSourceType, Limits
 
 if TYPE_CHECKING:
     from datasources.stores.sqlite import SQLiteStore as SQLiteStore
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +39,49 @@ class StoredSource:
     """Given by the store: rises with each write, and is never given again, not even to a source
     that was removed and added anew."""
 
+    def to_row(self) -> tuple[str | float | None, ...]:
+        """Return the fields in order, as a database takes them: what is nested as JSON."""
+        return (
+            self.id,
+            self.type,
+            self.name,
+            self.created_at,
+            json.dumps(self.metadata),
+            None if self.limits is None else json.dumps(self.limits),
+            None if self.options is None else json.dumps(self.options),
+            self.credentials,
+            self.version,
+        )
+
+    @classmethod
+    def from_row(cls, row: Sequence[Any]) -> Self:
+        """Return the record of a row, of which the database may have decoded the JSON.
+
+        A row that is no longer as it was written can be listed, under an id like its own, and has
+        credentials that do not open.
+        """
+        source_id, kind, name, created_at, metadata, limits, options, credentials, version = row
+        try:
+            return cls(
+                DataSourceConfig(source_id, DataSourceType(kind), name, {}).id,
+                kind,
+                _expect(str, name),
+                _expect(float, created_at),
+                _expect(dict, _decoded(metadata)),
+                None if limits is None else asdict(Limits(**_decoded(limits))),
+                None if options is None else _expect(dict, _decoded(options)),
+                _expect(str, credentials),
+                _expect(int, version),
+            )
+        except (ValueError, TypeError, OptionError):
+            shown = re.sub(r"[^A-Za-z0-9._-]", "_", str(source_id))[:100]
+            if shown != source_id or not shown[0].isalnum():
+                shown = f"damaged.{shown}"
+            return cls(shown, DataSourceType.CUSTOM.value, shown, 0.0, {}, None, None, "")
+
 
 class Store(Protocol):
-    """Where a registry keeps its sources.
+    """Where a registry keeps its sources; subclass it, and `add` and `update` are there.
 
     Methods are called from any thread.  `get` and `list` are called on event loops and answer
     from memory or a local file, in well under a millisecond; the others may take their time.
@@ -54,25 +99,40 @@ class Store(Protocol):
         """Return all records in order of their ids."""
         ...
 
-    def add(self, *records: StoredSource) -> None:
-        """Add all records or none.
+    def write(
+        self, *, add: Sequence[StoredSource] = (), update: Sequence[StoredSource] = ()
+    ) -> None:
+        """Add and replace all of these or none, whoever else writes and whatever happens.
+
+        Args:
+            add: Records of new ids; their versions do not matter.
+            update: Records of the versions that were read.
 
         Raises:
-            DataSourceExistsError: An id is taken.
-            StoreError: The store cannot be written.
+            DataSourceExistsError: An id to add is taken.
+            StoreError: A record to replace has changed since, or is gone, or the store cannot be
+                written.
         """
         ...
+
+    def add(self, *records: StoredSource) -> None:
+        """Add all records or none, as `write`."""
+        self.write(add=records)
 
     def update(self, *records: StoredSource) -> None:
-        """Replace all records or none; each must have the version that was read.
-
-        Raises:
-            StoreError: A record changed since, or is gone, or the store cannot be written.
-        """
-        ...
+        """Replace all records or none, as `write`."""
+        self.write(update=records)
 
     def remove(self, source_id: str) -> bool:
         """Remove a record; return whether there was one."""
+        ...
+
+    def compact(self) -> None:
+        """Leave nothing of what was overwritten or removed in the store's files, if it has any.
+
+        Raises:
+            StoreError: Something of it may still be there.
+        """
         ...
 
     def close(self) -> None:
@@ -80,7 +140,7 @@ class Store(Protocol):
         ...
 
 
-class MemoryStore:
+class MemoryStore(Store):
     """Keeps records as long as the process lives; the default for embedding."""
 
     persistent = False
@@ -97,52 +157,55 @@ class MemoryStore:
         with self._lock:
             return [record for _, record in sorted(self._records.items())]
 
-    def add(self, *records: StoredSource) -> None:
+    def write(
+        self, *, add: Sequence[StoredSource] = (), update: Sequence[StoredSource] = ()
+    ) -> None:
         with self._lock:
-            check_new(records, self._records)
-            self._put(records)
-
-    def update(self, *records: StoredSource) -> None:
-        with self._lock:
-            check_unchanged(records, self._records)
-            self._put(records)
+            check_write(self._records, add, update)
+            for record in (*add, *update):
+                self._records[record.id] = replace(record, version=next(self._versions))
 
     def remove(self, source_id: str) -> bool:
         with self._lock:
             return self._records.pop(source_id, None) is not None
 
+    def compact(self) -> None:
+        pass
+
     def close(self) -> None:
         pass
 
-    def _put(self, records: tuple[StoredSource, ...]) -> None:
-        for record in records:
-            self._records[record.id] = replace(record, version=next(self._versions))
 
-
-def check_new(records: Iterable[StoredSource], taken: Container[str]) -> None:
-    """Raise DataSourceExistsError if an id is taken, or comes twice."""
+def check_write(
+    current: Mapping[str, StoredSource],
+    add: Iterable[StoredSource],
+    update: Iterable[StoredSource],
+) -> None:
+    """Raise what `Store.write` raises if these do not fit what is stored now."""
     seen: set[str] = set()
-    for record in records:
-        if record.id in taken or record.id in seen:
+    for record in add:
+        if record.id in current or record.id in seen:
             raise DataSourceExistsError(
                 f"source {record.id!r} exists already; unregister it first, or replace it"
             )
         seen.add(record.id)
-
-
-def check_unchanged(records: Iterable[StoredSource], current: Mapping[str, StoredSource]) -> None:
-    """Raise StoreError if a record is not of the version that is stored, or comes twice."""
-    seen: set[str] = set()
-    for record in records:
+    for record in update:
         known = current.get(record.id)
         if known is None or known.version != record.version or record.id in seen:
-            raise changed_meanwhile(record.id)
+            raise StoreError(
+                f"source {record.id!r} was changed or removed meanwhile; read it again"
+            )
         seen.add(record.id)
 
 
-def changed_meanwhile(source_id: str) -> StoreError:
-    """Return the error of an update that came second."""
-    return StoreError(f"source {source_id!r} was changed or removed meanwhile; read it again")
+def _decoded(value: object) -> Any:
+    return json.loads(value) if isinstance(value, str) else value
+
+
+def _expect(kind: type[T], value: object) -> T:
+    if not isinstance(value, kind):
+        raise TypeError(f"not {kind.__name__}")
+    return value
 
 
 def __getattr__(name: str) -> object:

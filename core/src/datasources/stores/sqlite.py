@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import sqlite3
 import stat
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
-from datasources.errors import OptionError, StoreError
-from datasources.models import DataSourceConfig, DataSourceType, Limits
-from datasources.stores import StoredSource, check_new, check_unchanged
+from datasources.errors import StoreError
+from datasources.stores import Store, StoredSource, check_write
+from datasources.stores.read_only import FileState, connect_read_only, file_state
 
 _APPLICATION = 0x44535243  # "DSRC", in the file's header: tells our files from others'
-_SCHEMA_VERSION = 1
-_SCHEMA = """
+# The schema of a new file, and what brings it from each version to the next one.
+_MIGRATIONS = (
+    """
 CREATE TABLE sources (
     id TEXT PRIMARY KEY,
     type TEXT NOT NULL,
@@ -38,7 +37,8 @@ CREATE UNIQUE INDEX sources_version ON sources (version);
 -- Ids without a source, so that other processes learn of a removal and versions are never reused.
 CREATE TABLE removed (id TEXT PRIMARY KEY, version INTEGER NOT NULL) WITHOUT ROWID;
 CREATE UNIQUE INDEX removed_version ON removed (version);
-"""
+""",
+)
 _PUT = """
 REPLACE INTO sources
     (id, type, name, created_at, metadata, limits, options, credentials, version)
@@ -49,21 +49,23 @@ SELECT id, type, name, created_at, metadata, limits, options, credentials, versi
     FROM sources WHERE version > ?
 """
 _REMOVED = "SELECT id, version FROM removed WHERE version > ?"
+# What a damaged file holds must not keep the rest from being read.
+_text = partial(str, encoding="utf-8", errors="replace")
 _LOCK_TIMEOUT = 10.0  # seconds to wait for another process's write
 
 _BEFORE_ALL = -(2**63)  # less than any version, even one that damage made negative
 
-T = TypeVar("T")
 _Row = tuple[Any, ...]  # a damaged file may hold anything
 
 
-class SQLiteStore:
+class SQLiteStore(Store):
     """Keeps records in a file of mode 600; what was acknowledged survives any crash.
 
     Reads come from memory and never wait for a write, of this process or another; one
     `PRAGMA data_version` tells whether there was one, and only what it changed is read.
     Deleted content is overwritten (`secure_delete`).  After a fork the child has connections of
-    its own.
+    its own.  Where the file or the disk cannot be written, records can be read, and writing says
+    why not.
 
     Raises:
         StoreError: The file cannot be opened, is not such a store, or was written by a newer
@@ -78,10 +80,15 @@ class SQLiteStore:
         self._version = _BEFORE_ALL
         self._seen = -1
         self._closed = False
+        self._read_only = False
+        self._unlocked: FileState | None = None
         self._forget_connections()
-        with self._explained():
-            self._prepare()
-            self._current()
+        try:
+            with self._explained():
+                self._open()
+        except BaseException:
+            self._disconnect()
+            raise
         _stores.add(self)
 
     def __repr__(self) -> str:
@@ -95,11 +102,18 @@ class SQLiteStore:
         with self._reading() as known:
             return [record for _, record in sorted(known.items())]
 
-    def add(self, *records: StoredSource) -> None:
-        self._put(records, check_new)
-
-    def update(self, *records: StoredSource) -> None:
-        self._put(records, check_unchanged)
+    def write(
+        self, *, add: Sequence[StoredSource] = (), update: Sequence[StoredSource] = ()
+    ) -> None:
+        if not (add or update):
+            return
+        with self._writing() as (connection, version):
+            check_write(self._records, add, update)
+            records = [replace(r, version=version + n) for n, r in enumerate((*add, *update))]
+            ids = [(record.id,) for record in records]
+            connection.executemany("DELETE FROM removed WHERE id = ?", ids)
+            connection.executemany(_PUT, map(StoredSource.to_row, records))
+        self._remember(version, records, [])
 
     def remove(self, source_id: str) -> bool:
         with self._writing() as (connection, version):
@@ -129,24 +143,7 @@ class SQLiteStore:
     def close(self) -> None:
         with self._write_lock, self._lock, self._explained():
             self._closed = True
-            for connection in self._connections.values():
-                connection.close()
-            self._connections.clear()
-
-    def _put(
-        self,
-        records: tuple[StoredSource, ...],
-        check: Callable[[Iterable[StoredSource], dict[str, StoredSource]], None],
-    ) -> None:
-        if not records:
-            return
-        with self._writing() as (connection, version):
-            check(records, self._records)
-            ids = [(record.id,) for record in records]
-            connection.executemany("DELETE FROM removed WHERE id = ?", ids)
-            versioned = [replace(r, version=version + n) for n, r in enumerate(records)]
-            connection.executemany(_PUT, map(_row, versioned))
-        self._remember(version, versioned, [])
+            self._disconnect()
 
     def _remember(self, version: int, records: Sequence[StoredSource], gone: Sequence[str]) -> None:
         """Take over what was committed, unless a reader has read it already."""
@@ -156,6 +153,19 @@ class SQLiteStore:
                 for source_id in gone:
                     self._records.pop(source_id, None)
                 self._version += len(records) + len(gone)
+
+    def _open(self) -> None:
+        try:
+            self._prepare()
+        except (OSError, sqlite3.OperationalError) as exc:
+            self._read_only = True
+            self._check_readable(exc)
+        self._current()
+
+    def _disconnect(self) -> None:
+        for connection in self._connections.values():
+            connection.close()
+        self._connections.clear()
 
     def _prepare(self) -> None:
         os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
@@ -171,42 +181,54 @@ class SQLiteStore:
             for suffix in ("", "-wal", "-shm"):
                 with suppress(FileNotFoundError):
                     os.chmod(self.path + suffix, 0o600)
-        connection = self._writer()
+        connection = self._connect()
         try:
-            new = self._is_new(connection)
+            version = self._schema_version(connection)
             _use_write_ahead_log(connection)
-            if new:
-                self._create(connection)
+            if version < len(_MIGRATIONS):
+                self._migrate(connection)
         except BaseException:
-            self._connections.clear()
             connection.close()
             raise
+        self._connections["writer"] = connection
 
-    def _is_new(self, connection: sqlite3.Connection) -> bool:
+    def _check_readable(self, reason: Exception) -> None:
+        """Raise why the file cannot be written unless it is a store that can be read."""
+        try:
+            if not os.path.isfile(self.path):
+                raise reason
+            if self._schema_version(self._reader()) < len(_MIGRATIONS):
+                raise reason
+        except sqlite3.Error:
+            raise reason from None
+
+    def _schema_version(self, connection: sqlite3.Connection) -> int:
+        """Return the version of the schema, 0 for a new file."""
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if not (application or version or tables):
-            return True
+            return 0
         if application != _APPLICATION:
             raise StoreError(
                 f"the store {self.path!r} cannot be used: it is not one of datasources"
             )
-        if version > _SCHEMA_VERSION:
+        if version > len(_MIGRATIONS):
             raise StoreError(
                 f"the store {self.path!r} was written by a newer version of datasources "
-                f"(schema {version}; this one knows {_SCHEMA_VERSION})"
+                f"(schema {version}; this one knows {len(_MIGRATIONS)})"
             )
-        return False
+        return int(version)
 
-    def _create(self, connection: sqlite3.Connection) -> None:
+    def _migrate(self, connection: sqlite3.Connection) -> None:
         connection.execute("BEGIN IMMEDIATE")
         try:
-            if self._is_new(connection):  # nobody else was faster
-                for statement in _SCHEMA.split(";"):
+            # Read again: somebody else may have been faster.
+            for script in _MIGRATIONS[self._schema_version(connection) :]:
+                for statement in script.split(";"):
                     connection.execute(statement)
-                connection.execute(f"PRAGMA application_id = {_APPLICATION}")
-                connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+            connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+            connection.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
             connection.execute("COMMIT")
         finally:
             if connection.in_transaction:
@@ -216,24 +238,51 @@ class SQLiteStore:
         connection = sqlite3.connect(
             self.path, timeout=_LOCK_TIMEOUT, isolation_level=None, check_same_thread=False
         )
-        # What a damaged file holds must not keep the rest from being read.
-        connection.text_factory = partial(str, encoding="utf-8", errors="replace")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA secure_delete = ON")
+        try:
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA secure_delete = ON")
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def _reader(self) -> sqlite3.Connection:
-        return self._connection("reader")
+        """Return the connection that reads; lock held."""
+        self._check_open()
+        if self._unlocked is not None and self._unlocked != file_state(self.path):
+            self._forget_reader()
+        if "reader" not in self._connections:
+            if self._read_only:
+                self._connections["reader"], self._unlocked = connect_read_only(self.path)
+            else:
+                self._connections["reader"] = self._connect()
+            self._connections["reader"].text_factory = _text
+        return self._connections["reader"]
+
+    def _forget_reader(self) -> None:
+        if reader := self._connections.pop("reader", None):
+            reader.close()
+        self._unlocked, self._seen = None, -1
 
     def _writer(self) -> sqlite3.Connection:
-        return self._connection("writer")
+        """Return the connection that writes; write lock held."""
+        self._check_open()
+        if "writer" not in self._connections:
+            try:
+                self._prepare()
+            except (OSError, sqlite3.OperationalError) as exc:
+                text = exc.strerror if isinstance(exc, OSError) else exc
+                raise StoreError(
+                    f"the store {self.path!r} can be read, but not written: {text}"
+                ) from exc
+            with self._lock:
+                self._read_only = False
+                self._forget_reader()
+        return self._connections["writer"]
 
-    def _connection(self, use: str) -> sqlite3.Connection:
+    def _check_open(self) -> None:
         if self._closed:
             raise StoreError(f"the store {self.path!r} is closed")
-        if use not in self._connections:
-            self._connections[use] = self._connect()
-        return self._connections[use]
 
     def _forget_connections(self) -> None:
         self._lock = threading.Lock()  # of the records; held for moments
@@ -259,6 +308,8 @@ class SQLiteStore:
                 gone = connection.execute(_REMOVED, since).fetchall()
             finally:
                 connection.execute("COMMIT")
+            if self._unlocked is not None and self._unlocked != file_state(self.path):
+                return self._current()  # somebody wrote while it was read
             self._take(rows, gone)
             self._seen = seen
         return self._records
@@ -266,7 +317,7 @@ class SQLiteStore:
     def _take(self, rows: Sequence[_Row], gone: Sequence[tuple[str, int]]) -> None:
         for source_id, _ in gone:
             self._records.pop(source_id, None)
-        for record in map(_record, rows):
+        for record in map(StoredSource.from_row, rows):
             self._records[record.id] = record
         versions = [row[-1] for row in rows] + [version for _, version in gone]
         self._version = max([self._version, *(v for v in versions if isinstance(v, int))])
@@ -325,49 +376,3 @@ def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
             if "locked" not in str(exc) or time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
-
-
-def _row(record: StoredSource) -> _Row:
-    return (
-        record.id,
-        record.type,
-        record.name,
-        record.created_at,
-        json.dumps(record.metadata),
-        None if record.limits is None else json.dumps(record.limits),
-        None if record.options is None else json.dumps(record.options),
-        record.credentials,
-        record.version,
-    )
-
-
-def _record(row: _Row) -> StoredSource:
-    source_id, kind, name, created_at, metadata, limits, options, credentials, version = row
-    try:
-        return StoredSource(
-            DataSourceConfig(source_id, DataSourceType(kind), name, {}).id,
-            kind,
-            _expect(str, name),
-            _expect(float, created_at),
-            _expect(dict, json.loads(metadata)),
-            None if limits is None else asdict(Limits(**json.loads(limits))),
-            None if options is None else _expect(dict, json.loads(options)),
-            _expect(str, credentials),
-            _expect(int, version),
-        )
-    except (ValueError, TypeError, OptionError):
-        return _damaged(source_id)
-
-
-def _damaged(source_id: object) -> StoredSource:
-    """Return what can be listed of a row that the file holds no longer as it was written."""
-    shown = re.sub(r"[^A-Za-z0-9._-]", "_", str(source_id))[:100]
-    if shown != source_id or not shown[0].isalnum():
-        shown = f"damaged.{shown}"
-    return StoredSource(shown, DataSourceType.CUSTOM.value, shown, 0.0, {}, None, None, "")
-
-
-def _expect(kind: type[T], value: object) -> T:
-    if not isinstance(value, kind):
-        raise TypeError(f"not {kind.__name__}")
-    return value

@@ -36,5 +36,5 @@ class ConnectorContract(
 
     Checks of items, limits and failures run twice: on a connector, and through a registry.  One
     that cannot apply is skipped and says why.  One that a connector cannot pass is waived with a
-    reason, which pytest's report shows: `waived = {"test_name": "why"}`.
+    reason, which pytest's report shows: `waived: ClassVar = {"test_name": "why"}`.
     """

@@ -31,7 +31,7 @@ class Subject:
     counts_rows: bool = True
     """False if the connector copies files as they are, so that `max_rows` cannot matter."""
     abilities: Collection[str] = ()
-    """Which of `datasources.connector.ABILITIES` it claims."""
+    """Which it claims of `iter_items`, `glob`, `preview`, `statistics`, `upload`, `read_table`."""
     wrong_credentials: Mapping[str, Any] | None = field(default=None, repr=False)
     """Complete options that the system refuses; needed if there are secret options."""
     unreachable: Mapping[str, Any] | None = field(default=None, repr=False)

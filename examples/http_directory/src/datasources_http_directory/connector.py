@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from email.utils import parsedate_to_datetime
 from html.parser import HTMLParser
 from typing import Any
@@ -71,29 +71,28 @@ class HttpDirectoryConnector(DataSourceConnector):
     """Reads through one session, which pools; redirects, which may lead elsewhere, are errors."""
 
     type = "http_directory"
+    api_version = 1
     options_class = HttpDirectoryOptions
     options: HttpDirectoryOptions
     shareable = True
 
     async def connect(self) -> bool:
         if self._connection is None:
-            times = aiohttp.ClientTimeout(
-                sock_connect=self.pool_config.connect_timeout, sock_read=_SILENCE
-            )
-            session = aiohttp.ClientSession(
+            pool = self.pool_config
+            times = aiohttp.ClientTimeout(sock_connect=pool.connect_timeout, sock_read=_SILENCE)
+            self._connection = aiohttp.ClientSession(
                 headers={"Accept-Encoding": "identity", **self.options.authorization()},
                 timeout=times,
-                connector=aiohttp.TCPConnector(limit=self.pool_config.max_size),
+                connector=aiohttp.TCPConnector(limit=pool.max_size),
                 auto_decompress=False,
             )
             try:
-                await self._page("", session)
+                await self._page("")
             except BaseException as exc:
-                await session.close()
+                await self.disconnect()
                 if isinstance(exc, ItemNotFoundError):
                     raise ConnectError(str(exc)) from exc
                 raise
-            self._connection = session
         return True
 
     async def disconnect(self) -> None:
@@ -124,9 +123,10 @@ class HttpDirectoryConnector(DataSourceConnector):
                     yield item
 
     async def fetch_data(self, identifier: str, workspace: str) -> str:
+        target = Workspace.of(workspace)
+        target.require_format(None)
         async with self._get("GET", identifier) as answer:
-            size = answer.content_length
-            with Workspace.of(workspace).create(identifier, size=size) as file:
+            with target.create(identifier, size=answer.content_length) as file:
                 file.version = answer.headers.get("ETag")
                 async for chunk in answer.content.iter_chunked(_CHUNK):
                     file.write(chunk)
@@ -143,10 +143,8 @@ class HttpDirectoryConnector(DataSourceConnector):
                 "etag": answer.headers.get("ETag"),
             }
 
-    async def _page(
-        self, folder: str, session: aiohttp.ClientSession | None = None
-    ) -> list[DataItem]:
-        async with self._get("GET", folder, session) as answer:
+    async def _page(self, folder: str) -> list[DataItem]:
+        async with self._get("GET", folder) as answer:
             links = _Links(await answer.text(errors="replace"))
         here = self._url(folder)
         found = {urljoin(here, link).partition("#")[0].partition("?")[0] for link in links.found}
@@ -154,21 +152,26 @@ class HttpDirectoryConnector(DataSourceConnector):
         return [_item(folder, name) for name in names if name.strip("/") and "/" not in name[:-1]]
 
     @asynccontextmanager
-    async def _get(
-        self, method: str, path: str, session: aiohttp.ClientSession | None = None
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        session = session or self._connection
-        if session is None:
-            raise ConnectError(f"source {self.config.id!r} is not connected")
+    async def _get(self, method: str, path: str) -> AsyncIterator[aiohttp.ClientResponse]:
+        session: aiohttp.ClientSession = self.require_connection()
         what = f"{path!r} of {self.options.url!r}" if path else f"{self.options.url!r}"
         url = URL(self._url(path), encoded=True)
-        with _mapped(what, session):
+        try:
             async with session.request(method, url, allow_redirects=False) as answer:
                 if answer.status != 200:
                     default = (DataFetchError, f"the server answered {answer.status}")
                     kind, reason = _STATUS.get(answer.status, default)
                     raise kind(f"{what}: {reason}", code=str(answer.status))
                 yield answer
+        except (aiohttp.ClientConnectionError, TimeoutError) as exc:
+            reason = str(exc) or "no answer"
+            raise ConnectError(f"{what}: the server cannot be reached: {reason}") from exc
+        except aiohttp.ClientError as exc:
+            raise DataFetchError(f"{what}: {exc}") from exc
+        except RuntimeError as exc:
+            if not session.closed:
+                raise
+            raise ConnectError(f"{what}: the source was disconnected") from exc
 
     def _url(self, path: str) -> str:
         if path and {"", ".", ".."} & set(path.removesuffix("/").split("/")):
@@ -192,19 +195,3 @@ class _Links(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.found += [value for name, value in attrs if tag == "a" and name == "href" and value]
-
-
-@contextmanager
-def _mapped(what: str, session: aiohttp.ClientSession) -> Iterator[None]:
-    """Raise the errors of this project for the client's."""
-    try:
-        yield
-    except (aiohttp.ClientConnectionError, TimeoutError) as exc:
-        reason = str(exc) or "no answer"
-        raise ConnectError(f"{what}: the server cannot be reached: {reason}") from exc
-    except aiohttp.ClientError as exc:
-        raise DataFetchError(f"{what}: {exc}") from exc
-    except RuntimeError as exc:
-        if not session.closed:
-            raise
-        raise ConnectError(f"{what}: the source was disconnected") from exc

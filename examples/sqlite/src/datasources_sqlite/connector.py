@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 import os
 import re
 import sqlite3
-import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import closing
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -24,7 +21,9 @@ from datasources import (
     ItemNotFoundError,
     PolicyError,
     Preview,
-    Workspace,
+    ThreadWorker,
+    csv_file,
+    query_name,
 )
 from pydantic import Field
 
@@ -34,7 +33,6 @@ _BATCH = 200  # rows read at once
 _STEPS = 10_000  # of SQLite's machine between two looks at whether to stop
 _LONGEST = 64 << 20  # bytes of one value or row
 _QUERY = re.compile(r"\s*(SELECT|WITH|VALUES)\b", re.IGNORECASE)
-_QUOTED = re.compile(r'[",\r\n]')
 _TABLES = "SELECT name, type FROM sqlite_schema WHERE type IN ('table', 'view') ORDER BY name"
 _READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE}
 
@@ -61,26 +59,25 @@ class SQLiteConnector(DataSourceConnector):
     """Reads in worker threads; one connection serves one caller at a time."""
 
     type = "sqlite"
+    api_version = 1
     options_class = SQLiteOptions
     options: SQLiteOptions
 
     def __init__(self, config: DataSourceConfig) -> None:
         super().__init__(config)
-        self._stop = threading.Event()
-        self._running: asyncio.Task[Any] | None = None
+        self._worker = ThreadWorker()
 
     async def connect(self) -> bool:
         if self._connection is None:
             try:
-                await self._run(self._open)
+                await self._worker.run(_mapped, self._open)
             except BaseException:
                 await self.disconnect()
                 raise
         return True
 
     async def disconnect(self) -> None:
-        while self._running is not None:
-            await self._end()
+        await self._worker.stop()
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
@@ -95,11 +92,11 @@ class SQLiteConnector(DataSourceConnector):
     async def list_items(self, path: str | None = None) -> list[DataItem]:
         if path not in (None, "/"):
             raise ItemNotFoundError(f"{path!r}: the tables of a database are in no folders")
-        found = await self._run(lambda: self._execute(_TABLES).fetchall())
+        found = await self._worker.run(_mapped, lambda: self._execute(_TABLES).fetchall())
         return [DataItem(name, name, metadata={"kind": kind}) for name, kind in found]
 
     async def fetch_data(self, identifier: str, workspace: str) -> str:
-        return await self._run(lambda: self._export(identifier, Workspace.of(workspace)))
+        return await self._worker.run(_mapped, lambda: self._export(identifier, workspace))
 
     async def get_metadata(self, identifier: str) -> dict[str, Any]:
         return {"columns": list((await self.preview(identifier, 0)).columns)}
@@ -112,26 +109,7 @@ class SQLiteConnector(DataSourceConnector):
                 found = cursor.fetchmany(rows + 1)
                 return Preview(_columns(cursor), found[:rows], truncated=len(found) > rows)
 
-        return await self._run(read)
-
-    async def _run(self, work: Callable[[], T]) -> T:
-        """Do work in a thread; a caller that is cancelled stops it, and waits until it has."""
-        self._stop.clear()
-        task = self._running = asyncio.create_task(asyncio.to_thread(_mapped, work))
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            await self._end()
-            raise
-
-    async def _end(self) -> None:
-        task = self._running
-        if task is not None:
-            self._stop.set()
-            await asyncio.wait({task})
-            task.exception()  # whoever waited for it has it, or wants it no more
-            if self._running is task:
-                self._running = None
+        return await self._worker.run(_mapped, read)
 
     def _open(self) -> None:
         uri = f"file:{quote(os.path.abspath(self.options.paths()[0]))}?mode=ro"
@@ -141,12 +119,10 @@ class SQLiteConnector(DataSourceConnector):
         connection.text_factory = lambda data: data.decode(errors="surrogateescape")
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
         connection.set_authorizer(_authorize)
-        connection.set_progress_handler(self._stop.is_set, _STEPS)
+        connection.set_progress_handler(self._worker.stopping, _STEPS)
 
     def _execute(self, statement: str) -> sqlite3.Cursor:
-        if self._connection is None:
-            raise ConnectError(f"source {self.config.id!r} is not connected")
-        cursor: sqlite3.Cursor = self._connection.execute(statement)
+        cursor: sqlite3.Cursor = self.require_connection().execute(statement)
         return cursor
 
     def _select(self, identifier: str) -> sqlite3.Cursor:
@@ -157,20 +133,13 @@ class SQLiteConnector(DataSourceConnector):
             return self._execute(identifier)
         raise ItemNotFoundError(f"there is no table or view {identifier!r}")
 
-    def _export(self, identifier: str, target: Workspace) -> str:
-        most, name = target.limits.max_rows, identifier
+    def _export(self, identifier: str, workspace: str) -> str:
         with closing(self._select(identifier)) as cursor:
-            if _QUERY.match(identifier):
-                name = f"query-{hashlib.sha256(identifier.encode()).hexdigest()[:12]}"
-            with target.create(f"{name}.csv", flat=True) as file:
-                file.write(_line(_columns(cursor)))
-                file.rows = 0
-                while not file.truncated and (batch := cursor.fetchmany(_BATCH)):
-                    kept = batch if most is None else batch[: most - file.rows]
-                    file.write(b"".join(map(_line, kept)))
-                    file.rows += len(kept)
-                    file.truncated = len(kept) < len(batch)
-                    if self._stop.is_set():
+            name = query_name(identifier) if _QUERY.match(identifier) else identifier
+            with csv_file(workspace, name, _columns(cursor)) as file:
+                while not file.truncated and (rows := cursor.fetchmany(_BATCH)):
+                    file.write_rows(rows)
+                    if self._worker.stopping():
                         raise DataFetchError(f"the fetch of {identifier!r} was stopped")
         return file.path
 
@@ -194,15 +163,3 @@ def _authorize(action: int, _: str | None, name: str | None, *__: str | None) ->
 
 def _columns(cursor: sqlite3.Cursor) -> tuple[str, ...]:
     return tuple(column[0] for column in cursor.description)
-
-
-def _line(row: Iterable[object]) -> bytes:
-    """Return a row as CSV: NULL is an empty field, an empty text is `""`, bytes are hexadecimal."""
-    return (",".join(map(_field, row)) + "\n").encode(errors="surrogateescape")
-
-
-def _field(value: object) -> str:
-    if value is None:
-        return ""
-    text = f"\\x{value.hex()}" if isinstance(value, bytes) else str(value)
-    return f'"{text.replace(chr(34), chr(34) * 2)}"' if not text or _QUOTED.search(text) else text

@@ -56,6 +56,7 @@ class LocalFileConnector(DataSourceConnector):
     """Reads below the directory only: links that lead outside are not items."""
 
     type = "local_file"
+    api_version = 1
     options_class = LocalFileOptions
     options: LocalFileOptions
     shareable = True
@@ -101,7 +102,7 @@ class LocalFileConnector(DataSourceConnector):
             facts = os.fstat(source.fileno())
             target = directory.create(identifier, size=facts.st_size)
             with target:
-                target.version = f"{facts.st_mtime_ns:x}-{facts.st_size:x}"
+                target.version = _version(facts)
                 # In pieces, so that a cancelled fetch stops at once.
                 while chunk := await run_in_thread(source.read, _CHUNK):
                     target.write(chunk)
@@ -151,7 +152,7 @@ class LocalFileConnector(DataSourceConnector):
             facts = entry.stat()
         except OSError:  # gone since it was listed, or a link in a circle
             return None
-        return DataItem(entry.name, path, facts.st_size, facts.st_mtime)
+        return DataItem(entry.name, path, facts.st_size, facts.st_mtime, version=_version(facts))
 
     def _directory(self, path: str) -> str:
         directory = self._real(path) if path else self._root
@@ -194,13 +195,15 @@ class LocalFileConnector(DataSourceConnector):
 
     @property
     def _root(self) -> str:
-        if self._connection is None:
-            raise ConnectError(f"source {self.config.id!r} is not connected")
-        root: str = self._connection
+        root: str = self.require_connection()
         return root
 
     def _inside(self, real: str) -> bool:
         return real.startswith(os.path.join(self._root, ""))
+
+
+def _version(facts: os.stat_result) -> str:
+    return f"{facts.st_mtime_ns:x}-{facts.st_size:x}"
 
 
 def _entries(directory: str) -> list[os.DirEntry[str]]:

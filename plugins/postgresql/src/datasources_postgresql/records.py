@@ -1,29 +1,19 @@
-"""The tables of a store, and its records as their rows."""
+"""The tables of a store."""
 
 from __future__ import annotations
 
-import json
-import re
-from dataclasses import asdict
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import psycopg
 
-from datasources import (
-    DataSourceConfig,
-    DataSourceType,
-    Limits,
-    OptionError,
-    StoredSource,
-    StoreError,
-)
+from datasources import StoreError
 
 Connection: TypeAlias = "psycopg.Connection[tuple[Any, ...]]"
 Row: TypeAlias = "tuple[Any, ...]"  # somebody may have edited the tables
-T = TypeVar("T")
 
-_SCHEMA_VERSION = 1
-_SCHEMA = """
+# The tables of a new store, and what brings them from each version to the next one.
+_MIGRATIONS = (
+    """
 CREATE TABLE datasources.store (schema_version integer NOT NULL, version bigint NOT NULL);
 INSERT INTO datasources.store VALUES (1, 0);
 -- A row without credentials is a source that was removed: so other hosts learn of it.
@@ -38,13 +28,15 @@ CREATE TABLE datasources.sources (
     credentials text,
     version bigint NOT NULL UNIQUE
 );
-"""
-_CREATING = 0x4453_5243  # the key of an advisory lock: of hosts that come first one creates
+""",
+)
+_CREATING = 0x4453_5243  # key of an advisory lock: of hosts that come at once one makes the tables
 _EXISTS = """
 SELECT FROM pg_catalog.pg_tables WHERE schemaname = 'datasources' AND tablename = 'store'
 """
 # Even `IF NOT EXISTS` needs the right to create, which somebody may have spared the role.
 _SCHEMA_EXISTS = "SELECT FROM pg_catalog.pg_namespace WHERE nspname = 'datasources'"
+_MIGRATED = "UPDATE datasources.store SET schema_version = %s"
 CHANNEL = "datasources"
 _COLUMNS = "id, type, name, created_at, metadata, limits, options, credentials, version"
 # One statement, so one snapshot: the rows are all changes up to that version.
@@ -64,71 +56,31 @@ SELECT pg_catalog.pg_notify('{CHANNEL}', version::text) FROM risen
 
 
 def prepare(connection: Connection, place: str) -> None:
-    """Create the tables unless they are there."""
-    if not connection.execute(_EXISTS).rowcount:
+    """Create the tables, or bring them to this version, unless that was done."""
+    if _schema_version(connection) < len(_MIGRATIONS):
         connection.execute("SELECT pg_catalog.pg_advisory_xact_lock(%s)", [_CREATING])
         if not connection.execute(_SCHEMA_EXISTS).rowcount:
             connection.execute("CREATE SCHEMA datasources")
-        if not connection.execute(_EXISTS).rowcount:  # nobody else was faster
-            connection.execute(_SCHEMA)
-    row = connection.execute("SELECT schema_version FROM datasources.store").fetchone()
+        # Read again: somebody else may have been faster.
+        for script in _MIGRATIONS[_schema_version(connection) :]:
+            connection.execute(script)
+        connection.execute(_MIGRATED, [len(_MIGRATIONS)])
+    version = _schema_version(connection)
     connection.commit()
-    if row is not None and row[0] > _SCHEMA_VERSION:
+    if version > len(_MIGRATIONS):
         raise StoreError(
             f"the store {place!r} was written by a newer version of datasources-postgresql "
-            f"(schema {row[0]}; this one knows {_SCHEMA_VERSION})"
+            f"(schema {version}; this one knows {len(_MIGRATIONS)})"
         )
+
+
+def _schema_version(connection: Connection) -> int:
+    """Return the version of the tables, 0 where there are none."""
+    if not connection.execute(_EXISTS).rowcount:
+        return 0
+    row = connection.execute("SELECT schema_version FROM datasources.store").fetchone()
+    return int(row[0]) if row else len(_MIGRATIONS)  # an empty table is damage, told later
 
 
 def is_removal(row: Row) -> bool:
     return row[7] is None
-
-
-def row_of(record: StoredSource) -> Row:
-    return (
-        record.id,
-        record.type,
-        record.name,
-        record.created_at,
-        json.dumps(record.metadata),
-        None if record.limits is None else json.dumps(record.limits),
-        None if record.options is None else json.dumps(record.options),
-        record.credentials,
-        record.version,
-    )
-
-
-def record_of(row: Row) -> StoredSource:
-    source_id, kind, name, created_at, metadata, limits, options, credentials, version = row
-    try:
-        return StoredSource(
-            DataSourceConfig(source_id, DataSourceType(kind), name, {}).id,
-            kind,
-            _expect(str, name),
-            _expect(float, created_at),
-            _expect(dict, _loaded(metadata)),
-            None if limits is None else asdict(Limits(**_loaded(limits))),
-            None if options is None else _expect(dict, _loaded(options)),
-            _expect(str, credentials),
-            _expect(int, version),
-        )
-    except (ValueError, TypeError, OptionError):
-        return _damaged(source_id)
-
-
-def _loaded(value: object) -> Any:
-    return json.loads(value) if isinstance(value, str) else value
-
-
-def _damaged(source_id: object) -> StoredSource:
-    """Return what can be listed of a row that somebody edited and broke."""
-    shown = re.sub(r"[^A-Za-z0-9._-]", "_", str(source_id))[:100]
-    if shown != source_id or not shown[0].isalnum():
-        shown = f"damaged.{shown}"
-    return StoredSource(shown, DataSourceType.CUSTOM.value, shown, 0.0, {}, None, None, "")
-
-
-def _expect(kind: type[T], value: object) -> T:
-    if not isinstance(value, kind):
-        raise TypeError(f"not {kind.__name__}")
-    return value

@@ -14,8 +14,10 @@ from datasources import (
     DataSourceError,
     DataSourceExistsError,
     OptionError,
+    Store,
     StoredSource,
     StoreError,
+    check_write,
 )
 from datasources_postgresql.errors import mapped
 from datasources_postgresql.following import Follower
@@ -29,8 +31,6 @@ from datasources_postgresql.records import (
     Row,
     is_removal,
     prepare,
-    record_of,
-    row_of,
 )
 
 # So that a host which hangs in the middle of a write holds up the others for seconds only.
@@ -47,7 +47,7 @@ _END_TIMEOUT = 2.0  # seconds that `close` waits for what is under way
 _BEFORE_ALL = -1  # less than any version
 
 
-class PostgreSQLStore:
+class PostgreSQLStore(Store):
     """Keeps records in the schema `datasources` of a database.
 
     Reads come from memory, also while the server is away.  A thread listens for what other hosts
@@ -100,18 +100,23 @@ class PostgreSQLStore:
         with self._lock:
             return [record for _, record in sorted(self._records.items())]
 
-    def add(self, *records: StoredSource) -> None:
-        self._put(records, self._check_new)
+    def write(
+        self, *, add: Sequence[StoredSource] = (), update: Sequence[StoredSource] = ()
+    ) -> None:
+        def rows(version: int) -> Sequence[Row]:
+            check_write(self._records, add, update)
+            records = enumerate((*add, *update), version)
+            return [replace(record, version=number).to_row() for number, record in records]
 
-    def update(self, *records: StoredSource) -> None:
-        self._put(records, self._check_unchanged)
+        if add or update:
+            self._change(rows)
 
     def remove(self, source_id: str) -> bool:
         def removal(version: int) -> Sequence[Row]:
             known = source_id in self._records
             return [(source_id, *[None] * 7, version)] if known else []
 
-        return self._write(removal)
+        return self._change(removal)
 
     def compact(self) -> None:
         """Rewrite the table, so that nothing overwritten is left in its file.
@@ -144,17 +149,7 @@ class PostgreSQLStore:
 
     # Writing.
 
-    def _put(
-        self, records: tuple[StoredSource, ...], check: Callable[[tuple[StoredSource, ...]], None]
-    ) -> None:
-        def rows(version: int) -> Sequence[Row]:
-            check(records)
-            return [row_of(replace(r, version=version + n)) for n, r in enumerate(records)]
-
-        if records:
-            self._write(rows)
-
-    def _write(self, change: Callable[[int], Sequence[Row]]) -> bool:
+    def _change(self, change: Callable[[int], Sequence[Row]]) -> bool:
         """Store the rows that `change` makes of the next version; return whether there were any."""
         self._check_usable()
         with self._write_lock, self._explained():
@@ -207,25 +202,6 @@ class PostgreSQLStore:
                 "stored or not; read it again"
             ) from exc
 
-    def _check_new(self, records: tuple[StoredSource, ...]) -> None:
-        seen = set(self._records)
-        for record in records:
-            if record.id in seen:
-                raise DataSourceExistsError(
-                    f"source {record.id!r} exists already; unregister it first, or replace it"
-                )
-            seen.add(record.id)
-
-    def _check_unchanged(self, records: tuple[StoredSource, ...]) -> None:
-        seen: set[str] = set()
-        for record in records:
-            known = self._records.get(record.id)
-            if known is None or known.version != record.version or record.id in seen:
-                raise StoreError(
-                    f"source {record.id!r} was changed or removed meanwhile; read it again"
-                )
-            seen.add(record.id)
-
     # Reading; who changes the records holds the write lock.
 
     def _catch_up(self, connection: Connection, *, everything: bool = False) -> None:
@@ -244,7 +220,7 @@ class PostgreSQLStore:
         return int(found[0][0]), [row[1:] for row in found if row[1] is not None]
 
     def _take(self, since: int, version: int, rows: Sequence[Row]) -> None:
-        changed = {row[0]: None if is_removal(row) else record_of(row) for row in rows}
+        changed = {row[0]: None if is_removal(row) else StoredSource.from_row(row) for row in rows}
         with self._lock:
             if since == _BEFORE_ALL:
                 self._records = {}

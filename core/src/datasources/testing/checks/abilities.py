@@ -17,8 +17,10 @@ from datasources import (
     Preview,
     RegistryError,
 )
+from datasources.connector import ABILITIES
 from datasources.testing.base import Checks, registry_of
 from datasources.testing.subject import Subject
+from datasources.testing.watch import assert_never_stalls
 
 
 class AbilityChecks(Checks):
@@ -148,6 +150,16 @@ class AbilityChecks(Checks):
         assert table.column_names
         with pytest.raises(ItemNotFoundError):
             await able.read_table(subject.missing)
+
+    @pytest.mark.parametrize("ability", ["glob", "preview", "statistics", "upload", "read_table"])
+    async def test_abilities_keep_the_loop_free(
+        self, able: Any, subject: Subject, tmp_path: Path, ability: str
+    ) -> None:
+        _needs(subject, ability)
+        given = {"glob": "**", "upload": str(_local(tmp_path, b"n\n1\n"))}
+        argument = given.get(ability) or subject.a_table()[0]
+        method = getattr(able, ABILITIES[ability])
+        await assert_never_stalls(lambda: method(argument), ABILITIES[ability])
 
     async def test_abilities_that_are_not_claimed_are_refused_by_name(
         self, subject: Subject, tmp_path: Path

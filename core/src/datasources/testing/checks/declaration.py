@@ -8,7 +8,7 @@ import inspect
 import pytest
 
 from datasources import API_VERSION, DataSourceConnector, DataSourceType
-from datasources.connector import ABILITIES, abilities
+from datasources.connector import ABILITIES, OLDEST_API_VERSION, abilities
 from datasources.testing.base import Checks
 from datasources.testing.subject import Subject
 from datasources.testing.watch import descriptors
@@ -59,7 +59,9 @@ class DeclarationChecks(Checks):
         assert DataSourceType(subject.connector_class.type) == subject.type
 
     def test_api_version_is_the_one_core_speaks(self, subject: Subject) -> None:
-        assert subject.connector_class.api_version == API_VERSION
+        version = subject.connector_class.api_version
+        assert type(version) is int
+        assert OLDEST_API_VERSION <= version <= API_VERSION
 
     def test_shareable_is_true_or_false(self, subject: Subject) -> None:
         assert isinstance(subject.connector_class.shareable, bool)

@@ -16,6 +16,7 @@ from datasources import (
     DataSourceConnector,
     DataSourceError,
     ItemNotFoundError,
+    Workspace,
 )
 from datasources.testing.base import Checks, Source
 from datasources.testing.subject import Subject
@@ -136,6 +137,17 @@ class FailureChecks(Checks):
         (tmp_path / "file").write_bytes(b"")
         with pytest.raises(DataFetchError):
             await source.fetch(next(iter(subject.items)), tmp_path / "file")
+
+    async def test_a_format_it_cannot_write_is_refused(
+        self, connector: DataSourceConnector, subject: Subject, workspace: Path
+    ) -> None:
+        target = Workspace(workspace, file_format="no_such_format")
+        try:
+            await connector.fetch_data(next(iter(subject.items)), target)
+        except DataFetchError:
+            assert_unchanged(workspace, {}, "a fetch in a format that it cannot write")
+        else:
+            pytest.fail("a format was asked for and another written: see Workspace.require_format")
 
     async def test_hostile_identifiers_never_leave_the_workspace(
         self, source: Source, tmp_path: Path, outside: Path

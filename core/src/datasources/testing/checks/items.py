@@ -162,6 +162,15 @@ class ItemChecks(Checks):
                 "where the size of the file is not known, leave DataItem.size None"
             )
 
+    async def test_versions_agree(self, source: Source, workspace: Path) -> None:
+        listed = [item for item in await source.list_items() if item.version is not None]
+        for item in listed[:_MANY]:
+            version = (await source.fetch(item.path, workspace)).version
+            assert version == item.version, (
+                f"{item.path!r} is listed with the version {item.version!r} and fetched with "
+                f"{version!r}; where the listing does not tell it, leave DataItem.version None"
+            )
+
     async def test_rows_of_a_table_are_counted(
         self, source: Source, subject: Subject, workspace: Path
     ) -> None:

@@ -1,0 +1,203 @@
+"""A workspace while somebody works in it: what may be fetched into it, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Collection, Coroutine, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from datasources.errors import OptionError, PolicyError, RegistryError
+from datasources.models import FetchReceipt, FetchRequest, FetchResult, Limits
+from datasources.quota import Quota
+from datasources.threads import run_in_thread
+from datasources.workspace import Workspace
+
+if TYPE_CHECKING:
+    from datasources.registry import DataSourceRegistry
+
+T = TypeVar("T")
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+class WorkspaceSession:
+    """A workspace that lasts as long as its `async with` block.
+
+    Leaving the block ends the fetches that are still under way, gives their connections back and
+    deletes the directory with all that is in it.  Code that runs in the directory has the files
+    and nothing else: no credential, no connection.
+    """
+
+    def __init__(
+        self,
+        registry: DataSourceRegistry,
+        workspace_id: str,
+        root: str | os.PathLike[str] | None,
+        sources: Collection[str] | None,
+        quota: int | None,
+        limits: Limits | None,
+    ) -> None:
+        if not _ID.fullmatch(workspace_id):
+            raise OptionError(
+                f"{workspace_id!r} is not a workspace id; one starts with a letter or digit and "
+                "goes on with letters, digits, '.', '_' or '-', 128 characters at most"
+            )
+        self.id = workspace_id
+        self.path: Workspace
+        """The directory; there from the beginning of the block to its end."""
+        self._registry = registry
+        self._root = root
+        self._sources = None if sources is None else frozenset(sources)
+        self._quota = quota
+        self._limits = limits
+        self._descriptor = -1
+        self._closed = True
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def __aenter__(self) -> Self:
+        try:
+            await run_in_thread(self._open)
+        except asyncio.CancelledError:
+            if self._descriptor >= 0:
+                await asyncio.shield(asyncio.to_thread(self._delete))
+            raise
+        self._closed = False
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._closed = True
+        for task in self._tasks:
+            task.cancel()
+        try:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        finally:
+            # Shielded: a host that is cancelled here still has its files deleted.
+            await asyncio.shield(asyncio.to_thread(self._delete))
+
+    async def fetch(
+        self, source_id: str, identifier: str, *, format: str | None = None
+    ) -> FetchReceipt:
+        """Bring one item; as `DataSourceRegistry.fetch`.
+
+        Raises:
+            PolicyError: The source was not granted.
+        """
+        self._check(source_id)
+        return await self._run(
+            self._registry.fetch(
+                source_id, identifier, self.path, format=format, limits=self._limits
+            )
+        )
+
+    async def fetch_many(
+        self, requests: Sequence[FetchRequest | tuple[str, str]], *, concurrency: int = 8
+    ) -> list[FetchResult]:
+        """Bring many items; as `DataSourceRegistry.fetch_many`.
+
+        Raises:
+            PolicyError: One of the sources was not granted; nothing was fetched.
+        """
+        for request in requests:
+            self._check(request.source_id if isinstance(request, FetchRequest) else request[0])
+        return await self._run(
+            self._registry.fetch_many(
+                requests, self.path, concurrency=concurrency, limits=self._limits
+            )
+        )
+
+    async def fetch_tree(
+        self, source_id: str, path: str | None = None, *, concurrency: int = 8
+    ) -> list[FetchResult]:
+        """Bring what lies below a path or matches a pattern; as `DataSourceRegistry.fetch_tree`.
+
+        Raises:
+            PolicyError: The source was not granted.
+        """
+        self._check(source_id)
+        return await self._run(
+            self._registry.fetch_tree(
+                source_id, path, self.path, concurrency=concurrency, limits=self._limits
+            )
+        )
+
+    def _check(self, source_id: str) -> None:
+        if self._sources is not None and source_id not in self._sources:
+            granted = ", ".join(sorted(self._sources)) or "none"
+            raise PolicyError(
+                f"source {source_id!r} is not granted to workspace {self.id!r}; granted: {granted}"
+            )
+
+    async def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do work in a task of its own, which the end of the block can cancel."""
+        if self._closed:
+            work.close()
+            raise RegistryError(f"workspace {self.id!r} is closed")
+        task = asyncio.create_task(self._counted(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            current = asyncio.current_task()
+            if current is not None and current.cancelling():
+                raise
+            raise RegistryError(f"workspace {self.id!r} was closed in mid-fetch") from None
+
+    async def _counted(self, work: Coroutine[Any, Any, T]) -> T:
+        if self.path.quota:
+            try:
+                await asyncio.to_thread(self.path.quota.measure)
+            except asyncio.CancelledError:
+                work.close()
+                raise
+        return await work
+
+    def _open(self) -> None:
+        try:
+            path = self._directory()
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.path.samestat(os.fstat(self._descriptor), os.stat(path)):
+                raise BlockingIOError  # whoever had it has just deleted it
+        except OSError as exc:
+            self._close()
+            busy = isinstance(exc, BlockingIOError)
+            reason = "is open already" if busy else f"cannot be opened: {exc.strerror}"
+            raise RegistryError(f"workspace {self.id!r} {reason}") from exc
+        quota = None if self._quota is None else Quota(path, self._quota)
+        self.path = Workspace(path, quota=quota)
+        self.path.clean()  # a host that was killed may have left more than whole files
+
+    def _directory(self) -> str:
+        if self._root is None:
+            return tempfile.mkdtemp(prefix=f"datasources-{self.id}-")
+        path = os.path.join(os.path.realpath(self._root), self.id)
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        return path
+
+    def _close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor = -1
+
+    def _delete(self) -> None:
+        try:
+            shutil.rmtree(self.path)
+        except OSError as exc:
+            raise RegistryError(
+                f"workspace {self.id!r} could not be deleted whole; what is left is in "
+                f"{str(self.path)!r}: {exc.strerror}"
+            ) from exc
+        finally:
+            self._close()  # which gives up the lock

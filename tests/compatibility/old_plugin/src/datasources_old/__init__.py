@@ -1,0 +1,1 @@
+"""Frozen: connectors as the first authors wrote them."""

@@ -1,0 +1,175 @@
+"""The public API as text; `python -m tests.compatibility.public_api` writes it to the file."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from operator import attrgetter
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+import click
+from pydantic import BaseModel
+
+import datasources
+from datasources import DataSourceError, connector, hookspecs, testing
+
+FILE = Path(__file__).with_name("public_api.txt")
+
+
+def public_api() -> str:
+    """Return everything that hosts, plugins and scripts may rely on, a line each."""
+    sections = {
+        "Names in datasources": names("datasources", datasources.__all__),
+        "Names in datasources.blocking": names(
+            "datasources.blocking", ["DataSourceRegistry", "WorkspaceSession"]
+        ),
+        "Names in datasources.testing": names("datasources.testing", ["Subject"]),
+        "Checks of datasources.testing.ConnectorContract, by which one is waived": (
+            name for name in sorted(dir(testing.ConnectorContract)) if name.startswith("test_")
+        ),
+        "Errors": errors(DataSourceError, ""),
+        "Entry-point groups": iter([hookspecs.CONNECTORS_GROUP, hookspecs.PLUGINS_GROUP]),
+        "Hooks": (
+            f"{name}{signature(value)}"
+            for name, value in vars(hookspecs).items()
+            if name.startswith(f"{hookspecs.PROJECT}_")
+        ),
+        "Contracts": iter([f"{connector.OLDEST_API_VERSION} to {connector.API_VERSION}"]),
+        "Abilities, and the method that is each": (
+            f"{name}: {method}" for name, method in connector.ABILITIES.items()
+        ),
+        "Commands": commands(),
+    }
+    return "\n".join(
+        line for title, lines in sections.items() for line in (f"# {title}", *lines, "")
+    )
+
+
+def names(module: str, exported: list[str]) -> Iterator[str]:
+    for name in exported:
+        value = getattr(import_module(module), name)
+        if not isinstance(value, type):
+            ours = getattr(value, "__module__", "").partition(".")[0] == "datasources"
+            shown = (signature(value) if ours else "") if callable(value) else f" = {value!r}"
+            yield f"{name}{shown}"
+        elif not issubclass(value, DataSourceError):  # these have a section of their own
+            protocol = getattr(value, "_is_protocol", False)
+            yield f"class {name}{'' if protocol else signature(value)}"
+            yield from (f"    {line}" for line in sorted(members(value)))
+
+
+def members(cls: type) -> Iterator[str]:
+    """Yield what a class of ours, and those of ours it is made of, have in public."""
+    found: dict[str, Any] = {}
+    annotations: dict[str, str] = {}
+    for base in reversed([each for each in cls.__mro__ if each.__module__ in own()]):
+        found |= vars(base)
+        annotations |= {n: str(a) for n, a in inspect.get_annotations(base).items()}
+    given = (
+        {f.name for f in dataclasses.fields(cls) if f.init}
+        if dataclasses.is_dataclass(cls)
+        else set()
+    )
+    for name in sorted((found | annotations).keys() - given):  # what is given is in the signature
+        if name.startswith("_") or (issubclass(cls, BaseModel) and hasattr(BaseModel, name)):
+            continue
+        yield member(name, found.get(name, inspect.Parameter.empty), annotations)
+
+
+def own() -> set[str]:
+    return {name for name in sys.modules if name.partition(".")[0] == "datasources"}
+
+
+def member(name: str, value: Any, annotations: dict[str, str]) -> str:
+    if isinstance(value, property):
+        assert value.fget is not None
+        returned = annotation(inspect.signature(value.fget).return_annotation)
+        return f"{name}: {returned}  (property)"
+    if isinstance(value, (FunctionType, classmethod, staticmethod)):
+        kind = "" if isinstance(value, FunctionType) else f"  ({type(value).__name__})"
+        return f"{name}{signature(getattr(value, '__func__', value))}{kind}"
+    told = f"{name}: {annotations[name]}" if name in annotations else name
+    shown = value is not inspect.Parameter.empty and not inspect.ismemberdescriptor(value)
+    return f"{told} = {constant(value)}" if shown else told
+
+
+class Plain(str):  # noqa: SLOT000
+    """A text that signatures show without quotes."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def signature(function: Any) -> str:
+    given, empty = inspect.signature(function), inspect.Parameter.empty
+    parameters = [
+        each.replace(
+            annotation=annotation(each.annotation),
+            default=empty if each.default is empty else Plain(constant(each.default)),
+        )
+        for each in given.parameters.values()
+    ]
+    returned = empty if isinstance(function, type) else annotation(given.return_annotation)
+    text = str(given.replace(parameters=parameters, return_annotation=returned))
+    return text + ("  (async)" if inspect.iscoroutinefunction(function) else "")
+
+
+def annotation(value: Any) -> Any:
+    if value is inspect.Parameter.empty:
+        return value
+    return Plain(value if isinstance(value, str) else inspect.formatannotation(value))
+
+
+def constant(value: object) -> str:
+    shown = repr(value)
+    return "…" if " at 0x" in shown or shown.startswith("<") else shown
+
+
+def errors(cls: type[DataSourceError], indent: str) -> Iterator[str]:
+    own_arguments = signature(cls) if "__init__" in vars(cls) else ""
+    yield f"{indent}{cls.__name__}{own_arguments}"
+    for each in sorted(cls.__subclasses__(), key=attrgetter("__name__")):
+        if each.__name__ in datasources.__all__:
+            yield from errors(each, f"{indent}    ")
+
+
+def commands() -> Iterator[str]:
+    from datasources.cli import app
+
+    top = click.Context(app.cli, info_name="datasources")
+    yield from command(app.cli, "datasources")
+    for name in sorted(app._COMMANDS):
+        found = app.cli.get_command(top, name)
+        assert found is not None
+        yield from command(found, f"datasources {name}")
+
+
+def command(found: click.Command, name: str) -> Iterator[str]:
+    takes = [placeholder(p) for p in found.params if isinstance(p, click.Argument)]
+    yield " ".join([name, *takes])
+    yield from sorted(option(p) for p in found.params if isinstance(p, click.Option))
+    if isinstance(found, click.Group) and name != "datasources":
+        for inner in sorted(found.commands):
+            yield from command(found.commands[inner], f"{name} {inner}")
+
+
+def placeholder(given: click.Argument) -> str:
+    text = given.metavar or str(given.name).upper()
+    text = text if given.required or text.startswith("[") else f"[{text}]"
+    return f"{text}..." if given.nargs == -1 and not text.endswith("...") else text
+
+
+def option(given: click.Option) -> str:
+    takes = "" if given.is_flag else f" {given.metavar or given.type.name.upper()}"
+    more = " (required)" if given.required else " (many times)" if given.multiple else ""
+    return f"    {', '.join([*given.opts, *given.secondary_opts])}{takes}{more}"
+
+
+if __name__ == "__main__":
+    FILE.write_text(public_api(), "utf-8")
+    print(f"Wrote {FILE}")
