@@ -1,0 +1,79 @@
+"""An environment of a reader's own, in which pages are followed."""
+
+from __future__ import annotations
+
+import os
+import site
+import sysconfig
+import venv
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.docs.blocks import Shell, environment
+from tests.servers import Database
+
+_PASSWORD = "correct horse"
+_SHOP = """
+CREATE TABLE orders (id integer PRIMARY KEY, country text NOT NULL, amount numeric(10, 2));
+INSERT INTO orders SELECT n, (ARRAY['FR', 'JP', 'US'])[1 + n % 3], n * 1.5
+    FROM generate_series(1, 12) AS n;
+GRANT SELECT ON orders TO analyst;
+"""
+_TOOLS = {
+    "datasources": "datasources.cli",
+    **{name: name for name in ("mypy", "pip", "pytest")},
+}
+
+
+@pytest.fixture
+def tools(tmp_path: Path) -> Path:
+    """The commands of a new virtual environment, which sees what is installed in this one."""
+    folder = tmp_path / "venv"
+    venv.create(folder)
+    (packages,) = folder.glob("lib/python*/site-packages")
+    installed = sysconfig.get_path("purelib")
+    assert installed in site.getsitepackages()
+    (packages / "installed.pth").write_text(f"import site; site.addsitedir({installed!r})\n")
+    for name, module in _TOOLS.items():
+        script = folder / "bin" / name
+        script.write_text(f'#!/bin/sh\nexec "{folder}/bin/python" -m {module} "$@"\n')
+        script.chmod(0o755)
+    (folder / "bin" / "ruff").symlink_to(Path(sysconfig.get_path("scripts"), "ruff"))
+    return folder / "bin"
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty directory in which the reader is; so is this process."""
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.chdir(home)
+    monkeypatch.setenv("HOME", str(home))
+    return home
+
+
+@pytest.fixture
+def shell(home: Path, tools: Path) -> Iterator[Shell]:
+    """The reader's shell."""
+    shop = {name: value for name, value in os.environ.items() if name.startswith("SHOP_")}
+    with Shell(home, environment(home, tools) | shop) as shell:
+        yield shell
+
+
+@pytest.fixture
+def shop(pg_database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+    """A database of a shop, and the variables by which pages speak of it; yields its owner's way in."""
+    import psycopg
+
+    with psycopg.connect(pg_database.dsn(), autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE analyst LOGIN PASSWORD '{_PASSWORD}'")
+        connection.execute(_SHOP)
+        told = {"HOST": pg_database.host, "PORT": str(pg_database.port), "PASSWORD": _PASSWORD}
+        for name, value in {**told, "DATABASE": pg_database.name}.items():
+            monkeypatch.setenv(f"SHOP_{name}", value)
+        yield pg_database
+        for role in ("analyst", "reader"):
+            if connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [role]).fetchone():
+                connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}".encode())
