@@ -20,6 +20,7 @@ PASSWORD = "correct-horse-battery"
 
 Admin = psycopg.Connection
 Source = Callable[..., Awaitable[PostgreSQLConnector]]
+Report = Callable[[str], None]
 
 
 @pytest.fixture(scope="session")
@@ -66,6 +67,17 @@ async def reader(admin: Admin, source: Source) -> PostgreSQLConnector:
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     return Workspace(tmp_path / "workspace")
+
+
+@pytest.fixture
+def report(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+    """Print a line that is seen: what a soak test tried, and what survived."""
+
+    def show(line: str) -> None:
+        with capsys.disabled():
+            print(f"\n    {line}")
+
+    return show
 
 
 def readable(connection: Admin) -> None:

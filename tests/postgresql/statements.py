@@ -49,9 +49,51 @@ CREATE MATERIALIZED VIEW summary AS SELECT count(*) AS n FROM items;
 CREATE TABLE parts (id int) PARTITION BY RANGE (id);
 CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (100);
 CREATE PROCEDURE act() LANGUAGE sql AS $$ INSERT INTO log VALUES ('act') $$;
+
+-- Everything below is labelled honestly, and calls `writes` or the like where nobody would look.
+CREATE TYPE wrapped AS (inner_value checked, note text);
+CREATE TABLE holding (id int, value checked, many checked[], row wrapped);
+CREATE TABLE valued (id int, value checked);
+CREATE TYPE checked_range AS RANGE (subtype = checked);
+CREATE TABLE ranged (r checked_range);
+CREATE DOMAIN checked_items AS items CHECK (valid((VALUE).id));
+CREATE FUNCTION takes_checked(checked) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 1';
+CREATE FUNCTION gives_checked(int) RETURNS checked IMMUTABLE LANGUAGE plpgsql AS
+    $$ BEGIN RETURN $1; END $$;
+CREATE FUNCTION gives_rows() RETURNS TABLE (a checked) STABLE LANGUAGE sql AS 'SELECT 5';
+CREATE FUNCTION default_argument(a int DEFAULT writes()) RETURNS int IMMUTABLE LANGUAGE sql
+    AS 'SELECT $1';
+CREATE FUNCTION spread(VARIADIC items[]) RETURNS int LANGUAGE plpgsql AS
+    $$ BEGIN INSERT INTO log VALUES ('spread'); RETURN 1; END $$;
+CREATE TYPE odd AS (v int);
+CREATE FUNCTION odd_text(odd) RETURNS text LANGUAGE plpgsql AS
+    $$ BEGIN INSERT INTO log VALUES ('odd_text'); RETURN 'x'; END $$;
+CREATE CAST (odd AS text) WITH FUNCTION odd_text(odd) AS IMPLICIT;
+CREATE FUNCTION odd_json(odd) RETURNS json LANGUAGE plpgsql AS
+    $$ BEGIN INSERT INTO log VALUES ('odd_json'); RETURN '1'; END $$;
+CREATE CAST (odd AS json) WITH FUNCTION odd_json(odd);
+CREATE TABLE odds (v odd);
+INSERT INTO odds VALUES ('(1)');
+CREATE FUNCTION an_odd() RETURNS odd STABLE LANGUAGE sql AS 'SELECT ROW(1)::odd';
+CREATE VIEW domain_inside AS SELECT id::checked AS v FROM items;
+CREATE VIEW record_inside AS SELECT * FROM json_to_record('{"a": 1}') AS t(a checked);
+CREATE VIEW table_inside AS SELECT * FROM JSON_TABLE('[5]', '$[*]' COLUMNS (a checked PATH '$'));
+CREATE VIEW populated AS SELECT jsonb_populate_record(h, '{"value": 5}') FROM holding h;
+CREATE VIEW array_inside AS SELECT '{5}'::int[]::checked[] AS v;
+CREATE VIEW default_inside AS SELECT default_argument() AS v;
+CREATE VIEW operator_inside AS SELECT id ==> 2 AS v FROM items;
+CREATE VIEW named_type_inside AS SELECT pg_input_is_valid('5', 'checked') AS v;
+CREATE TABLE guarded_by_domain (id int);
+INSERT INTO guarded_by_domain VALUES (1);
+CREATE POLICY checking ON guarded_by_domain USING (id::checked > 0);
+ALTER TABLE guarded_by_domain ENABLE ROW LEVEL SECURITY;
+ALTER TABLE guarded_by_domain FORCE ROW LEVEL SECURITY;
+CREATE MATERIALIZED VIEW drawn AS SELECT nextval('numbers') AS n;
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader;
 GRANT ALL ON SEQUENCE numbers TO reader;
 RESET ROLE;
+CREATE FUNCTION crosstab_of_mine(text) RETURNS SETOF record STABLE LANGUAGE c
+    AS '$libdir/tablefunc', 'crosstab';
 SELECT lo_create(4242);
 """
 
@@ -350,6 +392,7 @@ SERVER_FUNCTIONS = [
     "SELECT dblink_connect('{dsn}')",
     "SELECT dblink_connect_u('x', '{dsn}')",
     "SELECT postgres_fdw_disconnect_all()",
+    "SELECT * FROM crosstab_of_mine('SELECT ''a''::text, ''b''::text, writes()') AS t(a text, b int)",
 ]
 
 # Functions of the database's own, wherever they hide.
@@ -385,6 +428,65 @@ OWN_FUNCTIONS = [
     "counting",
     "public.counting",
     "guarded",
+    # The ORDER BY of an aggregate is no argument; an array of rows can be the argument of `row.f`.
+    "SELECT collect(id ORDER BY id) FROM items",
+    "SELECT i.spread FROM items i",
+    "SELECT default_argument()",
+    # Checks of domains.
+    "SELECT checked('5')",
+    "SELECT checked(5)",
+    "SELECT public.checked(id) FROM items",
+    "SELECT i.checked_items FROM items i",
+    "SELECT checked_items(i) FROM items i",
+    "SELECT '(5,x)'::wrapped",
+    "SELECT ROW(5, 'x')::wrapped",
+    "SELECT '{\"(5,x)\"}'::wrapped[]",
+    "SELECT '(1,5,{},)'::holding",
+    "SELECT '[1,5]'::checked_range",
+    "SELECT checked_range(1, 5)",
+    "SELECT '{[1,5]}'::checked_multirange",
+    "SELECT jsonb_populate_record(NULL::wrapped, '{\"inner_value\": 5}')",
+    "SELECT jsonb_populate_record(h, '{\"value\": 5}') FROM holding h",
+    "SELECT jsonb_populate_record(row, '{\"inner_value\": 5}') FROM holding",
+    "SELECT json_populate_recordset(h, '[{\"value\": 5}]') FROM holding h",
+    "SELECT populate_record(h, 'value=>5') FROM holding h",
+    "SELECT h #= hstore('value', '5') FROM holding h",
+    # Text that becomes what is beside it.
+    "SELECT coalesce(h, '(1,5,{},)') FROM valued h",
+    "SELECT coalesce(valued, '(1,5)') FROM valued",
+    "SELECT array_append(ARRAY[h.*], '(1,5)') FROM valued h",
+    "SELECT jsonb_populate_record(public.valued, '{\"value\": 5}') FROM public.valued",
+    "SELECT many || '{5}' FROM holding",
+    "SELECT many = '{5}' FROM holding",
+    "SELECT row FROM holding UNION ALL SELECT '(5,x)'",
+    "SELECT lag(row, 1, '(5,x)') OVER () FROM holding",
+    "SELECT * FROM ranged WHERE r && '[1,5]'",
+    "SELECT r FROM ranged UNION ALL SELECT '[1,5]'",
+    "SELECT takes_checked(5)",
+    "SELECT gives_checked(5)",
+    "SELECT * FROM gives_rows()",
+    "SELECT pg_input_is_valid('5', 'checked')",
+    "SELECT pg_input_is_valid(name, 'public.checked[]') FROM items",
+    "SELECT * FROM pg_input_error_info('5', E'check\\145d')",
+    "SELECT pg_input_is_valid('5', 'check' || 'ed')",
+    "SELECT * FROM domain_inside",
+    "SELECT * FROM record_inside",
+    "SELECT * FROM table_inside",
+    "SELECT * FROM populated",
+    "SELECT * FROM array_inside",
+    "SELECT * FROM default_inside",
+    "SELECT * FROM operator_inside",
+    "SELECT * FROM named_type_inside",
+    "guarded_by_domain",
+    # Casts that nobody wrote.
+    "SELECT upper(v) FROM odds",
+    "SELECT v || 'x' FROM odds",
+    "SELECT to_json(v) FROM odds",
+    "SELECT row_to_json(o) FROM odds o",
+    "SELECT json_agg(o) FROM odds o",
+    "SELECT (v).upper FROM odds",
+    "SELECT upper(an_odd())",
+    "SELECT an_odd()::text",
 ]
 
 # Functions that say they change nothing: only the transaction stops them.
@@ -394,6 +496,16 @@ DANGEROUS = [
     *(*NOT_READS, *WRITING_INSIDE, *SEVERAL, *BREAK_OUTS),
     *(*SERVER_FUNCTIONS, *OWN_FUNCTIONS, *LIARS),
 ]
+
+SYSTEM_VIEWS = """
+    information_schema.tables information_schema.views pg_available_extensions pg_cursors
+    pg_database pg_extension pg_indexes pg_matviews pg_policies pg_prepared_statements
+    pg_publication_tables pg_replication_slots pg_roles pg_rules pg_sequences
+    pg_stat_bgwriter pg_stat_database pg_stat_io pg_stat_progress_vacuum pg_stat_replication
+    pg_stat_slru pg_stat_ssl pg_stat_user_functions pg_stat_user_indexes pg_stat_wal
+    pg_stat_xact_user_tables pg_statio_user_tables pg_stats pg_stats_ext pg_timezone_names
+    pg_user pg_wait_events
+"""
 
 LEGITIMATE = [
     "SELECT 1",
@@ -528,6 +640,11 @@ LEGITIMATE = [
     "SELECT * FROM plain",
     "SELECT * FROM sizes",
     "SELECT * FROM summary",
+    "SELECT * FROM drawn",
+    "SELECT * FROM valued",
+    "valued",
+    "SELECT v.*, coalesce(value, 5), value = '5', value + 1 FROM valued v",
+    "SELECT pg_input_is_valid(name, 'integer'), pg_input_is_valid('5', 'positive') FROM items",
     "SELECT * FROM parts",
     "SELECT * FROM ONLY items",
     "SELECT * FROM items TABLESAMPLE BERNOULLI (50) REPEATABLE (1)",
@@ -569,4 +686,68 @@ LEGITIMATE = [
     "SELECT 'a'\n'b'",
     "SELECT any_value(name), min(ARRAY[id]) FROM items",
     "SELECT 'Größe', '表', '🎉' AS \"ünïcode 🎉\"",
+    "SELECT id, avg(price) OVER (ORDER BY id ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW EXCLUDE TIES) FROM items",
+    "SELECT id, sum(price) OVER (ORDER BY id RANGE BETWEEN 5 PRECEDING AND 5 FOLLOWING) FROM items",
+    "SELECT id, sum(price) OVER (ORDER BY id GROUPS BETWEEN 1 PRECEDING AND 1 FOLLOWING EXCLUDE CURRENT ROW) FROM items",
+    "SELECT first_value(id) OVER w, last_value(id) OVER w, nth_value(id, 2) OVER w, cume_dist() OVER w, percent_rank() OVER w, dense_rank() OVER w FROM items WINDOW w AS (PARTITION BY id % 3 ORDER BY id)",
+    "SELECT id % 2 AS a, id % 3 AS b, count(*), grouping(id % 2, id % 3) FROM items GROUP BY GROUPING SETS ((1, 2), (1), ()), CUBE (1) ORDER BY 1, 2",
+    "SELECT id % 2 a, count(*) FROM items GROUP BY DISTINCT ROLLUP (1), CUBE (1)",
+    "SELECT * FROM JSON_TABLE('[{\"a\": 1, \"b\": {\"c\": [1, 2]}}]', '$[*]' COLUMNS (n FOR ORDINALITY, a int PATH '$.a' DEFAULT 0 ON EMPTY, e bool EXISTS PATH '$.x', j json FORMAT JSON PATH '$.b', NESTED PATH '$.b.c[*]' COLUMNS (c int PATH '$')))",
+    "SELECT JSON_QUERY('{\"a\": [1]}', '$.a' WITH WRAPPER), JSON_VALUE('{\"a\": \"2024-01-01\"}', '$.a' RETURNING date)",
+    "SELECT JSON_ARRAYAGG(id ORDER BY id ABSENT ON NULL), JSON_OBJECTAGG(id: name) FROM items WHERE id < 4",
+    "WITH RECURSIVE t(n, p) AS (SELECT 1, 0 UNION ALL SELECT n + 1, n FROM t WHERE n < 5) CYCLE n SET c TO true DEFAULT false USING path SELECT * FROM t",
+    "WITH RECURSIVE t AS (SELECT id, name FROM items WHERE id = 1 UNION SELECT i.id, i.name FROM items i JOIN t ON i.id = t.id + 1 WHERE i.id < 5) SEARCH BREADTH FIRST BY id SET o SELECT * FROM t ORDER BY o",
+    "SELECT i.id, l.n FROM items i CROSS JOIN LATERAL (SELECT count(*) AS n FROM items j WHERE j.id <= i.id) l",
+    "SELECT i.id, g FROM items i LEFT JOIN LATERAL generate_series(1, i.id % 3) g ON true",
+    "SELECT date_trunc('week', d), date_part('dow', d), date_bin('15 minutes', d, '2024-01-01'), to_char(d, 'IYYY-IW') FROM generate_series('2024-01-01'::timestamp, '2024-01-03', '6 hours') d",
+    "SELECT regexp_count(name, 'e'), regexp_like(name, '^i'), regexp_substr(name, '\\d+'), regexp_instr(name, 'm'), regexp_split_to_array(name, ' '), substring(name from '\\d+'), (regexp_match(name, '(\\d)'))[1] FROM items",
+    "SELECT percentile_cont(ARRAY[0.25, 0.5, 0.75]) WITHIN GROUP (ORDER BY price), percentile_disc(0.9) WITHIN GROUP (ORDER BY id) FROM items",
+    "SELECT rank(10) WITHIN GROUP (ORDER BY id), dense_rank(10) WITHIN GROUP (ORDER BY id), percent_rank(10) WITHIN GROUP (ORDER BY id), cume_dist(10) WITHIN GROUP (ORDER BY id) FROM items",
+    "SELECT id % 3, sum(price) FILTER (WHERE id % 2 = 0) AS even, sum(price) FILTER (WHERE id % 2 = 1) AS odd, max(CASE WHEN id > 5 THEN price END) FROM items GROUP BY 1 ORDER BY 1",
+    "SELECT array_agg(id ORDER BY id DESC), string_agg(name, ',' ORDER BY name), array_length(ARRAY[1, 2], 1), ARRAY[1, 2] @> ARRAY[1], ARRAY[1, 2] && ARRAY[2], cardinality(ARRAY[1]), array_position(ARRAY[1, 2], 2), unnest(ARRAY[1, 2]), array_to_string(ARRAY[1, 2], ','), trim_array(ARRAY[1, 2], 1) FROM items",
+    "SELECT int4range(1, 10) @> 5, daterange('2024-01-01', '2024-02-01') && daterange('2024-01-15', NULL), range_agg(int4range(id, id + 1)), upper(int4range(1, 3)), range_merge(int4range(1, 2), int4range(5, 6)) FROM items",
+    "SELECT ts_headline('english', name, to_tsquery('item')), plainto_tsquery('a b'), phraseto_tsquery('a b'), websearch_to_tsquery('a -b'), setweight(to_tsvector(name), 'A') FROM items",
+    "SELECT now(), current_user, session_user, current_catalog, current_schema(), localtimestamp, transaction_timestamp()::date",
+    "SELECT pg_size_pretty(pg_total_relation_size('items')), pg_size_pretty(sum(pg_relation_size(oid))) FROM pg_class WHERE relkind = 'r'",
+    "SELECT table_name, column_name, data_type FROM information_schema.columns WHERE table_schema = 'public' ORDER BY 1, 2",
+    "SELECT tc.table_name, kcu.column_name FROM information_schema.table_constraints tc JOIN information_schema.key_column_usage kcu USING (constraint_name)",
+    "SELECT width_bucket(price, ARRAY[1, 5, 10]), count(*) FROM items GROUP BY 1",
+    "SELECT corr(id, price), covar_pop(id, price), regr_r2(id, price), stddev_samp(id), variance(id) FROM items",
+    "SELECT id, price - lag(price) OVER (ORDER BY id) AS delta, 100 * price / sum(price) OVER () FROM items",
+    "SELECT * FROM items TABLESAMPLE SYSTEM (50) REPEATABLE (3)",
+    "SELECT DISTINCT ON (id % 5) id, name FROM items ORDER BY id % 5, price DESC",
+    "SELECT * FROM ROWS FROM (generate_series(1, 3), unnest(ARRAY['a', 'b'])) WITH ORDINALITY AS t(a, b, n)",
+    "SELECT * FROM (SELECT id FROM items EXCEPT ALL SELECT 3) q INTERSECT ALL SELECT 4",
+    "SELECT (SELECT max(id) FROM items), EXISTS (TABLE items), ARRAY(SELECT id FROM items ORDER BY 1 LIMIT 2)",
+    "SELECT data #> '{tags}', data ? 'size', data ?| ARRAY['a'], data @? '$.size', data @@ '$.size > 1', jsonb_pretty(data), jsonb_typeof(data), jsonb_object_keys(data) FROM items",
+    "SELECT jsonb_path_query_array(data, '$.tags[*].type()'), jsonb_strip_nulls(data), jsonb_array_length(data->'tags') FROM items",
+    "SELECT initcap(name), lpad(name, 20, '.'), translate(name, 'e', '3'), reverse(name), concat_ws('-', id, name), ascii(name), chr(65), to_hex(255), strpos(name, 'e'), starts_with(name, 'i'), repeat('a', 3), quote_ident(name), unistr('\\0061') FROM items",
+    "SELECT ('x', 1) = ('x', 1), ROW(1, 2) < ROW(1, 3), (id, name) IN (SELECT id, name FROM items) FROM items",
+    "SELECT CAST(NULL AS int), id::bigint, '{1,2}'::int[], '1 day'::interval, price::text, 'true'::bool, id::numeric(10, 2) FROM items",
+    "SELECT inet '10.0.0.1' <<= cidr '10.0.0.0/8', '08:00:2b:01:02:03'::macaddr, '(1,2)'::point, 'a'::\"char\", '12.34'::money, '1'::bit(3)",
+    "SELECT xmin, ctid, tableoid::regclass FROM items",
+    "SELECT to_json(i), row_to_json(i), to_jsonb(i) - 'name' FROM items i",
+    "SELECT json_agg(i ORDER BY id) FROM items i",
+    "SELECT jsonb_populate_record(i, '{\"id\": 5}') FROM items i",
+    "SELECT hstore(i) FROM items i",
+    "SELECT (each(hstore(i))).* FROM items i",
+    "SELECT i.*, (i).id, i.data['size'] FROM items i",
+    'SELECT "left"(name, 1), "right"(name, 1), pg_catalog.lower(name) COLLATE "C" FROM items',
+    "SELECT count(DISTINCT id), count(DISTINCT (id, name)), sum(DISTINCT id) FROM items",
+    "SELECT make_interval(days => 3), make_timestamptz(2024, 1, 1, 0, 0, 0)",
+    "SELECT justify_interval('36 hours'), isfinite(now()), age(timestamp '2024-01-01', timestamp '2023-01-01'), extract(epoch FROM now()) > 0",
+    "SELECT setseed IS NULL FROM (SELECT 1 AS setseed) q",
+    "SELECT * FROM items WHERE name ~* 'ITEM' AND name !~ 'x' AND name NOT SIMILAR TO 'x%' AND name LIKE 'i\\%' ESCAPE '!'",
+    'SELECT * FROM items ORDER BY name COLLATE "C" DESC NULLS FIRST LIMIT ALL OFFSET 2 ROWS',
+    "SELECT * FROM items FETCH NEXT ROW ONLY",
+    "SELECT GREATEST(id, 2), LEAST(id, 3), COALESCE(name, '-'), NULLIF(id, 1), id IS NOT DISTINCT FROM 1 FROM items",
+    "SELECT * FROM (VALUES (1, 'a'), (2, NULL)) v(id, x) FULL JOIN items USING (id) AS j",
+    "SELECT j.id FROM items a JOIN items b USING (id) AS j",
+    "SELECT pg_input_is_valid('1', 'integer'), pg_input_is_valid('1', 'public.positive')",
+    "SELECT id, sum(sum(price)) OVER (ORDER BY id) FROM items GROUP BY id",
+    "SELECT crc32('a'), sha512('a'), md5('a'), encode(sha256('a'), 'hex')",
+    "SELECT string_to_array('a,b', ','), array_remove(ARRAY[1, 2], 1), array_sort(ARRAY[2, 1]), array_reverse(ARRAY[1, 2]), array_shuffle(ARRAY[1, 2]) IS NOT NULL, array_sample(ARRAY[1, 2], 1) IS NOT NULL",
+    "SELECT num_nulls(1, NULL), num_nonnulls(1), format('%2$s %1$L', 'a', 'b')",
+    "SELECT bit_count('abc'::bytea), get_byte('abc', 1), factorial(5), gcd(12, 8), lcm(4, 6), erf(1), cbrt(27), degrees(pi()), atan2(1, 2), log(2, 8), sign(-1), scale(1.50), trim_scale(1.50), min_scale(1.50), div(7, 2)",
+    *(f"SELECT * FROM {view} LIMIT 3" for view in SYSTEM_VIEWS.split()),
 ]

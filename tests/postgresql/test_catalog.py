@@ -237,6 +237,54 @@ async def test_metadata_of_partitions(shop: PostgreSQLConnector) -> None:
     assert child["kind"] == "partition"
 
 
+async def test_metadata_of_every_kind(admin: Admin, shop: PostgreSQLConnector) -> None:
+    admin.execute(
+        "CREATE EXTENSION postgres_fdw;"
+        "CREATE SERVER other FOREIGN DATA WRAPPER postgres_fdw;"
+        "CREATE FOREIGN TABLE far (id int NOT NULL, note text DEFAULT 'x') SERVER other;"
+        "REFRESH MATERIALIZED VIEW totals; ANALYZE totals;"
+        "COMMENT ON VIEW latest IS 'The newest ten'; COMMENT ON FOREIGN TABLE far IS 'Elsewhere'"
+    )
+    view = await shop.get_metadata("latest")
+    assert (view["kind"], view["comment"], view["size"]) == ("view", "The newest ten", None)
+    assert [column["name"] for column in view["columns"]] == ["id", "customer", "parent"]
+    stored = await shop.get_metadata("totals")
+    assert (stored["kind"], stored["estimated_rows"]) == ("materialized view", 9)
+    assert stored["size"] > 0
+    far = await shop.get_metadata("far")
+    assert (far["kind"], far["comment"], far["size"]) == ("foreign table", "Elsewhere", None)
+    assert [(c["type"], c["nullable"], c["default"]) for c in far["columns"]] == [
+        ("integer", False, None),
+        ("text", True, "'x'::text"),
+    ]
+
+
+async def test_listing_and_metadata_ask_as_often_however_many_tables(
+    admin: Admin, shop: PostgreSQLConnector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    execute = psycopg.AsyncConnection.execute
+
+    async def counted(self, query, *args, **kwargs):
+        asked.append(query)
+        return await execute(self, query, *args, **kwargs)
+
+    monkeypatch.setattr(psycopg.AsyncConnection, "execute", counted)
+
+    async def count(call) -> int:
+        asked.clear()
+        await call
+        return len(asked)
+
+    few = await count(shop.list_items()), await count(shop.get_metadata("orders"))
+    admin.execute(";".join(f"CREATE TABLE t{n} (id int REFERENCES orders)" for n in range(200)))
+    many = await count(shop.list_items()), await count(shop.get_metadata("orders"))
+    assert len(await shop.list_items()) > 200
+    assert many == few
+    # BEGIN, the question, ROLLBACK, DISCARD ALL; a table is looked up first.
+    assert few <= (4, 6)
+
+
 async def test_rows_are_counted_on_request(admin: Admin, shop: PostgreSQLConnector) -> None:
     admin.execute("DELETE FROM orders WHERE id > 42")
     found = await shop.get_metadata("orders", exact_rows=True)

@@ -64,8 +64,8 @@ def silent_port() -> Iterator[int]:
         ({"password": None}, AuthenticationError, "28P01"),
         ({"user": "nobody-such"}, AuthenticationError, "28P01"),
         ({"database": "no_such_database"}, ConnectError, "3D000"),
-        ({"host": "no-such-host.invalid"}, ConnectError, None),
-        ({"sslmode": "require"}, ConnectError, None),
+        ({"host": "no-such-host.invalid"}, ConnectError, "08001"),
+        ({"sslmode": "require"}, ConnectError, "08001"),
     ],
 )
 async def test_failed_connect_raises_its_own_error(
@@ -86,8 +86,9 @@ async def test_failed_connect_raises_its_own_error(
 async def test_closed_port_is_a_connect_error_at_once(admin: Admin, pg_database: Database) -> None:
     connector = configured(pg_database, port=free_port())
     begun = time.monotonic()
-    with pytest.raises(ConnectError, match="refused"):
+    with pytest.raises(ConnectError, match="refused") as caught:
         await connector.connect()
+    assert caught.value.code == "08001"
     assert time.monotonic() - begun < 2
 
 
@@ -136,13 +137,20 @@ async def test_superuser_is_refused_unless_the_host_insists(
     admin: Admin, pg_database: Database, source: Source
 ) -> None:
     login = {"user": pg_database.user, "password": pg_database.password}
-    with pytest.raises(PolicyError, match=r"is a superuser.*'allow_privileged_role'"):
+    with pytest.raises(PolicyError, match=r"is a superuser.*'allow_privileged_role'") as caught:
         await source(**login)
+    assert "`datasources template postgresql --role`" in str(caught.value)
     assert await (await source(**login, allow_privileged_role=True)).test_connection()
 
 
 @pytest.mark.parametrize(
-    "membership", ["pg_execute_server_program", "pg_read_server_files", "pg_write_server_files"]
+    "membership",
+    [
+        "pg_execute_server_program",
+        "pg_read_server_files",
+        "pg_signal_backend",
+        "pg_write_server_files",
+    ],
 )
 async def test_role_with_rights_on_the_server_is_refused(
     admin: Admin, source: Source, membership: str

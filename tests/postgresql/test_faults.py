@@ -14,6 +14,7 @@ import resource
 import signal
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
@@ -24,12 +25,22 @@ from datasources import (
     ConnectError,
     ConnectorError,
     DataFetchError,
+    LimitExceededError,
     PoolConfig,
     PoolTimeoutError,
     Workspace,
 )
 from datasources_postgresql import PostgreSQLConnector
-from tests.postgresql.conftest import PASSWORD, Admin, Source, active, sessions, until, with_limits
+from tests.postgresql.conftest import (
+    PASSWORD,
+    Admin,
+    Report,
+    Source,
+    active,
+    sessions,
+    until,
+    with_limits,
+)
 from tests.servers import Database, PostgresServer
 
 ROWS = 30_000
@@ -46,6 +57,7 @@ class Crowd:
 
     def __init__(self, connector: PostgreSQLConnector, workspace: Workspace, size: int) -> None:
         self.ended = Counter[str]()
+        self.codes = Counter[str | None]()
         self.wrong: list[str] = []
         self.last_success = 0.0
         self._connector = connector
@@ -73,8 +85,9 @@ class Crowd:
         while not self._stopped:
             try:
                 path = await self._connector.fetch_data(QUERY.format(which), self._workspace)
-            except (ConnectError, PoolTimeoutError) as exc:
+            except (AuthenticationError, ConnectError, PoolTimeoutError) as exc:
                 self.ended[type(exc).__name__] += 1
+                self.codes[getattr(exc, "code", None)] += 1
                 await asyncio.sleep(0.02)
             else:
                 self.ended["success"] += 1
@@ -84,6 +97,14 @@ class Crowd:
 
     def leftovers(self) -> list[str]:
         return [name for name in os.listdir(self._workspace) if name.endswith(".part")]
+
+    def told(self) -> str:
+        """Return what became of every fetch, for a soak test's report."""
+        errors = ", ".join(f"{count} {code}" for code, count in self.codes.most_common()) or "none"
+        return (
+            f"{self.ended.total()} fetches: {self.ended['success']} complete files, errors by"
+            f" SQLSTATE: {errors}; {len(self.wrong)} wrong, {len(self.leftovers())} left over"
+        )
 
 
 async def test_terminated_backends_cost_nobody_a_wrong_file(
@@ -135,6 +156,48 @@ async def test_session_ended_in_mid_copy_starts_again(
     _terminate(admin)
     path = await task
     assert unlimited.written[path].rows == 2_000_000
+
+
+async def test_session_ended_in_mid_query_starts_again(
+    admin: Admin, source: Source, workspace: Workspace
+) -> None:
+    connector = await source(allowed_functions="pg_sleep")
+    query = "SELECT 1 AS midway, pg_sleep(0.5)"
+    task = asyncio.create_task(connector.fetch_data(query, workspace))
+    await until(lambda: active(admin, query), "the query to run")
+    _terminate(admin)
+    assert Path(await task).read_text() == 'midway,pg_sleep\n1,""\n'
+
+
+async def test_session_ended_while_connecting_is_an_answer_or_an_error(
+    admin: Admin, source: Source
+) -> None:
+    outcomes = await _connect_under_fire(admin, source, 20)
+    assert outcomes.total() == 20
+    assert {code[:2] for code in outcomes if code} <= {"08", "57", "OK"}
+    assert await (await source()).test_connection()
+
+
+async def _connect_under_fire(admin: Admin, source: Source, attempts: int) -> Counter[str]:
+    """Connect and list while every session is ended as soon as it is seen; count OK or SQLSTATE."""
+    outcomes = Counter[str]()
+    waiting = iter(range(attempts))
+
+    async def connect() -> None:
+        for _ in waiting:
+            try:
+                await (await source()).list_items()
+            except ConnectError as exc:
+                outcomes[exc.code or ""] += 1
+            else:
+                outcomes["OK"] += 1
+
+    tasks = [asyncio.create_task(connect()) for _ in range(4)]
+    while not all(task.done() for task in tasks):
+        _terminate(admin)
+        await asyncio.sleep(0)
+    await asyncio.gather(*tasks)
+    return outcomes
 
 
 @pytest.mark.soak  # under load the server may hang up before its last words are read
@@ -225,45 +288,160 @@ async def test_full_disk_leaves_the_old_file_and_ends_the_query(
 
 @pytest.mark.soak
 async def test_two_hundred_cancelled_fetches_leave_nothing(
-    admin: Admin, source: Source, workspace: Workspace
+    admin: Admin, source: Source, workspace: Workspace, report: Report
 ) -> None:
     connector = await source(pool=PoolConfig(max_size=4), allowed_functions="pg_sleep")
     unlimited = with_limits(workspace, max_rows=None, max_bytes=None)
+    slowest = 0.0
     for _ in range(200):
         query = random.choice(["SELECT pg_sleep(30)", QUERY.format(0), "SELECT 1 AS tiny"])
         task = asyncio.create_task(connector.fetch_data(query, unlimited))
         await asyncio.sleep(random.uniform(0, 0.1))
+        begun = time.monotonic()
         task.cancel()
         await asyncio.wait([task], timeout=3)
         assert task.done()
+        slowest = max(slowest, time.monotonic() - begun)
     await until(lambda: not active(admin, "pg_sleep"), "no query", timeout=2)
     assert not [name for name in os.listdir(unlimited) if name.endswith(".part")]
     assert sessions(admin) <= 4
+    assert slowest < 2
+    report(f"200 cancelled, 200 ended, the slowest after {slowest:.2f} s")
+
+
+@pytest.mark.soak
+async def test_two_hundred_deadlines_end_their_fetches_in_time(
+    admin: Admin, source: Source, workspace: Workspace, report: Report
+) -> None:
+    connector = await source(pool=PoolConfig(max_size=8), allowed_functions="pg_sleep")
+    queries = [
+        "SELECT pg_sleep(30) AS endless",
+        "SELECT generate_series(1, 1000000000) AS endless",
+        "SELECT count(*) AS endless FROM generate_series(1, 1000000000) g",
+    ]
+    latest = 0.0
+
+    async def fetch(number: int) -> None:
+        nonlocal latest
+        timeout = random.uniform(0.01, 1)
+        limited = with_limits(workspace, max_rows=None, max_bytes=None, timeout=timeout)
+        begun = time.monotonic()
+        with pytest.raises(LimitExceededError):
+            await connector.fetch_data(f"{queries[number % 3]} -- {number}", limited)
+        latest = max(latest, time.monotonic() - begun - timeout)
+
+    for start in range(0, 200, 8):
+        await asyncio.gather(*(fetch(number) for number in range(start, start + 8)))
+    assert latest < 2
+    await until(lambda: not active(admin, "endless"), "no query", timeout=2)
+    assert os.listdir(workspace) == []
+    report(f"200 deadlines, 200 kept, the latest {latest:.2f} s after its time")
 
 
 @pytest.mark.soak
 async def test_fifty_clients_survive_ten_restarts_and_five_hundred_terminations(
     admin: Admin, pg_roles: PostgresServer, pg_database: Database, source: Source,
-    workspace: Workspace,
+    workspace: Workspace, report: Report,
 ) -> None:  # fmt: skip
     admin.close()
     crowd = Crowd(await source(pool=PoolConfig(max_size=10)), workspace, 50)
     killed, recoveries = 0, []
-    for _ in range(10):
+    for number in range(10):
         with psycopg.connect(pg_database.dsn(), autocommit=True) as other:
-            for _ in range(50):
+            while killed < 50 * (number + 1):
                 await asyncio.sleep(random.uniform(0, 0.05))
                 killed += other.execute(
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                     " WHERE usename = 'reader' ORDER BY random() LIMIT 1"
                 ).rowcount
-        await asyncio.to_thread(pg_roles.kill)
+        await asyncio.to_thread(pg_roles.kill if number % 2 else pg_roles.restart)
         await asyncio.to_thread(pg_roles.start)
         recoveries.append(await crowd.recover())
     await crowd.stop()
-    print(f"{killed} terminated, {dict(crowd.ended)}, back after {max(recoveries):.2f} s at most")
+    report(f"{killed} sessions ended, 10 restarts, back {max(recoveries):.2f} s after at most")
+    report(crowd.told())
     assert crowd.wrong == []
     assert crowd.leftovers() == []
+    assert max(recoveries) < 2  # 1 s on a machine of one's own
+
+
+@pytest.mark.soak
+async def test_server_stopped_for_ten_seconds_hangs_nobody(
+    admin: Admin, pg_roles: PostgresServer, source: Source, workspace: Workspace, report: Report
+) -> None:
+    admin.close()
+    crowd = Crowd(await source(pool=PoolConfig(max_size=10)), workspace, 50)
+    await crowd.succeed(20)
+    await asyncio.to_thread(pg_roles.kill)
+    await asyncio.sleep(10)
+    await asyncio.to_thread(pg_roles.start)
+    back = await crowd.recover()
+    await crowd.stop()
+    report(f"stopped for 10 s, back after {back:.2f} s; {crowd.told()}")
+    assert crowd.wrong == []
+    assert crowd.leftovers() == []
+    assert back < 2
+
+
+@pytest.mark.soak
+async def test_every_phase_of_a_fetch_survives_the_end_of_its_session(
+    admin: Admin, source: Source, workspace: Workspace, report: Report
+) -> None:
+    outcomes = await _connect_under_fire(admin, source, 100)
+    assert outcomes.total() == 100
+    report(f"100 ended while connecting: {dict(outcomes)}")
+    connector = await source(pool=PoolConfig(max_size=2), allowed_functions="pg_sleep")
+    unlimited = with_limits(workspace, max_rows=None, max_bytes=None)
+    for phase, query, begun in (
+        ("in mid-query", "SELECT pg_sleep(0.1) AS phase", lambda: active(admin, "AS phase")),
+        (
+            "in mid-COPY",
+            "SELECT g AS phase FROM generate_series(1, 300000) g",
+            lambda: _written(unlimited) > 200_000,
+        ),
+    ):
+        ended = Counter[str]()
+        for _ in range(50):
+            task = asyncio.create_task(connector.fetch_data(query, unlimited))
+            await _terminate_once(admin, begun, task)
+            path = await task
+            ended["complete" if unlimited.written[path].rows in {1, 300_000} else "wrong"] += 1
+            os.unlink(path)
+        report(f"50 ended {phase}: {dict(ended)}")
+        assert ended == {"complete": 50}
+    assert os.listdir(unlimited) == []
+
+
+@pytest.mark.soak
+async def test_scarce_connections_and_changed_passwords_are_survived(
+    admin: Admin, source: Source, workspace: Workspace, report: Report
+) -> None:
+    admin.execute(f"CREATE ROLE scarce LOGIN PASSWORD '{PASSWORD}' CONNECTION LIMIT 3")
+    try:
+        sources = [await source(user="scarce", pool=PoolConfig(max_size=1)) for _ in range(3)]
+        for each in sources[1:]:
+            await each.disconnect()
+        crowds = [Crowd(sources[0], workspace, 10)]
+        tried = refused = 0
+        for _ in range(20):
+            admin.execute("ALTER ROLE scarce PASSWORD 'changed'")
+            _terminate(admin, user="scarce")
+            tried += 1
+            try:
+                await sources[1].connect()
+            except AuthenticationError as exc:
+                refused += exc.code == "28P01"
+            admin.execute(f"ALTER ROLE scarce PASSWORD '{PASSWORD}'")
+            await crowds[0].succeed(2)
+        await crowds[0].stop()
+        report(f"{tried} passwords changed, {refused} refused with 28P01; {crowds[0].told()}")
+        assert refused == tried
+        assert crowds[0].wrong == []
+    finally:
+        for each in sources:
+            await each.disconnect()
+        await until(lambda: sessions(admin, "scarce") == 0, "no session")
+        admin.execute("DROP ROLE scarce")
 
 
 async def test_wrong_role_in_mid_life_is_the_servers_answer(
@@ -278,6 +456,13 @@ async def test_wrong_role_in_mid_life_is_the_servers_answer(
     assert caught.value.code in {"28000", "28P01"}
     await connector.disconnect()
     admin.execute("DROP ROLE leaving")
+
+
+async def _terminate_once(
+    admin: Admin, begun: Callable[[], object], task: asyncio.Task[str]
+) -> None:
+    await until(lambda: begun() or task.done(), "its beginning")
+    _terminate(admin)
 
 
 def _terminate(admin: Admin, more: str = "", user: str = "reader") -> None:

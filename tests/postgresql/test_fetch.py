@@ -29,6 +29,8 @@ from tests.postgresql.conftest import (
 )
 from tests.servers import Database
 
+SESSION = "SELECT pid FROM pg_stat_activity WHERE usename = 'reader'"
+
 # Each is written exactly as the server writes it.
 VALUES = [
     "time '24:00:00'",
@@ -264,6 +266,37 @@ async def test_statement_timeout_is_a_limit_that_says_so(
     with pytest.raises(LimitExceededError, match="statement timeout") as caught:
         await connector.fetch_data("SELECT pg_sleep(60)", workspace)
     assert caught.value.code == "57014"
+
+
+@pytest.mark.parametrize(
+    ("limits", "options"),
+    [
+        ({"max_bytes": 500_000}, {}),
+        ({"timeout": 0.3}, {}),
+        ({}, {"statement_timeout": 0.3}),
+        ({"max_rows": 1000}, {}),
+    ],
+    ids=["bytes", "timeout", "statement timeout", "rows"],
+)
+async def test_every_limit_ends_the_query_and_keeps_the_session(
+    admin: Admin, source: Source, workspace: Workspace, limits: dict, options: dict
+) -> None:
+    connector = await source(pool=PoolConfig(max_size=1), **options)
+    limited = with_limits(workspace, **{"max_rows": None, "max_bytes": None, **limits})
+    query = "SELECT generate_series(1, 1000000000) AS endless, repeat('x', 50)"
+    if "max_rows" in limits:
+        path = await connector.fetch_data(query, limited)
+        assert (limited.written[path].rows, limited.written[path].truncated) == (1000, True)
+        os.unlink(path)
+    else:
+        with pytest.raises(LimitExceededError):
+            await connector.fetch_data(query, limited)
+    assert active(admin, "endless") == 0
+    assert os.listdir(limited) == []
+    session = admin.execute(SESSION).fetchall()
+    assert await connector.test_connection()
+    assert admin.execute(SESSION).fetchall() == session
+    assert sessions(admin) == 1
 
 
 @pytest.mark.parametrize(

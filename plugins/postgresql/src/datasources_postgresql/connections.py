@@ -35,7 +35,10 @@ Connection: TypeAlias = "AsyncConnection[tuple[Any, ...]]"
 _OLDEST = 140000  # the catalog keeps the trees of SQL functions since then
 _CLEAN_UP = 2.0  # seconds to bring a connection back to idle before it is given up
 _BACK_OFF = 0.1  # seconds before the second attempt; doubles
-_PRIVILEGED_ROLES = ["pg_execute_server_program", "pg_read_server_files", "pg_write_server_files"]
+_PRIVILEGED_ROLES = [
+    *("pg_execute_server_program", "pg_read_server_files", "pg_write_server_files"),
+    "pg_signal_backend",
+]
 _PRIVILEGES = """
 SELECT r.rolname, r.rolname = current_user AND r.rolsuper
 FROM pg_catalog.pg_roles r
@@ -113,7 +116,8 @@ class Connections:
         except TimeoutError:
             where = ", ".join(self._options.hosts())
             raise ConnectError(
-                f"no answer from the server at {where!r} within {self._timeout:g} seconds"
+                f"no answer from the server at {where!r} within {self._timeout:g} seconds",
+                code="08001",
             ) from None
 
     @asynccontextmanager
@@ -163,7 +167,8 @@ class Connections:
             what = "is a superuser" if row[1] else f"may act as {row[0]!r}"
             raise PolicyError(
                 f"the role {connection.info.user!r} {what}, which can do what no rule stops; "
-                "use one that can only read, or set the option 'allow_privileged_role'"
+                "use one that can only read, for which `datasources template postgresql --role` prints "
+                "the SQL, or set the option 'allow_privileged_role'"
             )
 
     async def _acquire(self) -> Connection:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from psycopg import sql
 
@@ -25,15 +25,17 @@ from datasources import (
     Workspace,
     WorkspaceFile,
     glob_regex,
+    query_name,
 )
 from datasources_postgresql import catalog, statistics
 from datasources_postgresql.connections import Connections, back_off
 from datasources_postgresql.errors import mapped
 from datasources_postgresql.grammar import Statement, parse_one, parse_read, plain_select
-from datasources_postgresql.identifiers import TableName, query_file, schema_name, table_name
+from datasources_postgresql.identifiers import TableName, schema_name, table_name
 from datasources_postgresql.options import PostgreSQLOptions
 from datasources_postgresql.parquet import import_arrow, load_table, write_parquet
 from datasources_postgresql.reading import Column, Transaction, begin, counted, limited
+from datasources_postgresql.role import ROLE
 
 T = TypeVar("T")
 
@@ -59,9 +61,11 @@ class PostgreSQLConnector(DataSourceConnector):
     """
 
     type = "postgresql"
+    api_version = 1
     options_class = PostgreSQLOptions
     options: PostgreSQLOptions
     shareable = True
+    template_extras: ClassVar[Mapping[str, str]] = {"role": ROLE}
 
     def __init__(self, config: DataSourceConfig) -> None:
         super().__init__(config)
@@ -211,7 +215,7 @@ class PostgreSQLConnector(DataSourceConnector):
 
         async def work(t: Transaction) -> str:
             source, columns = await self._source(t, target)
-            name = f"{source.path}.{format_}" if source.path else query_file(identifier, format_)
+            name = f"{source.path or query_name(identifier)}.{format_}"
             with directory.create(name, flat=True) as file:
                 if format_ == "parquet":
                     statement = source.text, source.kind
@@ -274,7 +278,7 @@ class PostgreSQLConnector(DataSourceConnector):
     async def _read(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
         """Do one read, and again if the connection breaks: nothing of it is visible yet."""
         if self._connections is None:
-            raise ConnectError("the source is not connected")
+            raise ConnectError(f"source {self.config.id!r} is not connected")
         for wait in back_off(self.pool_config.connect_attempts):
             leased = False
             try:

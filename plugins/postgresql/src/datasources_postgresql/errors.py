@@ -48,6 +48,10 @@ _BY_WORDS = [
         (r"permission denied for database", "42501"),
         (r"too many (clients|connections)|remaining connection slots", "53300"),
         (r"the database system is ", "57P03"),
+        # No words of the server's; codes as other drivers give them: connection_failure,
+        # sqlclient_unable_to_establish_sqlconnection.
+        (r"closed the connection|consuming input failed|connection is (lost|closed)", "08006"),
+        (r"^connection (failed|is bad)|failed to resolve host|connection timeout", "08001"),
     )
 ]
 

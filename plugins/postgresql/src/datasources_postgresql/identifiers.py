@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass
 
@@ -33,11 +32,6 @@ def schema_name(path: str) -> str | None:
     """Return the schema that a path names, or None if it is no identifier."""
     found = table_name(path)
     return found.name if found and found.schema is None else None
-
-
-def query_file(query: str, extension: str) -> str:
-    """Return the name of the file that a query's result is written to."""
-    return f"query-{hashlib.sha256(query.encode()).hexdigest()[:12]}.{extension}"
 
 
 def _fold(identifier: str) -> str:

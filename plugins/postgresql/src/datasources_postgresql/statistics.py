@@ -36,9 +36,10 @@ def query(text: str, columns: Sequence[Column], share: float | None) -> str:
         share: Percentage of the table's pages to read.
     """
     first = {column.name: number for number, column in reversed(list(enumerate(columns)))}
-    figures = ["count(*)"]
+    figures = ["pg_catalog.count(*)"]
     for name in numeric(columns):
-        figures += [f"{figure}(c{first[name]})" for figure in ("count", "min", "max", "avg")]
+        column = f"c{first[name]}"
+        figures += [f"pg_catalog.{figure}({column})" for figure in ("count", "min", "max", "avg")]
     # Columns are named anew, because a query may give two the same name.
     names = ", ".join(f"c{number}" for number in range(len(columns)))
     sample = "" if share is None else f" TABLESAMPLE SYSTEM ({share:f})"
