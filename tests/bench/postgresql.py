@@ -4,7 +4,8 @@ Every contestant asks the same server over loopback TCP and writes into the same
 directory; each measurement is a process of its own, except psql, which is one.  Rounds go through
 all contestants, so that all share the machine's moods, and ratios are taken within a round.
 
-The same to Parquet beside ADBC, which writes a batch when it has it.
+The same to Parquet beside ADBC, which writes a batch when it has it, and others.  DuckDB reads a
+table on several connections, and a query on one.
 
 Tables: 2 M mixed rows (about 250 MB of CSV) and 10 M rows of two integers.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import importlib.util
 import json
 import os
 import shutil
@@ -21,7 +23,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +35,10 @@ from tests.servers import PostgresServer
 
 ROUNDS = 5
 ROWS = {"mixed": 2_000_000, "narrow": 10_000_000}
-SLOW = {"rows and csv.writer": ["mixed"], "psycopg copy, async": ["mixed"]}
-"""Ways that take so long that they are shown on one table only, and once."""
+SLOW = {"rows and csv.writer", "psycopg copy, async", "pandas", "pandas to Parquet"}
+"""Ways that take so long that they are shown on the mixed table only, and once."""
+SIZES = {0.5: "mixed LIMIT 500000", 2: "mixed", 8: "mixed, generate_series(1, 4)"}
+"""What follows FROM, by millions of rows."""
 TABLES = """
 CREATE TABLE narrow AS SELECT g AS a, g * 7 % 1000003 AS b FROM generate_series(1, 10000000) g;
 CREATE TABLE mixed AS SELECT g::bigint AS id, 'customer ' || g % 100000 AS name,
@@ -105,6 +110,65 @@ async def adbc(dsn: str, table: str, path: Path) -> Run:
     return run
 
 
+async def duckdb_scan(dsn: str, table: str, path: Path) -> Run:
+    return _duckdb(dsn, f"pg.public.{table}", path)
+
+
+async def duckdb_query(dsn: str, table: str, path: Path) -> Run:
+    return _duckdb(dsn, f"postgres_query('pg', 'SELECT * FROM {table}')", path)
+
+
+def _duckdb(dsn: str, source: str, path: Path) -> Run:
+    import duckdb
+
+    spec = importlib.util.find_spec("duckdb_extension_postgres_scanner")
+    assert spec is not None
+    (extension,) = Path(str(spec.origin)).parent.rglob("*.duckdb_extension")
+    connection = duckdb.connect(config={"allow_unsigned_extensions": "true"})
+    connection.execute(f"LOAD '{extension}'")
+    connection.execute(f"ATTACH '{dsn}' AS pg (TYPE postgres, READ_ONLY)")
+
+    async def run() -> None:
+        connection.execute(f"COPY (SELECT * FROM {source}) TO '{path}' (FORMAT parquet)")
+        connection.close()
+
+    return run
+
+
+async def connectorx_stream(dsn: str, table: str, path: Path) -> Run:
+    import connectorx
+    import pyarrow.parquet
+
+    async def run() -> None:
+        reader = connectorx.read_sql(dsn, f"SELECT * FROM {table}", return_type="arrow_stream")
+        with pyarrow.parquet.ParquetWriter(path, reader.schema) as writer:
+            for batch in reader:
+                writer.write_batch(batch)
+
+    return run
+
+
+async def pandas_csv(dsn: str, table: str, path: Path) -> Run:
+    return _pandas(dsn, table, lambda frame: frame.to_csv(path, index=False))
+
+
+async def pandas_parquet(dsn: str, table: str, path: Path) -> Run:
+    return _pandas(dsn, table, lambda frame: frame.to_parquet(path))
+
+
+def _pandas(dsn: str, table: str, write: Callable[[Any], object]) -> Run:
+    import pandas as pd
+    import psycopg2
+
+    connection = psycopg2.connect(dsn)
+
+    async def run() -> None:
+        write(pd.read_sql(f"SELECT * FROM {table}", connection))
+        connection.close()
+
+    return run
+
+
 async def asyncpg(dsn: str, table: str, path: Path) -> Run:
     import asyncpg
 
@@ -171,8 +235,16 @@ WAYS: dict[str, Callable[[str, str, Path], Awaitable[Run]]] = {
     "psycopg copy, sync": psycopg_copy,
     "psycopg copy, async": psycopg_copy_async,
     "rows and csv.writer": rows_and_writer,
+    "pandas": pandas_csv,
 }
-PARQUET_WAYS = {"ADBC": adbc, "ours, Parquet": ours_parquet}
+PARQUET_WAYS: dict[str, Callable[[str, str, Path], Awaitable[Run]]] = {
+    "ADBC": adbc,
+    "ours, Parquet": ours_parquet,
+    "DuckDB, table": duckdb_scan,
+    "DuckDB, query": duckdb_query,
+    "ConnectorX stream": connectorx_stream,
+    "pandas to Parquet": pandas_parquet,
+}
 
 
 def psql(dsn: str, table: str, path: Path) -> dict[str, float]:
@@ -237,26 +309,44 @@ def compare_parquet(rounds: int = ROUNDS) -> dict[str, dict[str, dict[str, float
     return _compare(_parquet_rounds, rounds)
 
 
+def compare_sizes() -> dict[float, dict[str, float]]:
+    """Return the figures of our Parquet by millions of mixed rows."""
+    with _server() as (dsn, path):
+        return {
+            size: _in_a_process("ours, Parquet", dsn, table, path) for size, table in SIZES.items()
+        }
+
+
 def _compare(
     run: Callable[[int, str, str, Path], dict[str, dict[str, float]]], rounds: int
 ) -> dict[str, dict[str, dict[str, float]]]:
+    with _server() as (dsn, path):
+        return {table: run(rounds, dsn, table, path) for table in ROWS}
+
+
+@contextmanager
+def _server() -> Iterator[tuple[str, Path]]:
+    """Give the address of a server with the tables, and a path for what is written."""
     base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with PostgresServer() as server, tempfile.TemporaryDirectory(dir=base) as folder:
         with psycopg.connect(server.dsn(), autocommit=True) as connection:
             for statement in TABLES.split(";\n"):
                 connection.execute(statement)
         dsn = f"postgresql://bench:bench-password@{server.host}:{server.port}/{server.database}"
-        return {table: run(rounds, dsn, table, Path(folder, "out")) for table in ROWS}
+        yield dsn, Path(folder, "out")
 
 
 def _parquet_rounds(rounds: int, dsn: str, table: str, path: Path) -> dict[str, dict[str, float]]:
-    taken: dict[str, list[dict[str, float]]] = {way: [] for way in PARQUET_WAYS}
-    for _ in range(rounds):
-        for way, before in taken.items():
+    taken: dict[str, list[dict[str, float]]] = {}
+    for number in range(rounds):
+        floor = 0.0
+        for way in PARQUET_WAYS:
+            if way in SLOW and (number or table != "mixed"):
+                continue
             path.unlink(missing_ok=True)
             found = _in_a_process(way, dsn, table, path)
-            floor = taken["ADBC"][-1]["seconds"] if way != "ADBC" else found["seconds"]
-            before.append({**found, "ratio": found["seconds"] / floor})
+            floor = floor or found["seconds"]  # of ADBC, the first
+            taken.setdefault(way, []).append({**found, "ratio": found["seconds"] / floor})
     return _medians(taken)
 
 
@@ -268,7 +358,7 @@ def _rounds(rounds: int, dsn: str, table: str, path: Path) -> dict[str, dict[str
         size, content = path.stat().st_size, _head(path)
         taken.setdefault("psql \\copy", []).append({**floor, "ratio": 1.0})
         for way in WAYS:
-            if way in SLOW and (number or table not in SLOW[way]):
+            if way in SLOW and (number or table != "mixed"):
                 continue
             path.unlink()  # freeing so large a file takes time that is nobody's
             found = _in_a_process(way, dsn, table, path)
@@ -336,6 +426,16 @@ def test_parquet_is_written_faster_than_by_adbc() -> None:
         assert table["ours, Parquet"]["memory"] <= 110 * 2**20
         assert table["ours, Parquet"]["stall"] <= 0.05
     assert found["mixed"]["ours, Parquet"]["ratio"] <= 0.8
+
+
+@pytest.mark.bench
+def test_memory_of_parquet_does_not_grow_with_the_result() -> None:
+    found = compare_sizes()
+    for size, one in found.items():
+        print(f"\nours, Parquet, {size:3} M mixed rows{one['seconds']:8.2f} s", end="")
+        print(f"{one['memory'] / 2**20:8.0f} MiB", end="")
+    assert found[8]["memory"] <= 110 * 2**20
+    assert found[8]["memory"] - found[2]["memory"] <= 16 * 2**20  # for 6 M rows, 900 MB
 
 
 if __name__ == "__main__":

@@ -6,10 +6,12 @@ import math
 import os
 import re
 import sys
-from decimal import Decimal
+from decimal import Context, Decimal
 from pathlib import Path
+from random import Random
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -24,13 +26,22 @@ from datasources import (
     Workspace,
 )
 from datasources_postgresql import PostgreSQLConnector, parquet
-from tests.postgresql.conftest import Admin, Source, active, sessions, until
+from tests.postgresql.conftest import (
+    Admin,
+    Source,
+    active,
+    rows_of,
+    sessions,
+    until,
+    with_limits,
+)
 from tests.postgresql.test_fetch import VALUES
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 
 UTC = dt.UTC
+ZONE = ZoneInfo("UTC")  # as pyarrow gives it
 NOON = dt.datetime.fromisoformat("2024-02-29T12:34:56.789012")
 
 # What is selected, the type it becomes, the value it has then.
@@ -60,6 +71,13 @@ EXACT = [
     ),
     ("12345::numeric(3, -2)", pa.decimal128(5, 0), Decimal(12300)),
     ("0.00123::numeric(3, 5)", pa.decimal128(5, 5), Decimal("0.00123")),
+    ("99999999.9999999999::numeric(18, 10)", pa.decimal128(18, 10), Decimal("99999999.9999999999")),
+    ("(-1e-18)::numeric(18, 18)", pa.decimal128(18, 18), Decimal("-1E-18")),
+    (f"(-{'9' * 18})::numeric(18)", pa.decimal128(18, 0), Decimal("-" + "9" * 18)),
+    ("120000000::numeric(13, 3)", pa.decimal128(13, 3), Decimal("120000000.000")),
+    ("0.0001::numeric(5, 5)", pa.decimal128(5, 5), Decimal("0.00010")),
+    ("0::numeric(4, 4)", pa.decimal128(4, 4), Decimal("0.0000")),
+    ("(-1e-19)::numeric(19, 19)", pa.decimal128(19, 19), Decimal("-1E-19")),
     ("date '2024-02-29'", pa.date32(), dt.date(2024, 2, 29)),
     ("date '0001-01-01'", pa.date32(), dt.date(1, 1, 1)),
     ("date '9999-12-31'", pa.date32(), dt.date(9999, 12, 31)),
@@ -82,6 +100,16 @@ EXACT = [
     ("''", pa.string(), ""),
     ("'NULL'", pa.string(), "NULL"),
     ("'nan'", pa.string(), "nan"),
+    ("'a '::char(4)", pa.string(), "a   "),
+    ("inet '10.0.0.1'", pa.string(), "10.0.0.1"),
+    ("cidr '10.0.0.0/8'", pa.string(), "10.0.0.0/8"),
+    ("'t'::\"char\"", pa.string(), "t"),
+    ("'pg_class'::name", pa.string(), "pg_class"),
+    ("'pg_class'::regclass", pa.string(), "pg_class"),
+    ("""'{"b":  1}'::json""", pa.string(), '{"b":  1}'),
+    ("""'{"b":  1}'::jsonb""", pa.string(), '{"b": 1}'),
+    ("ROW(NULL, NULL)", pa.string(), "(,)"),
+    ("ARRAY[ROW(1, 'a b')]", pa.string(), '{"(1,\\"a b\\")"}'),
     ("E'line\\r\\nbreak, \"quoted\"'", pa.string(), 'line\r\nbreak, "quoted"'),
     ("'größe 表 🎉'", pa.string(), "größe 表 🎉"),
     ("repeat('x', 3000000)", pa.string(), "x" * 3_000_000),
@@ -130,10 +158,12 @@ NO_PLACE = [  # in the type that the column becomes
     ("date '10000-01-01'", "'10000-01-01'"),
     ("time '24:00:00'", "'24:00:00'"),
     ("timestamp '-infinity'", "'-infinity'"),
+    ("timestamp '0400-12-31 23:59:10.500 BC'", r"'0400-12-31 23:59:10\.5 BC'"),
     ("timestamp '294276-12-31 23:59:59'", "'294276-12-31 23:59:59'"),
     ("timestamptz 'infinity'", "'infinity'"),
     ("timestamptz '0044-03-15 00:00:00 UTC BC'", "'0044-03-15 00:00:00 BC'"),
     ("'NaN'::numeric(5, 2)", "'NaN'"),
+    ("date '-infinity'", "'-infinity'"),
     ("'NaN'::numeric(50, 2)", "value"),
     ("ARRAY[date 'infinity']", "'infinity'"),
     ("ARRAY['NaN'::numeric(5, 2)]::numeric(5, 2)[]", "'NaN'"),
@@ -240,6 +270,134 @@ async def test_a_table_of_many_row_groups_is_the_same_as_its_csv(
     assert [tuple(row.values()) for row in found] == expected
 
 
+KINDS: dict[str, list[Any]] = {
+    "bool": [True, False],
+    "int2": [-32768, 0, 32767],
+    "int4": [-(2**31), 0, 2**31 - 1],
+    "int8": [-(2**63), 0, 2**63 - 1],
+    "float4": [-0.0, 0.5, math.inf, math.nan],
+    "float8": [-0.0, 1e-320, -math.inf, 0.1, math.nan],
+    "numeric(18, 4)": [*map(Decimal, ("-0.0001", "0", "99999999999999.9999", "10000"))],
+    "numeric(7, 7)": [Decimal("0.0000001"), Decimal("-0.1234567")],
+    "numeric(9)": [Decimal(-1), Decimal(100000000)],
+    "numeric(30, 2)": [Decimal("-123456789012345678901234567.89"), Decimal("0.01")],
+    "numeric(50, 2)": [Decimal("1" * 40), Decimal("-0.01")],
+    "date": [dt.date.min, dt.date(1999, 12, 31), dt.date.max],
+    "time": [dt.time.min, dt.time.max],
+    "timestamp": [NOON, *map(dt.datetime.fromisoformat, ("0001-01-01", "9999-12-31T23:59:59.9"))],
+    "timestamptz": [NOON.replace(tzinfo=ZONE), dt.datetime(1, 1, 1, tzinfo=ZONE)],
+    "text": ["", "NULL", "größe 表 🎉", 'a,b\n"\r\t\\', "x" * 700],
+    "varchar(9)": ["", " padded "],
+    "bytea": [b"", b"\x00\xff\n", b"z" * 300],
+    "int4[]": [[], [1, None, -3]],
+    "text[]": [["", None, "NULL", 'say "hi", {x}'], []],
+    "positive": [1, 2**31 - 1],
+    "mood": ["good", "so so"],
+}
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_random_rows_are_what_was_written(
+    admin: Admin, reader: PostgreSQLConnector, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    random = Random(seed)
+    monkeypatch.setattr(parquet, "_BLOCK", random.choice([1, 1000, 1 << 20]))
+    kinds = random.choices(list(KINDS), k=(1, 2, 61)[seed % 3])
+    nulls = random.choice([0, 0.1, 0.9])
+    rows = [
+        [None if at > 50 and random.random() < nulls else random.choice(KINDS[k]) for k in kinds]
+        for at in range(200)
+    ]
+    admin.execute("CREATE DOMAIN positive AS int CHECK (VALUE > 0)")
+    admin.execute("CREATE TYPE mood AS ENUM ('good', 'so so')")
+    columns = ", ".join(f"c{number} {kind}" for number, kind in enumerate(kinds))
+    admin.execute(f"CREATE TABLE t ({columns}, place serial)")
+    places = ", ".join(["%s"] * len(kinds))
+    admin.cursor().executemany(f"INSERT INTO t VALUES ({places})", rows)
+    table = await reader.read_table("SELECT * FROM t ORDER BY place")
+    found = table.columns[:-1]
+    for kind, column, written in zip(kinds, found, zip(*rows, strict=True), strict=True):
+        values = [_quantized(kind, value) for value in written]
+        assert str(column.to_pylist()) == str(values), kind  # where NaN is NaN, and -0.0 is not 0.0
+
+
+def _quantized(kind: str, value: Any) -> Any:
+    if not kind.startswith("numeric(") or value is None:
+        return value
+    _, _, scale = kind.rstrip(")").partition(", ")
+    return value.quantize(Decimal(1).scaleb(-int(scale or 0)), context=Context(prec=60))
+
+
+async def test_text_of_odd_types_is_what_csv_has(
+    admin: Admin, reader: PostgreSQLConnector, workspace: Workspace
+) -> None:
+    admin.execute("CREATE TABLE t AS SELECT 1 AS a, inet '10.0.0.1' AS b; ANALYZE t")
+    admin.execute("CREATE DOMAIN span AS int4range; CREATE DOMAIN host AS inet")
+    admin.execute("CREATE FUNCTION nothing() RETURNS void IMMUTABLE LANGUAGE sql AS 'SELECT 1'")
+    everything = with_limits(workspace, max_rows=None)
+    for query in (
+        "SELECT t, t.b, ctid, xmin, tableoid::regclass, nothing(), 'x'::cstring FROM t",
+        "SELECT '[1,5)'::span, '10.0.0.1'::host, '{[1,3)}'::int4multirange, '{10.0.0.1}'::inet[]",
+        "TABLE pg_stats",  # its anyarray
+        "TABLE pg_type",
+        "SELECT * FROM pg_proc LIMIT 100",
+        "TABLE pg_class",
+    ):
+        rows = rows_of(await reader.fetch_data(query, everything))[1:]
+        table = await reader.read_table(query)
+        texts = [n for n, type_ in enumerate(table.schema.types) if pa.types.is_string(type_)]
+        assert texts, query
+        for number in texts:
+            found = [value or "" for value in table.column(number).to_pylist()]
+            assert found == [row[number] for row in rows], (query, table.schema.names[number])
+
+
+async def test_null_comes_late_in_rows_that_are_alike(
+    admin: Admin, reader: PostgreSQLConnector
+) -> None:
+    query = (
+        "SELECT g AS a, CASE g WHEN 99999 THEN NULL ELSE g::bigint END AS b"
+        " FROM generate_series(1, 100000) g"
+    )
+    table = await reader.read_table(query)
+    expected = list(range(1, 100_001))
+    assert table.column("a").to_pylist() == expected
+    expected[99_998] = None  # type: ignore[call-overload]
+    assert table.column("b").to_pylist() == expected
+
+
+async def test_type_of_a_schema_closed_to_the_role_is_the_text_of_its_output_function(
+    admin: Admin, reader: PostgreSQLConnector
+) -> None:
+    admin.execute(
+        "CREATE SCHEMA closed; CREATE TYPE closed.word;"
+        " CREATE FUNCTION closed.in_(cstring) RETURNS closed.word IMMUTABLE STRICT"
+        " LANGUAGE internal AS 'textin';"
+        ' CREATE FUNCTION closed."out {}"(closed.word) RETURNS cstring IMMUTABLE STRICT'
+        " LANGUAGE internal AS 'textout';"
+        ' CREATE TYPE closed.word (INPUT = closed.in_, OUTPUT = closed."out {}", LIKE = text);'
+        " CREATE FUNCTION closed.loud(closed.word) RETURNS text IMMUTABLE"
+        " RETURN 'cast';"
+        " CREATE CAST (closed.word AS text) WITH FUNCTION closed.loud(closed.word);"
+        " CREATE TABLE t AS SELECT v::closed.word AS v FROM (VALUES ('a'), (''), (NULL)) r(v)"
+    )
+    for _ in range(2):
+        assert (await reader.read_table("t")).column("v").to_pylist() == ["a", "", None]
+        admin.execute("GRANT USAGE ON SCHEMA closed TO reader")
+
+
+async def test_rows_longer_than_a_block_keep_their_order(
+    reader: PostgreSQLConnector, files: Workspace
+) -> None:
+    query = (
+        "SELECT g, CASE WHEN g % 3 = 0 THEN repeat(chr(64 + g % 20), 2500000) ELSE '' END AS v"
+        " FROM generate_series(1, 20) g"
+    )
+    path = await reader.fetch_data(query, files)
+    expected = [(g, chr(64 + g % 20) * 2_500_000 if g % 3 == 0 else "") for g in range(1, 21)]
+    assert [tuple(row.values()) for row in pq.read_table(path).to_pylist()] == expected
+
+
 async def test_null_is_apart_from_the_empty_string(reader: PostgreSQLConnector) -> None:
     for query in ("SELECT '' AS a UNION ALL SELECT NULL", "VALUES (''), (NULL)"):
         table = await reader.read_table(query)
@@ -308,6 +466,8 @@ async def test_byte_limit_counts_the_file_ends_the_query_and_leaves_nothing(
     assert active(admin, "1e9") == 0
     with pytest.raises(LimitExceededError, match="one row has 1000000 bytes or more"):
         await reader.fetch_data("SELECT repeat('x', 300000000)", small)
+    with pytest.raises(LimitExceededError, match="one row has 5000 bytes or more"):
+        await reader.fetch_data("SELECT repeat('x', 6000)", as_parquet(workspace, max_bytes=5000))
     assert await reader.test_connection()
 
 

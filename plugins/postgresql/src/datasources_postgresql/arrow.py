@@ -1,8 +1,7 @@
-"""Text of a COPY as Arrow: what each type of the server becomes, and how.  Needs pyarrow."""
+"""Results as Arrow and Parquet: what each type of the server becomes.  Needs pyarrow, numpy."""
 
 from __future__ import annotations
 
-import binascii
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,35 +9,30 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from psycopg import adapters
 
 from datasources import DataFetchError, LimitExceededError
+from datasources_postgresql import binary
+from datasources_postgresql.copying import Rows
 from datasources_postgresql.reading import Column
 
-_ROW_GROUP = 8 << 20  # bytes of Arrow written as one row group
+_ROW_GROUP = 12 << 20  # bytes of Arrow written as one row group
 _ROWS = 1 << 20  # rows of one at most
 _SAMPLE = 10_000  # rows that tell whether a column repeats itself
 _PIECE = 1 << 20  # bytes written to the workspace at once
 _MOST_DIGITS = 76  # of a decimal256
 
-_EXACT = {
-    "bool": pa.bool_(),
-    "int2": pa.int16(),
-    "int4": pa.int32(),
-    "int8": pa.int64(),
-    "float4": pa.float32(),
-    "float8": pa.float64(),
-    "date": pa.date32(),
-    "time": pa.time64("us"),
-    "timestamp": pa.timestamp("us"),
-    "timestamptz": pa.timestamp("us", "UTC"),
+_NUMBERS = {  # as Arrow has them, and as the server sends them
+    "int2": (pa.int16(), ">i2"),
+    "int4": (pa.int32(), ">i4"),
+    "int8": (pa.int64(), ">i8"),
+    "float4": (pa.float32(), ">f4"),
+    "float8": (pa.float64(), ">f8"),
 }
-_TEXTS = ("text", "varchar", "bpchar", "uuid")  # elements of a list; alone, all else is text too
-
-Finish = Callable[[Any], Any]
+_TIMESTAMP, _TIMESTAMPTZ = pa.timestamp("us"), pa.timestamp("us", "UTC")
+_TEXTS = ("text", "varchar", "bpchar", "json")  # sent as the text they are
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +41,32 @@ class _Form:
 
     arrow: Any
     """The type it becomes."""
-    parsed: Any
-    """The type the CSV reader makes."""
-    expression: str = "{}"
+    decode: binary.Decode
+    """What makes it of what is sent."""
+    width: int | None = None
+    """Bytes of each value sent; None if they differ."""
+    expression: Callable[[str], str] = str
     """What the server is asked for."""
-    finish: Finish | None = None
-    """What makes `arrow` of `parsed`."""
 
 
-_TEXT = _Form(pa.string(), pa.string())
+_EXACT = {
+    **{
+        name: _Form(type_, binary.plain(type_, kind), type_.bit_width // 8)
+        for name, (type_, kind) in _NUMBERS.items()
+    },
+    "bool": _Form(pa.bool_(), binary.booleans, 1),
+    "date": _Form(pa.date32(), binary.dates, 4),
+    "time": _Form(pa.time64("us"), binary.times, 8),
+    "timestamp": _Form(_TIMESTAMP, binary.timestamps(_TIMESTAMP), 8),
+    # In UTC whatever the session's time zone, which the query may depend on.
+    "timestamptz": _Form(_TIMESTAMPTZ, binary.timestamps(_TIMESTAMPTZ), 8),
+    "bytea": _Form(pa.binary(), binary.blobs),
+    **dict.fromkeys(_TEXTS, _Form(pa.string(), binary.texts)),
+}
+_ELEMENTS = {
+    **{name: form.arrow for name, form in _EXACT.items() if name not in {"bytea", "json"}},
+    "uuid": pa.string(),
+}
 
 
 class Layout:
@@ -65,9 +76,16 @@ class Layout:
     """
 
     def __init__(
-        self, columns: Sequence[Column], types: Sequence[str], *, texts: bool = False
+        self,
+        columns: Sequence[Column],
+        types: Sequence[str],
+        outputs: Sequence[str | None] | None = None,
     ) -> None:
-        self._forms = [_TEXT if texts else _form(column) for column in columns]
+        """Take columns, their types' names and output functions; without those, all is text."""
+        if outputs is None:
+            self._forms = [_EXACT["text"]] * len(columns)
+        else:
+            self._forms = [_form(*pair) for pair in zip(columns, outputs, strict=True)]
         self._names = _distinct(column.name for column in columns)
         self.schema = pa.schema(
             pa.field(name, form.arrow, metadata={"postgresql_type": type_})
@@ -75,44 +93,39 @@ class Layout:
         )
 
     def query(self, text: str) -> str:
-        """Return the query whose CSV `table` reads, for a query that has been parsed alone."""
+        """Return the query whose rows `table` reads, for a query that has been parsed alone."""
         names = [f"c{number}" for number in range(len(self._forms))]
         columns = ", ".join(
-            f"{form.expression.format(name)} AS {name}"
+            f"{form.expression(name)} AS {name}"
             for form, name in zip(self._forms, names, strict=True)
         )
         return f"SELECT {columns} FROM (\n{text}\n) AS q({', '.join(names)})"  # noqa: S608
 
-    def table(self, block: bytes | memoryview) -> Any:
-        """Return whole lines of CSV, without a header, as a `pyarrow.Table`.
+    def table(self, rows: Rows) -> Any:
+        """Return rows as a `pyarrow.Table`.
 
         Raises:
             DataFetchError: A value has no place in its column's type.
         """
-        try:
-            parsed = _parse(block, [form.parsed for form in self._forms])
-        except pa.ArrowInvalid as exc:
-            found = re.search(r"In CSV column #(\d+)", str(exc))
-            raise self._unfit(int(found[1]) if found else 0, exc) from exc
-        columns = [self._finished(number, column) for number, column in enumerate(parsed.columns)]
+        cells = binary.cells(rows, [form.width for form in self._forms])
+        if not cells:
+            return _joined([], self.schema)
+        columns = [self._decoded(number, column) for number, column in enumerate(cells)]
         return pa.Table.from_arrays(columns, schema=self.schema)
 
     def text_table(self, rows: Sequence[Sequence[bytes | None]]) -> Any:
-        """Return rows that did not come as CSV as a `pyarrow.Table` of text."""
+        """Return rows that no COPY brought as a `pyarrow.Table` of text."""
         columns = [
             pa.array([None if value is None else value.decode() for value in values], pa.string())
             for values in zip(*rows, strict=True)
         ]
-        return (
-            pa.Table.from_arrays(columns, schema=self.schema) if rows else self.schema.empty_table()
-        )
+        if not rows:
+            return _joined([], self.schema)
+        return pa.Table.from_arrays(columns, schema=self.schema)
 
-    def _finished(self, number: int, column: Any) -> Any:
-        finish = self._forms[number].finish
-        if finish is None:
-            return column
+    def _decoded(self, number: int, column: binary.Cells) -> Any:
         try:
-            return finish(column.combine_chunks())
+            return self._forms[number].decode(column)
         except (pa.ArrowInvalid, ValueError) as exc:
             raise self._unfit(number, exc) from exc
 
@@ -125,42 +138,27 @@ class Layout:
         )
 
 
-class _Rows:
-    """Turns blocks of CSV, the first of which begins with a header, into tables."""
+class ParquetEncoder:
+    """Turns rows into pieces of a Parquet file.  One thread at a time may use it."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._header = True
-
-    def table(self, block: bytes) -> Any:
-        view = memoryview(block)
-        if self._header:
-            view = view[block.index(b"\n") + 1 :]
-            self._header = False
-        return self._layout.table(view)
-
-
-class ParquetEncoder:
-    """Turns blocks of CSV into pieces of a Parquet file.  One thread at a time may use it."""
-
-    def __init__(self, layout: Layout) -> None:
-        self._rows = _Rows(layout)
         self._schema = layout.schema
         self._sink = _Sink()
         self._writer: Any = None
         self._tables: list[Any] = []
+        self._size = self._rows = 0  # of those
 
-    def add(self, block: bytes) -> Iterator[bytes]:
+    def add(self, rows: Rows) -> Iterator[bytes]:
         """Take rows; return what is to be written now."""
-        return self.add_table(self._rows.table(block))
+        return self.add_table(self._layout.table(rows))
 
     def add_table(self, table: Any) -> Iterator[bytes]:
         """Take rows; return what is to be written now."""
         self._tables.append(table)
-        if (
-            sum(table.nbytes for table in self._tables) >= _ROW_GROUP
-            or sum(table.num_rows for table in self._tables) >= _ROWS
-        ):
+        self._size += table.nbytes
+        self._rows += table.num_rows
+        if self._size >= _ROW_GROUP or self._rows >= _ROWS:
             self._write_group()
         return self._sink.take()
 
@@ -171,11 +169,18 @@ class ParquetEncoder:
         return self._sink.take()
 
     def _write_group(self) -> None:
-        group = pa.concat_tables([self._schema.empty_table(), *self._tables])
+        group = _joined(self._tables, self._schema)
         self._tables.clear()
+        self._size = self._rows = 0
         if self._writer is None:
             file = pa.PythonFile(self._sink, mode="w")
-            self._writer = pq.ParquetWriter(file, self._schema, use_dictionary=_repeating(group))
+            self._writer = pq.ParquetWriter(
+                file,
+                self._schema,
+                use_dictionary=_repeating(group),
+                compression="zstd",
+                memory_pool=binary.MEMORY,
+            )
         if group.num_rows:
             self._writer.write_table(group)
 
@@ -194,22 +199,21 @@ def _repeating(table: Any) -> list[str]:
 
 
 class TableBuilder:
-    """Gathers blocks of CSV into one table.  One thread at a time may use it."""
+    """Gathers rows into one table.  One thread at a time may use it."""
 
     def __init__(self, layout: Layout, max_bytes: int) -> None:
         self._layout = layout
-        self._rows = _Rows(layout)
         self._max_bytes = max_bytes
         self._tables: list[Any] = []
         self._size = 0
 
-    def add(self, block: bytes) -> Iterator[bytes]:
+    def add(self, rows: Rows) -> Iterator[bytes]:
         """Take rows.
 
         Raises:
             LimitExceededError: The table is larger than `max_bytes`.
         """
-        return self.add_table(self._rows.table(block))
+        return self.add_table(self._layout.table(rows))
 
     def add_table(self, table: Any) -> Iterator[bytes]:
         """Do the same for rows that are a table."""
@@ -224,7 +228,12 @@ class TableBuilder:
 
     def table(self) -> Any:
         """Return all of them."""
-        return pa.concat_tables([self._layout.schema.empty_table(), *self._tables])
+        return _joined(self._tables, self._layout.schema)
+
+
+def _joined(tables: Sequence[Any], schema: Any) -> Any:
+    # Not `schema.empty_table()`, which imports pandas if there is one.
+    return pa.concat_tables([pa.Table.from_batches([], schema), *tables])
 
 
 class _Sink:
@@ -257,36 +266,48 @@ class _Sink:
         return (whole[start : start + _PIECE] for start in range(0, len(whole), _PIECE))
 
 
-def _form(column: Column) -> _Form:
+def _form(column: Column, output: str | None) -> _Form:
     info = adapters.types.get(column.type)
-    if info is None:
-        return _TEXT
-    if column.type == info.oid:
-        return _alone(info.name, column.modifier)
-    element = _element(info.name, column.modifier)
-    if element is None:
-        return _TEXT
-    return _Form(pa.list_(element), pa.string(), "pg_catalog.array_to_json({})", _lists_of(element))
+    if info is not None and column.type == info.oid:
+        known = _numeric(column.modifier) if info.name == "numeric" else _EXACT.get(info.name)
+        if known is not None:
+            return known
+    elif info is not None:
+        element = _element(info.name, column.modifier)
+        if element is not None:
+            return _Form(pa.list_(element), _lists_of(element), expression=_as_json)
+    return _Form(pa.string(), binary.texts, expression=_as_text(output))
 
 
-def _alone(name: str, modifier: int) -> _Form:
-    if name == "bytea":
-        return _Form(pa.binary(), pa.string(), "pg_catalog.encode({}, 'hex')", _unhexed)
-    if name == "timestamptz":
-        # In UTC whatever the session's time zone, which the query may depend on.
-        naive, aware = _EXACT["timestamp"], _EXACT["timestamptz"]
-        return _Form(aware, naive, "{} AT TIME ZONE interval '0'", lambda a: a.view(aware))
-    type_ = _decimal(modifier) if name == "numeric" else _EXACT.get(name, pa.string())
-    if pa.types.is_decimal256(type_):
-        return _Form(type_, pa.string(), finish=lambda a: a.cast(type_))
-    return _Form(type_, type_)
+def _as_json(name: str) -> str:
+    return f"pg_catalog.array_to_json({name})"
+
+
+def _as_text(output: str | None) -> Callable[[str], str]:
+    """Ask for what the output function of a type writes: a cast to text may write something else.
+
+    Where the role may not call it, `concat` does; NULL is nothing to that.
+    """
+    if output is not None:
+        return lambda name: f"pg_catalog.textin({output}({name}))"
+    return lambda name: (
+        f"CASE pg_catalog.num_nulls({name}) WHEN 0 THEN pg_catalog.concat({name}) END"
+    )
+
+
+def _numeric(modifier: int) -> _Form | None:
+    type_ = _decimal(modifier)
+    if pa.types.is_string(type_):
+        return None
+    if type_.precision <= binary.MOST_DIGITS:
+        return _Form(type_, binary.decimals(type_))
+    as_text = _as_text("pg_catalog.numeric_out")
+    return _Form(type_, lambda cells: binary.texts(cells).cast(type_), expression=as_text)
 
 
 def _element(name: str, modifier: int) -> Any:
     """Return what an element of an array becomes; None where the array becomes text."""
-    if name == "numeric":
-        return _decimal(modifier)
-    return pa.string() if name in _TEXTS else _EXACT.get(name)
+    return _decimal(modifier) if name == "numeric" else _ELEMENTS.get(name)
 
 
 def _decimal(modifier: int) -> Any:
@@ -300,42 +321,11 @@ def _decimal(modifier: int) -> Any:
     return pa.decimal128(digits, scale) if digits <= 38 else pa.decimal256(digits, scale)
 
 
-def _parse(block: bytes | memoryview, types: Sequence[Any]) -> Any:
-    names = [str(number) for number in range(len(types))]
-    column_types = dict(zip(names, types, strict=True))
-    if not block:
-        return pa.schema(column_types.items()).empty_table()
-    return pa_csv.read_csv(
-        pa.py_buffer(block),
-        # One block: the lines are whole, and may hold line breaks.
-        pa_csv.ReadOptions(use_threads=False, block_size=len(block) + 1, column_names=names),
-        pa_csv.ParseOptions(ignore_empty_lines=False),
-        pa_csv.ConvertOptions(
-            column_types=column_types,
-            null_values=[""],
-            strings_can_be_null=True,
-            quoted_strings_can_be_null=False,
-            true_values=["t"],
-            false_values=["f"],
-        ),
-    )
-
-
-def _unhexed(texts: Any) -> Any:
-    """Return an array of hexadecimal text as the bytes, all of them decoded at once."""
-    validity, offsets, data = texts.buffers()
-    ends = pa.Array.from_buffers(pa.int32(), len(texts) + 1, [None, offsets])
-    used = memoryview(data)[: ends[-1].as_py()] if data else b""
-    halves = pc.shift_right(ends, pa.scalar(1, pa.int32())).buffers()[1]
-    raw = pa.py_buffer(binascii.unhexlify(used))
-    return pa.Array.from_buffers(pa.binary(), len(texts), [validity, halves, raw])
-
-
-def _lists_of(element: Any) -> Finish:
-    def lists(texts: Any) -> Any:
+def _lists_of(element: Any) -> binary.Decode:
+    def lists(cells: binary.Cells) -> Any:
         starts: list[int | None] = []
         values: list[Any] = []
-        for text in texts.to_pylist():
+        for text in binary.texts(cells).to_pylist():
             starts.append(None if text is None else len(values))
             if text is not None:
                 # Numbers stay text, so that no digit is lost.
@@ -353,8 +343,22 @@ def _array(values: Sequence[Any], element: Any) -> Any:
         return pa.array(values, element)
     if pa.types.is_decimal256(element):
         return pa.array(values, pa.string()).cast(element)
-    lines = "".join("\n" if value is None else f'"{value}"\n' for value in values)
-    return _parse(lines.encode(), [element]).column(0).combine_chunks()
+    lines = "".join("\n" if value is None else f'"{value}"\n' for value in values).encode()
+    return _parsed(lines, element) if lines else pa.array([], element)
+
+
+def _parsed(lines: bytes, type_: Any) -> Any:
+    table = pa_csv.read_csv(
+        pa.py_buffer(lines),
+        pa_csv.ReadOptions(use_threads=False, block_size=len(lines) + 1, column_names=["value"]),
+        pa_csv.ParseOptions(ignore_empty_lines=False),
+        pa_csv.ConvertOptions(
+            column_types={"value": type_},
+            null_values=[""],
+            quoted_strings_can_be_null=False,
+        ),
+    )
+    return table.column(0).combine_chunks()
 
 
 def _distinct(names: Iterable[str]) -> list[str]:

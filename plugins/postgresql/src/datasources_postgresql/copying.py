@@ -12,6 +12,7 @@ import socket
 import struct
 import sys
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from itertools import repeat
 from operator import length_hint
 from typing import Any, TypeAlias
@@ -27,6 +28,19 @@ _ROWS = 1 << 13  # rows taken before the loop gets its turn
 
 # Where Linux keeps tcpi_bytes_received in struct tcp_info: include/uapi/linux/tcp.h
 _BYTES_RECEIVED = struct.Struct("128xQ")
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Whole rows of a binary COPY; before the first its header, and the last is its trailer."""
+
+    data: bytearray | memoryview
+    lengths: list[int]
+    """How many bytes each has."""
+
+
+Take: TypeAlias = Callable[[Rows], "asyncio.Future[None] | None"]
+"""The same for rows, which are then the taker's own."""
 
 
 class TooLongError(Exception):
@@ -86,19 +100,16 @@ class Receiver:
         write: Takes the rows.
         max_rows: How many rows to write.
         max_row: How many bytes a row may have.
-        block: Write about that many bytes at once, and only whole rows.
     """
 
     def __init__(
         self,
         pgconn: pq.abc.PGconn,
-        write: Write,
+        write: Callable[[Any], asyncio.Future[None] | None],
         max_rows: int | None,
         max_row: int | None,
-        block: int | None = None,
     ) -> None:
-        self.truncated = False
-        self._taken = 0
+        self._taken = self._skipped = 0
         self._wanted = sys.maxsize if max_rows is None else max_rows + 1
         self._pgconn = pgconn
         self._meter = Meter(pgconn.socket, max_row)
@@ -108,10 +119,7 @@ class Receiver:
         self._buffer = bytearray()
         self._long_row: memoryview | None = None
         """What is left to write of a row too long for one turn."""
-        self._batch, self._piece = block or _BATCH, _PIECE
-        self._whole = block is not None
-        if self._whole:
-            self._piece = sys.maxsize if max_row is None else max(1, max_row)
+        self._batch = _BATCH
         self._busy: asyncio.Future[None] | None = None
         """Until it is done, no more may be written."""
         self._turn_is_due = False
@@ -120,6 +128,11 @@ class Receiver:
     def rows(self) -> int:
         """Rows written, the header not counted."""
         return max(0, self._taken - 1)
+
+    @property
+    def truncated(self) -> bool:
+        """Whether there were more."""
+        return self._skipped > 0
 
     async def run(self) -> None:
         """Return when the last row has been written.
@@ -174,8 +187,7 @@ class Receiver:
         else:
             self._meter.check()
         if self._buffer and (size < 0 or self._long_row or len(self._buffer) >= self._batch):
-            self._busy = self._write(self._buffer)
-            self._buffer.clear()
+            self._busy = self._hand_over()
         if size < 0:
             self._done.set_result(None)
         return size > 0
@@ -183,17 +195,20 @@ class Receiver:
     def _gather(self) -> int:
         """Move rows into the buffer; return libpq's last word: 0 to wait, -1 for the end."""
         calls = repeat(1, min(_ROWS, self._wanted - self._taken))
-        planned, buffer, size, piece = length_hint(calls), self._buffer, 0, self._piece
+        planned, buffer, size = length_hint(calls), self._buffer, 0
         for size, row in map(self._pgconn.get_copy_data, calls):
-            if not 0 < size < piece:
+            if not 0 < size < _PIECE:
                 break
             buffer += row
         self._taken += planned - length_hint(calls) - (size <= 0)
-        if size >= piece:
-            if self._whole:
-                raise TooLongError
+        if size >= _PIECE:
             self._long_row = row
         return size
+
+    def _hand_over(self) -> asyncio.Future[None] | None:
+        busy = self._write(self._buffer)
+        self._buffer.clear()
+        return busy
 
     def _skip(self) -> int:
         """Drop what libpq holds beyond the rows that are wanted."""
@@ -202,7 +217,7 @@ class Receiver:
             size, _row = self._pgconn.get_copy_data(1)
             if size <= 0:
                 break
-            self.truncated = True
+            self._skipped += 1
         return size
 
     def _write_piece(self) -> bool:
@@ -212,26 +227,91 @@ class Receiver:
         return True
 
 
+class RowReceiver(Receiver):
+    """The same for a binary COPY: whole rows, with the length of each.
+
+    Every message is one row, the header before the first of them, and the last is the trailer.
+
+    Args:
+        pgconn: A connection that copies out.
+        take: Takes the rows.
+        max_rows: How many rows to take.
+        max_row: How many bytes a row may have.
+        block: Hand over about that many bytes at once.
+    """
+
+    def __init__(
+        self,
+        pgconn: pq.abc.PGconn,
+        take: Take,
+        max_rows: int | None,
+        max_row: int | None,
+        block: int,
+    ) -> None:
+        super().__init__(pgconn, take, max_rows, max_row)
+        self._wanted = sys.maxsize if max_rows is None else max_rows
+        self._longest = sys.maxsize if max_row is None else max(1, max_row)
+        self._piece = min(_PIECE, self._longest)
+        self._batch = block
+        self._lengths: list[int] = []
+
+    @property
+    def rows(self) -> int:
+        return self._taken - (self._skipped == 0)  # the trailer has been taken, or skipped
+
+    @property
+    def truncated(self) -> bool:
+        return self._skipped > 1
+
+    def _gather(self) -> int:
+        calls = repeat(1, min(_ROWS, self._wanted - self._taken))
+        buffer, lengths, size, piece = self._buffer, self._lengths, 0, self._piece
+        before, add = len(lengths), lengths.append
+        for size, row in map(self._pgconn.get_copy_data, calls):
+            if not 0 < size < piece:
+                break
+            buffer += row
+            add(size)
+        self._taken += len(lengths) - before
+        if size >= piece:
+            self._take_long_row(row)
+        return size
+
+    def _take_long_row(self, row: memoryview) -> None:
+        """Hand a row over as it is: to copy it takes long."""
+        if len(row) >= self._longest:
+            raise TooLongError
+        if self._buffer:
+            self._hand_over()
+        self._taken += 1
+        self._busy = self._write(Rows(row, [len(row)]))
+
+    def _hand_over(self) -> asyncio.Future[None] | None:
+        rows = Rows(self._buffer, self._lengths)
+        self._buffer, self._lengths = bytearray(), []
+        return self._write(rows)
+
+
 class Pipeline:
     """Does one piece of work after another while the next is received.
 
     Leaving the block waits for the last; an exception ends what has not begun.
     """
 
-    def __init__(self, work: Callable[[bytes], Coroutine[Any, Any, None]]) -> None:
+    def __init__(self, work: Callable[[Rows], Coroutine[Any, Any, None]]) -> None:
         self._work = work
         self._last: asyncio.Task[None] | None = None
 
-    def put(self, data: bytearray | memoryview) -> asyncio.Future[None] | None:
+    def put(self, rows: Rows) -> asyncio.Future[None] | None:
         """Line up a piece; return what to wait for before the next."""
         previous = self._last
-        self._last = asyncio.create_task(self._after(previous, bytes(data)))
+        self._last = asyncio.create_task(self._after(previous, rows))
         return previous
 
-    async def _after(self, previous: asyncio.Task[None] | None, piece: bytes) -> None:
+    async def _after(self, previous: asyncio.Task[None] | None, rows: Rows) -> None:
         if previous is not None:
             await previous
-        await self._work(piece)
+        await self._work(rows)
 
     async def __aenter__(self) -> Pipeline:
         return self

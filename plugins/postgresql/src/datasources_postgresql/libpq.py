@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from psycopg import AsyncConnection, OperationalError, errors, pq
 
 from datasources import LimitExceededError
-from datasources_postgresql.copying import Meter, Receiver, TooLongError, Write
+from datasources_postgresql.copying import Meter, Receiver, RowReceiver, Take, TooLongError, Write
 
 Connection: TypeAlias = "AsyncConnection[tuple[Any, ...]]"
 
@@ -22,7 +23,6 @@ async def copy_out(
     write: Write,
     max_rows: int | None = None,
     max_row: int | None = None,
-    block: int | None = None,
 ) -> tuple[int, bool]:
     """Run `COPY … TO STDOUT (HEADER true)` and write its text.
 
@@ -34,16 +34,43 @@ async def copy_out(
         write: Takes the text, piece by piece.
         max_rows: How many rows to write.
         max_row: How many bytes a row may have.
-        block: Write about that many bytes at once, and only whole rows.
 
     Raises:
         psycopg.Error: What the server says.
         LimitExceededError: A row is too long.
     """
+    return await _copy(
+        connection, command, lambda pgconn: Receiver(pgconn, write, max_rows, max_row), max_row
+    )
+
+
+async def copy_rows(
+    connection: Connection,
+    command: bytes,
+    take: Take,
+    block: int,
+    max_rows: int | None,
+    max_row: int | None,
+) -> tuple[int, bool]:
+    """Do the same for `COPY … TO STDOUT (FORMAT binary)`, about `block` bytes at once."""
+    return await _copy(
+        connection,
+        command,
+        lambda pgconn: RowReceiver(pgconn, take, max_rows, max_row, block),
+        max_row,
+    )
+
+
+async def _copy(
+    connection: Connection,
+    command: bytes,
+    receive: Callable[[pq.abc.PGconn], Receiver],
+    max_row: int | None,
+) -> tuple[int, bool]:
     connection.pgconn.send_query(command)
     await _flush(connection)
     _raise_for(await _result(connection), pq.ExecStatus.COPY_OUT, connection)
-    receiver = Receiver(connection.pgconn, write, max_rows, max_row, block)
+    receiver = receive(connection.pgconn)
     try:
         await receiver.run()
     except TooLongError:

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from typing import Any, Protocol
 
 from datasources import DataFetchError, Limits, WorkspaceFile, run_in_thread
-from datasources_postgresql.copying import Pipeline
+from datasources_postgresql.copying import Pipeline, Rows
 from datasources_postgresql.reading import Column, Transaction, limited
 
-_BLOCK = 1 << 19  # bytes of CSV turned into Arrow at once
+_BLOCK = 1 << 20  # bytes of rows turned into Arrow at once
 _IN_MEMORY = 1 << 30  # bytes of Arrow that a table may have
 
 
 class _Taker(Protocol):
     """What takes rows, in a worker thread, and gives what is to be written now."""
 
-    def add(self, block: bytes) -> Iterable[bytes]: ...
+    def add(self, rows: Rows) -> Iterable[bytes]: ...
 
     def add_table(self, table: Any) -> Iterable[bytes]: ...
 
@@ -27,13 +28,13 @@ async def import_arrow() -> Any:
     """Return the module that needs pyarrow.
 
     Raises:
-        DataFetchError: pyarrow is not installed.
+        DataFetchError: pyarrow or numpy is not installed.
     """
     try:
         return await run_in_thread(import_module, "datasources_postgresql.arrow")
     except ImportError as exc:
         raise DataFetchError(
-            "Parquet and Arrow need pyarrow; pip install 'datasources-postgresql[arrow]'"
+            "Parquet and Arrow need pyarrow and numpy; pip install 'datasources-postgresql[arrow]'"
         ) from exc
 
 
@@ -91,7 +92,10 @@ async def _layout(
         raise DataFetchError("only what a SELECT returns can be Parquet or Arrow; possible: csv")
     if not columns:
         raise DataFetchError("a result without columns cannot be Parquet or Arrow")
-    return arrow.Layout(columns, await t.type_names(columns), texts=kind != "select")
+    types = await t.type_names(columns)
+    if kind != "select":
+        return arrow.Layout(columns, types)
+    return arrow.Layout(columns, types, await t.output_functions(columns))
 
 
 async def _feed(
@@ -112,11 +116,13 @@ async def _feed(
     if max_rows is not None:
         text = limited(text, max_rows + 1)
 
-    async def work(block: bytes) -> None:
-        await write(await run_in_thread(taker.add, block))
+    async def work(rows: Rows) -> None:
+        await write(await run_in_thread(lambda: one.submit(taker.add, rows).result()))
 
-    async with Pipeline(work) as pipeline:
-        return await t.copy_blocks(layout.query(text), pipeline.put, _BLOCK, max_rows, max_row)
+    # Always the same thread: allocators keep tens of MiB for every other that comes by.
+    with ThreadPoolExecutor(1) as one:
+        async with Pipeline(work) as pipeline:
+            return await t.copy_rows(layout.query(text), pipeline.put, _BLOCK, max_rows, max_row)
 
 
 async def _nothing(_pieces: Iterable[bytes]) -> None:

@@ -12,7 +12,7 @@ from psycopg.adapt import Transformer
 from datasources import DataFetchError, WorkspaceFile
 from datasources_postgresql import catalog, functions, libpq
 from datasources_postgresql.connections import Connection
-from datasources_postgresql.copying import Write
+from datasources_postgresql.copying import Take
 from datasources_postgresql.grammar import Statement
 from datasources_postgresql.options import PostgreSQLOptions
 from datasources_postgresql.values import register
@@ -24,6 +24,16 @@ _SETTINGS = (
     "SET LOCAL intervalstyle = 'postgres'; SET LOCAL extra_float_digits = 1; "
     "SET LOCAL bytea_output = 'hex'; "
 )
+_OUTPUTS = b"""
+SELECT CASE WHEN pg_catalog.has_schema_privilege(n.oid, 'USAGE')
+    AND pg_catalog.has_function_privilege(p.oid, 'EXECUTE')
+    THEN pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(p.proname) END
+FROM pg_catalog.unnest(%s::pg_catalog.oid[]) WITH ORDINALITY AS c(type, position)
+JOIN pg_catalog.pg_type t ON t.oid = c.type
+JOIN pg_catalog.pg_proc p ON p.oid = t.typoutput
+JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+ORDER BY c.position
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +119,10 @@ class Transaction:
         types, modifiers = [c.type for c in columns], [c.modifier for c in columns]
         return [name for (name,) in await self.ask(catalog.TYPE_NAMES, [types, modifiers])]
 
+    async def output_functions(self, columns: Sequence[Column]) -> list[str | None]:
+        """Return what writes each column's values as text; None where the role may not call it."""
+        return [name for (name,) in await self.ask(_OUTPUTS, [[c.type for c in columns]])]
+
     async def load(self, text: str) -> list[tuple[Any, ...]]:
         """Return the rows of one statement as Python values."""
         result = await libpq.query(self._connection, text.encode())
@@ -132,16 +146,16 @@ class Transaction:
             self._connection, command.encode(), file.write, max_rows, max_row
         )
 
-    async def copy_blocks(
-        self, text: str, write: Write, block: int, max_rows: int | None, max_row: int | None
+    async def copy_rows(
+        self, text: str, take: Take, block: int, max_rows: int | None, max_row: int | None
     ) -> tuple[int, bool]:
-        """Write the rows of a query as CSV in UTF-8, whole rows at once, the header first.
+        """Take the rows of a query in the binary format, about `block` bytes at once.
 
-        Returns how many rows were written, and whether there were more.
+        Returns how many rows were taken, and whether there were more.
         """
-        command = f"COPY (\n{text}\n) TO STDOUT (FORMAT csv, HEADER true, ENCODING 'UTF8')"
-        return await libpq.copy_out(
-            self._connection, command.encode(), write, max_rows, max_row, block
+        command = f"COPY (\n{text}\n) TO STDOUT (FORMAT binary)"
+        return await libpq.copy_rows(
+            self._connection, command.encode(), take, block, max_rows, max_row
         )
 
     async def write_csv(self, text: str, file: WorkspaceFile, max_rows: int | None) -> None:
@@ -170,7 +184,7 @@ def limited(text: str, rows: int) -> str:
 
 def counted(text: str) -> str:
     """Return a query for the number of rows of a query."""
-    return f"SELECT count(*) FROM (\n{text}\n) AS q"  # noqa: S608  # as in `limited`
+    return f"SELECT pg_catalog.count(*) FROM (\n{text}\n) AS q"  # noqa: S608  # as in `limited`
 
 
 def _csv_line(values: list[bytes | None]) -> bytes:
