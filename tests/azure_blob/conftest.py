@@ -12,6 +12,7 @@ from azure.storage.blob import BlobServiceClient, ContainerClient
 from datasources import DataSourceConfig, DataSourceType, PoolConfig
 from datasources_azure_blob import AzureBlobConnector
 from tests.servers import AzuriteServer
+from tests.servers.blob_server import BlobService
 
 Connect = Callable[..., Awaitable[AzureBlobConnector]]
 
@@ -61,3 +62,20 @@ async def connect(azurite: AzuriteServer, container: ContainerClient) -> AsyncIt
 @pytest.fixture
 async def connector(connect: Connect) -> AzureBlobConnector:
     return await connect()
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[BlobService]:
+    """A server of our own, which counts requests and fails when told to."""
+    async with BlobService() as service:
+        yield service
+
+
+@pytest.fixture
+async def local(service: BlobService) -> AsyncIterator[AzureBlobConnector]:
+    """A connector of that server."""
+    connector = make({"account_url": service.url, "container": "data", "credential": "anonymous"})
+    await connector.connect()
+    service.requests.clear()
+    yield connector
+    await connector.disconnect()

@@ -86,19 +86,36 @@ WAYS: dict[str, Callable[[AzuriteServer, ContainerClient], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_every_credential_lists_fetches_describes_and_uploads(
+async def test_every_credential_does_everything(
     way: str, azurite: AzuriteServer, container: ContainerClient, connect: Connect, tmp_path: Path
 ) -> None:
-    container.upload_blob("a/ünï %41 b.txt", b"content", metadata={"k": "v"})
+    blob = container.upload_blob("a/ünï %41 b.txt", b"content", metadata={"k": "v"})
+    blob.create_snapshot()
     connector = await connect(**WAYS[way](azurite, container))
+    # Azurite computes the signature of a container's SAS as if it were the snapshot's.
+    snapshots = "container" not in way and "SAS" not in way.replace("account SAS", "")
+    await read_everything(connector, "a/ünï %41 b.txt", tmp_path, snapshots=snapshots)
+    for size, overwrite in ((4, True), (4, False), (2_000_000, True), (2_000_000, False)):
+        (tmp_path / "up").write_bytes(bytes(size))
+        name = f"b/ünï %41 {size} {overwrite}.txt"
+        await connector.upload_file(str(tmp_path / "up"), name, overwrite=overwrite)
+        assert container.download_blob(name).readall() == bytes(size)
+
+
+async def read_everything(
+    connector: AzureBlobConnector, name: str, folder: Path, *, snapshots: bool = True
+) -> None:
+    """Call each method that reads; the blob is alone, has the metadata k=v and a snapshot."""
     assert await connector.test_connection()
-    assert [item.path for item in await connector.list_items()] == ["a/ünï %41 b.txt"]
-    path = await connector.fetch_data("a/ünï %41 b.txt", str(tmp_path))
-    assert Path(path).read_bytes() == b"content"
-    assert (await connector.get_metadata("a/ünï %41 b.txt"))["metadata"] == {"k": "v"}
-    (tmp_path / "up").write_bytes(b"back")
-    await connector.upload_file(str(tmp_path / "up"), "b/ünï %41.txt")
-    assert container.download_blob("b/ünï %41.txt").readall() == b"back"
+    assert [item.path for item in await connector.list_items()] == [name]
+    assert [item.path for item in await connector.glob_items("**")] == [name]
+    assert [item.path for item in (await connector.list_page(limit=1))[0]] == [name]
+    assert (await connector.list_items("/"))[0].metadata["kind"] == "folder"
+    (snapshot,) = await connector.list_versions(name)
+    assert (await connector.get_metadata(name))["metadata"] == {"k": "v"}
+    for each in (name, snapshot.path) if snapshots else (name,):
+        assert len((await connector.preview(each)).rows) == 1
+        assert Path(await connector.fetch_data(each, str(folder))).read_bytes() == b"content"
 
 
 async def test_sas_that_may_only_read_and_list_is_enough(
@@ -150,13 +167,16 @@ async def test_public_container_needs_no_credential(
     connect: Connect,
     tmp_path: Path,
 ) -> None:
-    container.upload_blob("a.txt", b"content")
+    blob = container.upload_blob("f/a.txt", b"content", metadata={"k": "v"})
+    blob.create_snapshot()
     container.set_container_access_policy({}, public_access=access)
     connector = await connect(account_url=azurite.blob_endpoint, credential="anonymous")
-    path = await connector.fetch_data("a.txt", str(tmp_path))
+    path = await connector.fetch_data("f/a.txt", str(tmp_path))
     assert Path(path).read_bytes() == b"content"
+    assert (await connector.get_metadata("f/a.txt"))["metadata"] == {"k": "v"}
+    assert len((await connector.preview("f/a.txt")).rows) == 1
     if access == "container":
-        assert len(await connector.list_items()) == 1
+        await read_everything(connector, "f/a.txt", tmp_path)
 
 
 async def test_private_container_refuses_no_credential(
@@ -203,7 +223,7 @@ async def test_wrong_key_is_an_authentication_error(
 async def test_expired_sas_is_an_authentication_error(
     azurite: AzuriteServer, container: ContainerClient, connect: Connect
 ) -> None:
-    with pytest.raises(AuthenticationError, match="refuses the credentials"):
+    with pytest.raises(AuthenticationError, match=r"refuses the credentials; it says: [A-Z]"):
         await connect(
             account_url=azurite.blob_endpoint,
             sas_token=container_sas(azurite, container, "rl", hours=-1),
@@ -278,6 +298,19 @@ async def test_proxy_of_the_environment_is_used(
         monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
         with pytest.raises(ConnectError, match="the proxy does not lead to blobs"):
             await connect(**options)
+        monkeypatch.setenv("http_proxy", proxy.url.split("/")[2])  # without a scheme, as some do
+        assert await (await connect(**options)).test_connection()
+
+
+@pytest.mark.parametrize("scheme", ["socks5", "nonsense"])
+async def test_proxy_of_another_kind_is_a_clear_error_without_its_password(
+    scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", f"{scheme}://user:pass-word@127.0.0.1:1080")
+    options = {"account_url": "http://blobs.invalid/account", "credential": "anonymous"}
+    with pytest.raises(ConnectError, match=r"names is not one of HTTP$") as caught:
+        await make({**options, "container": "data"}).connect()
+    assert "pass-word" not in "".join(traceback.format_exception(caught.value))
 
 
 async def test_connecting_twice_keeps_the_first_session(connector: AzureBlobConnector) -> None:
@@ -314,6 +347,9 @@ async def test_session_keeps_to_the_size_of_the_pool(
 async def _use_everything(connector: AzureBlobConnector, folder: Path) -> None:
     """Call every method, and some of them in vain."""
     await connector.list_items()
+    _, continuation = await connector.list_page(limit=1)
+    logging.getLogger("test").error("%s", continuation)
+    await connector.list_versions("a.txt")
     await connector.get_metadata("a.txt")
     await connector.preview("a.txt")
     await connector.fetch_data("a.txt", str(folder))

@@ -32,12 +32,6 @@ KEY = "a2V5IG9mIGEgc2VydmVyIHRoYXQgYXNrcyBmb3Igbm9uZQ=="
 
 
 @pytest.fixture
-async def service() -> AsyncIterator[BlobService]:
-    async with BlobService() as service:
-        yield service
-
-
-@pytest.fixture
 async def connector(service: BlobService) -> AsyncIterator[AzureBlobConnector]:
     """With small chunks and little patience."""
     connector = connected(service, read_timeout=0.3)
@@ -225,6 +219,7 @@ async def test_retry_after_beyond_all_patience_is_an_error_at_once(
         (404, "ContainerNotFound", ConnectError),
         (409, "ContainerBeingDeleted", ConnectError),
         (409, "BlobArchived", DataFetchError),
+        (409, "BlobUsesCustomerSpecifiedEncryption", PermissionDeniedError),
         (412, "ConditionNotMet", DataFetchError),
         (400, "InvalidHeaderValue", DataFetchError),
     ],

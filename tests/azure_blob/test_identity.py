@@ -173,10 +173,16 @@ async def test_service_principal_lists_fetches_and_uploads_with_one_token(
     await connector.connect()
     try:
         assert "a.txt" in [item.path for item in await connector.list_items()]
+        assert [item.path for item in await connector.glob_items("a.*")] == ["a.txt"]
+        assert (await connector.list_page(limit=1))[1] is not None
+        assert await connector.list_versions("a.txt") == []
+        assert len((await connector.preview("a.txt")).rows) == 1
         await connector.fetch_data("a.txt", str(tmp_path))
         assert (tmp_path / "a.txt").read_bytes() == b"content"
         await connector.upload_file(str(tmp_path / "a.txt"), "b.txt")
         assert (await connector.get_metadata("b.txt"))["size"] == 7
+        (tmp_path / "large").write_bytes(bytes(2_000_000))
+        await connector.upload_file(str(tmp_path / "large"), "c.bin", overwrite=False)
     finally:
         await connector.disconnect()
     assert authority.given <= 2  # the SDK asks for one of its own

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given, strategies as st
 
+from datasources import ConnectError, DataFetchError
 from datasources_azure_blob import AzureBlobConnector
 from datasources_azure_blob.listing import _item, _Page, http_time
 from tests.azure_blob.conftest import make
@@ -70,17 +70,8 @@ def test_http_times_are_unix_seconds(text: str, seconds: float | None) -> None:
 
 
 @pytest.fixture
-async def service() -> AsyncIterator[BlobService]:
-    async with BlobService() as service:
-        yield service
-
-
-@pytest.fixture
-async def connector(service: BlobService) -> AsyncIterator[AzureBlobConnector]:
-    connector = make({"account_url": service.url, "container": "data", "credential": "anonymous"})
-    await connector.connect()
-    yield connector
-    await connector.disconnect()
+def connector(local: AzureBlobConnector) -> AzureBlobConnector:
+    return local
 
 
 @pytest.mark.parametrize(
@@ -102,6 +93,40 @@ async def test_directories_of_a_hierarchical_namespace_are_not_items(
     service.put("a", b"", properties="<ResourceType>directory</ResourceType>")
     service.put("a/b", b"", properties="<ResourceType>file</ResourceType>")
     assert [item.path for item in await connector.list_items()] == ["a/b"]
+
+
+ENTITIES = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10}">' for n in range(1, 9))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "",
+        '{"json": 1}',
+        "<html><body>Log in to the network.</body></html>",
+        "<EnumerationResults><Blobs><Blob><Name>a</Name></Blob></Blobs>",
+        f'<!DOCTYPE x [<!ENTITY e0 "x">{ENTITIES}]><EnumerationResults>&e8;</EnumerationResults>',
+    ],
+)
+async def test_answer_that_is_no_listing_is_an_error_and_not_an_empty_one(
+    answer: str, service: BlobService, connector: AzureBlobConnector
+) -> None:
+    service.page = lambda query: answer.encode()  # type: ignore[method-assign]
+    impatient = make(
+        {"account_url": service.url, "container": "data", "credential": "anonymous", "retries": 1}
+    )
+    await impatient.connect()
+    with pytest.raises(ConnectError, match="the answer is not a whole listing"):
+        await impatient.list_items()
+    await impatient.disconnect()
+
+
+async def test_answer_that_is_no_tags_is_an_error(
+    service: BlobService, connector: AzureBlobConnector
+) -> None:
+    service.put("a", b"Log in to the network.", **{"x-ms-tag-count": "1"})
+    with pytest.raises(DataFetchError, match="blob 'a' of container 'data': the answer is not its"):
+        await connector.get_metadata("a")
 
 
 @pytest.mark.parametrize("given_", ["a/../b", "..", "../outside"])

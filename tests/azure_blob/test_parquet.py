@@ -21,12 +21,6 @@ pq: Any = pytest.importorskip("pyarrow.parquet")
 
 
 @pytest.fixture
-async def service() -> AsyncIterator[BlobService]:
-    async with BlobService() as service:
-        yield service
-
-
-@pytest.fixture
 async def connector(service: BlobService) -> AsyncIterator[AzureBlobConnector]:
     connector = make(
         {

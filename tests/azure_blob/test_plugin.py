@@ -19,6 +19,7 @@ from datasources import (
 )
 from tests.azure_blob.test_connecting import container_sas
 from tests.servers import AzuriteServer
+from tests.servers.blob_server import BlobService
 
 DRIVERS = {"aiohttp", "azure", "pydantic", "yarl", "ssl"}
 
@@ -68,6 +69,36 @@ async def test_tree_of_a_pattern_is_fetched_with_receipts_through_the_registry(
         assert (result.receipt.version, result.receipt.size) == (etag, len(name))
         assert (tmp_path / name).read_bytes() == name.encode()
     assert not (tmp_path / "sales" / "2023").exists()
+
+
+@pytest.mark.parametrize("path", ["sales", "sales/**", "sales/2024/*.csv", None])
+async def test_second_fetch_of_a_tree_brings_only_what_has_changed(
+    path: str | None, tmp_path: Path
+) -> None:
+    async with BlobService() as service, DataSourceRegistry() as registry:
+        for month in range(1, 13):
+            service.put(f"sales/2024/{month:02}.csv", b"old" * month)
+        await registry.register_data_source(
+            DataSourceConfig(
+                "blobs",
+                DataSourceType.AZURE_BLOB,
+                "",
+                {"account_url": service.url, "container": "data", "credential": "anonymous"},
+            )
+        )
+        first = await registry.fetch_tree("blobs", path, tmp_path)
+        etags = {name: blob.etag.strip('"') for name, blob in service.blobs.items()}
+        receipts = [result.receipt for result in first]
+        assert {r.identifier: r.version for r in receipts if r} == etags
+        assert not any(r.unchanged for r in receipts if r)
+        service.put("sales/2024/07.csv", b"new")
+        service.requests.clear()
+        second = await registry.fetch_tree("blobs", path, tmp_path)
+        changed = [r.identifier for each in second if (r := each.receipt) and not r.unchanged]
+        assert changed == ["sales/2024/07.csv"]
+        assert {r.blob for r in service.requests} == {"", "sales/2024/07.csv"}
+        assert len(second) == 12
+    assert (tmp_path / "sales/2024/07.csv").read_bytes() == b"new"
 
 
 async def test_host_that_the_policy_does_not_allow_is_refused() -> None:

@@ -4,8 +4,9 @@ Every client talks to the project's own loopback service, which costs less than 
 writes into the same memory-backed directory.  Each measurement is a process of its own, so that
 its peak memory is its own; rounds go through all clients, so that all share the machine's moods.
 
-Jobs: one blob of 512 MiB to a file; 2,000 blobs of 16 KiB to files, 10 at once; a listing of
-50,000 blobs.
+Jobs: one blob of 512 MiB to a file, and the same where the service tells its MD5; 2,000 blobs of
+16 KiB to files, 10 at once; a listing of 50,000 blobs, and one of 5,000 whose names have 1,000
+characters.
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ from tests.servers.blob_server import BlobServerProcess
 LARGE = 512  # MiB
 SMALL = 2000
 LISTED = 50_000
+LONG = 5_000
 AT_ONCE = 10
-ROUNDS = {"large": 5, "small": 5, "list": 3}
+ROUNDS = {"large": 5, "small": 5, "list": 3, "long": 3}
 KEY = "a2V5IG9mIGEgc2VydmVyIHRoYXQgYXNrcyBmb3Igbm9uZQ=="
 REPOSITORY = Path(__file__).parents[2]
 
@@ -44,8 +46,8 @@ class Client:
 
     fetch: Callable[[str, Path], Awaitable[Any]]
     """Bring one blob to a file."""
-    names: Callable[[], AsyncIterator[tuple[str, int]]]
-    """Yield name and size of each blob below `listed/`."""
+    names: Callable[[str], AsyncIterator[tuple[str, int]]]
+    """Yield name and size of each blob below a folder."""
 
 
 @asynccontextmanager
@@ -65,12 +67,24 @@ async def ours(url: str):
         root = str(path).removesuffix(name)
         await connector.fetch_data(name, Workspace(root, limits=Limits(max_bytes=None)))
 
-    async def names():
-        async for item in connector.iter_items("listed"):
+    async def names(folder: str):
+        async for item in connector.iter_items(folder):
             yield item.path, item.size
 
     yield Client(fetch, names)
     await connector.disconnect()
+
+
+@asynccontextmanager
+async def with_md5(url: str):
+    """Ours, where the service tells the MD5; the others check none."""
+    async with ours(url) as client:
+
+        async def fetch(name: str, path: Path):
+            name = {"large": "large-md5"}.get(name, name)
+            await client.fetch(name, path.parent / name.rpartition("/")[2])
+
+        yield Client(fetch, client.names)
 
 
 @asynccontextmanager
@@ -92,8 +106,8 @@ async def obstore(url: str):
             async for piece in answer.stream(min_chunk_size=1 << 20):
                 file.write(piece)
 
-    async def names():
-        async for batch in obstore.list(store, "listed/"):
+    async def names(folder: str):
+        async for batch in obstore.list(store, f"{folder}/"):
             for item in batch:
                 yield item["path"], item["size"]
 
@@ -112,8 +126,8 @@ async def sdk(url: str):
             with path.open("wb") as file:
                 await answer.readinto(file)
 
-        async def names():
-            async for item in container.list_blobs("listed/"):
+        async def names(folder: str):
+            async for item in container.list_blobs(f"{folder}/"):
                 yield item.name, item.size
 
         yield Client(fetch, names)
@@ -129,14 +143,16 @@ async def adlfs(url: str):
     async def fetch(name: str, path: Path):
         await system._get_file(f"data/{name}", str(path))
 
-    async def names():
-        for name, facts in (await system._find("data/listed", detail=True)).items():
+    async def names(folder: str):
+        for name, facts in (await system._find(f"data/{folder}", detail=True)).items():
             yield name, facts["size"]
 
     yield Client(fetch, names)
 
 
-CLIENTS = {each.__name__: each for each in (ours, obstore, sdk, adlfs)}
+CLIENTS = {each.__name__: each for each in (ours, obstore, sdk, adlfs, with_md5)}
+PEERS = ["ours", "obstore", "sdk", "adlfs"]
+CONTESTANTS = {"large": [*PEERS, "with_md5"], "small": PEERS, "list": PEERS, "long": ["ours"]}
 
 
 async def run(client: Client, job: str, folder: Path) -> float:
@@ -145,7 +161,8 @@ async def run(client: Client, job: str, folder: Path) -> float:
     first = 0.0
     if job == "large":
         await client.fetch("large", folder / "large")
-        assert (folder / "large").stat().st_size == LARGE << 20
+        (file,) = folder.iterdir()
+        assert file.stat().st_size == LARGE << 20
     elif job == "small":
         (folder / "small").mkdir()
         gate = asyncio.Semaphore(AT_ONCE)
@@ -158,10 +175,10 @@ async def run(client: Client, job: str, folder: Path) -> float:
         assert len(list((folder / "small").iterdir())) == SMALL
     else:
         count = 0
-        async for _ in client.names():
+        async for _ in client.names("listed" if job == "list" else job):
             first = first or time.perf_counter() - started
             count += 1
-        assert count == LISTED
+        assert count == (LISTED if job == "list" else LONG)
     return first
 
 
@@ -209,13 +226,13 @@ def compare(jobs: dict[str, int]) -> dict[str, dict[str, dict[str, float]]]:
     """Return the median figures, by job and client."""
     found: dict[str, dict[str, dict[str, float]]] = {}
     base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    with BlobServerProcess(large=LARGE, small=SMALL, listed=LISTED) as server:
+    with BlobServerProcess(large=LARGE, small=SMALL, listed=LISTED, long=LONG) as server:
         for job, rounds in jobs.items():
-            taken: dict[str, list[dict[str, float]]] = {name: [] for name in CLIENTS}
+            taken: dict[str, list[dict[str, float]]] = {name: [] for name in CONTESTANTS[job]}
             for _ in range(rounds):
-                for name in CLIENTS:
+                for name, figures in taken.items():
                     with tempfile.TemporaryDirectory(dir=base) as folder:
-                        taken[name].append(_in_a_process(name, job, server.url, folder))
+                        figures.append(_in_a_process(name, job, server.url, folder))
             found[job] = {
                 name: {key: statistics.median(one[key] for one in all_) for key in all_[0]}
                 for name, all_ in taken.items()
@@ -241,7 +258,7 @@ def report(found: dict[str, dict[str, dict[str, float]]]) -> None:
     On a busy machine look at the processor's time: it says what a client costs, not what it got.
     """
     for job, clients in found.items():
-        per = {"large": 1, "small": SMALL, "list": LISTED}[job]
+        per = {"small": SMALL, "list": LISTED, "long": LONG}.get(job, 1)
         heads = ("s", "ours is", "per s", "CPU s", "MiB", "stall ms", "first s")
         print(f"\n{job:9}" + "".join(f"{head:>10}" for head in heads))
         for name, one in clients.items():
@@ -262,6 +279,7 @@ def test_blobs_move_as_fast_as_with_the_rust_client():
     assert small["ours"]["seconds"] <= small["obstore"]["seconds"] / 0.8
     assert small["ours"]["seconds"] <= small["adlfs"]["seconds"] / 5
     assert listing["ours"]["seconds"] <= 0.12 * listing["sdk"]["seconds"]
+    assert large["with_md5"]["seconds"] <= 2 * large["ours"]["seconds"]
     for job in found.values():
         assert job["ours"]["memory"] <= 32 * 2**20
         assert job["ours"]["stall"] <= 0.05

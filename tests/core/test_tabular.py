@@ -120,8 +120,9 @@ def test_an_error_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_text_that_is_no_unicode_is_a_data_fetch_error(tmp_path: Path) -> None:
-    with pytest.raises(DataFetchError, match="row 0 holds a text that is no Unicode"):
-        write(str(tmp_path), [["\ud800", 1]])
+    for good in (0, 3):
+        with pytest.raises(DataFetchError, match=f"row {good} holds a text that is no Unicode"):
+            write(str(tmp_path), [*[["a", 1]] * good, ["\ud800", 1]])
     assert Path(write(str(tmp_path), [["\udcff", 1]])).read_bytes() == b"a,b\n\xff,1\n"
 
 
@@ -222,3 +223,29 @@ def test_a_pattern_within_one_segment_means_what_it_does_to_the_shell(
     pattern: str, path: str
 ) -> None:
     assert bool(glob_regex(pattern).fullmatch(path)) == fnmatchcase(path, pattern)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        *("*a" * 8 + "*b", "**a" * 8 + "**b", "**a*" * 6 + "b", "**a*b" * 5 + "c"),
+        *("**/a/" * 6 + "**/b", "**/*a*" * 5 + "/b", "**/" * 12 + "b", "*/**/*" * 6 + "b"),
+    ],
+)
+def test_a_pattern_of_many_wildcards_takes_no_longer_than_others(pattern: str) -> None:
+    for path in ("a" * 1024, "a/" * 512, "ab" * 511 + "d"):
+        # Were every place tried for every wildcard, this would take hours.
+        assert not glob_regex(pattern).fullmatch(path)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path"),
+    [
+        ("**/*.csv", "a//b.csv"),
+        ("a/**/b", "a/b"),
+        ("a*b/**/c**d", "aab/x/y/ccdd"),
+        ("**a*b*", "abab"),
+    ],
+)
+def test_a_wildcard_takes_in_what_is_left(pattern: str, path: str) -> None:
+    assert glob_regex(pattern).fullmatch(path)

@@ -30,6 +30,8 @@ PAGE = 5000
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 _REASONS = {200: "OK", 206: "Partial Content", 404: "Not Found", 412: "Precondition Failed"}
 _DATE = formatdate(1_700_000_000, usegmt=True)
+NOW = "2023-11-14T22:13:20.0000000Z"
+"""The version that blobs with earlier ones have now."""
 
 
 @dataclass
@@ -82,10 +84,19 @@ class Blob:
         self.headers = headers
         self.properties = properties
         """More elements for its entry in a listing."""
-        if md5 and isinstance(content, bytes):
-            self.headers["x-ms-blob-content-md5"] = b64encode(
-                hashlib.md5(content).digest()
-            ).decode()
+        self.versions: dict[str, Blob] = {}
+        """What it was, by time: with some, each answer tells a version."""
+        if md5:
+            self.headers["x-ms-blob-content-md5"] = b64encode(self._md5()).decode()
+
+    def _md5(self) -> bytes:
+        if isinstance(self.content, bytes):
+            return hashlib.md5(self.content).digest()
+        found = hashlib.md5()
+        self.content.seek(0)
+        while piece := self.content.read(1 << 20):
+            found.update(piece)
+        return found.digest()
 
 
 class BlobService:
@@ -97,12 +108,14 @@ class BlobService:
         """Called with each request, before it is answered."""
         self.requests: list[Request] = []
         self.record = True
+        self.sent: Counter[str] = Counter()
+        """Bytes of the bodies sent so far, by blob; what a fault cut off counts as well."""
         self.ranges = True
         """False to ignore them, as some servers in between do."""
         self.connected = 0
         """Connections made so far."""
         self.connections: set[_Connection] = set()
-        self._pages: dict[tuple[str, str, str], bytes] = {}
+        self._pages: dict[tuple[str, ...], bytes] = {}
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> Self:
@@ -135,33 +148,50 @@ class BlobService:
         self.blobs[name] = blob = Blob(content, **kwargs)
         return blob
 
+    def find(self, request: Request) -> Blob | None:
+        """Return the blob, or the version of it, that a request is about."""
+        blob, version = self.blobs.get(request.blob), request.query.get("versionid", NOW)
+        return blob.versions.get(version) if blob and version != NOW else blob
+
     def counts(self) -> Counter[str]:
         """Return how often each blob was asked for."""
         return Counter(request.blob for request in self.requests)
 
     def page(self, query: dict[str, str]) -> bytes:
         """Return one answer of List Blobs; made once."""
-        key = (query.get("prefix", ""), query.get("marker", ""), query.get("maxresults", ""))
+        names = ("prefix", "marker", "maxresults", "include")
+        prefix, marker, most, include = key = tuple(query.get(name, "") for name in names)
         if key not in self._pages:
-            self._pages[key] = self._list(*key)
+            self._pages[key] = self._list(prefix, marker, most, versions="versions" in include)
         return self._pages[key]
 
-    def _list(self, prefix: str, marker: str, most: str) -> bytes:
-        names = sorted(name for name in self.blobs if name.startswith(prefix) and name >= marker)
+    def _list(self, prefix: str, marker: str, most: str, *, versions: bool) -> bytes:
+        first = unquote(marker)
+        names = sorted(name for name in self.blobs if name.startswith(prefix) and name >= first)
         shown = names[: int(most or PAGE)]
         rest = names[len(shown) :]
-        blobs = "".join(self._entry(name, self.blobs[name]) for name in shown)
+        blobs = "".join(self._entries(name, versions=versions) for name in shown)
         return (
             '<?xml version="1.0" encoding="utf-8"?><EnumerationResults '
             f'ServiceEndpoint="http://{HOST}/account/" ContainerName="data">'
-            f"<Prefix>{escape(prefix)}</Prefix><Blobs>{blobs}</Blobs>"
-            f"<NextMarker>{escape(rest[0]) if rest else ''}</NextMarker></EnumerationResults>"
+            f"<Prefix>{quote(prefix)}</Prefix><Blobs>{blobs}</Blobs>"
+            f"<NextMarker>{quote(rest[0]) if rest else ''}</NextMarker></EnumerationResults>"
         ).encode()
 
+    def _entries(self, name: str, *, versions: bool) -> str:
+        blob = self.blobs[name]
+        if not versions:
+            return self._entry(name, blob)
+        current = f"<VersionId>{NOW}</VersionId><IsCurrentVersion>true</IsCurrentVersion>"
+        return "".join(
+            self._entry(name, old, f"<VersionId>{time}</VersionId>")
+            for time, old in blob.versions.items()
+        ) + self._entry(name, blob, current)
+
     @staticmethod
-    def _entry(name: str, blob: Blob) -> str:
+    def _entry(name: str, blob: Blob, version: str = "") -> str:
         return (
-            f"<Blob>{_name(name)}<Properties><Creation-Time>{_DATE}</Creation-Time>"
+            f"<Blob>{_name(name)}{version}<Properties><Creation-Time>{_DATE}</Creation-Time>"
             f"<Last-Modified>{_DATE}</Last-Modified><Etag>{blob.etag[1:-1]}</Etag>"
             f"<Content-Length>{blob.size}</Content-Length>"
             "<Content-Type>application/octet-stream</Content-Type><Content-Encoding />"
@@ -217,7 +247,7 @@ class _Connection(asyncio.Protocol):
         elif not request.blob:
             body = service.page(request.query)
             self._send(request, 200, {"Content-Type": "application/xml"}, body, fault)
-        elif (blob := service.blobs.get(request.blob)) is None:
+        elif (blob := service.find(request)) is None:
             self._error(request, 404, "BlobNotFound", fault)
         elif request.headers.get("if-match", blob.etag) not in (blob.etag, "*"):
             self._error(request, 412, "ConditionNotMet", fault)
@@ -240,6 +270,8 @@ class _Connection(asyncio.Protocol):
             "x-ms-creation-time": _DATE,
             **blob.headers,
         }
+        if self._service.blobs[request.blob].versions:
+            headers["x-ms-version-id"] = request.query.get("versionid", NOW)
         if found and self._service.ranges:
             status, start = 206, int(found[1])
             end = min(end, int(found[2] or blob.size) + 1)
@@ -267,6 +299,8 @@ class _Connection(asyncio.Protocol):
         head = f"HTTP/1.1 {status} {_REASONS.get(status, 'X')}\r\n{lines}\r\n".encode("latin-1")
         if request.method == "HEAD":
             body = b""
+        else:
+            self._service.sent[request.blob] += size
         if isinstance(body, tuple):
             self.transport.write(head)
             self._sending = asyncio.ensure_future(self._sendfile(*body))
@@ -331,14 +365,19 @@ def _large(size: int) -> IO[bytes]:
     return file
 
 
-async def _main(port: int, large: int, small: int, listed: int) -> None:
+async def _main(port: int, large: int, small: int, listed: int, long: int) -> None:
     service = BlobService()
     service.record = False
-    service.put("large", _large(large << 20))
+    content = _large(large << 20)
+    service.put("large", content)
+    service.put("large-md5", content, md5=True)
     for number in range(small):
         service.put(f"small/{number:05}", os.urandom(16 * 1024))
     for number in range(listed):
         service.put(f"listed/{number // 1000:03}/file-{number:06}.csv", b"")
+    for number in range(long):
+        name = f"long/{number:06}" + "é\x01 /"[number % 4] * 1000
+        service.put(name, b"", properties="<Unknown>&lt;é&gt;</Unknown>" * 40)
     service.page({"maxresults": str(PAGE)})
     await service.start(port)
     await service.serve_forever()
@@ -347,23 +386,26 @@ async def _main(port: int, large: int, small: int, listed: int) -> None:
 if __name__ == "__main__":
     arguments = argparse.ArgumentParser()
     arguments.add_argument("port", type=int)
-    for each in ("large", "small", "listed"):
+    for each in ("large", "small", "listed", "long"):
         arguments.add_argument(f"--{each}", type=int, default=0)
     asyncio.run(_main(**vars(arguments.parse_args())))
 else:
     from tests.servers.process import Server
 
     class BlobServerProcess(Server):
-        """The service in a process of its own, with blobs `large`, `small/…` and `listed/…`.
+        """The service in a process of its own, with blobs `large`, `small/…`, `listed/…`, `long/…`.
 
-        `large` is in MiB, `small` and `listed` are numbers of blobs.
+        `large` is in MiB, the others are numbers of blobs, `long` of names of 1,000 characters;
+        `large-md5` is `large` once more, with its Content-MD5.
         """
 
         name = "blob-server"
 
-        def __init__(self, *, large: int = 0, small: int = 0, listed: int = 0) -> None:
+        def __init__(
+            self, *, large: int = 0, small: int = 0, listed: int = 0, long: int = 0
+        ) -> None:
             super().__init__()
-            self._blobs = {"large": large, "small": small, "listed": listed}
+            self._blobs = {"large": large, "small": small, "listed": listed, "long": long}
 
         @property
         def url(self) -> str:

@@ -47,14 +47,12 @@ class CsvFile:
             DataFetchError: A text cannot be written as UTF-8.
             LimitExceededError: The file would grow over the limit on bytes.
         """
-        count = self._file.rows or 0
-        for row in rows:
+        for count, row in enumerate(rows, self._file.rows or 0):
             if count == self._most:
                 self._file.truncated = True
                 break
             self._append(row)
-            count += 1
-        self._file.rows = count
+            self._file.rows = count + 1
 
     def _append(self, row: Iterable[object]) -> None:
         line = ",".join(map(_field, row))
@@ -177,17 +175,48 @@ def glob_regex(pattern: str) -> re.Pattern[str]:
     `*` and `?` stay within a segment, `**` spans segments (`a/**/b` matches `a/b` too), `[…]` is
     a set with ranges, `[!…]` its complement; everything else stands for itself.
     """
-    parts = re.split(r"(\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\])", pattern)
-    known = {"**/": r"(?:[^/]+/)*", "**": r".*", "*": r"[^/]*", "?": r"[^/]"}
-    regex = ""
-    for index, part in enumerate(parts):
-        if index % 2 == 0:
-            regex += re.escape(part)
-        elif part in known:
-            regex += known[part]
+    chunks = [_Chunk("")]
+    for index, part in enumerate(re.split(r"(\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\])", pattern)):
+        if part in _ANY:
+            chunks.append(_Chunk(part))
+        elif part == "*":
+            chunks[-1].runs.append("")
         else:
-            regex += _set(part[1:-1]) or re.escape(part)
+            chunks[-1].add(part, literal=index % 2 == 0)
+    following = [chunk.opener for chunk in chunks[1:]] + [""]
+    regex = "".join(chunk.regex(then) for chunk, then in zip(chunks, following, strict=True))
     return re.compile(regex, re.DOTALL)
+
+
+_ANY = {"**/": r"(?:[^/]*/)*?", "**": r".*?"}
+
+
+class _Chunk:
+    """A part of a pattern from one `**` to the next; a run of it, from one `*` to the next.
+
+    A run is matched where it is first found, for good, if what follows can take in all that is
+    left over: trying every other place takes ages where wildcards are many.
+    """
+
+    def __init__(self, opener: str) -> None:
+        self.opener = opener
+        self.runs = [""]
+        self._end = opener
+
+    def add(self, part: str, *, literal: bool) -> None:
+        if literal:
+            self.runs[-1] += re.escape(part)
+        else:
+            self.runs[-1] += "[^/]" if part == "?" else _set(part[1:-1]) or re.escape(part)
+        self._end = part or self._end
+
+    def regex(self, following: str) -> str:
+        first, *rest = self.runs
+        regex = _ANY.get(self.opener, "") + first
+        regex += "".join(f"(?>[^/]*?{run})" for run in rest[:-1])
+        regex += "".join(f"[^/]*?{run}" for run in rest[-1:])
+        for_good = following == "**" or (following == "**/" and self._end.endswith("/"))
+        return f"(?>{regex})" if for_good else regex
 
 
 def _set(body: str) -> str:

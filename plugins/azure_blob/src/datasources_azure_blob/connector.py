@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
-import stat
-from collections.abc import AsyncIterator, Mapping
-from typing import Any, BinaryIO
-from xml.etree import ElementTree as ET
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, TypeVar
 
 from datasources import (
     AuthenticationError,
@@ -23,37 +20,33 @@ from datasources import (
     Workspace,
     glob_prefix,
     glob_regex,
-    preview_text,
 )
 from datasources_azure_blob.download import Download
 from datasources_azure_blob.errors import TransientError
-from datasources_azure_blob.listing import http_time, last_segment, list_blobs
+from datasources_azure_blob.listing import last_segment, list_blobs, list_page
 from datasources_azure_blob.options import AzureBlobOptions
 from datasources_azure_blob.parquet import preview_parquet
+from datasources_azure_blob.properties import properties_in, tags_in
 from datasources_azure_blob.service import BlobService, has_dot_segments
-from datasources_azure_blob.upload import upload
+from datasources_azure_blob.text import preview_delimited
+from datasources_azure_blob.upload import open_regular, upload
+from datasources_azure_blob.versions import (
+    is_version,
+    list_versions,
+    listed_etag,
+    split_identifier,
+)
 
-_PREVIEW = 256 * 1024  # bytes read for a preview
+T = TypeVar("T")
+
 _PROBE = "datasources-probe"  # a blob that need not exist
-_FACTS = {
-    "Content-Type": "content_type",
-    "Content-Encoding": "content_encoding",
-    "Content-Language": "content_language",
-    "Content-Disposition": "content_disposition",
-    "Cache-Control": "cache_control",
-    "Content-MD5": "content_md5",
-    "x-ms-blob-type": "blob_type",
-    "x-ms-access-tier": "tier",
-    "x-ms-archive-status": "archive_status",
-    "x-ms-lease-state": "lease_state",
-    "x-ms-version-id": "version_id",
-}
 
 
 class AzureBlobConnector(DataSourceConnector):
     """The blobs of one container, or of one folder of it."""
 
     type = "azure_blob"
+    api_version = 1
     options_class = AzureBlobOptions
     options: AzureBlobOptions
     shareable = True
@@ -105,20 +98,47 @@ class AzureBlobConnector(DataSourceConnector):
 
     async def iter_items(self, path: str | None = None) -> AsyncIterator[DataItem]:
         """Yield what `list_items` returns, page by page."""
-        folder, level = path or "", ""
-        _require_unicode(folder)
-        if folder.endswith("/"):
-            folder, level = ("" if folder == "/" else folder), "/"
-        elif folder:
-            folder += "/"
+        folder, level = _folder(path)
         empty = True
         async for item in self._items(folder, level):
             empty = False
             yield item
         if empty and folder:
-            raise ItemNotFoundError(
-                f"container {self.options.container!r} has nothing below {folder!r}"
-            )
+            raise self._nothing_below(folder)
+
+    async def list_page(
+        self, path: str | None = None, *, limit: int, continuation: str | None = None
+    ) -> tuple[list[DataItem], str | None]:
+        """Return the first `limit` items of `list_items`, and how to go on after them.
+
+        What it returns as second goes into the next call, of any connector to this source, as
+        `continuation`; after the last page it is None.
+
+        Raises:
+            ItemNotFoundError: There is nothing below the folder.
+            OptionError: The continuation is that of another listing, or `limit` is below 1.
+        """
+        folder, level = _folder(path)
+        start = self.options.prefix + folder
+        found, more = await list_page(
+            self._service, start, delimiter=level, limit=limit, continuation=continuation
+        )
+        items = [item for item in found if self._take_in(item)]
+        if folder and not found and continuation is None:
+            raise self._nothing_below(folder)
+        return items, more
+
+    async def list_versions(self, identifier: str) -> list[DataItem]:
+        """Return the snapshots and earlier versions of a blob, oldest first of each kind.
+
+        Their paths, `?snapshot=TIME/NAME` and `?versionid=TIME/NAME`, are what `fetch_data`,
+        `get_metadata` and `preview` take; a blob of exactly such a name goes first.
+
+        Raises:
+            ItemNotFoundError: There is no such blob.
+        """
+        name = self._blob_name(identifier)
+        return await self._versions(name, identifier, await self._headers(name, {}))
 
     async def glob_items(self, pattern: str) -> list[DataItem]:
         """Return the blobs whose path matches, in order of their paths."""
@@ -143,70 +163,86 @@ class AzureBlobConnector(DataSourceConnector):
         """
         directory = Workspace.of(workspace)
         directory.require_format(None)
-        download = await self._download(identifier)
-        return await download.into(directory, identifier)
+
+        async def fetch(blob: str, query: Mapping[str, str]) -> str:
+            download = Download(self._service, blob, query, etag=await self._etag(blob, query))
+            return await download.into(directory, identifier)
+
+        return await self._of(identifier, fetch)
 
     async def get_metadata(self, identifier: str) -> dict[str, Any]:
         """Return size, times, content type, ETag, tier, metadata and tags of a blob.
 
+        Where it has any, also the identifiers of its `snapshots` and `versions`.
+
         Raises:
             ItemNotFoundError: There is no such blob.
         """
-        name = self._blob_name(identifier)
-        headers = await self._headers(name)
-        facts: dict[str, Any] = {
-            "name": last_segment(identifier),
-            "path": identifier,
-            "size": int(headers.get("Content-Length", 0)),
-            "modified_at": http_time(headers.get("Last-Modified", "")),
-            "created_at": http_time(headers.get("x-ms-creation-time", "")),
-            "etag": headers.get("ETag", "").strip('"'),
-            **{ours: headers[theirs] for theirs, ours in _FACTS.items() if theirs in headers},
-            "metadata": {
-                header[len("x-ms-meta-") :]: value
-                for header, value in headers.items()
-                if header.lower().startswith("x-ms-meta-")
-            },
-        }
-        if headers.get("x-ms-tag-count", "0") != "0":
-            facts["tags"] = await self._tags(name)
-        return facts
+
+        async def describe(blob: str, query: Mapping[str, str]) -> dict[str, Any]:
+            headers = await self._headers(blob, query)
+            facts = {"name": last_segment(identifier), "path": identifier} | properties_in(headers)
+            if headers.get("x-ms-tag-count", "0") != "0":
+                facts["tags"] = await self._tags(blob, query)
+            return facts if query else facts | await self._kept(blob, identifier, headers)
+
+        return await self._of(identifier, describe)
 
     async def preview(self, identifier: str, rows: int = 10) -> Preview:
-        """Return the first rows of a text or Parquet blob, reading no more than they need."""
-        if identifier.lower().endswith((".parquet", ".pq")):
-            return await self._preview_parquet(identifier, rows)
-        download = await self._download(identifier)
-        head, complete = await download.head(_PREVIEW)
-        return preview_text(identifier, head, rows, complete=complete)
+        """Return the first rows of a text or Parquet blob, reading no more than they need.
+
+        Text with `Content-Encoding: gzip` is shown decompressed.
+        """
+
+        async def show(blob: str, query: Mapping[str, str]) -> Preview:
+            if identifier.lower().endswith((".parquet", ".pq")):
+                headers = await self._headers(blob, query)
+                download = Download(self._service, blob, query, etag=headers.get("ETag"))
+                size = int(headers.get("Content-Length", 0))
+                return await preview_parquet(download, identifier, size, rows)
+            download = Download(self._service, blob, query, etag=await self._etag(blob, query))
+            return await preview_delimited(download, identifier, rows)
+
+        return await self._of(identifier, show)
 
     async def upload_file(
-        self, local_path: str, blob_name: str | None = None, overwrite: bool = True
+        self,
+        local_path: str,
+        blob_name: str | None = None,
+        overwrite: bool = True,
+        *,
+        progress: Callable[[int, int], None] | None = None,
     ) -> DataItem:
         """Store a local file; `blob_name` is the file's own name by default.
+
+        Args:
+            local_path: The file; it must not change meanwhile.
+            blob_name: Its name in the source.
+            overwrite: False to leave a blob of that name as it is.
+            progress: Called with the bytes stored so far and the file's size.
 
         Raises:
             DataFetchError: There is such a blob and `overwrite` is off, or the upload failed.
         """
         name = blob_name or os.path.basename(local_path)
+        blob = self._blob_name(name)
         try:
-            file = _open_regular(local_path)
+            file = open_regular(local_path)
         except OSError as exc:
             raise DataFetchError(f"cannot read {local_path!r}: {exc.strerror}") from exc
         with file:
             size = os.fstat(file.fileno()).st_size
-            blob = self._blob_name(name)
-            facts = await upload(self._service, blob, file, size, overwrite=overwrite)
-        metadata = {"kind": "blob", "etag": facts["etag"].strip('"')}
+            stored = await upload(
+                self._service, blob, file, size, overwrite=overwrite, progress=progress
+            )
+        metadata = {"kind": "blob", "etag": stored.etag}
         return DataItem(
-            last_segment(name), name, size, facts["last_modified"].timestamp(), metadata
+            last_segment(name), name, size, stored.modified_at, metadata, version=stored.etag
         )
 
     @property
     def _service(self) -> BlobService:
-        if self._connection is None:
-            raise ConnectError(f"source {self.config.id!r} is not connected")
-        service: BlobService = self._connection
+        service: BlobService = self.require_connection()
         return service
 
     async def _check(self, service: BlobService) -> None:
@@ -246,16 +282,17 @@ class AzureBlobConnector(DataSourceConnector):
     async def _items(self, prefix: str, delimiter: str) -> AsyncIterator[DataItem]:
         start = self.options.prefix
         async for item in list_blobs(self._service, start + prefix, delimiter=delimiter):
-            item.path = item.path[len(start) :]
-            if item.path:  # the folder that the source is may be a blob as well
+            if self._take_in(item):
                 yield item
 
-    async def _preview_parquet(self, identifier: str, rows: int) -> Preview:
-        name = self._blob_name(identifier)
-        headers = await self._headers(name)
-        download = Download(self._service, name, etag=headers.get("ETag"))
-        return await preview_parquet(
-            download, identifier, int(headers.get("Content-Length", 0)), rows
+    def _take_in(self, item: DataItem) -> bool:
+        """Make a container's item the source's; False if it is the folder that the source is."""
+        item.path = item.path[len(self.options.prefix) :]
+        return bool(item.path)
+
+    def _nothing_below(self, folder: str) -> ItemNotFoundError:
+        return ItemNotFoundError(
+            f"container {self.options.container!r} has nothing below {folder!r}"
         )
 
     def _blob_name(self, identifier: str) -> str:
@@ -264,17 +301,30 @@ class AzureBlobConnector(DataSourceConnector):
         _require_unicode(identifier)
         return self.options.prefix + identifier
 
-    async def _download(self, identifier: str) -> Download:
-        name = self._blob_name(identifier)
-        return Download(self._service, name, etag=await self._etag(name))
+    async def _of(
+        self, identifier: str, operation: Callable[[str, Mapping[str, str]], Awaitable[T]]
+    ) -> T:
+        """Call with the blob of exactly that name, else with the snapshot or version it means."""
+        try:
+            return await operation(self._blob_name(identifier), {})
+        except ItemNotFoundError as exc:
+            meant, missing = split_identifier(identifier), exc
+            if meant is None:
+                raise
+        try:
+            return await operation(self._blob_name(meant[1]), meant[0])
+        except ItemNotFoundError:
+            raise missing from None  # it names what was asked for
 
-    async def _headers(self, blob: str) -> Mapping[str, str]:
-        etag = await self._etag(blob)
+    async def _headers(self, blob: str, query: Mapping[str, str]) -> Mapping[str, str]:
+        etag = await self._etag(blob, query)
         pinned = {"If-Match": etag} if etag else None
-        headers, _ = await self._service.read("HEAD", blob, headers=pinned)
+        headers, _ = await self._service.read("HEAD", blob, query=query, headers=pinned)
+        if not is_version(query, headers):
+            raise self._service.subject(blob).error(ItemNotFoundError, "it has no such version")
         return headers
 
-    async def _etag(self, blob: str) -> str | None:
+    async def _etag(self, blob: str, query: Mapping[str, str]) -> str | None:
         """Return the listed ETag of a blob whose name has dot segments, else None.
 
         In a URL's path, some server on the way may resolve them, to a blob outside the folder or
@@ -283,28 +333,54 @@ class AzureBlobConnector(DataSourceConnector):
         """
         if not has_dot_segments(blob):
             return None
-        async for item in list_blobs(self._service, blob, page=1):
-            if item.path == blob:
-                return f'"{item.metadata["etag"]}"'
-            break  # the name itself comes first of those that start with it
-        raise self._service.subject(blob).error(ItemNotFoundError, "it does not exist")
+        etag = await listed_etag(self._service, blob, query)
+        if etag is None:
+            raise self._service.subject(blob).error(ItemNotFoundError, "it does not exist")
+        return f'"{etag}"'
 
-    async def _tags(self, blob: str) -> Mapping[str, str] | None:
+    async def _versions(
+        self, blob: str, identifier: str, headers: Mapping[str, str]
+    ) -> list[DataItem]:
+        # Asked for versions, an account that keeps none may refuse.
+        include = "snapshots,versions" if "x-ms-version-id" in headers else "snapshots"
+        return await list_versions(self._service, blob, identifier, include)
+
+    async def _kept(
+        self, blob: str, identifier: str, headers: Mapping[str, str]
+    ) -> dict[str, list[str]]:
+        """Return the identifiers of snapshots and versions; none where listing is not allowed."""
+        kept: dict[str, list[str]] = {}
+        try:
+            items = await self._versions(blob, identifier, headers)
+        except ConnectorError as exc:
+            hidden = exc.code == "ResourceNotFound"  # as it is to those without credentials
+            if not hidden and not isinstance(exc, (PermissionDeniedError, AuthenticationError)):
+                raise
+            return kept
+        for item in items:
+            kept.setdefault(f"{item.metadata['kind']}s", []).append(item.path)
+        return kept
+
+    async def _tags(self, blob: str, query: Mapping[str, str]) -> Mapping[str, str] | None:
         """Return a blob's tags; None where the credentials do not allow it."""
         try:
-            _, body = await self._service.read("GET", blob, query={"comp": "tags"})
+            _, body = await self._service.read("GET", blob, query={**query, "comp": "tags"})
         except (PermissionDeniedError, AuthenticationError):
             return None
-        tags = ET.fromstring(body).iter("Tag")  # noqa: S314
-        return {tag.findtext("Key", ""): tag.findtext("Value", "") for tag in tags}
+        try:
+            return tags_in(body)
+        except SyntaxError as exc:  # as the parser's error is
+            subject = self._service.subject(blob)
+            raise subject.error(DataFetchError, "the answer is not its tags") from exc
 
 
-def _open_regular(path: str) -> BinaryIO:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would keep us waiting
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        return open(descriptor, "rb")
-    os.close(descriptor)
-    raise OSError(errno.EINVAL, "not a regular file")
+def _folder(path: str | None) -> tuple[str, str]:
+    """Return the prefix and the delimiter that list a path."""
+    folder = path or ""
+    _require_unicode(folder)
+    if folder.endswith("/"):
+        return ("" if folder == "/" else folder), "/"
+    return (f"{folder}/" if folder else ""), ""
 
 
 def _require_unicode(name: str) -> None:

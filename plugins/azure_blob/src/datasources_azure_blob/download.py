@@ -11,11 +11,13 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from datasources import DataFetchError, Workspace, WorkspaceFile
-from datasources_azure_blob.errors import Subject, TransientError
+from datasources import DataFetchError, ItemNotFoundError, Workspace, WorkspaceFile
+from datasources_azure_blob.errors import TransientError
 from datasources_azure_blob.service import BlobService, cause
+from datasources_azure_blob.versions import is_version
 
 _PROGRESS = 64 * 1024  # an attempt that brought this much does not count as failed
+_LARGER = 4 * 1024 * 1024
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
@@ -27,6 +29,8 @@ class Version:
     """As the header has it, quotes included."""
     size: int
     md5: bytes | None
+    encoding: str
+    """The Content-Encoding it is stored with; empty where it has none."""
 
 
 @dataclass(slots=True)
@@ -38,11 +42,26 @@ class Span:
 
 
 class Download:
-    """Brings one version of one blob; every request after the first is pinned to its ETag."""
+    """Brings one version of one blob; every request after the first is pinned to its ETag.
 
-    def __init__(self, service: BlobService, blob: str, *, etag: str | None = None) -> None:
+    Args:
+        service: The container.
+        blob: A name in it.
+        query: Which snapshot or version; the blob as it is now without.
+        etag: The one to pin the first request to as well.
+    """
+
+    def __init__(
+        self,
+        service: BlobService,
+        blob: str,
+        query: Mapping[str, str] | None = None,
+        *,
+        etag: str | None = None,
+    ) -> None:
         self._service = service
         self._blob = blob
+        self._query = query or {}
         self._etag = etag
         self._chunk = service.options.chunk_size
 
@@ -65,8 +84,8 @@ class Download:
             response.close()
         return file.path
 
-    async def head(self, size: int) -> tuple[bytes, bool]:
-        """Return the first bytes, `size` at most, and whether they are all."""
+    async def head(self, size: int) -> tuple[bytes, Version]:
+        """Return the first bytes, `size` at most, and what they are of."""
         response, version = await self._service.retried(lambda: self._open(size))
         self._etag = version.etag
         found = bytearray()
@@ -75,7 +94,7 @@ class Download:
             await self._pull(span, lambda _, data: found.extend(data), response)
         finally:
             response.close()
-        return bytes(found), version.size <= size
+        return bytes(found), version
 
     async def part(self, start: int, stop: int) -> bytes:
         """Return the bytes from `start` to before `stop` of the version it is pinned to."""
@@ -87,6 +106,9 @@ class Download:
         self, file: WorkspaceFile, size: int, response: aiohttp.ClientResponse
     ) -> None:
         spans = _spans(size, self._chunk)
+        # The C library keeps freed buffers of a size only once it has seen a larger one freed;
+        # until then every piece received costs its page faults anew.
+        bytearray(_LARGER)
 
         async def work(first: aiohttp.ClientResponse | None) -> None:
             for span in spans:
@@ -108,20 +130,21 @@ class Download:
         """Ask for the first bytes, and with them for the version there is."""
         headers = {"Range": f"bytes=0-{size - 1}"}
         try:
-            response = await self._service.send("GET", self._blob, headers=self._pinned(headers))
+            response = await self._get(headers)
         except DataFetchError as exc:
             if exc.code != "InvalidRange":
                 raise
             # An empty blob has no range.
-            response = await self._service.send("GET", self._blob, headers=self._pinned({}))
+            response = await self._get({})
         try:
-            return response, _version(response, self._service.subject(self._blob))
+            return response, self._version(response)
         except BaseException:
             response.close()
             raise
 
-    def _pinned(self, headers: dict[str, str]) -> Mapping[str, str]:
-        return {**headers, "If-Match": self._etag} if self._etag else headers
+    async def _get(self, headers: dict[str, str]) -> aiohttp.ClientResponse:
+        pinned = headers | ({"If-Match": self._etag} if self._etag else {})
+        return await self._service.send("GET", self._blob, query=self._query, headers=pinned)
 
     async def _pull(
         self,
@@ -138,6 +161,8 @@ class Download:
                 await self._copy(response, span, write)
                 return
             except TransientError as failure:
+                if span.at == span.stop:
+                    return  # an end that is not as announced takes nothing from it
                 if span.at - started >= _PROGRESS:
                     retries.renew()
                 await retries.pause(failure)
@@ -148,7 +173,7 @@ class Download:
 
     async def _ask(self, span: Span) -> aiohttp.ClientResponse:
         headers = {"Range": f"bytes={span.at}-{span.stop - 1}"}
-        return await self._service.send("GET", self._blob, headers=self._pinned(headers))
+        return await self._get(headers)
 
     async def _copy(
         self, response: aiohttp.ClientResponse, span: Span, write: Callable[[int, bytes], None]
@@ -179,6 +204,20 @@ class Download:
                 raise
             raise self._service.disconnected(self._blob) from exc
 
+    def _version(self, response: aiohttp.ClientResponse) -> Version:
+        headers, subject = response.headers, self._service.subject(self._blob)
+        found = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
+        size = found[3] if found else headers.get("Content-Length", "")
+        etag = headers.get("ETag", "")
+        if not size.isdigit() or not etag:
+            raise subject.error(DataFetchError, "the service does not tell its length and ETag")
+        if not is_version(self._query, headers):
+            raise subject.error(ItemNotFoundError, "the service has no such version of it")
+        # On a part, Content-MD5 would be the part's; this one is the whole blob's.  There is no
+        # CRC64 of a blob: the service makes one of a range, and of no more than 4 MiB.
+        text = headers.get("x-ms-blob-content-md5") or ("" if found else headers.get("Content-MD5"))
+        return Version(etag, int(size), _digest(text), headers.get("Content-Encoding", ""))
+
     def _cut(self, exc: Exception | None, span: Span) -> TransientError:
         lost = self._service.lost(exc, self._blob) if exc else "the answer ended too early"
         reason = f"reading stopped at byte {span.at}: {lost}"
@@ -187,18 +226,6 @@ class Download:
 
 def _spans(size: int, chunk: int) -> Iterator[Span]:
     return (Span(at, min(size, at + chunk)) for at in range(0, size, chunk))
-
-
-def _version(response: aiohttp.ClientResponse, subject: Subject) -> Version:
-    headers = response.headers
-    found = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
-    size = found[3] if found else headers.get("Content-Length", "")
-    etag = headers.get("ETag", "")
-    if not size.isdigit() or not etag:
-        raise subject.error(DataFetchError, "the service does not tell its length and ETag")
-    # On a part, Content-MD5 would be the part's; this one is the whole blob's.
-    text = headers.get("x-ms-blob-content-md5") or ("" if found else headers.get("Content-MD5"))
-    return Version(etag, int(size), _digest(text))
 
 
 def _digest(text: str | None) -> bytes | None:

@@ -33,6 +33,10 @@ _BY_CODE: dict[str, tuple[type[ConnectorError], str]] = {
     "BlobBeingRehydrated": (DataFetchError, "it is still being rehydrated from the archive tier"),
     "BlobImmutableDueToPolicy": (PermissionDeniedError, ""),
     "BlobNotFound": (ItemNotFoundError, "it does not exist"),
+    "BlobUsesCustomerSpecifiedEncryption": (
+        PermissionDeniedError,
+        "it is encrypted with a key of its owner's, which this source has not",
+    ),
     "ConditionNotMet": (DataFetchError, "it changed while it was read; fetch it again"),
     "ContainerBeingDeleted": (ConnectError, "it is being deleted"),
     "ContainerDisabled": (ConnectError, "it is disabled"),
@@ -98,7 +102,7 @@ def refused(
         message = detail[0].strip()
     reason = reason or message or f"the service answered with status {status}"
     if kind is AuthenticationError:
-        reason = f"the service refuses the credentials: {reason}{_skew(headers)}"
+        reason = f"the service refuses the credentials; it says: {reason}{_skew(headers)}"
     error = subject.error(kind, reason, code=code or str(status))
     return TransientError(error, _retry_after(headers)) if status in _TRANSIENT else error
 

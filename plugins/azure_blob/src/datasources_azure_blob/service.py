@@ -57,7 +57,7 @@ class BlobService:
         )
         secure = self._origin.startswith("https:")
         # Looked up once: aiohttp's own look-up costs each request two hops to a thread.
-        self._proxy = _proxy(self._origin)
+        self._proxy = _proxy(self._origin, self.subject())
         tls = await asyncio.to_thread(ssl.create_default_context) if secure else True
         self.session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
@@ -172,7 +172,8 @@ class BlobService:
         elif isinstance(exc, TimeoutError):
             reason = f"no byte from {host} within {self.options.read_timeout:g} s"
         elif isinstance(exc, aiohttp.ClientResponseError):
-            reason = f"{host} does not answer as a Blob service does: {exc.message}"
+            said = exc.message.partition("\n")[0].rstrip(":")
+            reason = f"{host} does not answer as a Blob service does: {said}"
         else:
             reason = f"the connection to {host} was lost"
         return TransientError(subject.error(kind, reason))
@@ -253,12 +254,17 @@ def quote_name(name: str) -> str:
     return quote(name, safe="~" if odd else "/~")
 
 
-def _proxy(origin: str) -> str | None:
+def _proxy(origin: str, subject: Subject) -> str | None:
     parts = urlsplit(origin)
     proxies = getproxies()
-    if proxy_bypass(parts.hostname or ""):
+    found = proxies.get(parts.scheme) or proxies.get("all")
+    if found is None or proxy_bypass(parts.hostname or ""):
         return None
-    return proxies.get(parts.scheme) or proxies.get("all")
+    proxy = found if "://" in found else f"http://{found}"
+    if urlsplit(proxy).scheme not in ("http", "https"):
+        reason = "the proxy that the environment names is not one of HTTP"
+        raise subject.error(ConnectError, reason)
+    return proxy
 
 
 def cause(exc: BaseException) -> BaseException | None:

@@ -3,28 +3,50 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import mimetypes
+import os
+import stat
 from base64 import b64encode
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from hashlib import md5
 from io import BytesIO
 from secrets import token_hex
 from typing import Any, BinaryIO
 
-from datasources import DataFetchError, run_in_thread
+from datasources import ConnectorError, DataFetchError, run_in_thread
 from datasources_azure_blob.authorization import API_VERSION, Token, import_slowly
 from datasources_azure_blob.errors import refused
+from datasources_azure_blob.listing import http_time
 from datasources_azure_blob.service import BlobService, has_dot_segments
 
 _SMALL = 1024 * 1024  # a file of this size or less is one request
 _BLOCK = 4 * 1024 * 1024
 _MOST_BLOCKS = 50_000  # of one blob
+Progress = Callable[[int, int], None]
 _EXISTS = {"x-ms-error-code": "BlobAlreadyExists"}
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What the service tells of the blob it has stored."""
+
+    etag: str
+    """Without quotes."""
+    modified_at: float | None
+
+
 async def upload(
-    service: BlobService, blob: str, file: BinaryIO, size: int, *, overwrite: bool
-) -> dict[str, Any]:
-    """Store an open file as a blob; return the service's facts of it, `etag` among them.
+    service: BlobService,
+    blob: str,
+    file: BinaryIO,
+    size: int,
+    *,
+    overwrite: bool,
+    progress: Progress | None = None,
+) -> Stored:
+    """Store an open file of `size` bytes as a blob.
 
     Readers see the old blob or the whole new one.  Without `overwrite` the service itself
     decides when it stores, so that of two uploads at once one fails.
@@ -34,15 +56,24 @@ async def upload(
             DataFetchError, "names with '.' or '..' between slashes cannot be stored"
         )
     sdk = await import_slowly("azure.storage.blob.aio")
-    settings = await import_slowly("azure.storage.blob")
-    uploading = _Upload(service, blob, _client(service, blob, sdk), overwrite=overwrite)
-    content = settings.ContentSettings(content_type=content_type(blob))
-    block = max(_BLOCK, -(-size // _MOST_BLOCKS))
-    if size <= _SMALL:
-        data = await run_in_thread(file.read, _SMALL)
-        return await uploading.put(data, content)
-    blocks = await uploading.stage(file, block)
-    return await uploading.commit([settings.BlobBlock(name) for name in blocks], content)
+    client = _client(service, blob, sdk)
+    uploading = _Upload(service, blob, client, file, size, overwrite, progress)
+    # What must not overwrite goes in blocks, whose names tell whose blob is in the way.
+    at_once = size <= _SMALL and (overwrite or size == 0)
+    return await (uploading.put() if at_once else uploading.put_blocks())
+
+
+def open_regular(path: str) -> BinaryIO:
+    """Open a local file for reading, if it is a regular one.
+
+    Raises:
+        OSError: It is none, or cannot be opened.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would keep us waiting
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return open(descriptor, "rb")
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "not a regular file")
 
 
 def content_type(name: str) -> str:
@@ -51,36 +82,87 @@ def content_type(name: str) -> str:
 
 
 class _Upload:
-    def __init__(self, service: BlobService, blob: str, client: Any, *, overwrite: bool) -> None:
+    def __init__(
+        self,
+        service: BlobService,
+        blob: str,
+        client: Any,
+        file: BinaryIO,
+        size: int,
+        overwrite: bool,
+        progress: Progress | None,
+    ) -> None:
         self._service = service
         self._blob = blob
         self._client = client
+        self._file = file
+        self._size = size
         self._overwrite = overwrite
+        self._progress = progress
+        self._read = self._sent = 0
+        self._md5 = md5(usedforsecurity=False)
 
-    async def put(self, data: bytes, content: Any) -> dict[str, Any]:
-        return await self._call(
-            lambda: self._client.upload_blob(
+    async def put(self) -> Stored:
+        data = await run_in_thread(self._next, _SMALL + 1)
+        self._check_size()
+        stored = await self._store(
+            lambda content: self._client.upload_blob(
                 data, overwrite=self._overwrite, content_settings=content
             )
         )
+        self._count(len(data))
+        return stored
 
-    async def stage(self, file: BinaryIO, size: int) -> list[str]:
+    async def put_blocks(self) -> Stored:
+        from azure.storage.blob import BlobBlock
+
+        names = await self._stage_all()
+        self._check_size()
+        blocks = [BlobBlock(name) for name in names]
+        match = {} if self._overwrite else {"if_none_match": "*"}
+        try:
+            return await self._store(
+                lambda content: self._client.commit_block_list(
+                    blocks, content_settings=content, **match
+                )
+            )
+        except DataFetchError as exc:
+            # The blob in the way may be this one: stored, and then the answer was lost.
+            stored = await self._stored_with(names[0]) if exc.code == "BlobAlreadyExists" else None
+            if stored is None:
+                raise
+            return stored
+
+    async def _stored_with(self, block: str) -> Stored | None:
+        query = {"comp": "blocklist", "blocklisttype": "committed"}
+        try:
+            headers, body = await self._service.read("GET", self._blob, query=query)
+        except ConnectorError:
+            return None  # who may only write is not told
+        if b64encode(block.encode()) not in body:  # names of blocks are of one upload only
+            return None
+        return Stored(
+            headers.get("ETag", "").strip('"'), http_time(headers.get("Last-Modified", ""))
+        )
+
+    async def _stage_all(self) -> list[str]:
         """Send the blocks, some at once; return their names in order."""
         names: list[str] = []
         # Blocks wait under their names for whoever commits: these are of this upload only.
         upload_id = token_hex(8)
-
+        size = max(_BLOCK, -(-self._size // _MOST_BLOCKS))
         reading = asyncio.Lock()
 
         async def work() -> None:
             while True:
                 async with reading:
-                    data = await run_in_thread(file.read, size)
+                    data = await run_in_thread(self._next, size)
                     name = b64encode(f"{upload_id}{len(names):08}".encode()).decode()
                     if not data:
                         return
                     names.append(name)
                 await self._stage(name, data)
+                self._count(len(data))
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -91,14 +173,35 @@ class _Upload:
             raise first from first.__cause__
         return names
 
+    def _next(self, size: int) -> bytes:
+        data = self._file.read(size)
+        self._md5.update(data)
+        self._read += len(data)
+        return data
+
+    def _check_size(self) -> None:
+        if self._read != self._size:
+            raise self._service.subject(self._blob).error(
+                DataFetchError, "the local file changed while it was read; upload it again"
+            )
+
+    def _count(self, sent: int) -> None:
+        self._sent += sent
+        if self._progress is not None:
+            self._progress(self._sent, self._size)
+
     async def _stage(self, name: str, data: bytes) -> None:
         await self._call(lambda: self._client.stage_block(name, BytesIO(data), length=len(data)))
 
-    async def commit(self, blocks: list[Any], content: Any) -> dict[str, Any]:
-        match = {} if self._overwrite else {"if_none_match": "*"}
-        return await self._call(
-            lambda: self._client.commit_block_list(blocks, content_settings=content, **match)
+    async def _store(self, request: Callable[[Any], Awaitable[dict[str, Any]]]) -> Stored:
+        from azure.storage.blob import ContentSettings
+
+        # The service makes no MD5 of blocks; given one, it keeps it, and every reader can check.
+        content = ContentSettings(
+            content_type=content_type(self._blob), content_md5=bytearray(self._md5.digest())
         )
+        facts = await self._call(lambda: request(content))
+        return Stored(facts["etag"].strip('"'), facts["last_modified"].timestamp())
 
     async def _call(self, request: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
         from azure.core.exceptions import AzureError, HttpResponseError

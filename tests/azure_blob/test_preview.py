@@ -1,0 +1,105 @@
+"""Previews of text: the rows asked for, from as few bytes as hold them."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+
+import pytest
+
+from datasources import DataFetchError
+from datasources_azure_blob import AzureBlobConnector
+from tests.servers.blob_server import BlobService
+
+KIB = 1024
+
+
+@pytest.fixture
+def connector(local: AzureBlobConnector) -> AzureBlobConnector:
+    return local
+
+
+@pytest.mark.parametrize("name", ["large.csv", "large.txt", "large.tsv"])
+async def test_ten_rows_of_a_large_blob_cost_one_small_request(
+    name: str, service: BlobService, connector: AzureBlobConnector
+) -> None:
+    service.put(name, b"one,two,three\n" * 1_000_000)
+    found = await connector.preview(name)
+    assert (len(found.rows), found.truncated) == (10, True)
+    assert service.sent[name] <= 64 * KIB
+    assert service.counts()[name] == 1
+
+
+async def test_wide_rows_cost_as_much_more_as_they_need(
+    service: BlobService, connector: AzureBlobConnector
+) -> None:
+    row = b"x" * 30_000
+    service.put("wide.csv", b"a,b\n" + (row + b",2\n") * 1000)
+    found = await connector.preview("wide.csv")
+    assert [len(value) for value, _ in found.rows] == [30_000] * 10
+    assert service.sent["wide.csv"] <= 1024 * KIB
+    asked = [request.headers["range"] for request in service.requests]
+    assert asked == ["bytes=0-65535", "bytes=65536-262143", "bytes=262144-1048575"]
+
+
+async def test_row_that_is_cut_in_a_quoted_field_is_not_shown(
+    service: BlobService, connector: AzureBlobConnector
+) -> None:
+    long = "line\n" * 20_000
+    service.put("quoted.csv", ('a,b\n1,"' + long + '"\n2,short\n').encode() * 30)
+    (row,) = (await connector.preview("quoted.csv", 1)).rows
+    assert row == ("1", long)
+
+
+async def test_line_without_end_reads_no_more_than_it_may(
+    service: BlobService, connector: AzureBlobConnector
+) -> None:
+    service.put("endless.txt", b"x" * 10_000_000)
+    found = await connector.preview("endless.txt")
+    assert (list(found.rows), found.truncated) == ([], True)
+    assert service.sent["endless.txt"] <= 4096 * KIB
+
+
+async def test_blob_that_changes_between_two_reads_is_an_error(
+    service: BlobService, connector: AzureBlobConnector
+) -> None:
+    def change(request: object) -> None:
+        if len(service.requests) == 2:
+            service.put("a.csv", b"new,row\n" * 100_000)
+
+    service.put("a.csv", b"old,row\n" * 100_000)
+    service.fault = change
+    with pytest.raises(DataFetchError, match="changed while it was read"):
+        await connector.preview("a.csv", 50_000)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+async def test_encoded_text_is_shown_as_what_it_stands_for(
+    encoding: str, service: BlobService, connector: AzureBlobConnector
+) -> None:
+    text = b"a,b\n" + b"".join(b"%d,%d\n" % (n, n * n) for n in range(200_000))
+    stored = gzip.compress(text) if encoding == "gzip" else zlib.compress(text)
+    service.put("a.csv", stored, **{"Content-Encoding": encoding})
+    found = await connector.preview("a.csv", 3)
+    assert (found.columns, found.truncated) == (("a", "b"), True)
+    assert list(found.rows) == [("0", "0"), ("1", "1"), ("2", "4")]
+    assert service.sent["a.csv"] <= 64 * KIB
+    service.put("short.csv", gzip.compress(b"a\n1"), **{"Content-Encoding": "gzip"})
+    short = await connector.preview("short.csv")
+    assert (list(short.rows), short.truncated) == ([("1",)], False)
+
+
+async def test_text_that_unpacks_without_end_is_read_to_a_bound(
+    service: BlobService, connector: AzureBlobConnector
+) -> None:
+    service.put("bomb.txt", gzip.compress(b"x" * 300_000_000), **{"Content-Encoding": "gzip"})
+    found = await connector.preview("bomb.txt")
+    assert (list(found.rows), found.truncated) == ([], True)
+
+
+async def test_encoding_that_is_not_the_contents_is_a_clear_error(
+    service: BlobService, connector: AzureBlobConnector
+) -> None:
+    service.put("a.csv", b"a,b\n1,2\n", **{"Content-Encoding": "gzip"})
+    with pytest.raises(DataFetchError, match=r"'a\.csv' is not gzip"):
+        await connector.preview("a.csv")
