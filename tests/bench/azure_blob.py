@@ -28,6 +28,7 @@ from typing import Any
 
 import pytest
 
+from tests.bench.measuring import measured
 from tests.servers.blob_server import BlobServerProcess
 
 LARGE = 512  # MiB
@@ -189,37 +190,8 @@ async def measure(name: str, job: str, url: str, folder: Path) -> dict[str, floa
         await client.fetch("small/00000", folder / "warm")
         shutil.rmtree(folder)
         folder.mkdir()
-        beating = asyncio.create_task(_longest_stall())
-        await asyncio.sleep(0.02)
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
-        before, used = _memory("VmRSS"), time.process_time()
-        started = time.perf_counter()
-        first = await run(client, job, folder)
-        seconds = time.perf_counter() - started
-        used = time.process_time() - used
-        peak = _memory("VmHWM") - before
-        beating.cancel()
-        (stall,) = await asyncio.gather(beating)
-    return {"seconds": seconds, "cpu": used, "memory": peak, "stall": stall, "first": first}
-
-
-async def _longest_stall() -> float:
-    longest = 0.0
-    try:
-        while True:
-            due = time.perf_counter() + 0.005
-            await asyncio.sleep(0.005)
-            longest = max(longest, time.perf_counter() - due)
-    except asyncio.CancelledError:
-        return longest
-
-
-def _memory(field: str) -> int:
-    """Return bytes of this process."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field):
-            return int(line.split()[1]) * 1024
-    raise KeyError(field)
+        first, figures = await measured(lambda: run(client, job, folder))
+    return {**figures, "first": first}
 
 
 def compare(jobs: dict[str, int]) -> dict[str, dict[str, dict[str, float]]]:

@@ -31,6 +31,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests.bench.measuring import measured
 from tests.servers import PostgresServer
 
 ROUNDS = 5
@@ -263,40 +264,8 @@ def psql(dsn: str, table: str, path: Path) -> dict[str, float]:
 async def measure(way: str, dsn: str, table: str, path: Path) -> dict[str, float]:
     """Return the figures of one way, warm: modules imported, connected."""
     run = await {**WAYS, **PARQUET_WAYS}[way](dsn, table, path)
-    beating = asyncio.create_task(_longest_stall())
-    await asyncio.sleep(0.02)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
-    before, cpu = _memory("VmRSS"), time.process_time()
-    started = time.perf_counter()
-    await run()
-    seconds = time.perf_counter() - started
-    found = {
-        "seconds": seconds,
-        "cpu": time.process_time() - cpu,
-        "memory": _memory("VmHWM") - before,
-    }
-    beating.cancel()
-    (stall,) = await asyncio.gather(beating)
-    return {**found, "stall": stall}
-
-
-async def _longest_stall() -> float:
-    longest = 0.0
-    try:
-        while True:
-            due = time.perf_counter() + 0.005
-            await asyncio.sleep(0.005)
-            longest = max(longest, time.perf_counter() - due)
-    except asyncio.CancelledError:
-        return longest
-
-
-def _memory(field: str) -> int:
-    """Return bytes of this process."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field):
-            return int(line.split()[1]) * 1024
-    raise KeyError(field)
+    _, figures = await measured(run)
+    return figures
 
 
 def compare(rounds: int = ROUNDS) -> dict[str, dict[str, dict[str, float]]]:
