@@ -193,6 +193,9 @@ FORGED: dict[str, Any] = {
     "another checksum": {"sha256": "0" * 64},
     "no time": {"fetched_at": "soon"},
     "rows of text": {"rows": "many"},
+    "rows without end": {"rows": float("inf")},
+    "a duration beyond all": {"duration": 10**400},
+    "a folder": {"path": "a"},
 }
 
 
@@ -234,9 +237,30 @@ async def test_receipts_that_cannot_be_kept_cost_a_fetch(
     registry: DataSourceRegistry, tmp_path: Path, plant: Any
 ) -> None:
     plant(tmp_path / RECEIPTS)
+    descriptors = os.listdir("/dev/fd")
     for _ in range(2):
         assert outcome(await registry.fetch_tree("s", "b", tmp_path)) == {"b/three.csv": False}
+    assert len(os.listdir("/dev/fd")) == len(descriptors)
     assert not (tmp_path / "away").exists()
+
+
+async def test_receipts_are_not_written_to_a_file_that_is_elsewhere_too(
+    registry: DataSourceRegistry, tmp_path: Path
+) -> None:
+    (tmp_path / "precious").touch()
+    (tmp_path / "ws").mkdir()
+    os.link(tmp_path / "precious", tmp_path / "ws" / RECEIPTS)
+    assert outcome(await registry.fetch_tree("s", "b", tmp_path / "ws")) == {"b/three.csv": False}
+    assert (tmp_path / "precious").read_bytes() == b""
+
+
+async def test_a_version_that_json_cannot_hold_costs_a_fetch(
+    registry: DataSourceRegistry, tmp_path: Path
+) -> None:
+    version: Any = b"etag"
+    Versioned.contents = {"c.csv": (b"4", version)}
+    for _ in range(2):
+        assert outcome(await registry.fetch_tree("s", None, tmp_path)) == {"c.csv": False}
 
 
 async def test_an_item_named_as_the_receipts_does_not_overwrite_them(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
+import subprocess
 import tempfile
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -105,6 +108,100 @@ async def test_a_workspace_whose_opening_is_cancelled_is_gone(
         pass
 
 
+async def test_a_workspace_is_gone_once_it_is_left_whenever_its_host_is_cancelled(
+    registry: DataSourceRegistry, tmp_path: Path
+) -> None:
+    async def work() -> None:
+        async with registry.workspace("chat-1", root=tmp_path, quota=100) as workspace:
+            await workspace.fetch_tree("s")
+            await workspace.fetch("s", "a.csv")
+
+    for turns in range(40):
+        task = asyncio.create_task(work())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        for _ in range(3):
+            task.cancel()
+            await asyncio.sleep(0)
+        with suppress(asyncio.CancelledError):
+            await task
+        assert os.listdir(tmp_path) == []
+
+
+async def test_a_workspace_that_its_host_removed_is_gone(
+    registry: DataSourceRegistry, tmp_path: Path
+) -> None:
+    async with registry.workspace("chat-1", root=tmp_path) as workspace:
+        os.rmdir(workspace.path)
+
+
+async def test_what_cannot_be_deleted_is_told(registry: DataSourceRegistry, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    workspace = await registry.workspace("chat-1", root=tmp_path).__aenter__()
+    os.rename(workspace.path, tmp_path / "moved")
+    os.symlink("elsewhere", workspace.path)
+    with pytest.raises(RegistryError, match=r"what is left is in '.*/chat-1': Cannot call rmtree"):
+        await workspace.__aexit__(None, None, None)
+    assert (tmp_path / "elsewhere").exists()
+
+
+async def test_folders_in_a_thousand_folders_are_counted(
+    registry: DataSourceRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with registry.workspace("chat-1", root=tmp_path, quota=10) as workspace:
+        monkeypatch.chdir(workspace.path)
+        try:
+            for _ in range(1_000):
+                os.mkdir("d")
+                os.chdir("d")
+            Path("own").write_bytes(bytes(5))
+            with pytest.raises(LimitExceededError):
+                await workspace.fetch("s", "a.csv")
+        finally:  # older Pythons cannot
+            subprocess.run(["rm", "-r", f"{workspace.path}/d"], check=True)  # noqa: ASYNC221
+
+
+async def test_folders_too_deep_to_be_deleted_are_told(
+    registry: DataSourceRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_deep(path: str) -> None:
+        raise RecursionError("maximum recursion depth exceeded")
+
+    workspace = await registry.workspace("chat-1", root=tmp_path).__aenter__()
+    monkeypatch.setattr(shutil, "rmtree", too_deep)
+    with pytest.raises(RegistryError, match=r"could not be deleted whole; .*: maximum"):
+        await workspace.__aexit__(None, None, None)
+
+
+async def test_one_workspace_is_not_entered_twice(registry: DataSourceRegistry) -> None:
+    workspace = registry.workspace("chat-1")
+    with pytest.raises(RegistryError, match=r"'chat-1' is closed"):
+        await workspace.fetch("s", "a.csv")
+    async with workspace:
+        with pytest.raises(RegistryError, match=r"'chat-1' is open already"):
+            await workspace.__aenter__()
+        await workspace.fetch("s", "a.csv")
+    assert not os.path.exists(workspace.path)
+
+
+def test_whoever_finds_a_workspace_closing_has_it_or_is_told_that_it_is_open(
+    tmp_path: Path,
+) -> None:
+    def use(_: int) -> str:
+        with blocking.DataSourceRegistry() as registry:
+            for _ in range(200):
+                try:
+                    with registry.workspace("chat-1", root=tmp_path):
+                        pass
+                except RegistryError as exc:
+                    if "is open already" not in str(exc):
+                        return str(exc)
+        return ""
+
+    with ThreadPoolExecutor(3) as threads:
+        assert list(threads.map(use, range(3))) == [""] * 3
+
+
 async def test_a_workspace_is_open_once(registry: DataSourceRegistry, tmp_path: Path) -> None:
     async with registry.workspace("chat-1", root=tmp_path):
         with pytest.raises(RegistryError, match=r"'chat-1' is open already"):
@@ -191,6 +288,11 @@ async def test_limits_hold_for_every_fetch_of_a_workspace(
         with pytest.raises(LimitExceededError):
             await workspace.fetch("s", "a.csv")
         await workspace.fetch("s", "b.csv")
+
+
+def test_a_quota_is_not_negative(registry: DataSourceRegistry) -> None:
+    with pytest.raises(OptionError, match="'quota' must not be negative"):
+        registry.workspace("chat-1", quota=-1)
 
 
 async def test_a_quota_bounds_all_files_together_exactly(
@@ -286,6 +388,17 @@ def test_a_blocking_workspace_does_the_same(tmp_path: Path) -> None:
                 workspace.fetch("other", "a.csv")
         assert len(registry.fetch_tree("s", None, tmp_path / "tree")) == 2
         assert os.listdir(tmp_path) == ["tree"]
+
+
+def test_a_blocking_workspace_is_gone_even_if_its_registry_was_closed(tmp_path: Path) -> None:
+    with (
+        blocking.DataSourceRegistry() as registry,
+        registry.workspace("chat-1", root=tmp_path) as workspace,
+    ):
+        registry.close()
+        with pytest.raises(RegistryError, match="closed"):
+            workspace.fetch("s", "a.csv")
+    assert os.listdir(tmp_path) == []
 
 
 def test_the_blocking_workspace_has_every_method_of_the_other() -> None:

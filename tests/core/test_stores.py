@@ -9,6 +9,7 @@ import stat
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -339,6 +340,35 @@ def test_closed_store_says_so(sqlite: SQLiteStore):
     for use in (sqlite.list, lambda: sqlite.get("a"), lambda: sqlite.add(source()), sqlite.compact):
         with pytest.raises(StoreError, match="is closed"):
             use()
+
+
+@pytest.mark.parametrize("statement", [1, 2, 3])
+def test_store_that_another_makes_while_it_is_opened_is_one(
+    sqlite: SQLiteStore, tmp_path: Path, statement: int
+):
+    statements: list[str] = []
+
+    def make(text: str) -> None:
+        statements.append(text)
+        if len(statements) == statement:
+            SQLiteStore(tmp_path / "new.db").close()
+
+    with closing(sqlite3.connect(tmp_path / "new.db", isolation_level=None)) as connection:
+        connection.set_trace_callback(make)
+        assert sqlite._schema_version(connection) in (0, 1)
+    assert len(statements) == 3
+
+
+def test_nothing_is_acknowledged_that_went_to_a_file_that_is_gone(
+    open_sqlite: Callable[[], SQLiteStore], tmp_path: Path
+):
+    store = open_sqlite()
+    (tmp_path / "s.db").rename(tmp_path / "old")
+    with pytest.raises(StoreError, match="No such file"):
+        store.add(source())
+    open_sqlite().close()
+    with pytest.raises(StoreError, match="was replaced since it was opened"):
+        store.add(source())
 
 
 def test_failed_write_leaves_memory_and_file_alike(open_sqlite: Callable[[], SQLiteStore]):

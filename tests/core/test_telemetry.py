@@ -194,6 +194,21 @@ async def test_a_failure_is_an_error_by_class_without_its_text(
     assert (late.attributes or {})["error.type"] == "LimitExceededError"
 
 
+async def test_figures_that_are_no_numbers_end_their_span(otel: Collected, tmp_path: Path) -> None:
+    class Boasting(AbleConnector):
+        async def fetch_data(self, identifier: str, workspace: str) -> str:
+            with Workspace.of(workspace).create(identifier) as file:
+                file.rows = "many"  # type: ignore[assignment]
+            return file.path
+
+    async with await observing(otel, Boasting) as registry:
+        await registry.fetch("s", "a.csv", tmp_path)
+        await registry.list_items("s")
+    (fetched,), (listed,) = otel.spans("datasources.fetch"), otel.spans("datasources.list_items")
+    assert (fetched.attributes or {})["datasources.result.rows"] == "many"
+    assert parent_of(listed) is None
+
+
 async def test_a_cancelled_operation_ends_its_span(otel: Collected, tmp_path: Path) -> None:
     async with await observing(otel) as registry:
         task = asyncio.create_task(registry.fetch("s", "slow", tmp_path))

@@ -97,6 +97,21 @@ async def test_a_worker_that_is_stopped_waits_for_its_call_and_works_on() -> Non
     await worker.stop()
 
 
+async def test_a_worker_that_is_stopped_ends_the_calls_that_wait_too() -> None:
+    worker = ThreadWorker()
+
+    def call() -> None:
+        while not worker.stopping():
+            pass
+
+    tasks = [asyncio.create_task(worker.run(call)) for _ in range(3)]
+    await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        await worker.stop()
+        await asyncio.gather(*tasks)
+    assert await worker.run(worker.stopping) is False
+
+
 async def test_a_workers_cancelled_caller_ends_its_call() -> None:
     worker, started = ThreadWorker(), threading.Event()
 

@@ -48,9 +48,9 @@ class AuditLog:
         self._torn = False
         try:
             os.close(self._open())
-        except OSError as exc:
-            reason = f"the audit log {self.path!r} cannot be written: {exc.strerror}"
-            raise OptionError(reason) from exc
+        except (OSError, ValueError) as exc:  # the latter of a path with a NUL
+            text = exc.strerror if isinstance(exc, OSError) else exc
+            raise OptionError(f"the audit log {self.path!r} cannot be written: {text}") from exc
 
     @hookimpl
     def datasources_operation_finished(

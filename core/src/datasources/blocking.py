@@ -262,7 +262,11 @@ class DataSourceRegistry:
         try:
             yield WorkspaceSession(session, self._run)
         finally:
-            self._run(session.__aexit__(None, None, None))
+            if self._closed:
+                self._thread.join()  # which ends the fetches
+                session._delete()
+            else:
+                self._run(session.__aexit__(None, None, None))
 
     def cache_metadata(self, source_id: str, metadata: dict[str, Any]) -> None:
         self._registry.cache_metadata(source_id, metadata)

@@ -13,6 +13,7 @@ from datasources.errors import LimitExceededError
 from datasources.models import FetchReceipt, FetchRequest, Limits, Preview
 from datasources.receipts import Receipts
 from datasources.tabular import preview_text
+from datasources.threads import run_in_thread
 from datasources.workspace import Workspace
 
 _PREVIEW_BYTES = 1_000_000  # of a file fetched for a preview that its connector cannot make
@@ -62,7 +63,7 @@ async def fetch(
             receipts.keep(request, receipt)
         return receipt
 
-    return await asyncio.to_thread(account)
+    return await run_in_thread(account)
 
 
 async def _bring(

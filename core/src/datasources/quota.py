@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import suppress
 
 from datasources.errors import LimitExceededError
 
@@ -30,12 +31,15 @@ class Quota:
     def measure(self) -> None:
         """Count what is there; what is written meanwhile may count twice, until the next time."""
         before, used = self.used, 0
-        for folder, _, files in os.walk(self._path):
-            for name in files:
-                try:
-                    used += os.lstat(os.path.join(folder, name)).st_size
-                except OSError:  # gone meanwhile
-                    continue
+        folders = [self._path]  # not by `os.walk`, which fails where hundreds are nested
+        while folders:
+            with suppress(OSError), os.scandir(folders.pop()) as found:
+                for entry in found:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                        continue
+                    with suppress(OSError):  # gone meanwhile
+                        used += entry.stat(follow_symlinks=False).st_size
         with self._lock:
             self.used = used + max(0, self.used - before)
 

@@ -7,6 +7,7 @@ not bear out, and a receipt that is lost costs a fetch, no more.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -20,7 +21,6 @@ from datasources.models import FetchReceipt, FetchRequest
 from datasources.paths import RECEIPTS
 
 _MOST = 64 << 20  # bytes of receipts that are read; a file that is larger is begun anew
-_FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 _Key = tuple[str, str, str | None]
 
@@ -40,12 +40,13 @@ class Receipts:
             return
         path = os.path.relpath(receipt.path, self._workspace)
         line = receipt.to_dict() | {"format": request.format, "path": path}
-        with suppress(OSError):
-            descriptor = os.open(self._file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | _FLAGS, 0o600)
-            try:
-                os.write(descriptor, json.dumps(line).encode() + b"\n")
-            finally:
-                os.close(descriptor)
+        # A connector's figures may be anything.
+        with (
+            suppress(OSError, TypeError, ValueError),
+            open(self._file, "ab", buffering=0, opener=_open) as file,
+        ):
+            if os.fstat(file.fileno()).st_nlink == 1:  # the other may be outside the workspace
+                file.write(json.dumps(line, default=str).encode() + b"\n")
 
     def unchanged(self, request: FetchRequest, max_bytes: int | None) -> FetchReceipt | None:
         """Return the receipt of a file that is of the request's version, and still as fetched.
@@ -74,22 +75,20 @@ class Receipts:
             )
             fits = max_bytes is None or receipt.size <= max_bytes
             return receipt if fits and self._holds(receipt) else None
-        except (KeyError, TypeError, ValueError, OSError):
+        except (KeyError, TypeError, ValueError, OverflowError, OSError):
             return None
 
     def _read(self) -> dict[_Key, dict[str, Any]]:
         known: dict[_Key, dict[str, Any]] = {}
-        with suppress(OSError):
-            descriptor = os.open(self._file, os.O_RDONLY | _FLAGS)
-            with open(descriptor, "rb") as file:
-                if os.fstat(descriptor).st_size > _MOST:
-                    os.unlink(self._file)
-                    return known
-                for line in file:
-                    with suppress(ValueError, KeyError, TypeError, RecursionError):
-                        found = json.loads(line)
-                        key = found["source_id"], found["identifier"], found["format"]
-                        known[key] = found
+        with suppress(OSError), open(self._file, "rb", opener=_open) as file:
+            content = file.read(_MOST + 1)
+            if len(content) > _MOST:
+                os.unlink(self._file)
+                return known
+            for line in content.splitlines():
+                with suppress(ValueError, KeyError, TypeError, RecursionError):
+                    found = json.loads(line)
+                    known[found["source_id"], found["identifier"], found["format"]] = found
         return known
 
     def _holds(self, receipt: FetchReceipt) -> bool:
@@ -97,8 +96,16 @@ class Receipts:
         inside = receipt.path.startswith(os.path.join(self._workspace, ""))
         if not inside or os.path.realpath(receipt.path) != receipt.path:
             return False
-        with open(os.open(receipt.path, os.O_RDONLY | _FLAGS), "rb") as file:
-            facts = os.fstat(file.fileno())
-            if not stat.S_ISREG(facts.st_mode) or facts.st_size != receipt.size:
+        with open(receipt.path, "rb", opener=_open) as file:
+            if os.fstat(file.fileno()).st_size != receipt.size:
                 return False
             return hashlib.file_digest(file, "sha256").hexdigest() == receipt.sha256
+
+
+def _open(path: str, flags: int) -> int:
+    """Open a regular file, for `open`; a pipe or a link may have been put in its place."""
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "no regular file", path)
+    return descriptor

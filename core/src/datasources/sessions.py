@@ -8,7 +8,8 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -48,6 +49,8 @@ class WorkspaceSession:
                 f"{workspace_id!r} is not a workspace id; one starts with a letter or digit and "
                 "goes on with letters, digits, '.', '_' or '-', 128 characters at most"
             )
+        if quota is not None and quota < 0:
+            raise OptionError("'quota' must not be negative; None is no bound")
         self.id = workspace_id
         self.path: Workspace
         """The directory; there from the beginning of the block to its end."""
@@ -61,11 +64,13 @@ class WorkspaceSession:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def __aenter__(self) -> Self:
+        if self._descriptor >= 0:
+            raise RegistryError(f"workspace {self.id!r} is open already")
         try:
             await run_in_thread(self._open)
         except asyncio.CancelledError:
             if self._descriptor >= 0:
-                await asyncio.shield(asyncio.to_thread(self._delete))
+                await run_in_thread(self._delete)
             raise
         self._closed = False
         return self
@@ -82,8 +87,7 @@ class WorkspaceSession:
         try:
             await asyncio.gather(*self._tasks, return_exceptions=True)
         finally:
-            # Shielded: a host that is cancelled here still has its files deleted.
-            await asyncio.shield(asyncio.to_thread(self._delete))
+            await run_in_thread(self._delete)  # to its end, even if the host is cancelled here
 
     async def fetch(
         self, source_id: str, identifier: str, *, format: str | None = None
@@ -95,7 +99,7 @@ class WorkspaceSession:
         """
         self._check(source_id)
         return await self._run(
-            self._registry.fetch(
+            lambda: self._registry.fetch(
                 source_id, identifier, self.path, format=format, limits=self._limits
             )
         )
@@ -111,7 +115,7 @@ class WorkspaceSession:
         for request in requests:
             self._check(request.source_id if isinstance(request, FetchRequest) else request[0])
         return await self._run(
-            self._registry.fetch_many(
+            lambda: self._registry.fetch_many(
                 requests, self.path, concurrency=concurrency, limits=self._limits
             )
         )
@@ -126,7 +130,7 @@ class WorkspaceSession:
         """
         self._check(source_id)
         return await self._run(
-            self._registry.fetch_tree(
+            lambda: self._registry.fetch_tree(
                 source_id, path, self.path, concurrency=concurrency, limits=self._limits
             )
         )
@@ -138,10 +142,9 @@ class WorkspaceSession:
                 f"source {source_id!r} is not granted to workspace {self.id!r}; granted: {granted}"
             )
 
-    async def _run(self, work: Coroutine[Any, Any, T]) -> T:
+    async def _run(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do work in a task of its own, which the end of the block can cancel."""
         if self._closed:
-            work.close()
             raise RegistryError(f"workspace {self.id!r} is closed")
         task = asyncio.create_task(self._counted(work))
         self._tasks.add(task)
@@ -154,22 +157,15 @@ class WorkspaceSession:
                 raise
             raise RegistryError(f"workspace {self.id!r} was closed in mid-fetch") from None
 
-    async def _counted(self, work: Coroutine[Any, Any, T]) -> T:
+    async def _counted(self, work: Callable[[], Awaitable[T]]) -> T:
         if self.path.quota:
-            try:
-                await asyncio.to_thread(self.path.quota.measure)
-            except asyncio.CancelledError:
-                work.close()
-                raise
-        return await work
+            await asyncio.to_thread(self.path.quota.measure)
+        return await work()
 
     def _open(self) -> None:
         try:
-            path = self._directory()
-            self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not os.path.samestat(os.fstat(self._descriptor), os.stat(path)):
-                raise BlockingIOError  # whoever had it has just deleted it
+            while (path := self._lock()) is None:
+                pass  # whoever had it has just deleted it
         except OSError as exc:
             self._close()
             busy = isinstance(exc, BlockingIOError)
@@ -179,11 +175,23 @@ class WorkspaceSession:
         self.path = Workspace(path, quota=quota)
         self.path.clean()  # a host that was killed may have left more than whole files
 
+    def _lock(self) -> str | None:
+        """Return the directory, locked; None if it is another one by now."""
+        path = self._directory()
+        with suppress(FileNotFoundError):
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(self._descriptor), os.stat(path)):
+                return path
+        self._close()
+        return None
+
     def _directory(self) -> str:
         if self._root is None:
             return tempfile.mkdtemp(prefix=f"datasources-{self.id}-")
         path = os.path.join(os.path.realpath(self._root), self.id)
-        os.makedirs(path, mode=0o700, exist_ok=True)
+        with suppress(FileExistsError):  # whatever it is: opening it tells
+            os.makedirs(path, mode=0o700)
         return path
 
     def _close(self) -> None:
@@ -194,10 +202,11 @@ class WorkspaceSession:
     def _delete(self) -> None:
         try:
             shutil.rmtree(self.path)
-        except OSError as exc:
-            raise RegistryError(
-                f"workspace {self.id!r} could not be deleted whole; what is left is in "
-                f"{str(self.path)!r}: {exc.strerror}"
-            ) from exc
+        except (OSError, RecursionError) as exc:  # the latter of folders in hundreds of folders
+            if os.path.lexists(self.path):
+                raise RegistryError(
+                    f"workspace {self.id!r} could not be deleted whole; what is left is in "
+                    f"{str(self.path)!r}: {getattr(exc, 'strerror', None) or exc}"
+                ) from exc
         finally:
             self._close()  # which gives up the lock

@@ -104,15 +104,17 @@ class Telemetry:
         span, around = self._running.pop(id(operation), nothing)
         failed = error is not None and not isinstance(error, GeneratorExit)
         error_type = type(error).__name__ if failed else None
-        self._measure(operation, duration, error, error_type, outcome)
-        span.set_attributes(_result(outcome, error_type))
-        if error_type:
-            span.set_status(trace.StatusCode.ERROR, error_type)
-        span.end()
-        # Attached, not detached by a token: a coroutine that is closed from outside ends in a
-        # context where the token means nothing.
-        if around is not None and trace.get_current_span() is span:
-            context.attach(around)
+        try:
+            self._measure(operation, duration, error, error_type, outcome)
+        finally:  # a connector's figures may be no numbers
+            span.set_attributes(_result(outcome, error_type))
+            if error_type:
+                span.set_status(trace.StatusCode.ERROR, error_type)
+            span.end()
+            # Attached, not detached by a token: a coroutine that is closed from outside ends in a
+            # context where the token means nothing.
+            if around is not None and trace.get_current_span() is span:
+                context.attach(around)
 
     def _attributes(self, operation: Operation) -> dict[str, str]:
         texts = {

@@ -53,6 +53,7 @@ class ThreadWorker:
     def __init__(self) -> None:
         self._stop = threading.Event()
         self._busy = asyncio.Lock()
+        self._stops = 0
 
     def stopping(self) -> bool:
         """Tell whether the call under way should end; callable from its thread."""
@@ -60,12 +61,15 @@ class ThreadWorker:
 
     async def run(self, function: Callable[..., T], *arguments: object) -> T:
         """Call a function in a thread, after those that are under way."""
+        stops = self._stops
         async with self._busy:
-            self._stop.clear()
+            if stops == self._stops:
+                self._stop.clear()
             return await run_in_thread(function, *arguments, on_cancel=self._stop.set)
 
     async def stop(self) -> None:
-        """Tell the call under way to end, and wait until it has."""
+        """Tell the call under way, and those that wait, to end; wait until they have."""
+        self._stops += 1
         self._stop.set()
         async with self._busy:
             pass

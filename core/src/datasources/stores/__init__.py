@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 import threading
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
@@ -91,14 +92,17 @@ class Store(Protocol):
     persistent: bool
     """True if records outlive the process: then a key that nobody wrote down is refused."""
 
+    @abstractmethod
     def get(self, source_id: str) -> StoredSource | None:
         """Return a record, or None."""
         ...
 
+    @abstractmethod
     def list(self) -> list[StoredSource]:
         """Return all records in order of their ids."""
         ...
 
+    @abstractmethod
     def write(
         self, *, add: Sequence[StoredSource] = (), update: Sequence[StoredSource] = ()
     ) -> None:
@@ -123,10 +127,12 @@ class Store(Protocol):
         """Replace all records or none, as `write`."""
         self.write(update=records)
 
+    @abstractmethod
     def remove(self, source_id: str) -> bool:
         """Remove a record; return whether there was one."""
         ...
 
+    @abstractmethod
     def compact(self) -> None:
         """Leave nothing of what was overwritten or removed in the store's files, if it has any.
 
@@ -135,6 +141,7 @@ class Store(Protocol):
         """
         ...
 
+    @abstractmethod
     def close(self) -> None:
         """Release what the store holds; closing twice does nothing more."""
         ...

@@ -177,6 +177,7 @@ class SQLiteStore(Store):
             os.close(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise StoreError(f"the store {self.path!r} cannot be used: it is not a file")
+        self._inode = status.st_ino
         if stat.S_IMODE(status.st_mode) != 0o600 and status.st_uid == os.geteuid():
             for suffix in ("", "-wal", "-shm"):
                 with suppress(FileNotFoundError):
@@ -204,9 +205,10 @@ class SQLiteStore(Store):
 
     def _schema_version(self, connection: sqlite3.Connection) -> int:
         """Return the version of the schema, 0 for a new file."""
-        (application,) = connection.execute("PRAGMA application_id").fetchone()
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        # In this order: somebody else may make the store in between.
         (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
         if not (application or version or tables):
             return 0
         if application != _APPLICATION:
@@ -278,6 +280,8 @@ class SQLiteStore(Store):
             with self._lock:
                 self._read_only = False
                 self._forget_reader()
+        if os.stat(self.path).st_ino != self._inode:  # SQLite would write to the one that is gone
+            raise StoreError(f"the store {self.path!r} was replaced since it was opened")
         return self._connections["writer"]
 
     def _check_open(self) -> None:
