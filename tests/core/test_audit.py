@@ -161,10 +161,11 @@ async def test_sources_registered_and_removed_are_told_with_who_did_it_but_no_op
 async def test_failed_cancelled_and_timed_out_operations_are_told_apart(
     log: Path, tmp_path: Path
 ) -> None:
-    config = PoolConfig(max_size=1, acquire_timeout=0.01)
+    config = PoolConfig(max_size=1, acquire_timeout=0.5)
     async with await audited(log, pool_config=config) as registry:
         task = asyncio.create_task(registry.fetch("s", "slow", tmp_path / "ws"))
-        while not registry.get_pool_stats("s")["in_use"]:  # noqa: ASYNC110  (it has no event)
+        while not registry.get_pool_stats("s")["in_use"]:
+            assert not task.done()
             await asyncio.sleep(0)
         with pytest.raises(DataSourceError):  # the one connection is in use
             await registry.list_items("s")
