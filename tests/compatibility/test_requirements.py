@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from hypothesis import given, strategies as st
+from packaging.requirements import Requirement
 
 import datasources
 from datasources import PluginError, PluginIncompatibleError, PluginLoadError, compatibility
@@ -146,10 +147,37 @@ def test_a_core_in_development_stands_for_its_release(
         assert type(raised(there.plugins(), "shelf")) is PluginIncompatibleError
 
 
+NUMBERS = st.lists(st.integers(0, 3), min_size=1, max_size=3).map(lambda n: ".".join(map(str, n)))
+BOUNDS = st.lists(st.tuples(st.sampled_from([">=", "<"]), NUMBERS), max_size=3)
+
+
+@given(version=NUMBERS, bounds=BOUNDS)
+def test_plain_numbers_are_compared_as_the_standard_says(
+    version: str, bounds: list[tuple[str, str]]
+) -> None:
+    line = "driver" + ",".join(operator + number for operator, number in bounds)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(compatibility, "installed_version", lambda name: version)
+        assert compatibility._plainly_met(line) == Requirement(line).specifier.contains(version)
+
+
 @given(line=st.text(max_size=40) | st.from_regex(r"x *[\[\](<>=!~;.\d\w\"' ]{0,20}"))
 def test_no_text_breaks_the_check(line: str) -> None:
     entry = PluginEntry("x", "", "x", "x", "1", requires=(line,))
     compatibility.unmet(entry)
+
+
+def test_plain_requirements_cost_no_import(site: Site) -> None:
+    site.install("shelf-driver", version="3.2.1")
+    lines = "datasources>=0.1,<1", "shelf-driver[fast]>=3", 'nowhere; extra == "more"'
+    required = "".join(f"Requires-Dist: {line}\n" for line in lines)
+    metadata = f"Name: the-shelf\nVersion: 1.0\n{required}"
+    site.connector("the-shelf", "shelf", connector_module("shelf"), metadata=metadata)
+    program = (
+        "import sys; from datasources.plugins import Plugins; "
+        "Plugins().connector_class('shelf'); print('packaging' in sys.modules)"
+    )
+    assert run_python(program, PYTHONPATH=str(site.path)) == "False\n"
 
 
 def test_the_command_names_what_is_missing(site: Site) -> None:

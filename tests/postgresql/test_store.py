@@ -729,7 +729,7 @@ from datasources.plugins import Plugins
 plugins = Plugins()
 plugins.load_observers()
 assert "datasources_postgresql.stores_plugin" in sys.modules
-heavy = {"psycopg", "pydantic", "asyncio", "datasources_postgresql.plugin"}
+heavy = {"psycopg", "pydantic", "asyncio", "datasources_postgresql.plugin", "logging"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 assert plugins.first("datasources_open_store", url="mysql://x") is None
 """

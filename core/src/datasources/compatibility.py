@@ -11,6 +11,11 @@ from datasources.errors import PluginError, PluginIncompatibleError, PluginLoadE
 from datasources.index import PluginEntry, installed_version
 
 _CORE = "datasources"
+_PLAIN = re.compile(
+    r"([A-Za-z0-9][\w.-]*)\s*(?:\[[^\]]*\])?\s*\(?((?:(?:>=|<)\s*[\d.]+[,\s]*)*)\)?"
+)
+_PLAIN_VERSION = re.compile(r"\d{1,9}(\.\d{1,9})*")
+_OF_AN_EXTRA = re.compile(r"""[^;]*;\s*extra\s*==\s*(['"])[^'"]*\1\s*""")
 
 
 def unmet(entry: PluginEntry) -> tuple[str, type[PluginError]] | None:
@@ -21,6 +26,8 @@ def unmet(entry: PluginEntry) -> tuple[str, type[PluginError]] | None:
     """
     extras = re.findall(r"[\w.-]+", (entry.value + "[").split("[")[1])
     for line in entry.requires:
+        if (_OF_AN_EXTRA.fullmatch(line) and not extras) or _plainly_met(line):
+            continue
         if reason := _unmet(line, extras or [""], entry):
             return reason
     return None
@@ -54,12 +61,45 @@ def warn_author(cls: type, message: str) -> None:
     warnings.warn_explicit(message, DeprecationWarning, file, line, module=cls.__module__)
 
 
+def _plainly_met(line: str) -> bool:
+    """Tell whether a requirement that compares plain numbers is met.
+
+    That is nearly every one, and importing `packaging` would hold up the start of every host.
+    """
+    match = _PLAIN.fullmatch(line)
+    version = _version(match[1]) if match else None
+    if match is None or version is None:
+        return False
+    bounds = re.findall(r"(>=|<)\s*([\d.]+)", match[2])
+    if not all(_PLAIN_VERSION.fullmatch(number) for number in (version, *(b for _, b in bounds))):
+        return not bounds
+    here = _numbers(version)
+    return all((here >= _numbers(b)) == (operator == ">=") for operator, b in bounds)
+
+
+def _numbers(version: str) -> list[int]:
+    numbers = [int(part) for part in version.split(".")]
+    while numbers and not numbers[-1]:
+        numbers.pop()
+    return numbers
+
+
+def _version(distribution: str) -> str | None:
+    """Return the version that is installed; of core, the one that runs, installed or not."""
+    if _canonical(distribution) == _CORE:
+        return str(sys.modules[_CORE].__version__)
+    return installed_version(distribution)
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
 def _unmet(
     line: str, extras: Iterable[str], entry: PluginEntry
 ) -> tuple[str, type[PluginError]] | None:
     from packaging.markers import UndefinedComparison, UndefinedEnvironmentName
     from packaging.requirements import InvalidRequirement, Requirement
-    from packaging.utils import canonicalize_name
     from packaging.version import InvalidVersion, Version
 
     try:
@@ -67,11 +107,8 @@ def _unmet(
         marker = requirement.marker
         if marker and not any(marker.evaluate({"extra": extra}) for extra in extras):
             return None
-        core = canonicalize_name(requirement.name) == _CORE
-        # Of the core that runs, installed or not.
-        version = (
-            str(sys.modules[_CORE].__version__) if core else installed_version(requirement.name)
-        )
+        core = _canonical(requirement.name) == _CORE
+        version = _version(requirement.name)
         accepted = [Version(version)] if version else []
     except (InvalidRequirement, InvalidVersion, UndefinedComparison, UndefinedEnvironmentName):
         return None
