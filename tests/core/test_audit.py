@@ -166,7 +166,7 @@ async def test_failed_cancelled_and_timed_out_operations_are_told_apart(
         task = asyncio.create_task(registry.fetch("s", "slow", tmp_path / "ws"))
         while not registry.get_pool_stats("s")["in_use"]:
             assert not task.done()
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.001)
         with pytest.raises(DataSourceError):  # the one connection is in use
             await registry.list_items("s")
         task.cancel()

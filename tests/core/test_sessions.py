@@ -44,7 +44,7 @@ async def in_use(registry: DataSourceRegistry, connections: int) -> None:
     """Return once that many connections of the source `s` are lent."""
     async with asyncio.timeout(10):
         while registry.get_pool_stats("s")["in_use"] < connections:  # noqa: ASYNC110
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.001)
 
 
 async def test_a_workspace_is_gone_when_its_block_ends(

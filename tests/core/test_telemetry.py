@@ -213,7 +213,7 @@ async def test_a_cancelled_operation_ends_its_span(otel: Collected, tmp_path: Pa
     async with await observing(otel) as registry:
         task = asyncio.create_task(registry.fetch("s", "slow", tmp_path))
         while not registry.get_pool_stats("s")["in_use"]:  # noqa: ASYNC110  (it has no event)
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.001)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
