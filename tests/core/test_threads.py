@@ -4,19 +4,41 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 
 import pytest
 
 from datasources import ThreadWorker, run_in_thread
 
 
-async def test_the_result_or_the_error_of_the_call_is_the_callers() -> None:
-    assert await run_in_thread(int, "7") == 7
+@pytest.mark.parametrize("own", [False, True])
+async def test_the_result_or_the_error_of_the_call_is_the_callers(own: bool) -> None:
+    assert await run_in_thread(int, "7", own_thread=own) == 7
     with pytest.raises(ValueError, match="invalid literal"):
-        await run_in_thread(int, "x")
+        await run_in_thread(int, "x", own_thread=own)
 
 
-async def test_a_cancelled_caller_ends_after_its_call() -> None:
+@pytest.mark.parametrize("own", [False, True])
+async def test_a_call_sees_the_context_of_its_caller(own: bool) -> None:
+    variable: ContextVar[int] = ContextVar("variable")
+    variable.set(7)
+    assert await run_in_thread(variable.get, own_thread=own) == 7
+
+
+async def test_long_calls_in_their_own_threads_leave_the_shared_ones_to_others() -> None:
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    release = threading.Event()
+    long = [asyncio.create_task(run_in_thread(release.wait, 60, own_thread=True)) for _ in range(9)]
+    await asyncio.sleep(0)
+    assert await run_in_thread(int, "7") == 7
+    assert not any(task.done() for task in long)
+    release.set()
+    assert await asyncio.gather(*long) == [True] * 9
+
+
+@pytest.mark.parametrize("own", [False, True])
+async def test_a_cancelled_caller_ends_after_its_call(own: bool) -> None:
     started, release = threading.Event(), threading.Event()
     ended: list[bool] = []
 
@@ -26,7 +48,7 @@ async def test_a_cancelled_caller_ends_after_its_call() -> None:
         ended.append(True)
         raise RuntimeError("nobody hears it")
 
-    task = asyncio.create_task(run_in_thread(call))
+    task = asyncio.create_task(run_in_thread(call, own_thread=own))
     await asyncio.to_thread(started.wait)
     for _ in range(3):
         task.cancel()

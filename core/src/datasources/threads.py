@@ -6,13 +6,18 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextvars import copy_context
+from functools import partial
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
 async def run_in_thread(
-    function: Callable[..., T], *arguments: object, on_cancel: Callable[[], object] | None = None
+    function: Callable[..., T],
+    *arguments: object,
+    on_cancel: Callable[[], object] | None = None,
+    own_thread: bool = False,
 ) -> T:
     """Call a blocking function in a worker thread.
 
@@ -25,8 +30,14 @@ async def run_in_thread(
         arguments: Its own.
         on_cancel: Called on the event loop when the caller is cancelled, to tell the function to
             end, as `threading.Event.set` may.
+        own_thread: For what takes long: the threads that all share are few, and looking up a
+            host's address needs one of them.
     """
-    call = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
+    if own_thread:
+        called = partial(copy_context().run, function, *arguments)
+        call = asyncio.wrap_future(in_own_thread("run_in_thread", called))
+    else:
+        call = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
     try:
         return await asyncio.shield(call)
     except asyncio.CancelledError:
