@@ -6,6 +6,7 @@ import math
 import os
 import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Context, Decimal
 from pathlib import Path
 from random import Random
@@ -482,14 +483,21 @@ async def test_deadline_ends_the_query_and_leaves_nothing(
     assert os.listdir(limited) == []
 
 
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT repeat('x', 100), generate_series(1, 1e9)",
+        "SELECT count(*) FROM generate_series(1, 1e9) a, generate_series(1, 1e9) b",
+    ],
+    ids=["sending rows", "before the first row"],
+)
 async def test_cancelled_fetch_ends_its_query_and_leaves_nothing(
-    admin: Admin, source: Source, workspace: Workspace
+    admin: Admin, source: Source, workspace: Workspace, query: str
 ) -> None:
     connector = await source(pool=PoolConfig(max_size=1))
     limited = as_parquet(workspace, max_rows=None, max_bytes=None)
     await connector.fetch_data("SELECT 1", limited)  # pyarrow is imported
     (name,) = os.listdir(limited)
-    query = "SELECT repeat('x', 100), generate_series(1, 1e9)"
     for wait in (0.0, 0.05, 0.3):
         task = asyncio.create_task(connector.fetch_data(query, limited))
         await until(lambda: active(admin, query), "the query to run")
@@ -501,6 +509,21 @@ async def test_cancelled_fetch_ends_its_query_and_leaves_nothing(
         assert os.listdir(limited) == [name]
     assert await connector.test_connection()
     assert sessions(admin) == 1
+
+
+async def test_long_fetch_leaves_the_threads_that_all_share_to_others(
+    admin: Admin, reader: PostgreSQLConnector, workspace: Workspace
+) -> None:
+    limited = as_parquet(workspace, max_rows=None, max_bytes=None)
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    query = "SELECT count(*) FROM generate_series(1, 1e9)"
+    task = asyncio.create_task(reader.fetch_data(query, limited))
+    await until(lambda: active(admin, "COPY"), "the query to run")
+    assert await asyncio.wait_for(asyncio.to_thread(int), 10) == 0
+    assert active(admin, "COPY")
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
 async def test_read_only_holds(admin: Admin, reader: PostgreSQLConnector, files: Workspace) -> None:

@@ -139,34 +139,39 @@ class Layout:
 
 
 class ParquetEncoder:
-    """Turns rows into pieces of a Parquet file.  One thread at a time may use it."""
+    """Turns rows into pieces of a Parquet file.  One thread at a time may use it.
 
-    def __init__(self, layout: Layout) -> None:
+    Args:
+        layout: The columns.
+        write: Takes each piece.
+    """
+
+    def __init__(self, layout: Layout, write: Callable[[bytes], object]) -> None:
         self._layout = layout
         self._schema = layout.schema
+        self._write = write
         self._sink = _Sink()
         self._writer: Any = None
         self._tables: list[Any] = []
         self._size = self._rows = 0  # of those
 
-    def add(self, rows: Rows) -> Iterator[bytes]:
-        """Take rows; return what is to be written now."""
-        return self.add_table(self._layout.table(rows))
+    def add(self, rows: Rows) -> None:
+        """Take rows."""
+        self.add_table(self._layout.table(rows))
 
-    def add_table(self, table: Any) -> Iterator[bytes]:
-        """Take rows; return what is to be written now."""
+    def add_table(self, table: Any) -> None:
+        """Take rows that are a table."""
         self._tables.append(table)
         self._size += table.nbytes
         self._rows += table.num_rows
         if self._size >= _ROW_GROUP or self._rows >= _ROWS:
             self._write_group()
-        return self._sink.take()
 
-    def finish(self) -> Iterator[bytes]:
-        """Return the last pieces."""
+    def finish(self) -> None:
+        """Write the last pieces."""
         self._write_group()
         self._writer.close()
-        return self._sink.take()
+        self._flush()
 
     def _write_group(self) -> None:
         group = _joined(self._tables, self._schema)
@@ -183,6 +188,11 @@ class ParquetEncoder:
             )
         if group.num_rows:
             self._writer.write_table(group)
+        self._flush()
+
+    def _flush(self) -> None:
+        for piece in self._sink.take():
+            self._write(piece)
 
 
 def _repeating(table: Any) -> list[str]:
@@ -207,15 +217,15 @@ class TableBuilder:
         self._tables: list[Any] = []
         self._size = 0
 
-    def add(self, rows: Rows) -> Iterator[bytes]:
+    def add(self, rows: Rows) -> None:
         """Take rows.
 
         Raises:
             LimitExceededError: The table is larger than `max_bytes`.
         """
-        return self.add_table(self._layout.table(rows))
+        self.add_table(self._layout.table(rows))
 
-    def add_table(self, table: Any) -> Iterator[bytes]:
+    def add_table(self, table: Any) -> None:
         """Do the same for rows that are a table."""
         self._tables.append(table)
         self._size += table.nbytes
@@ -224,7 +234,6 @@ class TableBuilder:
                 f"the table has more than {self._max_bytes >> 20} MiB, too much to hold in memory; "
                 "fetch it as a Parquet file"
             )
-        return iter(())
 
     def table(self) -> Any:
         """Return all of them."""

@@ -30,9 +30,12 @@ _SPECIAL = {0xC000: "NaN", 0xD000: "Infinity", 0xF000: "-Infinity"}
 MOST_DIGITS = 18
 """Of a numeric that `decimals` takes."""
 _POWERS = 10 ** np.arange(19, dtype=np.int64)
+_LAST_GROUPS = np.array([0, (1 << 16) - 1, (1 << 32) - 1, (1 << 48) - 1, -1], np.int64)
+"""Masks of that many of four groups."""
 
-MEMORY = pa.system_memory_pool()
-"""The others keep tens of MiB of what has been freed."""
+_HAS_JEMALLOC = "jemalloc" in pa.supported_memory_backends()
+MEMORY = pa.jemalloc_memory_pool() if _HAS_JEMALLOC else pa.default_memory_pool()
+"""What each row group leaves behind breaks up the memory of others, so that it grows."""
 
 Decode = Callable[["Cells"], Any]
 
@@ -53,12 +56,15 @@ class Cells:
     def __len__(self) -> int:
         return len(self.starts)
 
-    def numbers(self, kind: str, at: int = 0) -> Any:
-        """Return the big-endian numbers that stand `at` in each value; for a NULL, 0."""
+    def numbers(self, kind: str, at: Any = None) -> Any:
+        """Return the big-endian numbers that stand `at` in each value, first if None; 0 for a NULL.
+
+        What stands outside of the block may be any number.
+        """
         every = _every(self.data, kind)
-        places = self.starts + at if at else self.starts
-        if at or self.nulls is not None:
-            places = np.minimum(places, len(every) - 1)
+        places = self.starts if at is None else self.starts + at
+        if at is not None or self.nulls is not None:
+            places = np.clip(places, 0, len(every) - 1)
         found = every[places].astype(every.dtype.newbyteorder("="))
         if self.nulls is not None:
             found[self.nulls] = 0
@@ -79,9 +85,9 @@ class _Strided(Cells):
         super().__init__(data, range(rows), None)
         self._first, self._stride = first, stride
 
-    def numbers(self, kind: str, at: int = 0) -> Any:
+    def numbers(self, kind: str, at: Any = None) -> Any:
         shape, type_ = (len(self),), np.dtype(kind)
-        every = np.ndarray(shape, type_, self.data, self._first + at, (self._stride,))
+        every = np.ndarray(shape, type_, self.data, self._first + (at or 0), (self._stride,))
         return every.astype(type_.newbyteorder("="))
 
 
@@ -196,23 +202,26 @@ def texts(column: Cells) -> Any:
 
 
 def decimals(type_: Any) -> Decode:
-    """Decode numerics of up to 18 digits: base 10,000, the most significant group first."""
+    """Decode numerics of up to 18 digits: groups of four, the most significant first."""
     scale = type_.scale
     heaviest = max(0, (type_.precision - scale - 1) // 4)
     rest = _POWERS[-scale % 4]  # what the last group has too much
 
     def decode(column: Cells) -> Any:
-        groups, weights = column.numbers(">i2"), column.numbers(">i2", 2)
-        signs = column.numbers(">u2", 4)
+        # How many groups, the weight of the first, the sign, and digits after the point.
+        head = column.numbers(">i8")
+        groups, weights, signs = head >> 48, head << 16 >> 48, head >> 16 & 0xFFFF
         _within(signs, 0, _NEGATIVE, lambda sign: _SPECIAL.get(sign, ""))
-        _within(column.numbers(">u2", 6), 0, scale, lambda _: "")
+        _within(head & 0xFFFF, 0, scale, lambda _: "")
         _within(weights, -len(_POWERS), heaviest, lambda _: "")
-        total = np.zeros(len(column), np.int64)
-        for number in range(int(groups.max())):
-            group = np.where(number < groups, column.numbers(">i2", 8 + 2 * number), 0)
-            power = 4 * (weights.astype(np.int64) - number) + scale
-            whole = group * _POWERS[np.maximum(power, 0)]
-            total += np.where(power < 0, group // rest, whole)
+        # From the end, where what is read before the first group can be told by their number.
+        high, last = _groups(column.numbers(">i8", column.lengths - 8), groups)
+        if groups.max() > 4:
+            more = _groups(column.numbers(">i8", column.lengths - 16), groups - 4)
+            high += (more[0] * 10_000 + more[1]) * 10**12
+        power = 4 * (weights - groups + 1) + scale
+        low = np.where(power < 0, last // rest, last * _POWERS[np.clip(power, 0, 18)])
+        total = high * _POWERS[np.clip(power + 4, 0, 18)] + low
         _within(total, 0, int(_POWERS[type_.precision]) - 1, lambda _: "")
         halves = np.empty((len(column), 2), np.int64)
         halves[:, 0] = np.where(signs == _NEGATIVE, -total, total)
@@ -220,6 +229,13 @@ def decimals(type_: Any) -> Decode:
         return column.array(type_, pa.py_buffer(halves))
 
     return decode
+
+
+def _groups(words: Any, count: Any) -> tuple[Any, Any]:
+    """Return the number of the first three groups of words of four, and the last group."""
+    words &= _LAST_GROUPS[np.clip(count, 0, 4)]
+    high = ((words >> 48) * 10_000 + (words >> 32 & 0xFFFF)) * 10_000 + (words >> 16 & 0xFFFF)
+    return high, words & 0xFFFF
 
 
 def _within(values: Any, low: int, high: int, text: Callable[[int], str]) -> Any:

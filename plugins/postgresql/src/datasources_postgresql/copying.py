@@ -1,30 +1,37 @@
 """Rows of a COPY on their way from libpq to a file.
 
-psycopg's own `copy` waits for the socket once per row. Here every row that libpq holds is taken
-before the next wait, on the loop's reader callback; see https://www.postgresql.org/docs/current/libpq-copy.html.
+psycopg's own `copy` waits for the socket once per row. Here every row that has come is taken
+before the next wait; see https://www.postgresql.org/docs/current/libpq-copy.html.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import selectors
 import socket
 import struct
 import sys
-from collections.abc import Callable, Coroutine
+import threading
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import repeat
 from operator import length_hint
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from psycopg import pq
 
-Write: TypeAlias = Callable[[bytearray | memoryview], "asyncio.Future[None] | None"]
-"""Takes bytes; until the future that it may give is done, no more are taken from libpq."""
+from datasources import run_in_thread
+
+Write: TypeAlias = Callable[[bytearray | memoryview], None]
+"""Takes text, which it may not keep."""
 
 _BATCH = 1 << 18  # bytes written at once
 _PIECE = 1 << 20  # bytes of a longer row written at once
 _ROWS = 1 << 13  # rows taken before the loop gets its turn
+_READS = 16  # of the socket, likewise
+_PATIENCE = 0.1  # seconds until a thread that waits looks whether it should stop
 
 # Where Linux keeps tcpi_bytes_received in struct tcp_info: include/uapi/linux/tcp.h
 _BYTES_RECEIVED = struct.Struct("128xQ")
@@ -39,8 +46,7 @@ class Rows:
     """How many bytes each has."""
 
 
-Take: TypeAlias = Callable[[Rows], "asyncio.Future[None] | None"]
-"""The same for rows, which are then the taker's own."""
+Take: TypeAlias = Callable[[Rows], None]
 
 
 class TooLongError(Exception):
@@ -89,39 +95,83 @@ class Meter:
         return int(_BYTES_RECEIVED.unpack(info)[0]) if known else 0
 
 
-class Receiver:
-    """Takes rows whenever the socket has some, and never for long.
+class _Receiver:
+    """Takes rows that have come, and never for long.
 
-    Every message is one row, the first of them the header.  Rows are gathered in one buffer
-    rather than a list: millions of small objects kept alive cost more than all the rest.
+    They are gathered in one buffer rather than a list: millions of small objects kept alive cost
+    more than all the rest.
+    """
+
+    def __init__(
+        self, pgconn: pq.abc.PGconn, wanted: int | None, max_row: int | None, batch: int
+    ) -> None:
+        self._taken = self._skipped = 0
+        self._wanted = sys.maxsize if wanted is None else wanted
+        self._pgconn = pgconn
+        self._meter = Meter(pgconn.socket, max_row)
+        self._batch = batch
+        self._buffer = bytearray()
+
+    def _take_rows(self) -> int:
+        """Take what has come; return libpq's last word: 0 to wait, -1 for the end."""
+        before = self._taken
+        size = self._drain()
+        if size or self._taken != before:
+            self._meter.reset()
+        else:
+            self._meter.check()
+        if self._buffer and (size < 0 or len(self._buffer) >= self._batch):
+            self._hand_over()
+        return size
+
+    def _drain(self) -> int:
+        """Take what libpq and the socket hold: to ask costs less than to wait."""
+        for _ in range(_READS):
+            before = self._taken
+            size = self._skip() if before >= self._wanted else self._gather()
+            if size or self._taken == before or len(self._buffer) >= self._batch:
+                return size
+            self._pgconn.consume_input()
+        return 1  # what was read last is still to be taken
+
+    def _gather(self) -> int:
+        """Move rows that libpq holds into the buffer; return its last word."""
+        raise NotImplementedError
+
+    def _hand_over(self) -> None:
+        """Pass on what is in the buffer, and empty it."""
+        raise NotImplementedError
+
+    def _skip(self) -> int:
+        """Drop what libpq holds beyond the rows that are wanted."""
+        size = 1
+        for _ in range(_ROWS):
+            size, _row = self._pgconn.get_copy_data(1)
+            if size <= 0:
+                break
+            self._skipped += 1
+        return size
+
+
+class TextReceiver(_Receiver):
+    """Takes the rows of a COPY as text with a header, on the event loop.
 
     Args:
         pgconn: A connection that copies out.
-        write: Takes the rows.
+        write: Takes the text.
         max_rows: How many rows to write.
         max_row: How many bytes a row may have.
     """
 
     def __init__(
-        self,
-        pgconn: pq.abc.PGconn,
-        write: Callable[[Any], asyncio.Future[None] | None],
-        max_rows: int | None,
-        max_row: int | None,
+        self, pgconn: pq.abc.PGconn, write: Write, max_rows: int | None, max_row: int | None
     ) -> None:
-        self._taken = self._skipped = 0
-        self._wanted = sys.maxsize if max_rows is None else max_rows + 1
-        self._pgconn = pgconn
-        self._meter = Meter(pgconn.socket, max_row)
+        super().__init__(pgconn, None if max_rows is None else max_rows + 1, max_row, _BATCH)
         self._write = write
         self._loop = asyncio.get_running_loop()
         self._done: asyncio.Future[None] = self._loop.create_future()
-        self._buffer = bytearray()
         self._long_row: memoryview | None = None
         """What is left to write of a row too long for one turn."""
-        self._batch = _BATCH
-        self._busy: asyncio.Future[None] | None = None
-        """Until it is done, no more may be written."""
         self._turn_is_due = False
 
     @property
@@ -161,39 +211,17 @@ class Receiver:
         try:
             if first is not None:
                 first()
-            more = self._write_piece() if self._long_row else self._take_rows()
+            size = self._write_piece() if self._long_row else self._take_rows()
         except BaseException as exc:  # noqa: BLE001  # delivered to whoever awaits `run`
             self._done.set_exception(exc)
             return
-        if self._busy is not None and not self._done.done():
-            self._loop.remove_reader(self._pgconn.socket)
-            self._busy.add_done_callback(self._resume)
-        elif more:
+        if size < 0:
+            self._done.set_result(None)
+        elif size > 0:
             self._turn_is_due = True
             self._loop.call_soon(self._turn)
 
-    def _resume(self, busy: asyncio.Future[None]) -> None:
-        self._busy = None
-        if not self._done.done():
-            self._loop.add_reader(self._pgconn.socket, self._on_readable)
-            self._turn(busy.result)
-
-    def _take_rows(self) -> bool:
-        """Take what libpq holds; tell whether to go on without waiting for the socket."""
-        before = self._taken
-        size = self._skip() if self._taken >= self._wanted else self._gather()
-        if size or self._taken != before:
-            self._meter.reset()
-        else:
-            self._meter.check()
-        if self._buffer and (size < 0 or self._long_row or len(self._buffer) >= self._batch):
-            self._busy = self._hand_over()
-        if size < 0:
-            self._done.set_result(None)
-        return size > 0
-
     def _gather(self) -> int:
-        """Move rows into the buffer; return libpq's last word: 0 to wait, -1 for the end."""
         calls = repeat(1, min(_ROWS, self._wanted - self._taken))
         planned, buffer, size = length_hint(calls), self._buffer, 0
         for size, row in map(self._pgconn.get_copy_data, calls):
@@ -202,39 +230,30 @@ class Receiver:
             buffer += row
         self._taken += planned - length_hint(calls) - (size <= 0)
         if size >= _PIECE:
+            self._hand_over()
             self._long_row = row
         return size
 
-    def _hand_over(self) -> asyncio.Future[None] | None:
-        busy = self._write(self._buffer)
+    def _hand_over(self) -> None:
+        self._write(self._buffer)
         self._buffer.clear()
-        return busy
 
-    def _skip(self) -> int:
-        """Drop what libpq holds beyond the rows that are wanted."""
-        size = 1
-        for _ in range(_ROWS):
-            size, _row = self._pgconn.get_copy_data(1)
-            if size <= 0:
-                break
-            self._skipped += 1
-        return size
-
-    def _write_piece(self) -> bool:
+    def _write_piece(self) -> int:
         assert self._long_row is not None
         self._write(self._long_row[:_PIECE])
         self._long_row = self._long_row[_PIECE:]
-        return True
+        return 1
 
 
-class RowReceiver(Receiver):
-    """The same for a binary COPY: whole rows, with the length of each.
+class RowReceiver(_Receiver):
+    """Takes the rows of a binary COPY, in a thread that `take` is called in too.
 
     Every message is one row, the header before the first of them, and the last is the trailer.
+    One thread does both, as handing a block from one to another takes longer than decoding it.
 
     Args:
-        pgconn: A connection that copies out.
-        take: Takes the rows.
+        pgconn: A connection that copies out, which nobody else may use meanwhile.
+        take: Takes the rows, which are then its own.
         max_rows: How many rows to take.
         max_row: How many bytes a row may have.
         block: Hand over about that many bytes at once.
@@ -248,20 +267,38 @@ class RowReceiver(Receiver):
         max_row: int | None,
         block: int,
     ) -> None:
-        super().__init__(pgconn, take, max_rows, max_row)
-        self._wanted = sys.maxsize if max_rows is None else max_rows
+        super().__init__(pgconn, max_rows, max_row, block)
+        self._take = take
         self._longest = sys.maxsize if max_row is None else max(1, max_row)
         self._piece = min(_PIECE, self._longest)
-        self._batch = block
         self._lengths: list[int] = []
 
     @property
     def rows(self) -> int:
+        """Rows taken."""
         return self._taken - (self._skipped == 0)  # the trailer has been taken, or skipped
 
     @property
     def truncated(self) -> bool:
+        """Whether there were more."""
         return self._skipped > 1
+
+    async def run(self) -> None:
+        """Return when the last row has been taken.
+
+        Raises:
+            TooLongError: A row has more than `max_row` bytes; its beginning is in libpq's hands.
+        """
+        stop = threading.Event()
+        await run_in_thread(self._run, stop.is_set, on_cancel=stop.set, own_thread=True)
+
+    def _run(self, stopping: Callable[[], bool]) -> None:
+        with selectors.DefaultSelector() as selector, closing(self._meter):
+            selector.register(self._pgconn.socket, selectors.EVENT_READ)
+            while not stopping() and (size := self._take_rows()) >= 0:
+                if size == 0:
+                    selector.select(_PATIENCE)
+                    self._pgconn.consume_input()
 
     def _gather(self) -> int:
         calls = repeat(1, min(_ROWS, self._wanted - self._taken))
@@ -284,43 +321,9 @@ class RowReceiver(Receiver):
         if self._buffer:
             self._hand_over()
         self._taken += 1
-        self._busy = self._write(Rows(row, [len(row)]))
+        self._take(Rows(row, [len(row)]))
 
-    def _hand_over(self) -> asyncio.Future[None] | None:
+    def _hand_over(self) -> None:
         rows = Rows(self._buffer, self._lengths)
         self._buffer, self._lengths = bytearray(), []
-        return self._write(rows)
-
-
-class Pipeline:
-    """Does one piece of work after another while the next is received.
-
-    Leaving the block waits for the last; an exception ends what has not begun.
-    """
-
-    def __init__(self, work: Callable[[Rows], Coroutine[Any, Any, None]]) -> None:
-        self._work = work
-        self._last: asyncio.Task[None] | None = None
-
-    def put(self, rows: Rows) -> asyncio.Future[None] | None:
-        """Line up a piece; return what to wait for before the next."""
-        previous = self._last
-        self._last = asyncio.create_task(self._after(previous, rows))
-        return previous
-
-    async def _after(self, previous: asyncio.Task[None] | None, rows: Rows) -> None:
-        if previous is not None:
-            await previous
-        await self._work(rows)
-
-    async def __aenter__(self) -> Pipeline:
-        return self
-
-    async def __aexit__(self, exc_type: object, exc: object, traceback: object) -> None:
-        if self._last is None:
-            return
-        if exc_type is not None:
-            self._last.cancel()
-            await asyncio.gather(self._last, return_exceptions=True)
-        else:
-            await self._last
+        self._take(rows)

@@ -9,7 +9,14 @@ from typing import Any, TypeAlias
 from psycopg import AsyncConnection, OperationalError, errors, pq
 
 from datasources import LimitExceededError
-from datasources_postgresql.copying import Meter, Receiver, RowReceiver, Take, TooLongError, Write
+from datasources_postgresql.copying import (
+    Meter,
+    RowReceiver,
+    Take,
+    TextReceiver,
+    TooLongError,
+    Write,
+)
 
 Connection: TypeAlias = "AsyncConnection[tuple[Any, ...]]"
 
@@ -40,7 +47,7 @@ async def copy_out(
         LimitExceededError: A row is too long.
     """
     return await _copy(
-        connection, command, lambda pgconn: Receiver(pgconn, write, max_rows, max_row), max_row
+        connection, command, lambda pgconn: TextReceiver(pgconn, write, max_rows, max_row), max_row
     )
 
 
@@ -52,7 +59,10 @@ async def copy_rows(
     max_rows: int | None,
     max_row: int | None,
 ) -> tuple[int, bool]:
-    """Do the same for `COPY … TO STDOUT (FORMAT binary)`, about `block` bytes at once."""
+    """Do the same for `COPY … TO STDOUT (FORMAT binary)`, about `block` bytes at once.
+
+    `take` is called in a worker thread.
+    """
     return await _copy(
         connection,
         command,
@@ -64,7 +74,7 @@ async def copy_rows(
 async def _copy(
     connection: Connection,
     command: bytes,
-    receive: Callable[[pq.abc.PGconn], Receiver],
+    receive: Callable[[pq.abc.PGconn], TextReceiver | RowReceiver],
     max_row: int | None,
 ) -> tuple[int, bool]:
     connection.pgconn.send_query(command)
@@ -123,7 +133,7 @@ async def cancel(connection: Connection) -> None:
     while (result := await _result(connection)) is not None:
         if result.status == pq.ExecStatus.COPY_OUT:
             try:
-                await Receiver(connection.pgconn, lambda _: None, 0, None).run()
+                await TextReceiver(connection.pgconn, lambda _: None, 0, None).run()
             except OperationalError:
                 if connection.closed:
                     raise

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, Protocol
 
 from datasources import DataFetchError, Limits, WorkspaceFile, run_in_thread
-from datasources_postgresql.copying import Pipeline, Rows
+from datasources_postgresql.copying import Rows
 from datasources_postgresql.reading import Column, Transaction, limited
 
 _BLOCK = 1 << 20  # bytes of rows turned into Arrow at once
@@ -17,11 +16,11 @@ _IN_MEMORY = 1 << 30  # bytes of Arrow that a table may have
 
 
 class _Taker(Protocol):
-    """What takes rows, in a worker thread, and gives what is to be written now."""
+    """What takes rows, in a worker thread."""
 
-    def add(self, rows: Rows) -> Iterable[bytes]: ...
+    def add(self, rows: Rows) -> None: ...
 
-    def add_table(self, table: Any) -> Iterable[bytes]: ...
+    def add_table(self, table: Any) -> None: ...
 
 
 async def import_arrow() -> Any:
@@ -56,17 +55,19 @@ async def write_parquet(
     """
     arrow = await import_arrow()
     layout = await _layout(arrow, t, statement, columns)
-    encoder = await run_in_thread(arrow.ParquetEncoder, layout)
+    loop = asyncio.get_running_loop()
 
-    async def write(pieces: Iterable[bytes]) -> None:
-        for piece in pieces:
-            file.write(piece)
-            await asyncio.sleep(0)
+    async def put(piece: bytes) -> None:
+        file.write(piece)
 
+    def write(piece: bytes) -> None:
+        asyncio.run_coroutine_threadsafe(put(piece), loop).result()
+
+    encoder = await run_in_thread(arrow.ParquetEncoder, layout, write)
     file.rows, file.truncated = await _feed(
-        t, statement, layout, encoder, write, limits.max_rows, limits.max_bytes
+        t, statement, layout, encoder, limits.max_rows, limits.max_bytes
     )
-    await write(await run_in_thread(encoder.finish))
+    await run_in_thread(encoder.finish)
 
 
 async def load_table(
@@ -80,7 +81,7 @@ async def load_table(
     arrow = await import_arrow()
     layout = await _layout(arrow, t, statement, columns)
     builder = arrow.TableBuilder(layout, _IN_MEMORY)
-    await _feed(t, statement, layout, builder, _nothing, max_rows, _IN_MEMORY)
+    await _feed(t, statement, layout, builder, max_rows, _IN_MEMORY)
     return builder.table()
 
 
@@ -103,7 +104,6 @@ async def _feed(
     statement: tuple[str, str],
     layout: Any,
     taker: _Taker,
-    write: Any,
     max_rows: int | None,
     max_row: int | None,
 ) -> tuple[int, bool]:
@@ -111,19 +111,8 @@ async def _feed(
     text, kind = statement
     if kind != "select":  # EXPLAIN and SHOW
         (_, *rows), truncated = await t.texts(text, max_rows)
-        await write(await run_in_thread(lambda: taker.add_table(layout.text_table(rows))))
+        await run_in_thread(lambda: taker.add_table(layout.text_table(rows)))
         return len(rows), truncated
     if max_rows is not None:
         text = limited(text, max_rows + 1)
-
-    async def work(rows: Rows) -> None:
-        await write(await run_in_thread(lambda: one.submit(taker.add, rows).result()))
-
-    # Always the same thread: allocators keep tens of MiB for every other that comes by.
-    with ThreadPoolExecutor(1) as one:
-        async with Pipeline(work) as pipeline:
-            return await t.copy_rows(layout.query(text), pipeline.put, _BLOCK, max_rows, max_row)
-
-
-async def _nothing(_pieces: Iterable[bytes]) -> None:
-    pass
+    return await t.copy_rows(layout.query(text), taker.add, _BLOCK, max_rows, max_row)
