@@ -511,6 +511,31 @@ async def test_cancelled_fetch_ends_its_query_and_leaves_nothing(
     assert sessions(admin) == 1
 
 
+async def test_numerics_of_every_precision_and_scale_are_exact(
+    admin: Admin, reader: PostgreSQLConnector, files: Workspace
+) -> None:
+    random = Random(3)
+    shapes = [(precision, scale) for precision in range(1, 21) for scale in range(precision + 1)]
+    columns = []
+    for precision, scale in shapes:
+        most = 10**precision - 1
+        few = [random.randrange(10 ** random.randint(1, precision)) for _ in range(20)]
+        round_ = [number * 10 ** random.randrange(precision) % (most + 1) for number in few]
+        numbers = [0, 1, -1, most, -most, *few, *(-number for number in round_)]
+        columns.append([None, *(Decimal(number).scaleb(-scale) for number in numbers)])
+    types = ", ".join(f"c{n} numeric({p}, {s})" for n, (p, s) in enumerate(shapes))
+    admin.execute(f"CREATE TABLE numbers ({types}, line serial)")
+    with admin.cursor() as cursor:
+        places = ", ".join(["%s"] * len(shapes))
+        cursor.executemany(
+            f"INSERT INTO numbers VALUES ({places})", list(zip(*columns, strict=True))
+        )
+    admin.execute("GRANT SELECT ON numbers TO reader")
+    table = pq.read_table(await reader.fetch_data("SELECT * FROM numbers ORDER BY line", files))
+    for shape, column, expected in zip(shapes, table.columns[:-1], columns, strict=True):
+        assert column.to_pylist() == expected, shape
+
+
 async def test_long_fetch_leaves_the_threads_that_all_share_to_others(
     admin: Admin, reader: PostgreSQLConnector, workspace: Workspace
 ) -> None:
