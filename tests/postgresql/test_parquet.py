@@ -488,8 +488,9 @@ async def test_deadline_ends_the_query_and_leaves_nothing(
     [
         "SELECT repeat('x', 100), generate_series(1, 1e9)",
         "SELECT count(*) FROM generate_series(1, 1e9) a, generate_series(1, 1e9) b",
+        "SELECT repeat('x', 9999) UNION ALL SELECT count(*)::text FROM generate_series(1, 1e9)",
     ],
-    ids=["sending rows", "before the first row"],
+    ids=["sending rows", "before the first row", "between rows"],
 )
 async def test_cancelled_fetch_ends_its_query_and_leaves_nothing(
     admin: Admin, source: Source, workspace: Workspace, query: str
@@ -541,11 +542,12 @@ async def test_long_fetch_leaves_the_threads_that_all_share_to_others(
 ) -> None:
     limited = as_parquet(workspace, max_rows=None, max_bytes=None)
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
-    query = "SELECT count(*) FROM generate_series(1, 1e9)"
+    query = "SELECT repeat('x', 100), generate_series(1, 1e9)"
     task = asyncio.create_task(reader.fetch_data(query, limited))
-    await until(lambda: active(admin, "COPY"), "the query to run")
+    written = Path(limited).glob
+    await until(lambda: any(file.stat().st_size for file in written("*")), "rows to be written")
     assert await asyncio.wait_for(asyncio.to_thread(int), 10) == 0
-    assert active(admin, "COPY")
+    assert not task.done()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

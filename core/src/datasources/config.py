@@ -218,7 +218,7 @@ def _fill(cls: type[T], value: Any, where: str) -> T:
     """Return a dataclass with the fields that a table gives it."""
     table = _table(value, where)
     wanted = typing.get_type_hints(cls)
-    _check_keys(table, [f.name for f in fields(cls)], where)  # type: ignore[arg-type]
+    _check_keys(table, [f.name for f in fields(cls)], where)  # type: ignore[arg-type]  # T is a dataclass
     values = {key: _typed(item, wanted[key], f"{where}: {key!r}") for key, item in table.items()}
     try:
         return cls(**values)

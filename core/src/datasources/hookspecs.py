@@ -29,7 +29,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 @hookspec
-def datasources_connectors() -> Sequence[type[DataSourceConnector]]:  # type: ignore[empty-body]
+def datasources_connectors() -> Sequence[type[DataSourceConnector]]:  # type: ignore[empty-body]  # pluggy calls the implementations
     """Return the connector classes of this plugin, one for each of its entry points.
 
     Import the class inside the function, so that the module itself stays light.

@@ -10,7 +10,10 @@ import math
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, TypeGuard
+
+if TYPE_CHECKING:
+    from rich.console import JustifyMethod
 
 _HARMFUL = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
@@ -150,8 +153,8 @@ def fields(values: Mapping[str, object], *, indent: str = "") -> None:
             fields(value, indent=f"{indent}  ")
         elif _is_table(value):
             _echo(f"{label}:")
-            columns = list(dict.fromkeys(key for row in value for key in row))  # type: ignore[attr-defined]
-            table(columns, [[_cell(row.get(key)) for key in columns] for row in value])  # type: ignore[attr-defined]
+            columns = list(dict.fromkeys(key for row in value for key in row))
+            table(columns, [[_cell(row.get(key)) for key in columns] for row in value])
         else:
             _echo(f"{label:<{len(indent) + width}}  {clean(_cell(value))}".rstrip())
 
@@ -164,8 +167,8 @@ def _draw(columns: Sequence[str], rows: list[list[str]], right: set[int], *, hea
 
     drawn = Table(box=SIMPLE_HEAD, show_header=header, pad_edge=False)
     for index, name in enumerate(columns):
-        justify = "right" if index in right else "left"
-        drawn.add_column(Text(name), overflow="fold", justify=justify)  # type: ignore[arg-type]
+        justify: JustifyMethod = "right" if index in right else "left"
+        drawn.add_column(Text(name), overflow="fold", justify=justify)
     for row in rows:
         drawn.add_row(*map(Text, row))
     Console(highlight=False).print(drawn)
@@ -175,7 +178,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _is_table(value: object) -> bool:
+def _is_table(value: object) -> TypeGuard[list[dict[str, object]]]:
     return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
 
 
