@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterable
 
 from datasources.errors import PluginError, PluginIncompatibleError, PluginLoadError
-from datasources.index import PluginEntry, installed_version
+from datasources.index import PluginEntry, installed_version, normalized
 
 _CORE = "datasources"
 _PLAIN = re.compile(
@@ -86,13 +86,9 @@ def _numbers(version: str) -> list[int]:
 
 def _version(distribution: str) -> str | None:
     """Return the version that is installed; of core, the one that runs, installed or not."""
-    if _canonical(distribution) == _CORE:
+    if normalized(distribution) == _CORE:
         return str(sys.modules[_CORE].__version__)
     return installed_version(distribution)
-
-
-def _canonical(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _unmet(
@@ -107,7 +103,7 @@ def _unmet(
         marker = requirement.marker
         if marker and not any(marker.evaluate({"extra": extra}) for extra in extras):
             return None
-        core = _canonical(requirement.name) == _CORE
+        core = normalized(requirement.name) == _CORE
         version = _version(requirement.name)
         accepted = [Version(version)] if version else []
     except (InvalidRequirement, InvalidVersion, UndefinedComparison, UndefinedEnvironmentName):

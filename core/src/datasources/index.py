@@ -82,11 +82,11 @@ def choose(
 ) -> list[PluginEntry]:
     """Mark in an index what is switched off and what is in conflict; see `Plugins`."""
     preferred = _environment_preferences() | dict(prefer)
-    disabled = {_normalized(name) for name in (*_listed("DATASOURCES_DISABLE"), *disable)}
+    disabled = {normalized(name) for name in (*_listed("DATASOURCES_DISABLE"), *disable)}
     off = "switched off by the host or DATASOURCES_DISABLE"
     entries = [
         replace(entry, status="disabled", error=off)
-        if disabled & {_normalized(entry.name), _normalized(entry.distribution or "")}
+        if disabled & {normalized(entry.name), normalized(entry.distribution or "")}
         else entry
         for entry in index
     ]
@@ -227,7 +227,7 @@ def _settled(
         way = f"prefer one, as in DATASOURCES_PREFER={example}, or disable the other"
         reason = f"{entry.name!r} is offered by {offers}; {way}"
         return replace(entry, status="conflict", error=reason)
-    chosen = [c for c in claims if _normalized(c.distribution or "") == _normalized(preferred)]
+    chosen = [c for c in claims if normalized(c.distribution or "") == normalized(preferred)]
     if len(chosen) != 1:
         reason = f"{entry.name!r} is to come from {preferred}, but is offered by {offers}"
         return replace(entry, status="conflict", error=reason)
@@ -236,7 +236,8 @@ def _settled(
     return replace(entry, status="disabled", error=f"passed over: {preferred} is preferred")
 
 
-def _normalized(name: str) -> str:
+def normalized(name: str) -> str:
+    """Return a name as those of distributions are compared: PEP 503."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
