@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
+import psycopg
 from psycopg import sql
 
 from datasources import (
@@ -160,7 +161,8 @@ class PostgreSQLConnector(DataSourceConnector):
         async def work(t: Transaction) -> Preview:
             source, columns = await self._source(t, target)
             select = source.kind == "select"
-            found = await t.load(limited(source.text, rows + 1) if select else source.text)
+            text = limited(source.text, rows + 1) if select else source.text
+            found = await t.load(text, select=select)
             names = tuple(column.name for column in columns)
             return Preview(names, found[:rows], truncated=len(found) > rows)
 
@@ -266,14 +268,22 @@ class PostgreSQLConnector(DataSourceConnector):
         if isinstance(target, Statement):
             columns = await t.admit(target)
             return _Source(target.text, kind=target.kind), columns
-        found = await t.ask(catalog.RESOLVE, [target.name, target.schema, target.schema])
-        if not found:
-            raise await _missing(t, target)
-        oid, schema, name, path, relkind, rows = found[0]
-        text = sql.SQL("SELECT * FROM {}").format(sql.Identifier(schema, name)).as_string()
+        while True:
+            found = await t.ask(catalog.RESOLVE, [target.name, target.schema, target.schema])
+            if not found:
+                raise await _missing(t, target)
+            oid, schema, name, path, relkind, rows = found[0]
+            text = sql.SQL("SELECT * FROM {}").format(sql.Identifier(schema, name)).as_string()
+            try:
+                columns = await t.describe(text)
+            except psycopg.errors.UndefinedTable:  # dropped since; the transaction can ask no more
+                raise ItemNotFoundError(f"{path} was dropped meanwhile", code="42P01") from None
+            # While the lock was waited for, another table may have been given the name.
+            if all(column.table == oid for column in columns):
+                break
         if self.options.read_only and relkind in {"v", "r", "p"}:
             await t.check_functions(parse_read(text))
-        return _Source(text, path, oid, "select", relkind, rows), await t.describe(text)
+        return _Source(text, path, oid, "select", relkind, rows), columns
 
     async def _read(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
         """Do one read, and again if the connection breaks: nothing of it is visible yet."""

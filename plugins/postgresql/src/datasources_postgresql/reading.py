@@ -44,6 +44,8 @@ class Column:
     type: int
     """Object id of the type; of its base type for a domain."""
     modifier: int
+    table: int = 0
+    """Object id of the table or view that the column is read from; 0 for an expression."""
 
 
 async def begin(connection: Connection, options: PostgreSQLOptions) -> Transaction:
@@ -55,14 +57,16 @@ async def begin(connection: Connection, options: PostgreSQLOptions) -> Transacti
 
 def _begin(options: PostgreSQLOptions) -> sql.Composed:
     # READ ONLY can be turned off until a snapshot is taken, which the SELECT does.
+    # READ COMMITTED, so that each statement takes a snapshot of its own: one that is older than
+    # the lock on a table sees no row of a table that was truncated or rewritten while the lock was
+    # waited for (https://www.postgresql.org/docs/current/mvcc-caveats.html).
     mode = "READ ONLY" if options.read_only else "READ WRITE"
-    isolation = "REPEATABLE READ" if options.read_only else "READ COMMITTED"
     path: sql.Composable = sql.SQL("")
     if options.search_path:
         names = sql.SQL(", ").join(map(sql.Identifier, options.search_path))
         path = sql.SQL("SET LOCAL search_path = {}; ").format(names)
     return sql.SQL(
-        f"BEGIN ISOLATION LEVEL {isolation} {mode}; {_SETTINGS}"
+        f"BEGIN ISOLATION LEVEL READ COMMITTED {mode}; {_SETTINGS}"
         "{path}SET LOCAL statement_timeout = {timeout}; SELECT 1"
     ).format(path=path, timeout=sql.Literal(round(options.statement_timeout * 1000)))
 
@@ -103,13 +107,19 @@ class Transaction:
             raise functions.refused(name, denied=denied)
 
     async def describe(self, text: str) -> list[Column]:
-        """Return the columns of one statement."""
+        """Return the columns of one statement, and lock the relations that its text names.
+
+        The locks are held until the transaction ends.
+        """
         result = await libpq.describe(self._connection, text)
         if result.nparams:
             raise DataFetchError("a query has no parameters, but this one has $1", code="42P02")
         return [
             Column(
-                (result.fname(i) or b"").decode(errors="replace"), result.ftype(i), result.fmod(i)
+                (result.fname(i) or b"").decode(errors="replace"),
+                result.ftype(i),
+                result.fmod(i),
+                result.ftable(i),
             )
             for i in range(result.nfields)
         ]
@@ -123,8 +133,15 @@ class Transaction:
         """Return what writes each column's values as text; None where the role may not call it."""
         return [name for (name,) in await self.ask(_OUTPUTS, [[c.type for c in columns]])]
 
-    async def load(self, text: str) -> list[tuple[Any, ...]]:
-        """Return the rows of one statement as Python values."""
+    async def load(self, text: str, *, select: bool = True) -> list[tuple[Any, ...]]:
+        """Return the rows of one described statement as Python values.
+
+        Args:
+            text: The statement.
+            select: False for EXPLAIN and SHOW, which lock nothing.
+        """
+        if select:
+            await self._lock_relations(text)
         result = await libpq.query(self._connection, text.encode())
         transformer = Transformer(self._connection)
         transformer.set_pgresult(result)
@@ -141,6 +158,7 @@ class Transaction:
             max_rows: How many rows to write.
             max_row: How many bytes a row may have.
         """
+        await self._lock_relations(text)
         command = f"COPY (\n{text}\n) TO STDOUT (FORMAT csv, HEADER true)"
         file.rows, file.truncated = await libpq.copy_out(
             self._connection, command.encode(), file.write, max_rows, max_row
@@ -153,10 +171,24 @@ class Transaction:
 
         Returns how many rows were taken, and whether there were more.
         """
+        await self._lock_relations(text)
         command = f"COPY (\n{text}\n) TO STDOUT (FORMAT binary)"
         return await libpq.copy_rows(
             self._connection, command.encode(), take, block, max_rows, max_row
         )
+
+    async def _lock_relations(self, text: str) -> None:
+        """Lock every relation that a described statement reads, before it takes its snapshot.
+
+        Parsing has locked the relations that the text names and those of its views. Partitions and
+        inheritance children are locked when a statement is planned: COPY plans after it has taken
+        its snapshot (BeginCopyTo in src/backend/commands/copyto.c), and planning skips a child
+        that is dropped while its lock is waited for, without looking for the one in its place
+        (find_inheritance_children in src/backend/catalog/pg_inherits.c). So the statement is
+        planned once in advance; the locks are held until the transaction ends.
+        """
+        # Like the text of a COPY, this text has been parsed alone as one statement.
+        await self._connection.execute(f"EXPLAIN (COSTS OFF)\n{text}".encode())
 
     async def write_csv(self, text: str, file: WorkspaceFile, max_rows: int | None) -> None:
         """Do the same as `copy_csv` for what COPY does not take: EXPLAIN and SHOW."""
