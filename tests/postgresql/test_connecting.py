@@ -21,12 +21,14 @@ from datasources import (
     PoolTimeoutError,
     Workspace,
 )
+from datasources_postgresql.reading import begin
 from tests.postgresql.conftest import (
     PASSWORD,
     Admin,
     Source,
     active,
     configured,
+    rows_of,
     sessions,
     until,
 )
@@ -296,3 +298,20 @@ async def _session(connector, workspace: Workspace) -> list:
 
 def configured_as(connector, user: str):
     return type(connector)(connector.config)
+
+
+@pytest.mark.parametrize("jit", ["on", "off"])
+async def test_only_the_callers_statements_run_with_the_roles_jit(
+    admin: Admin, pg_database: Database, source: Source, workspace: Workspace, jit: str
+) -> None:
+    admin.execute(f"ALTER ROLE reader IN DATABASE {pg_database.name} SET jit = {jit}")
+    connector = await source()
+    query = "SELECT current_setting('jit') AS jit"
+    assert (await connector.preview(query)).rows == [(jit,)]
+    assert (await connector.preview("SHOW jit")).rows == [(jit,)]
+    assert rows_of(await connector.fetch_data(query, workspace)) == [["jit"], [jit]]
+    assert rows_of(await connector.fetch_data("SHOW jit", workspace)) == [["jit"], [jit]]
+    assert connector._connections is not None
+    async with connector._connections.lease() as connection:
+        transaction = await begin(connection, connector.options)
+        assert await transaction.ask(query.encode()) == [("off",)]

@@ -149,7 +149,7 @@ class PostgreSQLConnector(DataSourceConnector):
                 ((answer,),) = await t.ask(catalog.METADATA, [source.oid])
                 found = catalog.metadata(source.path, answer)
             if exact_rows and source.kind == "select":
-                ((found["rows"],),) = await t.load(counted(source.text))
+                ((found["rows"],),) = await t.load(counted(source.text), jit=False)
             return found
 
         return await self._read(work)
@@ -188,7 +188,8 @@ class PostgreSQLConnector(DataSourceConnector):
             numeric = statistics.numeric(columns)
             if not numeric:
                 return {}
-            (row,) = await t.load(statistics.query(source.text, columns, share))
+            query = statistics.query(source.text, columns, share)
+            (row,) = await t.load(query, jit=False)
             return statistics.figures(numeric, row, sampled=share is not None)
 
         return await self._read(work)

@@ -18,12 +18,15 @@ from datasources_postgresql.options import PostgreSQLOptions
 from datasources_postgresql.values import register
 
 # Set for the transaction alone, whatever the role's or the database's defaults are: how strings
-# are read, and how values are written.
+# are read, and how values are written. The queries of this package run without JIT: their
+# estimated cost on the catalog is high, so the server would compile them for seconds, each time.
 _SETTINGS = (
     "SET LOCAL standard_conforming_strings = on; SET LOCAL datestyle = 'ISO'; "
     "SET LOCAL intervalstyle = 'postgres'; SET LOCAL extra_float_digits = 1; "
-    "SET LOCAL bytea_output = 'hex'; "
+    "SET LOCAL bytea_output = 'hex'; SET LOCAL jit = off; "
 )
+# What the role, the database or the connection string has set; for the caller's own statement.
+_CALLERS_JIT = "SET LOCAL jit TO DEFAULT"
 _OUTPUTS = b"""
 SELECT CASE WHEN pg_catalog.has_schema_privilege(n.oid, 'USAGE')
     AND pg_catalog.has_function_privilege(p.oid, 'EXECUTE')
@@ -133,15 +136,20 @@ class Transaction:
         """Return what writes each column's values as text; None where the role may not call it."""
         return [name for (name,) in await self.ask(_OUTPUTS, [[c.type for c in columns]])]
 
-    async def load(self, text: str, *, select: bool = True) -> list[tuple[Any, ...]]:
+    async def load(
+        self, text: str, *, select: bool = True, jit: bool = True
+    ) -> list[tuple[Any, ...]]:
         """Return the rows of one described statement as Python values.
 
         Args:
             text: The statement.
             select: False for EXPLAIN and SHOW, which lock nothing.
+            jit: False for a query of this package around the caller's, such as a count.
         """
         if select:
-            await self._lock_relations(text)
+            await self._lock_relations(text, jit=jit)
+        else:
+            await self._connection.execute(_CALLERS_JIT)
         result = await libpq.query(self._connection, text.encode())
         transformer = Transformer(self._connection)
         transformer.set_pgresult(result)
@@ -177,7 +185,7 @@ class Transaction:
             self._connection, command.encode(), take, block, max_rows, max_row
         )
 
-    async def _lock_relations(self, text: str) -> None:
+    async def _lock_relations(self, text: str, *, jit: bool = True) -> None:
         """Lock every relation that a described statement reads, before it takes its snapshot.
 
         Parsing has locked the relations that the text names and those of its views. Partitions and
@@ -188,7 +196,9 @@ class Transaction:
         planned once in advance; the locks are held until the transaction ends.
         """
         # Like the text of a COPY, this text has been parsed alone as one statement.
-        await self._connection.execute(f"EXPLAIN (COSTS OFF)\n{text}".encode())
+        explain = f"EXPLAIN (COSTS OFF)\n{text}"
+        command = f"{_CALLERS_JIT}; {explain}" if jit else explain
+        await self._connection.execute(command.encode())
 
     async def write_csv(self, text: str, file: WorkspaceFile, max_rows: int | None) -> None:
         """Do the same as `copy_csv` for what COPY does not take: EXPLAIN and SHOW."""
@@ -199,6 +209,7 @@ class Transaction:
 
     async def texts(self, text: str, max_rows: int | None) -> tuple[list[list[bytes | None]], bool]:
         """Return the column names and the rows of one statement, and whether there are more."""
+        await self._connection.execute(_CALLERS_JIT)
         result = await libpq.query(self._connection, text.encode())
         rows = result.ntuples if max_rows is None else min(max_rows, result.ntuples)
         columns = range(result.nfields)
