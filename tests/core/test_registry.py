@@ -34,6 +34,7 @@ from datasources import (
     Policy,
     PolicyError,
     PoolConfig,
+    PoolError,
     PoolTimeoutError,
     RegistryError,
     SecretNotFoundError,
@@ -417,7 +418,7 @@ async def test_unregistering_cuts_off_a_lease_that_does_not_come_back() -> None:
     async with registry_of(cls) as registry:
         await registry.register_data_source(source())
         async with registry.connection("s"):
-            with pytest.raises(ExceptionGroup, match="did not close well"):
+            with pytest.raises(PoolError, match="were never returned"):
                 await registry.unregister_data_source("s", timeout=0.01)
             assert cls.live == 0
         assert not registry.exists("s")
@@ -840,9 +841,10 @@ async def test_closing_finishes_the_rest_when_one_fails() -> None:
     await registry.register_data_sources([source("a"), source("b", port=13), source("c")])
     for source_id in "abc":
         await registry.get_connector(source_id)
-    with pytest.raises(ExceptionGroup) as caught:
+    with pytest.raises(PoolError, match="did not close well: will not go") as caught:
         await registry.disconnect_all()
-    assert "will not go" in str(caught.value.exceptions[0]) or caught.value.subgroup(RuntimeError)
+    assert isinstance(caught.value.__cause__, ExceptionGroup)
+    assert [type(error) for error in caught.value.__cause__.exceptions] == [RuntimeError]
     assert cls.live == 0
     await registry.close()
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +17,10 @@ from datasources import (
     ConnectorError,
     DataFetchError,
     DataSourceError,
+    DataSourceRegistry,
+    Limits,
     PolicyError,
+    PoolClosedError,
     PoolConfig,
     PoolTimeoutError,
     Workspace,
@@ -315,3 +319,48 @@ async def test_only_the_callers_statements_run_with_the_roles_jit(
     async with connector._connections.lease() as connection:
         transaction = await begin(connection, connector.options)
         assert await transaction.ask(query.encode()) == [("off",)]
+
+
+SLOW = "SELECT count(*) FROM generate_series(1, 1000000) a, generate_series(1, 1000000) b"
+LARGE = "SELECT repeat('x', 1000) FROM generate_series(1, 100000000)"
+
+
+@pytest.mark.parametrize("format_", ["csv", "parquet"])
+@pytest.mark.parametrize("query", [SLOW, LARGE], ids=["slow", "large"])
+async def test_disconnecting_ends_a_fetch_and_its_query(
+    admin: Admin, source: Source, tmp_path: Path, query: str, format_: str
+) -> None:
+    connector = await source()
+    workspace = Workspace(tmp_path, limits=Limits(None, None, None), file_format=format_)
+    fetch = asyncio.create_task(connector.fetch_data(query, workspace))
+    await until(lambda: active(admin, "COPY"), "the query to run")
+    await connector.disconnect()
+    with pytest.raises(ConnectError, match="disconnected while"):
+        await fetch
+    await until(lambda: not sessions(admin), "the sessions to end")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("ending", ["unregister", "disconnect_all", "close"])
+async def test_closing_cuts_off_a_fetch_that_takes_too_long(
+    admin: Admin, pg_database: Database, tmp_path: Path, ending: str
+) -> None:
+    registry = DataSourceRegistry()
+    await registry.register_data_source(configured(pg_database).config)
+    fetch = asyncio.create_task(
+        registry.fetch("pg", SLOW, tmp_path, limits=Limits(None, None, None))
+    )
+    await until(lambda: active(admin, "COPY"), "the query to run")
+    match ending:
+        case "unregister":
+            await registry.unregister_data_source("pg", timeout=0.01)
+        case "disconnect_all":
+            await registry.disconnect_all(timeout=0.01)
+        case _:
+            await registry.close(timeout=0.01)
+    assert fetch.done()
+    with pytest.raises(PoolClosedError, match="'pg' was closed while it was in use"):
+        await fetch
+    await until(lambda: not sessions(admin), "the sessions to end")
+    assert list(tmp_path.iterdir()) == []
+    await registry.close()

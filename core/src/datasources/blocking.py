@@ -283,10 +283,12 @@ class DataSourceRegistry:
     def disconnect_all(self, *, timeout: float | None = None) -> None:
         self._run(self._registry.disconnect_all(timeout=timeout))
 
-    def close(self) -> None:
+    def close(self, *, timeout: float | None = None) -> None:
         """Close every connection, the store and the thread; closing twice does nothing more.
 
-        Operations under way in other threads may finish, for as long as `disconnect_all` waits.
+        Args:
+            timeout: Seconds that operations under way in other threads may take to finish before
+                they are cut off; None is 30.
         """
         with self._lock:
             if self._closed:
@@ -295,16 +297,16 @@ class DataSourceRegistry:
         if os.getpid() != self._process:
             return
         try:
-            asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
+            asyncio.run_coroutine_threadsafe(self._end(timeout), self._loop).result()
         finally:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._loop.run_until_complete(self._loop.shutdown_default_executor())
             self._loop.close()
 
-    async def _end(self) -> None:
+    async def _end(self, timeout: float | None) -> None:
         try:
-            await self._registry.close()
+            await self._registry.close(timeout=timeout)
         finally:
             others = asyncio.all_tasks() - {asyncio.current_task()}
             for task in others:

@@ -7,14 +7,20 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 
 from datasources.connector import DataSourceConnector
-from datasources.errors import DataSourceNotFoundError, PoolClosedError
+from datasources.errors import (
+    DataSourceError,
+    DataSourceNotFoundError,
+    PoolClosedError,
+    PoolError,
+)
 from datasources.models import PoolConfig
 from datasources.pool import ConnectionPool, PoolStatistics
+from datasources.pool_io import CANCEL_GRACE
 from datasources.stores import StoredSource
 
 _RECHECK_AFTER = 1.0  # seconds until a change made by another process is seen at the latest
@@ -37,7 +43,11 @@ class _Source:
     connector: DataSourceConnector | None = None
     """The lease that `connector` holds for its callers."""
     connecting: asyncio.Lock = field(default_factory=asyncio.Lock)
+    operations: set[asyncio.Timeout] = field(default_factory=set)
+    """The scopes of the registry's operations that use a connection now."""
     closed: bool = False
+    cut_off: bool = False
+    """True once closing has waited long enough for operations."""
 
     async def lend(self) -> None:
         """Take the lease for `connector`, unless another task has."""
@@ -54,7 +64,19 @@ class _Source:
         if self.connector is not None:
             connector, self.connector = self.connector, None
             await self.pool.release(connector)
-        await self.pool.close(timeout)
+        timer = asyncio.get_running_loop().call_later(timeout, self._cut_off)
+        try:
+            # Operations that were cut off need a moment to return their leases.
+            await self.pool.close(timeout + CANCEL_GRACE)
+        finally:
+            timer.cancel()
+
+    def _cut_off(self) -> None:
+        """Cancel the operations under way; each ends with `PoolClosedError`."""
+        self.cut_off = True
+        now = asyncio.get_running_loop().time()
+        for operation in self.operations:
+            operation.reschedule(now)
 
 
 class _Loop:
@@ -117,9 +139,20 @@ class Connections:
         self._loops: dict[asyncio.AbstractEventLoop, _Loop] = {}
         self._generation = 0
 
-    def lease(self, source_id: str) -> AbstractAsyncContextManager[DataSourceConnector]:
+    def lease(self, source_id: str) -> Lease:
         """Return a lease of the source's pool, as a context manager."""
-        return _Lease(self, source_id)
+        return Lease(self, source_id)
+
+    def operation(self, source_id: str) -> AbstractAsyncContextManager[DataSourceConnector]:
+        """Return a lease whose block is cancelled when closing the source has waited long enough.
+
+        The block must enter and leave in one task, and nothing else may run in it: an
+        asynchronous generator does not yield inside.
+
+        Raises:
+            PoolClosedError: On leaving: the block was cut off.
+        """
+        return _Operation(self, source_id)
 
     async def connector(self, source_id: str) -> DataSourceConnector:
         """Return the one connector that all callers of this loop share, until `forget`."""
@@ -142,10 +175,11 @@ class Connections:
 
         Args:
             source_id: The source; None is all.
-            timeout: Seconds to wait for leases, 30 by default.
+            timeout: Seconds to wait for operations under way, 30 by default; then they are cut off,
+                and what a host has leased is disconnected a second later.
 
         Raises:
-            ExceptionGroup: Of what closing raised; everything is closed all the same.
+            DataSourceError: Something did not close well; everything is closed all the same.
         """
         seconds = _CLOSE_TIMEOUT if timeout is None else timeout
         with self._lock:
@@ -155,8 +189,14 @@ class Connections:
             *(_close_on(loop, known, source_id, seconds) for loop, known in loops)
         )
         failed = [error for errors in outcomes for error in errors if isinstance(error, Exception)]
+        if len(failed) == 1 and isinstance(failed[0], DataSourceError):
+            raise failed[0]
         if failed:
-            raise ExceptionGroup("some connections did not close well", failed)
+            reasons = "; ".join(
+                dict.fromkeys(str(error) or type(error).__name__ for error in failed)
+            )
+            message = f"some connections did not close well: {reasons}"
+            raise PoolError(message) from ExceptionGroup(message, failed)
 
     def source(self, source_id: str) -> _Source:
         """Return a source as it is now in the store, with its pool on this loop."""
@@ -194,7 +234,7 @@ class Connections:
         return known
 
 
-class _Lease:
+class Lease:
     """A lease that is not disturbed by a source being replaced before it begins."""
 
     def __init__(self, connections: Connections, source_id: str) -> None:
@@ -203,12 +243,12 @@ class _Lease:
 
     async def __aenter__(self) -> DataSourceConnector:
         while True:
-            source = self._connections.source(self._source_id)
-            self._lease = source.pool.connection()
+            self._source = self._connections.source(self._source_id)
+            self._lease = self._source.pool.connection()
             try:
                 return await self._lease.__aenter__()
             except PoolClosedError:
-                if self._connections.source(self._source_id) is source:
+                if self._connections.source(self._source_id) is self._source:
                     raise
 
     async def __aexit__(
@@ -218,6 +258,49 @@ class _Lease:
         traceback: TracebackType | None,
     ) -> None:
         await self._lease.__aexit__(exc_type, exc, traceback)
+
+    @asynccontextmanager
+    async def interruptible(self) -> AsyncIterator[None]:
+        """Let closing the source cancel the block, which runs in one task.
+
+        Raises:
+            PoolClosedError: On leaving: the block was cut off.
+        """
+        closed = PoolClosedError(f"source {self._source_id!r} was closed while it was in use")
+        if self._source.cut_off:
+            raise closed
+        try:
+            async with asyncio.timeout(None) as scope:
+                self._source.operations.add(scope)
+                yield
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            raise closed from None
+        finally:
+            self._source.operations.discard(scope)
+
+
+class _Operation:
+    """A lease and its interruptible block in one."""
+
+    def __init__(self, connections: Connections, source_id: str) -> None:
+        self._lease = Lease(connections, source_id)
+
+    async def __aenter__(self) -> DataSourceConnector:
+        connector = await self._lease.__aenter__()
+        self._scope = self._lease.interruptible()
+        await self._scope.__aenter__()
+        return connector
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        await self._lease.__aexit__(exc_type, exc, traceback)
+        return await self._scope.__aexit__(exc_type, exc, traceback)
 
 
 async def _close_on(

@@ -6,9 +6,9 @@ import asyncio
 import copy
 import os
 import time
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, aclosing
 from types import TracebackType
 from typing import Any, Self
 
@@ -180,8 +180,12 @@ class DataSourceRegistry:
 
         Args:
             source_id: The source.
-            timeout: Seconds to wait for operations under way before they are cut off; None takes
-                the pool's default.
+            timeout: Seconds to wait for operations under way; then they are cut off, and each ends
+                with `PoolClosedError`. None is 30.
+
+        Raises:
+            DataSourceError: The source is removed, but something did not close well: what a host
+                leased by `connection` and did not return was disconnected, a second later.
         """
         with observed(self.plugins, "unregister", source_id):
             if not await asyncio.to_thread(self.store.remove, source_id):
@@ -251,27 +255,28 @@ class DataSourceRegistry:
     async def list_items(self, source_id: str, path: str | None = None) -> list[DataItem]:
         """Return what can be fetched, below `path` if one is given."""
         with observed(self.plugins, "list_items", source_id, path=path) as outcome:
-            async with self.connection(source_id) as connector:
+            async with self._connections.operation(source_id) as connector:
                 return outcome.of(await connector.list_items(path))
 
     async def iter_items(self, source_id: str, path: str | None = None) -> AsyncIterator[DataItem]:
         """Yield what `list_items` returns, page by page where the connector can."""
         with observed(self.plugins, "iter_items", source_id, path=path) as outcome:
             outcome.items = 0
-            async with self.connection(source_id) as connector:
-                if isinstance(connector, contract.SupportsIterItems):
-                    async for item in connector.iter_items(path):
-                        outcome.items += 1
-                        yield item
-                else:
-                    for item in await connector.list_items(path):
-                        outcome.items += 1
-                        yield item
+            lease = self._connections.lease(source_id)
+            async with lease as connector, aclosing(_items(connector, path)) as items:
+                while True:
+                    # Closing the source may cancel the connector, but not the code that iterates.
+                    async with lease.interruptible():
+                        item = await anext(items, None)
+                    if item is None:
+                        return
+                    outcome.items += 1
+                    yield item
 
     async def glob_items(self, source_id: str, pattern: str) -> list[DataItem]:
         """Return the items whose path matches: `*` within a segment, `**` across, `?`, `[a-z]`."""
         with observed(self.plugins, "glob_items", source_id, pattern=pattern) as outcome:
-            async with self.connection(source_id) as connector:
+            async with self._connections.operation(source_id) as connector:
                 if isinstance(connector, contract.SupportsGlob):
                     return outcome.of(await connector.glob_items(pattern))
                 matches, prefix = glob_regex(pattern).fullmatch, glob_prefix(pattern)
@@ -294,7 +299,7 @@ class DataSourceRegistry:
     async def preview(self, source_id: str, identifier: str, rows: int = 10) -> Preview:
         """Return the first rows of an item, fetching it only if the connector has no other way."""
         with observed(self.plugins, "preview", source_id, identifier=identifier) as outcome:
-            async with self.connection(source_id) as connector:
+            async with self._connections.operation(source_id) as connector:
                 if isinstance(connector, contract.SupportsPreview):
                     return outcome.of(await connector.preview(identifier, rows))
                 limits = self._limits(self._sources.get(source_id))
@@ -308,7 +313,7 @@ class DataSourceRegistry:
             RegistryError: The connector cannot.
         """
         with observed(self.plugins, "statistics", source_id, identifier=identifier):
-            async with self.connection(source_id) as connector:
+            async with self._connections.operation(source_id) as connector:
                 if not isinstance(connector, contract.SupportsStatistics):
                     raise _cannot(source_id, connector, "compute statistics")
                 return await connector.statistics(identifier)
@@ -323,7 +328,7 @@ class DataSourceRegistry:
         """
         identifier = name or os.path.basename(local_path)
         with observed(self.plugins, "upload", source_id, identifier=identifier) as outcome:
-            async with self.connection(source_id) as connector:
+            async with self._connections.operation(source_id) as connector:
                 if not isinstance(connector, contract.SupportsUpload):
                     raise _cannot(source_id, connector, "take files")
                 return outcome.of(await connector.upload_file(local_path, name, overwrite))
@@ -492,15 +497,18 @@ class DataSourceRegistry:
     async def disconnect_all(self, *, timeout: float | None = None) -> None:
         """Close every connection on every event loop; sources stay and reconnect on demand.
 
+        Args:
+            timeout: As for `unregister_data_source`.
+
         Raises:
-            ExceptionGroup: Of what closing raised; everything is closed all the same.
+            DataSourceError: As `unregister_data_source`.
         """
         await self._connections.forget(timeout=timeout)
 
-    async def close(self) -> None:
-        """Close every connection, then the store; raises as `disconnect_all`."""
+    async def close(self, *, timeout: float | None = None) -> None:
+        """Close every connection, then the store; `timeout` and errors as `disconnect_all`."""
         try:
-            await self.disconnect_all()
+            await self.disconnect_all(timeout=timeout)
         finally:
             await asyncio.to_thread(self.store.close)
 
@@ -509,12 +517,12 @@ class DataSourceRegistry:
     ) -> FetchReceipt:
         source_id, identifier = request.source_id, request.identifier
         with observed(self.plugins, "fetch", source_id, identifier=identifier) as outcome:
-            lease = self.connection(source_id)
+            lease = self._connections.operation(source_id)
             return outcome.of(await fetch(lease, request, target, receipts))
 
     async def _load_metadata(self, source_id: str, identifier: str) -> dict[str, Any]:
         with observed(self.plugins, "get_metadata", source_id, identifier=identifier):
-            async with self.connection(source_id) as connector:
+            async with self._connections.operation(source_id) as connector:
                 metadata = await connector.get_metadata(identifier)
         self._cache.put(source_id, metadata, identifier)
         return metadata
@@ -549,6 +557,16 @@ class DataSourceRegistry:
     async def _build(self, record: StoredSource, pool_config: PoolConfig) -> DataSourceConnector:
         config = self._sources.config(record, decrypt=True, sanitize=False)
         return await self._sources.build(config, pool_config)
+
+
+async def _items(connector: DataSourceConnector, path: str | None) -> AsyncGenerator[DataItem]:
+    """Yield what a connector lists, page by page if it can."""
+    if isinstance(connector, contract.SupportsIterItems):
+        async for item in connector.iter_items(path):
+            yield item
+    else:
+        for item in await connector.list_items(path):
+            yield item
 
 
 def _close_unwanted(opening: Future[Any]) -> None:

@@ -64,6 +64,8 @@ class Connections:
         self._waiters: dict[asyncio.Future[Any], float] = {}
         """Who waits, and since when."""
         self._leased = 0
+        self._scopes: set[asyncio.Timeout] = set()
+        """One for each lease; `close` ends them."""
         self._cleaning: set[asyncio.Task[None]] = set()
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             # The pool calls `connect` on it and nothing else.
@@ -91,7 +93,10 @@ class Connections:
             raise
 
     async def close(self) -> None:
-        """Close the pool; connections still leased are closed when they come back."""
+        """End the statements under way, then close the pool."""
+        now = asyncio.get_running_loop().time()
+        for scope in self._scopes:
+            scope.reschedule(now)
         await self._pool.close()
         if self._cleaning:
             await asyncio.wait(self._cleaning)
@@ -125,14 +130,24 @@ class Connections:
         """Lend a connection that works; it goes back clean, or is closed.
 
         Raises:
-            ConnectError: No connection can be had; after the attempts the pool's rules allow.
+            ConnectError: No connection can be had, after the attempts the pool's rules allow; or
+                `close` has cancelled the block.
             PoolTimeoutError: All are in use, and none came back in time.
         """
         connection = await self._acquire()
         self._leased += 1
         try:
-            yield connection
+            async with asyncio.timeout(None) as scope:
+                self._scopes.add(scope)
+                yield connection
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            raise ConnectError(
+                "the source was disconnected while a statement ran", code="08003"
+            ) from None
         finally:
+            self._scopes.discard(scope)
             await asyncio.shield(self._in_background(self._give_back(connection)))
 
     def fail_waiters(self, error: DataSourceError, began: float) -> None:

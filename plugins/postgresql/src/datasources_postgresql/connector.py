@@ -89,7 +89,7 @@ class PostgreSQLConnector(DataSourceConnector):
         return True
 
     async def disconnect(self) -> None:
-        """Close the connections: idle ones now, those in use when they come back."""
+        """Close the connections; statements under way are cancelled and end with ConnectError."""
         connections, self._connections = self._connections, None
         if connections is not None:
             await connections.close()
@@ -288,17 +288,19 @@ class PostgreSQLConnector(DataSourceConnector):
 
     async def _read(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
         """Do one read, and again if the connection breaks: nothing of it is visible yet."""
-        if self._connections is None:
-            raise ConnectError(f"source {self.config.id!r} is not connected")
         for wait in back_off(self.pool_config.connect_attempts):
+            connections = self._connections  # None again if `disconnect` ended an attempt
+            if connections is None:
+                raise ConnectError(f"source {self.config.id!r} is not connected")
             leased = False
             try:
                 with mapped(self.options):
-                    async with self._connections.lease() as connection:
+                    async with connections.lease() as connection:
                         leased = True
                         return await work(await begin(connection, self.options))
             except ConnectError:
-                if not leased or wait is None or not self.options.read_only:
+                disconnected = self._connections is not connections
+                if not leased or wait is None or disconnected or not self.options.read_only:
                     raise
                 await asyncio.sleep(wait)
         raise AssertionError("the last attempt returns or raises")

@@ -1,0 +1,174 @@
+"""Closing a source ends what still uses its connections."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from datasources import DataItem, DataSourceRegistry, PoolClosedError, PoolError
+from datasources.models import ColumnStatistics, Preview
+from tests.core.fakes import AbleConnector, MemoryConnector, fresh, registry_of, source
+
+
+class Slow(AbleConnector):
+    """Has every ability, none of which ends by itself."""
+
+    shareable = False
+    started: asyncio.Event
+
+    async def _wait(self) -> None:
+        self.started.set()
+        await asyncio.Event().wait()
+
+    async def list_items(self, path: str | None = None) -> list[DataItem]:
+        await self._wait()
+        return []
+
+    async def iter_items(self, path: str | None = None) -> AsyncIterator[DataItem]:
+        yield DataItem("a", "a")
+        await self._wait()
+
+    async def fetch_data(self, identifier: str, workspace: str) -> str:
+        await self._wait()
+        return ""
+
+    async def get_metadata(self, identifier: str) -> dict[str, Any]:
+        await self._wait()
+        return {}
+
+    async def preview(self, identifier: str, rows: int = 10) -> Preview:
+        await self._wait()
+        return Preview((), [], truncated=False)
+
+    async def statistics(self, identifier: str) -> dict[str, ColumnStatistics]:
+        await self._wait()
+        return {}
+
+    async def glob_items(self, pattern: str) -> list[DataItem]:
+        await self._wait()
+        return []
+
+    async def upload_file(
+        self, local_path: str, blob_name: str | None = None, overwrite: bool = True
+    ) -> DataItem:
+        await self._wait()
+        return DataItem("a", "a")
+
+
+def slow(base: type[Slow] = Slow) -> type[Slow]:
+    cls = type("Slow", (base,), {"__module__": __name__})
+    cls.started = asyncio.Event()
+    return cls
+
+
+async def _drain(items: AsyncIterator[DataItem]) -> None:
+    async for _ in items:
+        pass
+
+
+OPERATIONS: dict[str, Callable[[DataSourceRegistry, Path], Awaitable[object]]] = {
+    "list_items": lambda registry, _: registry.list_items("s"),
+    "iter_items": lambda registry, _: _drain(registry.iter_items("s")),
+    "glob_items": lambda registry, _: registry.glob_items("s", "*"),
+    "get_metadata": lambda registry, _: registry.get_metadata("s", "a"),
+    "preview": lambda registry, _: registry.preview("s", "a"),
+    "statistics": lambda registry, _: registry.statistics("s", "a"),
+    "upload": lambda registry, path: registry.upload("s", str(path / "a")),
+    "fetch": lambda registry, path: registry.fetch("s", "a", path),
+}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+async def test_unregistering_cuts_off_every_operation(operation: str, tmp_path: Path) -> None:
+    cls = slow()
+    async with registry_of(cls) as registry:
+        await registry.register_data_source(source())
+        running = asyncio.ensure_future(OPERATIONS[operation](registry, tmp_path))
+        await cls.started.wait()
+        await registry.unregister_data_source("s", timeout=0.01)
+        assert running.done()
+        with pytest.raises(PoolClosedError, match="'s' was closed while it was in use"):
+            await running
+        assert cls.live == 0
+
+
+async def test_fetches_of_many_are_cut_off_one_by_one(tmp_path: Path) -> None:
+    cls = slow()
+    async with registry_of(cls) as registry:
+        await registry.register_data_source(source())
+        running = asyncio.create_task(registry.fetch_many([("s", "a"), ("s", "b")], tmp_path))
+        await cls.started.wait()
+        await registry.unregister_data_source("s", timeout=0.01)
+        assert [type(result.error) for result in await running] == [PoolClosedError] * 2
+
+
+async def test_operation_that_ends_in_time_is_not_cut_off() -> None:
+    release = asyncio.Event()
+
+    class Waits(MemoryConnector):
+        async def list_items(self, path: str | None = None) -> list[DataItem]:
+            await release.wait()
+            return await super().list_items(path)
+
+    async with registry_of(fresh(Waits)) as registry:
+        await registry.register_data_source(source())
+        listing = asyncio.create_task(registry.list_items("s"))
+        await asyncio.sleep(0.01)
+        closing = asyncio.create_task(registry.disconnect_all())
+        await asyncio.sleep(0.01)
+        release.set()
+        assert [item.name for item in await listing] == ["a.csv", "b.csv"]
+        await closing
+
+
+async def test_code_that_iterates_is_not_cancelled_by_closing() -> None:
+    cls = slow()
+    async with registry_of(cls) as registry:
+        await registry.register_data_source(source())
+        items = registry.iter_items("s")
+        await anext(items)
+        closing = asyncio.create_task(registry.unregister_data_source("s", timeout=0.01))
+        await asyncio.wait({closing})  # in the body of a loop over `items`
+        with pytest.raises(PoolError, match="1 connections to source 's' were never returned"):
+            closing.result()
+        with pytest.raises(PoolClosedError):
+            await anext(items)
+        assert cls.live == 0
+
+
+async def test_connector_that_ignores_its_cancellation_is_disconnected_under_its_holder() -> None:
+    class Stubborn(Slow):
+        async def _wait(self) -> None:
+            self.started.set()
+            while self._connection is not None:  # until it is disconnected
+                try:
+                    await asyncio.sleep(0.01)
+                except asyncio.CancelledError:
+                    continue
+
+    cls = slow(Stubborn)
+    async with registry_of(cls) as registry:
+        await registry.register_data_source(source())
+        running = asyncio.create_task(registry.list_items("s"))
+        await cls.started.wait()
+        with pytest.raises(PoolError, match="never returned"):
+            await registry.unregister_data_source("s", timeout=0.01)
+        assert await running == []
+        assert cls.live == 0
+
+
+async def test_cancelled_by_its_own_caller_an_operation_is_cancelled() -> None:
+    cls = slow()
+    async with registry_of(cls) as registry:
+        await registry.register_data_source(source())
+        running = asyncio.create_task(registry.list_items("s"))
+        await cls.started.wait()
+        closing = asyncio.create_task(registry.disconnect_all(timeout=0.01))
+        running.cancel()
+        await asyncio.wait({running, closing})
+        assert running.cancelled()
+        await closing
