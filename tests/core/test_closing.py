@@ -60,9 +60,10 @@ class Slow(AbleConnector):
 
 
 def slow(base: type[Slow] = Slow) -> type[Slow]:
-    cls = type("Slow", (base,), {"__module__": __name__})
-    cls.started = asyncio.Event()
-    return cls
+    class Fresh(base):  # type: ignore[valid-type, misc]  # a class with an event of its own
+        started = asyncio.Event()
+
+    return Fresh
 
 
 async def _drain(items: AsyncIterator[DataItem]) -> None:

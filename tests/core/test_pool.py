@@ -1052,6 +1052,38 @@ async def test_block_that_ends_with_a_broken_connection_discards_it(error: BaseE
 
 
 @in_virtual_time
+async def test_refused_shared_connector_is_replaced_once_and_keeps_its_other_leases():
+    world = World()
+    pool = pool_of(world.shareable, max_size=3)
+    async with pool.connection() as held:
+        refused = [pool.connection(), pool.connection()]
+        for lease in refused:
+            await lease.__aenter__()
+        for lease in refused:
+            await lease.__aexit__(AuthenticationError, AuthenticationError("revoked"), None)
+        async with pool.connection() as connector:
+            assert connector is world.made[1]
+        assert held is world.made[0]
+        assert set(world.live) == {held, connector}, "a lease lost its connector"
+    await asyncio.sleep(1)  # of virtual time: it is disconnected in a task
+    assert world.live == [world.made[1]]
+    await pool.close()
+
+
+@pytest.mark.parametrize("error", [ConnectError("gone"), asyncio.CancelledError()])
+@in_virtual_time
+async def test_shared_connector_is_kept_after_errors_that_its_driver_mends(error: BaseException):
+    world = World()
+    pool = pool_of(world.shareable)
+    with pytest.raises(type(error)):
+        async with pool.connection():
+            raise error
+    await _use(pool)
+    assert len(world.made) == 1
+    await pool.close()
+
+
+@in_virtual_time
 async def test_block_that_ends_with_another_error_keeps_its_connection():
     world = World()
     pool = pool_of(world.exclusive)

@@ -321,6 +321,7 @@ async def test_only_the_callers_statements_run_with_the_roles_jit(
         assert await transaction.ask(query.encode()) == [("off",)]
 
 
+SESSIONS_ENDED = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
 SLOW = "SELECT count(*) FROM generate_series(1, 1000000) a, generate_series(1, 1000000) b"
 LARGE = "SELECT repeat('x', 1000) FROM generate_series(1, 100000000)"
 
@@ -364,3 +365,22 @@ async def test_closing_cuts_off_a_fetch_that_takes_too_long(
     await until(lambda: not sessions(admin), "the sessions to end")
     assert list(tmp_path.iterdir()) == []
     await registry.close()
+
+
+async def test_rotated_password_works_after_one_refusal(
+    admin: Admin, pg_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admin.execute("CREATE ROLE rotating LOGIN PASSWORD 'first-pass-1'")
+    monkeypatch.setenv("ROTATING", "first-pass-1")
+    config = configured(pg_database, user="rotating", password="${env:ROTATING}").config
+    async with DataSourceRegistry() as registry:
+        await registry.register_data_source(config)
+        await registry.list_items("pg")
+        monkeypatch.setenv("ROTATING", "second-pass-2")
+        admin.execute("ALTER ROLE rotating PASSWORD 'second-pass-2'")
+        admin.execute(f"{SESSIONS_ENDED} WHERE usename = 'rotating'")
+        await until(lambda: not sessions(admin, "rotating"), "the sessions to end")
+        with pytest.raises(AuthenticationError):
+            await registry.list_items("pg")
+        assert await registry.list_items("pg") == []
+    admin.execute("DROP ROLE rotating")

@@ -115,7 +115,7 @@ async def test_waiting_read_sees_every_row_of_what_replaces_the_table(
     identifier = f"SELECT * FROM {item} WHERE id > 0" if query else item
     with psycopg.connect(pg_database.dsn()) as writer:
         writer.execute((REPLACE_PLAIN | REPLACE_CHILDREN)[replacement])
-        reading = asyncio.create_task(read(reader, identifier, tmp_path))
+        reading = asyncio.ensure_future(read(reader, identifier, tmp_path))
         await until(lambda: reading.done() or _waits_for_a_lock(admin), "the read to wait")
         assert not reading.done(), "the read did not wait for the table"
         writer.commit()

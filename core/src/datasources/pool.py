@@ -151,8 +151,9 @@ class ConnectionPool(PoolState):
     ) -> AbstractAsyncContextManager[DataSourceConnector]:
         """Lease a connector for an `async with` block.
 
-        A block that is cancelled, or ends with `ConnectError` or `AuthenticationError`, discards its
-        connection, except a shared one, whose driver heals inside and which others are using.
+        A block that is cancelled, or ends with `ConnectError` or `AuthenticationError`, discards
+        its connection. A shared one is discarded after `AuthenticationError` only: its driver
+        reconnects by itself, but always with the credentials that it was given.
         """
         return _Connection(self, timeout)
 
@@ -244,6 +245,8 @@ class ConnectionPool(PoolState):
 
 # After these an exclusive connection is not to be trusted: cut off, it may be in mid-answer.
 _BREAKING = (ConnectError, AuthenticationError, asyncio.CancelledError)
+# After this a shared one is not: a secret may have been rotated since it was resolved.
+_BREAKING_SHARED = AuthenticationError
 
 
 class _Connection(AbstractAsyncContextManager[DataSourceConnector]):
@@ -265,8 +268,8 @@ class _Connection(AbstractAsyncContextManager[DataSourceConnector]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        broken = isinstance(error, _BREAKING)
-        self._pool.release_nowait(self._connector, discard=broken and not self._pool._shareable)
+        breaking = _BREAKING_SHARED if self._pool._shareable else _BREAKING
+        self._pool.release_nowait(self._connector, discard=isinstance(error, breaking))
 
 
 def _task_name() -> str:
