@@ -14,6 +14,7 @@ from typing import Any
 from cryptography.fernet import Fernet, InvalidToken
 
 from datasources.errors import DecryptionError, MissingKeyError, OptionError, SecretNotFoundError
+from datasources.nested import map_leaves
 from datasources.redaction import REFERENCE, redact
 
 KEY_VARIABLE = "DATASOURCE_ENCRYPTION_KEY"
@@ -210,13 +211,13 @@ def resolve_references(value: Any, resolve: Resolver) -> Any:
     Raises:
         SecretNotFoundError: Nobody knows the scheme, or the name leads nowhere.
     """
-    if isinstance(value, str):
-        return REFERENCE.sub(lambda match: _resolved(match[1], match[2], resolve), value)
-    if isinstance(value, Mapping):
-        return {key: resolve_references(item, resolve) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [resolve_references(item, resolve) for item in value]
-    return value
+
+    def resolved(leaf: Any) -> Any:
+        if not isinstance(leaf, str):
+            return leaf
+        return REFERENCE.sub(lambda match: _resolved(match[1], match[2], resolve), leaf)
+
+    return map_leaves(value, resolved)
 
 
 def _resolved(scheme: str, name: str, resolve: Resolver) -> str:

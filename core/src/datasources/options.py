@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core.core_schema import ErrorType
 
 from datasources.errors import OptionError
+from datasources.nested import leaves
 from datasources.redaction import MARK, REFERENCE, redact, redact_text
 
 _SECRETS = (SecretStr, SecretBytes, Secret)
@@ -164,18 +165,11 @@ def _named(annotation: Any) -> bool:
 
 
 def _secrets_in(value: Any) -> Iterable[str]:
-    if isinstance(value, SecretBytes):
-        yield value.get_secret_value().decode(errors="replace")
-    elif isinstance(value, _SECRETS):
-        yield str(value.get_secret_value())
-    elif isinstance(value, BaseModel) or dataclasses.is_dataclass(value):
-        yield from _secrets_in(vars(value))
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _secrets_in(item)
-    elif isinstance(value, (list, tuple, set, frozenset)):
-        for item in value:
-            yield from _secrets_in(item)
+    for leaf in leaves(value):
+        if isinstance(leaf, SecretBytes):
+            yield leaf.get_secret_value().decode(errors="replace")
+        elif isinstance(leaf, _SECRETS):
+            yield from map(str, leaves(leaf.get_secret_value()))
 
 
 def _unmasked(values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -187,13 +181,9 @@ def _unmasked(values: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _texts(value: Any) -> Iterable[str]:
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, (list, tuple, set, frozenset)):
-        for item in value:
-            yield from _texts(item)
-    elif isinstance(value, (str, int, float)) and not isinstance(value, bool):
-        yield str(value)
+    for leaf in leaves(value):
+        if isinstance(leaf, (str, int, float)) and not isinstance(leaf, bool):
+            yield str(leaf)
 
 
 def _at_reference(values: Any, error: Any) -> bool:

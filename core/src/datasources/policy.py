@@ -13,6 +13,7 @@ from typing import Any
 
 from datasources.errors import ConnectError, OptionError, PolicyError
 from datasources.models import Limits
+from datasources.nested import leaves
 from datasources.redaction import REFERENCE
 
 _HOST = re.compile(r"[\w.:%-]+|/[^,]*")  # a name, an address, or the path of a socket
@@ -138,14 +139,9 @@ def _host(name: str) -> str:
 
 
 def _references(value: Any) -> Iterable[tuple[str, str]]:
-    if isinstance(value, str):
-        yield from REFERENCE.findall(value)
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _references(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _references(item)
+    for leaf in leaves(value):
+        if isinstance(leaf, str):
+            yield from REFERENCE.findall(leaf)
 
 
 async def _addresses(host: str) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:

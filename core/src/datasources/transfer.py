@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from datasources.errors import DataSourceExistsError, DecryptionError, OptionError
 from datasources.models import DataSourceConfig, DataSourceType, Limits
+from datasources.nested import leaves
 from datasources.redaction import MARK
 
 FORMAT = "datasources-export"
@@ -136,11 +137,7 @@ def _without_secrets(config: DataSourceConfig) -> dict[str, Any]:
 
 
 def _masked(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return any(map(_masked, value.values()))
-    if isinstance(value, (list, tuple)):
-        return any(map(_masked, value))
-    return isinstance(value, str) and MARK in value
+    return any(isinstance(leaf, str) and MARK in leaf for leaf in leaves(value))
 
 
 def _entry(
