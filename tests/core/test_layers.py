@@ -15,6 +15,8 @@ PLUGINS = Path(__file__).parents[2] / "plugins"
 
 # Bottom to top, a room a line; files of one room stand in order too.
 ROOMS = """
+backoff
+files
 nested
 redaction
 errors
@@ -98,7 +100,7 @@ def test_imports_go_down_the_list_only(path: Path) -> None:
 
 
 def test_the_lowest_modules_stand_on_nothing_of_ours() -> None:
-    for name in ("errors", "nested", "redaction"):
+    for name in ("backoff", "errors", "files", "nested", "redaction"):
         assert list(imports_of(ROOT / f"{name}.py")) == []
 
 

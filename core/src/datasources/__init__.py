@@ -6,6 +6,7 @@ TYPE_CHECKING = False  # as type checkers know it; importing `typing` takes as l
 
 if TYPE_CHECKING:
     from datasources.audit import AuditLog as AuditLog
+    from datasources.backoff import backoff as backoff
     from datasources.connector import (
         API_VERSION as API_VERSION,
         DataSourceConnector as DataSourceConnector,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
         StoreError as StoreError,
         UnknownConnectorError as UnknownConnectorError,
     )
+    from datasources.files import open_regular as open_regular
     from datasources.hookspecs import hookimpl as hookimpl
     from datasources.models import (
         ColumnStatistics as ColumnStatistics,
@@ -103,6 +105,7 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "audit": "AuditLog",
+    "backoff": "backoff",
     "connector": (
         "API_VERSION DataSourceConnector SupportsGlob SupportsIterItems SupportsPreview "
         "SupportsReadTable SupportsStatistics SupportsUpload abilities"
@@ -116,6 +119,7 @@ _NAMES = {
         "PluginLoadError PolicyError PoolClosedError PoolError PoolTimeoutError RegistryError "
         "SecretNotFoundError StoreError UnknownConnectorError"
     ),
+    "files": "open_regular",
     "hookspecs": "hookimpl",
     "models": (
         "ColumnStatistics ConnectionCheck DataItem DataSourceConfig DataSourceType "
