@@ -20,6 +20,7 @@ files
 nested
 redaction
 errors
+names
 models
 options
 connector

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from datasources.stores import Store
 
 PROJECT = "datasources"
-CONNECTORS_GROUP = "datasources.connectors"
-PLUGINS_GROUP = "datasources.plugins"
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,10 +10,8 @@ from datetime import datetime
 from typing import Any, ClassVar, Self
 
 from datasources.errors import OptionError
+from datasources.names import TYPE_NAME, check_id
 from datasources.redaction import MARK
-
-_TYPE_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
-_SOURCE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 class DataSourceType(str):
@@ -35,7 +32,7 @@ class DataSourceType(str):
     CUSTOM: ClassVar[DataSourceType]
 
     def __new__(cls, name: str) -> DataSourceType:
-        if not _TYPE_NAME.fullmatch(str(name)):
+        if not TYPE_NAME.fullmatch(str(name)):
             raise OptionError(
                 f"{name!r} is not a type name; one is lower-case letters, digits and underscores"
             )
@@ -103,11 +100,7 @@ class DataSourceConfig:
 
     def __post_init__(self) -> None:
         self.id = str(self.id)
-        if not _SOURCE_ID.fullmatch(self.id):
-            raise OptionError(
-                f"{self.id!r} is not a source id; one starts with a letter or digit and goes on "
-                "with letters, digits, '.', '_' or '-', 128 characters at most"
-            )
+        check_id(self.id, "source")
         if type(self.type) is not DataSourceType:
             self.type = DataSourceType(self.type)
 
