@@ -62,11 +62,12 @@ if TYPE_CHECKING:
         FetchResult as FetchResult,
         Limits as Limits,
         Operation as Operation,
+        Outcome as Outcome,
         PoolConfig as PoolConfig,
         Preview as Preview,
         Rotation as Rotation,
     )
-    from datasources.operations import Outcome as Outcome, caller as caller
+    from datasources.operations import caller as caller
     from datasources.options import ConnectorOptions as ConnectorOptions
     from datasources.plugins import PluginEntry as PluginEntry, Plugins as Plugins
     from datasources.policy import Policy as Policy
@@ -139,7 +140,7 @@ _MODULE_OF = {
     "MissingKeyError": "errors",
     "Operation": "models",
     "OptionError": "errors",
-    "Outcome": "operations",
+    "Outcome": "models",
     "PermissionDeniedError": "errors",
     "PluginConflictError": "errors",
     "PluginEntry": "plugins",

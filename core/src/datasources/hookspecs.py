@@ -15,8 +15,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from datasources.connector import DataSourceConnector
-    from datasources.models import DataSourceConfig, Operation
-    from datasources.operations import Outcome
+    from datasources.models import DataSourceConfig, Operation, Outcome
     from datasources.stores import Store
 
 PROJECT = "datasources"

@@ -7,11 +7,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 from datasources.errors import OptionError
 from datasources.names import TYPE_NAME, check_id
 from datasources.redaction import MARK
+
+T = TypeVar("T")
 
 
 class DataSourceType(str):
@@ -260,6 +262,33 @@ class Operation:
     """UTC."""
     details: Mapping[str, Any] = field(default_factory=dict)
     """Harmless particulars; an identifier may be a whole query."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """Figures of an operation's result; `None` where unknown."""
+
+    size: int | None = None
+    """Bytes of the file fetched or uploaded."""
+    rows: int | None = None
+    """Rows fetched or shown."""
+    items: int | None = None
+    """Items listed."""
+    receipt: FetchReceipt | None = None
+    """The receipt of a fetch."""
+
+    def record(self, result: T) -> T:
+        """Take the figures from what a registry method returns, and return that."""
+        match result:
+            case list():
+                self.items = len(result)
+            case FetchReceipt():
+                self.receipt, self.size, self.rows = result, result.size, result.rows
+            case DataItem():
+                self.size = result.size
+            case Preview():
+                self.rows = len(result.rows)
+        return result
 
 
 @dataclass(frozen=True, slots=True)
