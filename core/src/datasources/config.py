@@ -30,18 +30,15 @@ environment, `DATASOURCES__SALES__TYPE`, `DATASOURCES__SALES__NAME` and, for eac
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import tomllib
-import types
-import typing
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from datasources.errors import OptionError
-from datasources.models import DataSourceConfig, DataSourceType, Limits, PoolConfig
+from datasources.models import DataSourceConfig, DataSourceType, Limits, PoolConfig, fill
 from datasources.policy import Policy
 
 PREFIX = "DATASOURCES__"
@@ -214,35 +211,9 @@ def _source(source_id: str, table: Table, origin: str) -> DataSourceConfig:
         raise exc if str(exc).startswith(where) else OptionError(f"{where}: {exc}") from None
 
 
-def _fill(cls: type[T], value: Any, where: str) -> T:
-    """Return a dataclass with the fields that a table gives it."""
-    table = _table(value, where)
-    wanted = typing.get_type_hints(cls)
-    _check_keys(table, [f.name for f in fields(cls)], where)  # type: ignore[arg-type]  # T is a dataclass
-    values = {key: _typed(item, wanted[key], f"{where}: {key!r}") for key, item in table.items()}
-    try:
-        return cls(**values)
-    except OptionError as exc:
-        raise OptionError(f"{where}: {exc}") from None
-
-
-def _typed(value: Any, wanted: Any, where: str) -> Any:
-    """Return a value as a field's type wants it."""
-    optional = isinstance(wanted, types.UnionType)
-    if optional:
-        wanted = typing.get_args(wanted)[0]
-        if value == "none":
-            return None
-    if is_dataclass(wanted) and isinstance(wanted, type):
-        return _fill(wanted, value, where)
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if wanted is int and number and isinstance(value, int):
-        return value
-    if wanted is float and number and math.isfinite(value):
-        return float(value)
-    texts = isinstance(value, list) and all(isinstance(item, str) for item in value)
-    if typing.get_origin(wanted) is tuple and texts:
-        return tuple(value)
-    kinds = {int: "a whole number", float: "a number"}
-    kind = kinds.get(wanted, "a list of texts") + (' or "none"' if optional else "")
-    raise OptionError(f"{where} must be {kind}")
+def _fill(cls: type[T], table: Any, where: str) -> T:
+    """Return a dataclass with the fields that a table gives it; `"none"` is None."""
+    values = {key: None if item == "none" else item for key, item in _table(table, where).items()}
+    if cls is Policy and "limits" in values:
+        values["limits"] = _fill(Limits, values["limits"], f"{where}: 'limits'")
+    return fill(cls, values, where)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -59,7 +60,7 @@ class Limits:
     `None` lifts a limit.
 
     Raises:
-        OptionError: A limit is negative.
+        OptionError: A limit is negative, or of another type.
     """
 
     max_bytes: int | None = 100_000_000
@@ -70,10 +71,16 @@ class Limits:
     """Seconds from the start of the fetch to its end, waiting for a connection included."""
 
     def __post_init__(self) -> None:
-        for name in ("max_bytes", "max_rows", "timeout"):
+        for name in ("max_bytes", "max_rows"):
             value = getattr(self, name)
-            if value is not None and value < 0:
-                raise OptionError(f"limit {name!r} must not be negative; None lifts it")
+            if not (value is None or is_whole(value, 0)):
+                raise OptionError(
+                    f"{name!r} must be a whole number of at least 0, or none for no limit"
+                )
+        if not (self.timeout is None or (is_number(self.timeout) and self.timeout >= 0)):
+            raise OptionError(
+                "'timeout' must be a number of seconds of at least 0, or none for no limit"
+            )
 
 
 @dataclass
@@ -315,12 +322,50 @@ class PoolConfig:
     """Attempts after `ConnectError`, with exponential back-off; other errors are final."""
 
     def __post_init__(self) -> None:
-        if self.max_size < 1:
-            raise OptionError(f"'max_size' must be at least 1, not {self.max_size}")
-        if not 0 <= self.min_size <= self.max_size:
-            raise OptionError(f"'min_size' must be between 0 and max_size, not {self.min_size}")
-        if self.connect_attempts < 1:
-            raise OptionError(f"'connect_attempts' must be at least 1, not {self.connect_attempts}")
+        for name in ("max_size", "connect_attempts"):
+            if not is_whole(getattr(self, name), 1):
+                raise OptionError(f"{name!r} must be a whole number of at least 1")
+        if not (is_whole(self.min_size, 0) and self.min_size <= self.max_size):
+            raise OptionError("'min_size' must be a whole number between 0 and 'max_size'")
         for name in ("max_idle_time", "acquire_timeout", "max_lifetime", "connect_timeout"):
-            if getattr(self, name) <= 0:
-                raise OptionError(f"{name!r} must be more than 0 seconds")
+            value = getattr(self, name)
+            if not (is_number(value) and value > 0):
+                raise OptionError(f"{name!r} must be a number of seconds of more than 0")
+
+
+def is_whole(value: object, least: int) -> bool:
+    """Return True if a value is an integer of at least `least`, and not a bool."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def is_number(value: object) -> bool:
+    """Return True if a value is an integer or a float, and neither a bool nor NaN.
+
+    Every comparison with NaN is false, so that a limit of NaN would never be reached.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        return not math.isnan(value)
+    except OverflowError:  # an integer that no float can hold
+        return False
+
+
+def fill(cls: type[T], values: object, where: str) -> T:
+    """Return an instance of a dataclass whose fields a table gives.
+
+    Raises:
+        OptionError: `values` is no mapping, or has unknown keys or wrong values; the message names
+            `where` and the field, and never a value.
+    """
+    names = [f.name for f in fields(cls)]  # type: ignore[arg-type]  # T is a dataclass
+    if not isinstance(values, Mapping):
+        raise OptionError(f"{where} must be a table of {', '.join(names)}")
+    if unknown := [key for key in values if key not in names]:
+        raise OptionError(
+            f"{where}: unknown {', '.join(map(repr, unknown))}; accepted: {', '.join(names)}"
+        )
+    try:
+        return cls(**values)
+    except OptionError as exc:
+        raise OptionError(f"{where}: {exc}") from None

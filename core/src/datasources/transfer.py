@@ -17,7 +17,7 @@ from cryptography.fernet import Fernet, InvalidToken
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from datasources.errors import DataSourceExistsError, DecryptionError, OptionError
-from datasources.models import DataSourceConfig, DataSourceType, Limits
+from datasources.models import DataSourceConfig, DataSourceType, Limits, fill
 from datasources.nested import leaves
 from datasources.redaction import MARK
 
@@ -210,20 +210,7 @@ def _imported(entry: Any, index: int) -> Imported:
         name=entry["name"],
         config=options,
         metadata=metadata,
-        limits=None if limits is None else _limits(limits, where),
+        limits=None if limits is None else fill(Limits, limits, f"{where}: 'limits'"),
         **more,
     )
     return Imported(config, tuple(left_out))
-
-
-def _limits(limits: Any, where: str) -> Limits:
-    numbers = isinstance(limits, dict) and all(
-        value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
-        for value in limits.values()
-    )
-    try:
-        if numbers:
-            return Limits(**limits)
-    except TypeError:
-        pass
-    raise OptionError(f"{where}: 'limits' must be an object of max_bytes, max_rows and timeout")
