@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from datasources import DataSourceRegistry, Limits, OptionError, Policy, PoolConfig
+from datasources import (
+    DataSourceConfig,
+    DataSourceRegistry,
+    DataSourceType,
+    Limits,
+    OptionError,
+    Policy,
+    PoolConfig,
+)
 from datasources.models import fill
+from tests.core.fakes import MemoryConnector, registry_of
 
 NO_NUMBERS = [math.nan, True, "1", None, [1]]
 TOO_LARGE = 10**400  # for a float
@@ -86,3 +96,55 @@ def test_a_table_that_does_not_fit_is_told_with_its_place(values: Any, message: 
         fill(Limits, values, "place")
     assert message in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+WRONG_FIELDS = [
+    ("id", None, "the id of a source must be text, not NoneType"),
+    ("id", 5, "the id of a source must be text, not int"),
+    ("id", "../x", "'../x' is not a source id"),
+    ("type", None, "None is not a type name"),
+    ("name", None, "source 's': 'name' must be text, not NoneType"),
+    ("config", None, "source 's': 'config' must be a dict with texts as keys"),
+    ("config", [("secret", "m4rker")], "source 's': 'config' must be a dict"),
+    ("config", {1: "m4rker"}, "source 's': 'config' must be a dict with texts as keys"),
+    ("metadata", None, "source 's': 'metadata' must be a dict"),
+    ("metadata", [], "source 's': 'metadata' must be a dict"),
+    ("metadata", "text", "source 's': 'metadata' must be a dict"),
+    ("created_at", None, "source 's': 'created_at' must be a number, of Unix seconds"),
+    ("created_at", "2026-01-01", "source 's': 'created_at' must be a number"),
+    ("created_at", datetime(2026, 1, 1, tzinfo=UTC), "source 's': 'created_at' must be a number"),
+    ("created_at", math.nan, "source 's': 'created_at' must be a number"),
+    ("created_at", math.inf, "source 's': 'created_at' must be a number"),
+    ("limits", {"max_rows": 5}, "source 's': 'limits' must be an instance of Limits, or None"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "message"), WRONG_FIELDS)
+def test_a_configuration_with_a_field_of_another_type_is_refused(
+    name: str, value: Any, message: str
+) -> None:
+    fields: dict[str, Any] = {"id": "s", "type": "memory", "name": "S", "config": {}}
+    with pytest.raises(OptionError) as caught:
+        DataSourceConfig(**fields | {name: value})
+    assert message in str(caught.value)
+    assert "m4rker" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "value", "message"), WRONG_FIELDS)
+async def test_a_field_set_to_another_type_is_refused_and_nothing_is_stored(
+    name: str, value: Any, message: str
+) -> None:
+    if name == "type":
+        message = "source 's': 'type' must be a DataSourceType"
+    config = DataSourceConfig("s", "memory", "S", {})
+    setattr(config, name, value)
+    async with registry_of(MemoryConnector) as registry:
+        for replace in (False, True):
+            with pytest.raises(OptionError) as caught:
+                await registry.register_data_source(config, replace=replace)
+            assert message in str(caught.value)
+        assert registry.list_data_sources() == []
+
+
+def test_a_plain_name_becomes_a_type() -> None:
+    assert type(DataSourceConfig("s", "memory", "S", {}).type) is DataSourceType

@@ -38,7 +38,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from datasources.errors import OptionError
-from datasources.models import DataSourceConfig, DataSourceType, Limits, PoolConfig, fill
+from datasources.models import DataSourceConfig, Limits, PoolConfig, fill
 from datasources.policy import Policy
 
 PREFIX = "DATASOURCES__"
@@ -201,7 +201,7 @@ def _source(source_id: str, table: Table, origin: str) -> DataSourceConfig:
     try:
         return DataSourceConfig(
             id=source_id,
-            type=DataSourceType(table["type"]),
+            type=table["type"],
             name=table.get("name") or source_id,
             config=table.get("options", {}),
             metadata=table.get("metadata", {}),

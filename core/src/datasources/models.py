@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
-from typing import Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from datasources.errors import OptionError
 from datasources.names import TYPE_NAME, check_id
@@ -90,14 +90,15 @@ class DataSourceConfig:
     Copies keep the options; a pickle, as `repr`, has their names and no values.
 
     Raises:
-        OptionError: The id or the type is not a valid name.
+        OptionError: A field is not of its type, or the id or the type is not a valid name.
     """
 
     id: str
     """The host's name for the source: letters, digits, `.`, `_`, `-`, 128 at most."""
     type: DataSourceType
+    """Given as a plain string, it becomes a `DataSourceType`."""
     name: str
-    """For people; no rules."""
+    """For people; any text."""
     config: dict[str, Any]
     """The connector's options, secrets included: never shown in `repr`."""
     created_at: float = field(default_factory=time.time)
@@ -107,11 +108,23 @@ class DataSourceConfig:
     limits: Limits | None = None
     """This source's limits; `None` takes the policy's."""
 
+    if TYPE_CHECKING:  # the generated one, but for the type of `type`
+
+        def __init__(
+            self,
+            id: str,
+            type: DataSourceType | str,
+            name: str,
+            config: dict[str, Any],
+            created_at: float = ...,
+            metadata: dict[str, Any] = ...,
+            limits: Limits | None = None,
+        ) -> None: ...
+
     def __post_init__(self) -> None:
-        self.id = str(self.id)
-        check_id(self.id, "source")
         if type(self.type) is not DataSourceType:
             self.type = DataSourceType(self.type)
+        check_config(self)
 
     def __repr__(self) -> str:
         options = ", ".join(map(repr, self.config))
@@ -133,6 +146,36 @@ class DataSourceConfig:
         new = memo[id(self)] = object.__new__(type(self))
         new.__dict__.update(copy.deepcopy(self.__dict__, memo))
         return new
+
+
+def check_config(config: DataSourceConfig) -> None:
+    """Check the types of a configuration's fields, which a host can set to anything.
+
+    Called when a configuration is made, and again when it is registered.
+
+    Raises:
+        OptionError: Names the field and the type that it should have.
+    """
+    if not isinstance(config.id, str):
+        raise OptionError(f"the id of a source must be text, not {_type_name(config.id)}")
+    check_id(config.id, "source")
+    where = f"source {config.id!r}"
+    if not isinstance(config.type, DataSourceType):
+        raise OptionError(f"{where}: 'type' must be a DataSourceType")
+    if not isinstance(config.name, str):
+        raise OptionError(f"{where}: 'name' must be text, not {_type_name(config.name)}")
+    for name in ("config", "metadata"):
+        value = getattr(config, name)
+        if not (isinstance(value, dict) and all(isinstance(key, str) for key in value)):
+            raise OptionError(f"{where}: {name!r} must be a dict with texts as keys")
+    if not (is_number(config.created_at) and math.isfinite(config.created_at)):
+        raise OptionError(f"{where}: 'created_at' must be a number, of Unix seconds")
+    if not (config.limits is None or isinstance(config.limits, Limits)):
+        raise OptionError(f"{where}: 'limits' must be an instance of Limits, or None")
+
+
+def _type_name(value: object) -> str:
+    return type(value).__name__
 
 
 @dataclass(slots=True)

@@ -17,7 +17,7 @@ from cryptography.fernet import Fernet, InvalidToken
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from datasources.errors import DataSourceExistsError, DecryptionError, OptionError
-from datasources.models import DataSourceConfig, DataSourceType, Limits, fill
+from datasources.models import DataSourceConfig, Limits, fill
 from datasources.nested import leaves
 from datasources.redaction import MARK
 
@@ -196,21 +196,19 @@ def _imported(entry: Any, index: int) -> Imported:
         raise OptionError(
             f"{where} has unknown {', '.join(map(repr, unknown))}; accepted: {', '.join(_KEYS)}"
         )
-    options, metadata = entry.get("options", {}), entry.get("metadata", {})
-    limits, left_out = entry.get("limits"), entry.get("left_out", [])
-    if not (isinstance(options, dict) and isinstance(metadata, dict)):
-        raise OptionError(f"{where}: 'options' and 'metadata' must be objects")
+    left_out = entry.get("left_out", [])
     if not (isinstance(left_out, list) and all(isinstance(name, str) for name in left_out)):
         raise OptionError(f"{where}: 'left_out' must be a list of names")
-    created_at = entry.get("created_at")
-    more = {"created_at": float(created_at)} if isinstance(created_at, (int, float)) else {}
+    if not isinstance(options := entry.get("options", {}), dict):
+        raise OptionError(f"{where}: 'options' must be an object")
+    limits = entry.get("limits")
     config = DataSourceConfig(
         id=entry["id"],
-        type=DataSourceType(entry["type"]),
+        type=entry["type"],
         name=entry["name"],
         config=options,
-        metadata=metadata,
+        metadata=entry.get("metadata", {}),
         limits=None if limits is None else fill(Limits, limits, f"{where}: 'limits'"),
-        **more,
+        **({"created_at": entry["created_at"]} if "created_at" in entry else {}),
     )
     return Imported(config, tuple(left_out))
