@@ -38,7 +38,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from datasources.errors import OptionError
-from datasources.models import DataSourceConfig, Limits, PoolConfig, fill
+from datasources.models import DataSourceConfig, Limits, PoolConfig, check_keys, fill
 from datasources.policy import Policy
 
 PREFIX = "DATASOURCES__"
@@ -72,7 +72,7 @@ def read_settings(path: str | os.PathLike[str] | None, environ: Mapping[str, str
     """
     document = _load(path) if path is not None else {}
     where = repr(os.fspath(path)) if path is not None else ""
-    _check_keys(document, ("sources", "policy", "pool", "audit_log"), where)
+    check_keys(document, ("sources", "policy", "pool", "audit_log"), where)
     declared = _table(document.get("sources", {}), f"{where}: [sources]")
     tables = {
         source_id: (_source_table(table, f"{where}: [sources.{source_id}]"), where)
@@ -128,12 +128,6 @@ def _audit_log(document: Table, path: str | os.PathLike[str] | None, where: str)
     return os.path.join(os.path.dirname(path), value)
 
 
-def _check_keys(table: Table, accepted: Collection[str], where: str) -> None:
-    if unknown := [key for key in table if key not in accepted]:
-        names = ", ".join(map(repr, unknown))
-        raise OptionError(f"{where}: unknown {names}; accepted: {', '.join(accepted)}")
-
-
 def _table(value: Any, where: str) -> Table:
     if not isinstance(value, dict):
         raise OptionError(f"{where} must be a table")
@@ -142,7 +136,7 @@ def _table(value: Any, where: str) -> Table:
 
 def _source_table(value: Any, where: str) -> Table:
     table = _table(value, where)
-    _check_keys(table, _SOURCE_KEYS, where)
+    check_keys(table, _SOURCE_KEYS, where)
     for key in ("metadata", "limits", "options"):
         _table(table.get(key, {}), f"{where}: {key!r}")
     for key in ("type", "name"):
@@ -198,6 +192,8 @@ def _source(source_id: str, table: Table, origin: str) -> DataSourceConfig:
         reason = f"set it in the file or as {PREFIX}{source_id.upper()}__TYPE"
         raise OptionError(f"{where}: 'type' is missing; {reason}")
     limits = table.get("limits")
+    if limits is not None:
+        limits = _fill(Limits, limits, f"{where}: 'limits'")
     try:
         return DataSourceConfig(
             id=source_id,
@@ -205,10 +201,10 @@ def _source(source_id: str, table: Table, origin: str) -> DataSourceConfig:
             name=table.get("name") or source_id,
             config=table.get("options", {}),
             metadata=table.get("metadata", {}),
-            limits=None if limits is None else _fill(Limits, limits, f"{where}: 'limits'"),
+            limits=limits,
         )
     except OptionError as exc:
-        raise exc if str(exc).startswith(where) else OptionError(f"{where}: {exc}") from None
+        raise OptionError(f"{where}: {exc}") from None
 
 
 def _fill(cls: type[T], table: Any, where: str) -> T:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
@@ -394,6 +394,18 @@ def is_number(value: object) -> bool:
         return False
 
 
+def check_keys(table: Iterable[object], accepted: Collection[str], where: str) -> None:
+    """Refuse a table with keys that are not among those accepted.
+
+    Raises:
+        OptionError: Names `where`, the unknown keys and the accepted ones.
+    """
+    if unknown := [key for key in table if key not in accepted]:
+        raise OptionError(
+            f"{where}: unknown {', '.join(map(repr, unknown))}; accepted: {', '.join(accepted)}"
+        )
+
+
 def fill(cls: type[T], values: object, where: str) -> T:
     """Return an instance of a dataclass whose fields a table gives.
 
@@ -404,10 +416,7 @@ def fill(cls: type[T], values: object, where: str) -> T:
     names = [f.name for f in fields(cls)]  # type: ignore[arg-type]  # T is a dataclass
     if not isinstance(values, Mapping):
         raise OptionError(f"{where} must be a table of {', '.join(names)}")
-    if unknown := [key for key in values if key not in names]:
-        raise OptionError(
-            f"{where}: unknown {', '.join(map(repr, unknown))}; accepted: {', '.join(names)}"
-        )
+    check_keys(values, names, where)
     try:
         return cls(**values)
     except OptionError as exc:

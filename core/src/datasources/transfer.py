@@ -17,7 +17,7 @@ from cryptography.fernet import Fernet, InvalidToken
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from datasources.errors import DataSourceExistsError, DecryptionError, OptionError
-from datasources.models import DataSourceConfig, Limits, fill
+from datasources.models import DataSourceConfig, Limits, check_keys, fill
 from datasources.nested import leaves
 from datasources.redaction import MARK
 
@@ -192,10 +192,7 @@ def _imported(entry: Any, index: int) -> Imported:
     ):
         raise OptionError(f"{where} lacks an 'id', a 'type' or a 'name'")
     where = f"source {entry['id']!r} of this export"
-    if unknown := [key for key in entry if key not in _KEYS]:
-        raise OptionError(
-            f"{where} has unknown {', '.join(map(repr, unknown))}; accepted: {', '.join(_KEYS)}"
-        )
+    check_keys(entry, _KEYS, where)
     left_out = entry.get("left_out", [])
     if not (isinstance(left_out, list) and all(isinstance(name, str) for name in left_out)):
         raise OptionError(f"{where}: 'left_out' must be a list of names")
