@@ -31,7 +31,7 @@ class OptionError(DataSourceError):
 
 
 class RegistryError(DataSourceError):
-    """Base of the errors about a source id; also raised where a connector lacks an ability."""
+    """Base of the errors about source ids; also for workspace sessions and missing abilities."""
 
 
 class DataSourceNotFoundError(RegistryError):
@@ -107,7 +107,7 @@ class ConnectorError(DataSourceError):
     def __init__(self, message: str, *, code: str | None = None) -> None:
         super().__init__(message)
         self.code = code
-        """The system's own code, such as an SQLSTATE or a service error code; `None` if it gave none."""
+        """The system's own code, such as an SQLSTATE; `None` if it gave none."""
 
 
 class ConnectError(ConnectorError):
@@ -115,7 +115,7 @@ class ConnectError(ConnectorError):
 
 
 class AuthenticationError(ConnectorError):
-    """Raised when the system refuses the credentials; trying again with the same ones is useless."""
+    """Raised when the system refuses the credentials; the same ones will be refused again."""
 
 
 class PermissionDeniedError(ConnectorError):
