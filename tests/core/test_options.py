@@ -9,20 +9,30 @@ from typing import Annotated, Any, Literal, NamedTuple, TypedDict
 import pytest
 from hypothesis import given, strategies as st
 from pydantic import (
+    AfterValidator,
     AliasChoices,
     BaseModel,
     Field,
+    PositiveInt,
     Secret,
     SecretBytes,
     SecretStr,
+    StringConstraints,
     field_validator,
     model_validator,
 )
 from typing_extensions import TypeAliasType
 
-from datasources import ConnectorOptions, OptionError
+from datasources import ConnectorOptions, DataSourceError, OptionError
 from datasources.options import is_secret, option_names
 from datasources.redaction import MARK
+
+
+@dataclasses.dataclass(frozen=True)
+class Unresolvable:
+    """Metadata of a library."""
+
+    name: NotThere  # type: ignore[name-defined]  # noqa: F821  (cannot be evaluated)
 
 
 class KeyLogin(BaseModel):
@@ -346,3 +356,40 @@ def test_options_cannot_be_changed():
     options = Options.load({"host": "h"})
     with pytest.raises(ValueError, match="frozen"):
         options.host = "x"
+
+
+class AnnotatedOptions(ConnectorOptions):
+    table: Annotated[str, AfterValidator(str.strip)] | None = None
+    workers: PositiveInt | None = None
+    sizes: list[PositiveInt] | None = None
+    name: Annotated[str, StringConstraints(min_length=1)] | None = None
+    odd: Annotated[int, Unresolvable("x")] | None = None
+    token: Annotated[SecretStr, Field(min_length=1)] | None = None
+
+
+def test_metadata_in_annotations_are_no_types() -> None:
+    values = {"table": "t", "workers": 4, "sizes": [1], "name": "n", "odd": 1, "token": "m4rker"}
+    assert AnnotatedOptions.load(values).secret_values() == ["m4rker"]
+    assert AnnotatedOptions.redact(values) == values | {"token": MARK}
+
+
+def test_a_type_that_cannot_be_looked_into_counts_as_secret() -> None:
+    assert is_secret(Unresolvable)
+
+
+def test_no_frame_of_an_error_has_the_values() -> None:
+    for values in (
+        {"host": "h", "magic": "m4rker", "port": "x"},
+        {"host": "h", "magic": "m4rker", "prot": 1},
+        {"host": "h", "magic": "m4rker", "port": MARK},
+    ):
+        for validate in (Options.load, Options.check):
+            assert "m4rker" not in locals_of_traceback(validate, values)
+
+
+def locals_of_traceback(function: Any, *arguments: Any) -> str:
+    """Return the local variables of all frames but this one in the error of a call."""
+    with pytest.raises(DataSourceError) as caught:
+        function(*arguments)
+    frames = [frame for frame, _ in traceback.walk_tb(caught.value.__traceback__)]
+    return repr([f.f_locals for f in frames if f.f_code is not locals_of_traceback.__code__])

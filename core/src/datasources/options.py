@@ -57,12 +57,11 @@ class ConnectorOptions(BaseModel):
         Raises:
             OptionError: Names every unknown, missing or ill-typed option, and no value.
         """
-        try:
-            return cls.model_validate(_not_masked(values))
-        except ValidationError as exc:
-            errors = exc.errors(include_input=False)
-        # Not raised in the handler: the context would be pydantic's error, which has the values.
-        raise OptionError(cls._explain(errors, values))
+        options, fault = cls._validate(values, resolved=True)
+        del values  # tools that report errors show the local variables of frames
+        if options is None:
+            raise OptionError(fault)
+        return options
 
     @classmethod
     def check(cls, values: Mapping[str, Any]) -> Self | None:
@@ -73,13 +72,11 @@ class ConnectorOptions(BaseModel):
         Raises:
             OptionError: As `load`.
         """
-        try:
-            return cls.model_validate(_not_masked(values))
-        except ValidationError as exc:
-            errors = [e for e in exc.errors(include_input=False) if not _at_reference(values, e)]
-        if errors:
-            raise OptionError(cls._explain(errors, values))
-        return None
+        options, fault = cls._validate(values, resolved=False)
+        del values
+        if fault:
+            raise OptionError(fault)
+        return options
 
     @classmethod
     def redact(cls, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,6 +107,23 @@ class ConnectorOptions(BaseModel):
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         raise TypeError(f"a {type(self).__name__} holds secrets and cannot be pickled")
+
+    @classmethod
+    def _validate(cls, values: Mapping[str, Any], *, resolved: bool) -> tuple[Self | None, str]:
+        """Return the options if they are valid, and a sentence that says why they are not.
+
+        Nothing is raised here: the frame, and pydantic's error, hold the values.
+        """
+        for name, value in values.items():
+            if any(MARK in text for text in _texts_in(value)):
+                return None, f"option {name!r} comes from a masked copy; give the secret itself"
+        try:
+            return cls.model_validate(values), ""
+        except ValidationError as exc:
+            errors = exc.errors(include_input=False)
+        if not resolved:
+            errors = [error for error in errors if not _at_reference(values, error)]
+        return None, cls._explain(errors, values) if errors else ""
 
     @classmethod
     def _explain(cls, errors: Iterable[Any], values: Mapping[str, Any]) -> str:
@@ -157,21 +171,24 @@ def _is_secret(annotation: Any, seen: set[int]) -> bool:
 
 def _component_types(annotation: Any) -> Iterable[Any]:
     """Yield the types of which a type is made."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        yield typing.get_args(annotation)[0]  # the rest is metadata, of any kind
+        return
     yield from typing.get_args(annotation)
     if hasattr(annotation, "__value__"):  # `type Name = …`
         yield annotation.__value__
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield from (info.annotation for info in annotation.model_fields.values())
-    elif (
-        dataclasses.is_dataclass(annotation)
-        or typing.is_typeddict(annotation)
-        or _is_named_tuple(annotation)
-    ):
-        yield from typing.get_type_hints(annotation, include_extras=True).values()
+    elif isinstance(annotation, type) and _has_typed_parts(annotation):
+        try:
+            yield from typing.get_type_hints(annotation, include_extras=True).values()
+        except Exception:  # noqa: BLE001  (evaluates annotations of other people's modules)
+            yield SecretStr  # unknown types may be secrets
 
 
-def _is_named_tuple(annotation: Any) -> bool:
-    return isinstance(annotation, type) and hasattr(annotation, "_fields")
+def _has_typed_parts(cls: type) -> bool:
+    """Return True for a dataclass, a TypedDict and a named tuple."""
+    return dataclasses.is_dataclass(cls) or typing.is_typeddict(cls) or hasattr(cls, "_fields")
 
 
 def _secrets_in(value: Any) -> Iterable[str]:
@@ -180,14 +197,6 @@ def _secrets_in(value: Any) -> Iterable[str]:
             yield leaf.get_secret_value().decode(errors="replace")
         elif isinstance(leaf, _SECRETS):
             yield from map(str, leaves(leaf.get_secret_value()))
-
-
-def _not_masked(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the values, or raise OptionError if one contains the mark of a masked secret."""
-    for name, value in values.items():
-        if any(MARK in text for text in _texts_in(value)):
-            raise OptionError(f"option {name!r} comes from a masked copy; give the secret itself")
-    return values
 
 
 def _texts_in(value: Any) -> Iterable[str]:
