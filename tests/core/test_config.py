@@ -183,6 +183,11 @@ def test_a_mistake_is_told_with_file_and_key_and_never_a_value(write, text, told
         assert part in message
 
 
+def test_a_file_may_begin_with_a_byte_order_mark(write):
+    path = write("\ufeff[sources.docs]\ntype = 'local_file'")
+    assert [source.id for source in read_settings(path, {}).sources] == ["docs"]
+
+
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
     assert "No such file" in refused(tmp_path / "none.toml")
     (tmp_path / "latin.toml").write_bytes(b'x = "\xff"')

@@ -110,7 +110,7 @@ def parse_toml(text: str, where: str) -> Table:
 def _load(path: str | os.PathLike[str]) -> Table:
     where = repr(os.fspath(path))
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             text = file.read()
     except OSError as exc:
         raise OptionError(f"{where} cannot be read: {exc.strerror}") from exc

@@ -14,7 +14,7 @@ from typing import Any
 from cryptography.fernet import Fernet, InvalidToken
 
 from datasources.errors import DecryptionError, MissingKeyError, OptionError, SecretNotFoundError
-from datasources.nested import map_leaves
+from datasources.nested import leaves, map_leaves
 from datasources.redaction import REFERENCE, redact
 
 KEY_VARIABLE = "DATASOURCE_ENCRYPTION_KEY"
@@ -206,16 +206,30 @@ Resolver = Callable[[str, str], str | None]
 
 
 def resolve_references(value: Any, resolve: Resolver) -> Any:
-    """Copy options with every `${scheme:name}` replaced by what `resolve(scheme, name)` returns.
+    """Copy options with every `${scheme:name}` replaced by the secret that it refers to.
+
+    Args:
+        value: Nested options.
+        resolve: Called as `resolve(scheme, name)` for schemes other than `env` and `file`; returns
+            None if it does not know the scheme.
 
     Raises:
-        SecretNotFoundError: Nobody knows the scheme, or the name leads nowhere.
+        SecretNotFoundError: A scheme is unknown, or there is no secret of that name.
     """
+    try:
+        texts = (leaf for leaf in leaves(value) if isinstance(leaf, str))
+        references = {reference for text in texts for reference in REFERENCE.findall(text)}
+        secrets = {
+            (scheme, name): _resolved(scheme, name, resolve) for scheme, name in sorted(references)
+        }
+    except BaseException:
+        del value  # tools that report errors show the local variables of frames
+        raise
 
     def resolved(leaf: Any) -> Any:
         if not isinstance(leaf, str):
             return leaf
-        return REFERENCE.sub(lambda match: _resolved(match[1], match[2], resolve), leaf)
+        return REFERENCE.sub(lambda match: secrets[match[1], match[2]], leaf)
 
     return map_leaves(value, resolved)
 
@@ -229,7 +243,7 @@ def _resolved(scheme: str, name: str, resolve: Resolver) -> str:
             raise SecretNotFoundError(f"{reference}: the environment has no such variable to give")
         return secret
     if scheme == "file":
-        return _file(reference, name)
+        return _read_secret(reference, name)
     found = resolve(scheme, name)
     if not isinstance(found, str):
         raise SecretNotFoundError(
@@ -238,20 +252,26 @@ def _resolved(scheme: str, name: str, resolve: Resolver) -> str:
     return found
 
 
-def _file(reference: str, path: str) -> str:
+def _read_secret(reference: str, path: str) -> str:
     try:
         if _holds_keys(path):
             raise SecretNotFoundError(f"{reference}: the file holds keys, and is not given")
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             secret = file.read(_SECRET_LIMIT + 1)
-    except (OSError, ValueError) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) else "it is not text"
-        raise SecretNotFoundError(f"{reference}: the file cannot be read: {reason}") from exc
+    except OSError as exc:
+        raise SecretNotFoundError(f"{reference}: the file cannot be read: {exc.strerror}") from exc
+    except ValueError:
+        # Not chained: a UnicodeDecodeError holds the bytes that it could not decode.
+        raise SecretNotFoundError(f"{reference}: the file cannot be read: it is not text") from None
+    fault = ""
     if len(secret) > _SECRET_LIMIT:
-        raise SecretNotFoundError(f"{reference}: the file is longer than {_SECRET_LIMIT} bytes")
-    if any(map(CredentialManager.validate_key, secret.split())):
+        fault = f"the file is longer than {_SECRET_LIMIT} bytes"
+    elif any(map(CredentialManager.validate_key, secret.split())):
         # Wherever it lies: the command line keeps its own beside the store.
-        raise SecretNotFoundError(f"{reference}: the file holds encryption keys, and is not given")
+        fault = "the file holds encryption keys, and is not given"
+    if fault:
+        del secret
+        raise SecretNotFoundError(f"{reference}: {fault}")
     return secret.rstrip("\r\n")
 
 

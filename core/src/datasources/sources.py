@@ -253,8 +253,10 @@ class Sources:
         self, cls: type[DataSourceConnector], config: DataSourceConfig
     ) -> DataSourceConnector:
         self.policy.check_references(config.id, config.config)
-        resolved = resolve_references(config.config, self._resolve)
-        return cls(dataclasses.replace(config, config=resolved))
+        # Not in a local variable, which tools that report errors would show.
+        return cls(
+            dataclasses.replace(config, config=resolve_references(config.config, self._resolve))
+        )
 
     def _decrypt(self, record: StoredSource) -> dict[str, Any]:
         return self.credentials.decrypt_credentials(record.credentials, source_id=record.id)
