@@ -170,6 +170,25 @@ def test_key_file_is_written_whole_for_its_owner_only(tmp_path: Path):
     assert os.listdir(path.parent) == ["keys"]
 
 
+def test_key_file_behind_links_is_replaced_and_the_links_stay(tmp_path: Path):
+    shared = tmp_path / "shared" / "keys"
+    (tmp_path / "first").symlink_to("second")
+    (tmp_path / "second").symlink_to(shared)
+    for keys in ([KEY], [OTHER, KEY]):  # the file is not there yet, and is there
+        write_key_file(tmp_path / "first", keys)
+        assert read_key_file(shared) == keys
+        assert (tmp_path / "first").readlink() == Path("second")
+        assert (tmp_path / "second").readlink() == shared
+    assert os.listdir(shared.parent) == ["keys"]
+
+
+def test_key_file_behind_a_link_in_a_circle_is_not_written(tmp_path: Path):
+    (tmp_path / "circle").symlink_to("circle")
+    with pytest.raises(MissingKeyError, match="Too many levels of symbolic links"):
+        write_key_file(tmp_path / "circle", [KEY])
+    assert (tmp_path / "circle").is_symlink()
+
+
 def test_key_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path):
     path = tmp_path / "keys"
     write_key_file(path, [KEY])

@@ -101,7 +101,7 @@ def parse_toml(text: str, where: str) -> Table:
         OptionError: It is not TOML.
     """
     try:
-        return tomllib.loads(text)
+        return tomllib.loads(text.removeprefix("\ufeff"))  # the byte order mark of some editors
     except (ValueError, RecursionError) as exc:
         # The parser's messages quote single characters and keys, never a value.
         raise OptionError(f"{where} is not valid TOML: {exc}") from None
@@ -110,7 +110,7 @@ def parse_toml(text: str, where: str) -> Table:
 def _load(path: str | os.PathLike[str]) -> Table:
     where = repr(os.fspath(path))
     try:
-        with open(path, encoding="utf-8-sig") as file:
+        with open(path, encoding="utf-8") as file:
             text = file.read()
     except OSError as exc:
         raise OptionError(f"{where} cannot be read: {exc.strerror}") from exc

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import errno
 import hashlib
 import json
 import os
@@ -179,21 +180,27 @@ def read_key_file(path: str | os.PathLike[str]) -> list[str]:
 
 
 def write_key_file(path: str | os.PathLike[str], keys: Iterable[str]) -> None:
-    """Write a key file readable by its owner only, in one step: the old file whole, or the new.
+    """Write keys to a file, one a line, readable by its owner only.
+
+    The file is replaced in one step: a reader sees all old keys or all new ones. A symbolic link
+    stays one, and the file that it leads to is replaced.
 
     Raises:
         MissingKeyError: The file cannot be written.
     """
-    temporary = f"{os.fspath(path)}.{os.getpid()}.tmp"
     try:
-        os.makedirs(os.path.dirname(os.path.abspath(path)), mode=0o700, exist_ok=True)
+        target = os.path.realpath(path)
+        if os.path.islink(target):  # a link in a circle
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
+        temporary = f"{target}.{os.getpid()}.tmp"
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             with open(descriptor, "w", encoding="ascii") as file:
                 file.writelines(f"{key}\n" for key in keys)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
+            os.replace(temporary, target)
         except BaseException:
             os.unlink(temporary)
             raise
