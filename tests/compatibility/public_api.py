@@ -16,7 +16,7 @@ import click
 from pydantic import BaseModel
 
 import datasources
-from datasources import DataSourceError, connector, hookspecs, testing
+from datasources import DataSourceError, connector, hookspecs, names as names_of, testing
 
 FILE = Path(__file__).with_name("public_api.txt")
 
@@ -33,7 +33,7 @@ def public_api() -> str:
             name for name in sorted(dir(testing.ConnectorContract)) if name.startswith("test_")
         ),
         "Errors": errors(DataSourceError, ""),
-        "Entry-point groups": iter([hookspecs.CONNECTORS_GROUP, hookspecs.PLUGINS_GROUP]),
+        "Entry-point groups": iter([names_of.CONNECTORS_GROUP, names_of.PLUGINS_GROUP]),
         "Hooks": (
             f"{name}{signature(value)}"
             for name, value in vars(hookspecs).items()

@@ -127,7 +127,7 @@ class AbleConnector(MemoryConnector):
 
 
 def source(source_id: str = "s", type_name: str = "memory", **options: Any) -> DataSourceConfig:
-    return DataSourceConfig(source_id, type_name, source_id.title(), options)  # type: ignore[arg-type]
+    return DataSourceConfig(source_id, type_name, source_id.title(), options)
 
 
 def registry_of(connector_class: type[DataSourceConnector], **arguments: Any) -> DataSourceRegistry:

@@ -397,7 +397,7 @@ def test_threads_name_their_own_callers(log: Path) -> None:
 
 def test_what_has_no_figures_is_passed_on_without_any() -> None:
     outcome = Outcome()
-    assert outcome.of("text") == "text"
+    assert outcome.record("text") == "text"
     assert outcome == Outcome()
 
 

@@ -152,14 +152,20 @@ def test_a_source_of_the_environment_needs_a_type():
         ),
         (
             f'[sources.a]\ntype = "a"\nlimits.max_rows = "{MARKER}"',
-            ["'max_rows' must be a whole number or \"none\""],
+            ["'max_rows' must be a whole number of at least 0, or none"],
         ),
         ('[sources.a]\ntype = "a"\nlimits.max_rows = true', ["'max_rows' must be a whole number"]),
-        ('[sources.a]\ntype = "a"\nlimits.max_rows = -1', ["[sources.a]", "not be negative"]),
+        (
+            '[sources.a]\ntype = "a"\nlimits.max_rows = -1',
+            ["[sources.a]", "a whole number of at least 0"],
+        ),
         ("[pool]\nmax_size = 0", ["[pool]", "at least 1"]),
         ("[pool]\nmax_size = 2.5", ["[pool]: 'max_size' must be a whole number"]),
         ('[pool]\nmax_size = "none"', ["'max_size' must be a whole number"]),
         ("[pool]\nconnect_timeout = nan", ["'connect_timeout' must be a number"]),
+        ('[pool]\nmax_idle_time = "1"', ["[pool]: 'max_idle_time' must be a number of seconds"]),
+        ("[policy]\nallowed_hosts = 3", ["'allowed_hosts' must be a list of texts"]),
+        ("[policy]\nlimits = 3", ["[policy]: 'limits' must be a table"]),
         ("[pool]\nsize = 3", ["[pool]: unknown 'size'", "max_size, min_size"]),
         (f'[policy]\nallowed_hosts = "{MARKER}"', ["'allowed_hosts' must be a list of texts"]),
         ("[policy]\nallowed_networks = ['x']", ["[policy]", "CIDR"]),
@@ -175,6 +181,11 @@ def test_a_mistake_is_told_with_file_and_key_and_never_a_value(write, text, told
     assert repr(str(path)) in message
     for part in told:
         assert part in message
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(write):
+    path = write("\ufeff[sources.docs]\ntype = 'local_file'")
+    assert [source.id for source in read_settings(path, {}).sources] == ["docs"]
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):

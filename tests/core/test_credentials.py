@@ -34,6 +34,8 @@ from datasources.credentials import (
     write_key_file,
 )
 from datasources.redaction import MARK
+from tests.core.fakes import MemoryConnector, registry_of
+from tests.core.tracebacks import local_variables
 
 KEY, OTHER = CredentialManager.generate_key(), CredentialManager.generate_key()
 OPTIONS = {"host": "h", "password": "hunter2", "nested": {"a": [1, 2.5, None, True, "ü"]}}
@@ -166,6 +168,25 @@ def test_key_file_is_written_whole_for_its_owner_only(tmp_path: Path):
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     assert os.listdir(path.parent) == ["keys"]
+
+
+def test_key_file_behind_links_is_replaced_and_the_links_stay(tmp_path: Path):
+    shared = tmp_path / "shared" / "keys"
+    (tmp_path / "first").symlink_to("second")
+    (tmp_path / "second").symlink_to(shared)
+    for keys in ([KEY], [OTHER, KEY]):  # the file is not there yet, and is there
+        write_key_file(tmp_path / "first", keys)
+        assert read_key_file(shared) == keys
+        assert (tmp_path / "first").readlink() == Path("second")
+        assert (tmp_path / "second").readlink() == shared
+    assert os.listdir(shared.parent) == ["keys"]
+
+
+def test_key_file_behind_a_link_in_a_circle_is_not_written(tmp_path: Path):
+    (tmp_path / "circle").symlink_to("circle")
+    with pytest.raises(MissingKeyError, match="Too many levels of symbolic links"):
+        write_key_file(tmp_path / "circle", [KEY])
+    assert (tmp_path / "circle").is_symlink()
 
 
 def test_key_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path):
@@ -379,6 +400,41 @@ def test_key_file_is_given_to_no_source(tmp_path: Path, monkeypatch: pytest.Monk
     for name in ("keys", "link", "../" + tmp_path.name + "/keys"):
         with pytest.raises(SecretNotFoundError, match="holds keys"):
             resolve_references(f"${{file:{tmp_path}/{name}}}", nobody)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_secret(tmp_path: Path):
+    (tmp_path / "pw").write_bytes(b"\xef\xbb\xbfhunter2\r\n")
+    assert resolve_references(f"${{file:{tmp_path}/pw}}", nobody) == "hunter2"
+
+
+def test_a_resolver_is_asked_once_for_each_reference():
+    asked: list[tuple[str, str]] = []
+
+    def vault(scheme: str, name: str) -> str:
+        asked.append((scheme, name))
+        return "secret"
+
+    assert resolve_references(["${vault:x}", "${vault:x}"], vault) == ["secret", "secret"]
+    assert asked == [("vault", "x")]
+
+
+@pytest.mark.parametrize("content", [b"hunter2\xff", b"hunter2 " * 200_000, KEY.encode()])
+def test_no_frame_of_an_error_has_a_secret(tmp_path: Path, content: bytes):
+    (tmp_path / "pw").write_bytes(content)
+    options = {"password": "hunter2", "other": f"${{file:{tmp_path}/pw}}"}
+    with pytest.raises(SecretNotFoundError) as caught:
+        resolve_references(options, nobody)
+    assert "hunter2" not in local_variables(caught.value)
+    assert KEY not in local_variables(caught.value)
+
+
+async def test_no_frame_of_an_error_has_a_resolved_secret(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PORT", "hunter2")
+    async with registry_of(MemoryConnector) as registry:
+        config = DataSourceConfig("s", "memory", "S", {"port": "${env:PORT}"})
+        with pytest.raises(OptionError) as caught:
+            await registry.register_data_source(config, test_connection=True)
+        assert "hunter2" not in local_variables(caught.value)
 
 
 # Copies of configurations.

@@ -13,8 +13,6 @@ from datasources import (
     OptionError,
     PluginConflictError,
     UnknownConnectorError,
-    hookspecs,
-    index,
 )
 from datasources.index import describe
 from datasources.plugins import scan
@@ -26,10 +24,6 @@ from tests.core.plugin_fixtures import (
     raised,
 )
 from tests.core.subprocesses import run_python
-
-
-def test_the_groups_are_those_of_the_hooks() -> None:
-    assert index._GROUPS == (hookspecs.CONNECTORS_GROUP, hookspecs.PLUGINS_GROUP)
 
 
 def test_a_copy_behind_another_on_the_path_is_not_seen(site: Site, tmp_path: Path) -> None:

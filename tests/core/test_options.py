@@ -9,12 +9,15 @@ from typing import Annotated, Any, Literal, NamedTuple, TypedDict
 import pytest
 from hypothesis import given, strategies as st
 from pydantic import (
+    AfterValidator,
     AliasChoices,
     BaseModel,
     Field,
+    PositiveInt,
     Secret,
     SecretBytes,
     SecretStr,
+    StringConstraints,
     field_validator,
     model_validator,
 )
@@ -23,6 +26,14 @@ from typing_extensions import TypeAliasType
 from datasources import ConnectorOptions, OptionError
 from datasources.options import is_secret, option_names
 from datasources.redaction import MARK
+from tests.core.tracebacks import local_variables
+
+
+@dataclasses.dataclass(frozen=True)
+class Unresolvable:
+    """Metadata of a library."""
+
+    name: NotThere  # type: ignore[name-defined]  # noqa: F821  (cannot be evaluated)
 
 
 class KeyLogin(BaseModel):
@@ -346,3 +357,30 @@ def test_options_cannot_be_changed():
     options = Options.load({"host": "h"})
     with pytest.raises(ValueError, match="frozen"):
         options.host = "x"
+
+
+class AnnotatedOptions(ConnectorOptions):
+    table: Annotated[str, AfterValidator(str.strip)] | None = None
+    workers: PositiveInt | None = None
+    sizes: list[PositiveInt] | None = None
+    name: Annotated[str, StringConstraints(min_length=1)] | None = None
+    odd: Annotated[int, Unresolvable("x")] | None = None
+    token: Annotated[SecretStr, Field(min_length=1)] | None = None
+
+
+def test_metadata_in_annotations_are_no_types() -> None:
+    values = {"table": "t", "workers": 4, "sizes": [1], "name": "n", "odd": 1, "token": "m4rker"}
+    assert AnnotatedOptions.load(values).secret_values() == ["m4rker"]
+    assert AnnotatedOptions.redact(values) == values | {"token": MARK}
+
+
+def test_a_type_that_cannot_be_looked_into_counts_as_secret() -> None:
+    assert is_secret(Unresolvable)
+
+
+@pytest.mark.parametrize("validate", [Options.load, Options.check])
+@pytest.mark.parametrize("wrong", [{"port": "x"}, {"prot": 1}, {"port": MARK}])
+def test_no_frame_of_an_error_has_the_values(validate: Any, wrong: dict[str, Any]) -> None:
+    with pytest.raises(OptionError) as caught:
+        validate({"host": "h", "magic": "m4rker", **wrong})
+    assert "m4rker" not in local_variables(caught.value)

@@ -33,7 +33,7 @@ from datasources import (
     PoolTimeoutError,
 )
 
-CONFIG = DataSourceConfig(id="fake", type="custom", name="Fake", config={})  # type: ignore[arg-type]
+CONFIG = DataSourceConfig(id="fake", type="custom", name="Fake", config={})
 
 
 class Clockwork(asyncio.SelectorEventLoop):

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from datasources import (
     ConnectError,
@@ -223,6 +223,34 @@ def test_a_pattern_within_one_segment_means_what_it_does_to_the_shell(
     pattern: str, path: str
 ) -> None:
     assert bool(glob_regex(pattern).fullmatch(path)) == fnmatchcase(path, pattern)
+
+
+def matches(pattern: str, path: str) -> bool:
+    """Match by trying every place for every wildcard; knows no sets."""
+    if pattern.startswith("**/"):
+        segments = [n + 1 for n, character in enumerate(path) if character == "/"]
+        return any(matches(pattern[3:], path[start:]) for start in [0, *segments])
+    if pattern.startswith("**"):
+        return any(matches(pattern[2:], path[start:]) for start in range(len(path) + 1))
+    if pattern.startswith("*"):
+        segment = len(path.partition("/")[0])
+        return any(matches(pattern[1:], path[start:]) for start in range(segment + 1))
+    if not pattern or not path:
+        return pattern == path
+    same = pattern[0] == path[0] or (pattern[0] == "?" and path[0] != "/")
+    return same and matches(pattern[1:], path[1:])
+
+
+@settings(max_examples=1000)
+@given(
+    pattern=st.lists(st.sampled_from(["a", "b", "/", "?", "*", "**", "**/"]), max_size=7),
+    path=st.text("ab/", max_size=7),
+)
+def test_wildcards_match_where_trying_every_place_finds_a_match(
+    pattern: list[str], path: str
+) -> None:
+    text = "".join(pattern)
+    assert bool(glob_regex(text).fullmatch(path)) == matches(text, path)
 
 
 @pytest.mark.parametrize(

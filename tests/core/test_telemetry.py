@@ -347,7 +347,7 @@ def test_what_was_in_the_workspace_already_is_not_counted_as_brought(otel: Colle
     for unchanged in (False, True, True):
         with observed(plugins, "fetch", "s") as outcome:
             now = datetime.now(UTC)
-            outcome.of(
+            outcome.record(
                 FetchReceipt("s", "a", "/w/a", 7, "", 3, False, "v", now, 0.1, unchanged=unchanged)
             )
     ((_, size),) = otel.points("datasources.fetch.size")

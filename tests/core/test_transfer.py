@@ -45,7 +45,7 @@ async def registry():
         [
             DataSourceConfig(
                 "sales",
-                "memory",  # type: ignore[arg-type]
+                "memory",
                 "Sales",
                 {"host": "h", "password": SECRET},
                 created_at=1.5,
@@ -54,11 +54,11 @@ async def registry():
             ),
             DataSourceConfig(
                 "own",
-                "custom",  # type: ignore[arg-type]
+                "custom",
                 "Own",
                 {"dir": "/x", "nested": {"deep": [{"password": SECRET}]}, "ref": "${env:X}"},
             ),
-            DataSourceConfig("ref", "memory", "Ref", {"password": "${env:PW}"}),  # type: ignore[arg-type]
+            DataSourceConfig("ref", "memory", "Ref", {"password": "${env:PW}"}),
         ]
     )
     yield registry
@@ -187,12 +187,15 @@ def entry(**changes: object) -> dict:
         (entry(id=3), "lacks an 'id'"),
         (entry(id="../a"), "not a source id"),
         (entry(type="No"), "not a type name"),
-        (entry(options=[]), "'options' and 'metadata' must be objects"),
-        (entry(metadata=3), "'options' and 'metadata' must be objects"),
+        (entry(options=[]), "'options' must be an object"),
+        (entry(metadata=3), "source 'a': 'metadata' must be a dict"),
+        (entry(created_at="2026-01-01"), "source 'a': 'created_at' must be a number"),
         (entry(left_out="password"), "'left_out' must be a list of names"),
-        (entry(limits={"max_row": 3}), "'limits' must be"),
-        (entry(limits={"max_rows": SECRET}), "'limits' must be"),
-        (entry(limits={"max_rows": -3}), "must not be negative"),
+        (entry(limits={"max_row": 3}), "'limits': unknown 'max_row'; accepted: max_bytes"),
+        (entry(limits={"max_rows": SECRET}), "'limits': 'max_rows' must be a whole number"),
+        (entry(limits={"max_rows": -3}), "'limits': 'max_rows' must be a whole number of at least"),
+        (entry(limits={"max_rows": True}), "'limits': 'max_rows' must be a whole number"),
+        (entry(limits=[]), "'limits' must be a table of max_bytes, max_rows, timeout"),
         (entry(optoins={"password": SECRET}), "unknown 'optoins'; accepted: id, type"),
     ],
 )

@@ -5,7 +5,10 @@ from __future__ import annotations
 TYPE_CHECKING = False  # as type checkers know it; importing `typing` takes as long as all the rest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from datasources.audit import AuditLog as AuditLog
+    from datasources.backoff import backoff as backoff
     from datasources.connector import (
         API_VERSION as API_VERSION,
         DataSourceConnector as DataSourceConnector,
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
         StoreError as StoreError,
         UnknownConnectorError as UnknownConnectorError,
     )
+    from datasources.files import open_regular as open_regular
     from datasources.hookspecs import hookimpl as hookimpl
     from datasources.models import (
         ColumnStatistics as ColumnStatistics,
@@ -58,11 +62,12 @@ if TYPE_CHECKING:
         FetchResult as FetchResult,
         Limits as Limits,
         Operation as Operation,
+        Outcome as Outcome,
         PoolConfig as PoolConfig,
         Preview as Preview,
         Rotation as Rotation,
     )
-    from datasources.operations import Outcome as Outcome, caller as caller
+    from datasources.operations import caller as caller
     from datasources.options import ConnectorOptions as ConnectorOptions
     from datasources.plugins import PluginEntry as PluginEntry, Plugins as Plugins
     from datasources.policy import Policy as Policy
@@ -101,54 +106,124 @@ if TYPE_CHECKING:
         WorkspaceFile as WorkspaceFile,
     )
 
-_NAMES = {
-    "audit": "AuditLog",
-    "connector": (
-        "API_VERSION DataSourceConnector SupportsGlob SupportsIterItems SupportsPreview "
-        "SupportsReadTable SupportsStatistics SupportsUpload abilities"
-    ),
-    "credentials": "CredentialManager",
-    "errors": (
-        "AuthenticationError ConnectError ConnectorError CredentialError DataFetchError "
-        "DataSourceError DataSourceExistsError DataSourceNotFoundError DecryptionError "
-        "ItemNotFoundError LimitExceededError MissingKeyError OptionError "
-        "PermissionDeniedError PluginConflictError PluginError PluginIncompatibleError "
-        "PluginLoadError PolicyError PoolClosedError PoolError PoolTimeoutError RegistryError "
-        "SecretNotFoundError StoreError UnknownConnectorError"
-    ),
-    "hookspecs": "hookimpl",
-    "models": (
-        "ColumnStatistics ConnectionCheck DataItem DataSourceConfig DataSourceType "
-        "FetchReceipt FetchRequest FetchResult Limits Operation PoolConfig Preview Rotation"
-    ),
-    "operations": "Outcome caller",
-    "options": "ConnectorOptions",
-    "plugins": "PluginEntry Plugins",
-    "policy": "Policy",
-    "pool": "ConnectionPool ConnectionPoolManager PoolStatistics PooledConnection",
-    "redaction": "redact_text",
-    "registry": "DataSourceRegistry",
-    "sessions": "WorkspaceSession",
-    "stores": "MemoryStore SQLiteStore Store StoredSource check_write",
-    "tabular": "CsvFile csv_file glob_prefix glob_regex items_below preview_text query_name",
-    "threads": "ThreadWorker run_in_thread",
-    "workspace": "Progress Workspace WorkspaceFile",
+_MODULE_OF = {
+    "API_VERSION": "connector",
+    "AuditLog": "audit",
+    "AuthenticationError": "errors",
+    "ColumnStatistics": "models",
+    "ConnectError": "errors",
+    "ConnectionCheck": "models",
+    "ConnectionPool": "pool",
+    "ConnectionPoolManager": "pool",
+    "ConnectorError": "errors",
+    "ConnectorOptions": "options",
+    "CredentialError": "errors",
+    "CredentialManager": "credentials",
+    "CsvFile": "tabular",
+    "DataFetchError": "errors",
+    "DataItem": "models",
+    "DataSourceConfig": "models",
+    "DataSourceConnector": "connector",
+    "DataSourceError": "errors",
+    "DataSourceExistsError": "errors",
+    "DataSourceNotFoundError": "errors",
+    "DataSourceRegistry": "registry",
+    "DataSourceType": "models",
+    "DecryptionError": "errors",
+    "FetchReceipt": "models",
+    "FetchRequest": "models",
+    "FetchResult": "models",
+    "ItemNotFoundError": "errors",
+    "LimitExceededError": "errors",
+    "Limits": "models",
+    "MemoryStore": "stores",
+    "MissingKeyError": "errors",
+    "Operation": "models",
+    "OptionError": "errors",
+    "Outcome": "models",
+    "PermissionDeniedError": "errors",
+    "PluginConflictError": "errors",
+    "PluginEntry": "plugins",
+    "PluginError": "errors",
+    "PluginIncompatibleError": "errors",
+    "PluginLoadError": "errors",
+    "Plugins": "plugins",
+    "Policy": "policy",
+    "PolicyError": "errors",
+    "PoolClosedError": "errors",
+    "PoolConfig": "models",
+    "PoolError": "errors",
+    "PoolStatistics": "pool",
+    "PoolTimeoutError": "errors",
+    "PooledConnection": "pool",
+    "Preview": "models",
+    "Progress": "workspace",
+    "RegistryError": "errors",
+    "Rotation": "models",
+    "SQLiteStore": "stores",
+    "SecretNotFoundError": "errors",
+    "Store": "stores",
+    "StoreError": "errors",
+    "StoredSource": "stores",
+    "SupportsGlob": "connector",
+    "SupportsIterItems": "connector",
+    "SupportsPreview": "connector",
+    "SupportsReadTable": "connector",
+    "SupportsStatistics": "connector",
+    "SupportsUpload": "connector",
+    "ThreadWorker": "threads",
+    "UnknownConnectorError": "errors",
+    "Workspace": "workspace",
+    "WorkspaceFile": "workspace",
+    "WorkspaceSession": "sessions",
+    "abilities": "connector",
+    "backoff": "backoff",
+    "caller": "operations",
+    "check_write": "stores",
+    "csv_file": "tabular",
+    "glob_prefix": "tabular",
+    "glob_regex": "tabular",
+    "hookimpl": "hookspecs",
+    "items_below": "tabular",
+    "open_regular": "files",
+    "preview_text": "tabular",
+    "query_name": "tabular",
+    "redact_text": "redaction",
+    "run_in_thread": "threads",
 }
-_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 __version__ = "0.1.0"
-__all__ = sorted(_MODULE_OF)  # noqa: PLE0605  (a list all the same)
+__all__ = sorted([*_MODULE_OF, "lazy_exports"])  # noqa: PLE0605  (a list all the same)
 
 
-def __getattr__(name: str) -> object:
-    """Import what is asked for when it is: `import datasources` itself costs next to nothing."""
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module 'datasources' has no attribute {name!r}")
-    from importlib import import_module
+def lazy_exports(package: str, modules: Mapping[str, str]) -> Callable[[str], object]:
+    """Return the `__getattr__` of a package whose names are imported when they are first used.
 
-    value = getattr(import_module(f"datasources.{_MODULE_OF[name]}"), name)
-    globals()[name] = value
-    return value
+    A connector's package exports its classes so: discovery imports the package, and no driver
+    with it.
+
+        __all__ = ["ShelfConnector"]
+        __getattr__ = lazy_exports(__name__, {"ShelfConnector": "connector"})
+
+    Args:
+        package: The package's `__name__`.
+        modules: For each name, the module of the package that defines it.
+    """
+
+    def import_name(name: str) -> object:
+        if name not in modules:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        from importlib import import_module
+        from sys import modules as loaded
+
+        value = getattr(import_module(f"{package}.{modules[name]}"), name)
+        setattr(loaded[package], name, value)  # so that it is found without this from now on
+        return value
+
+    return import_name
+
+
+__getattr__ = lazy_exports(__name__, _MODULE_OF)
 
 
 def __dir__() -> list[str]:

@@ -29,8 +29,8 @@ from datetime import UTC, datetime
 
 from datasources.errors import OptionError
 from datasources.hookspecs import hookimpl
-from datasources.models import DataSourceConfig, Operation
-from datasources.operations import Outcome, asked_for, current_caller, excerpt, told, verdict
+from datasources.models import DataSourceConfig, Operation, Outcome
+from datasources.operations import asked_for, current_caller, excerpt, told, verdict
 
 
 class AuditLog:

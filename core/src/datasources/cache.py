@@ -10,6 +10,9 @@ from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from datasources.errors import OptionError
+from datasources.models import is_number
+
 T = TypeVar("T")
 
 
@@ -17,11 +20,16 @@ class MetadataCache:
     """What is known of each source, and of each of its items; safe under threads.
 
     Args:
-        ttl: Seconds that an entry lives.
+        ttl: Seconds that an entry lives; 0 or less is no time at all.
         clock: Returns seconds that never go back.
+
+    Raises:
+        OptionError: `ttl` is not a number.
     """
 
     def __init__(self, ttl: float, clock: Callable[[], float] = time.monotonic) -> None:
+        if not is_number(ttl):
+            raise OptionError("'cache_ttl' must be a number of seconds")
         self._ttl = ttl
         self._clock = clock
         self._lock = threading.Lock()

@@ -30,18 +30,15 @@ environment, `DATASOURCES__SALES__TYPE`, `DATASOURCES__SALES__NAME` and, for eac
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import tomllib
-import types
-import typing
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from datasources.errors import OptionError
-from datasources.models import DataSourceConfig, DataSourceType, Limits, PoolConfig
+from datasources.models import DataSourceConfig, Limits, PoolConfig, check_keys, fill
 from datasources.policy import Policy
 
 PREFIX = "DATASOURCES__"
@@ -75,7 +72,7 @@ def read_settings(path: str | os.PathLike[str] | None, environ: Mapping[str, str
     """
     document = _load(path) if path is not None else {}
     where = repr(os.fspath(path)) if path is not None else ""
-    _check_keys(document, ("sources", "policy", "pool", "audit_log"), where)
+    check_keys(document, ("sources", "policy", "pool", "audit_log"), where)
     declared = _table(document.get("sources", {}), f"{where}: [sources]")
     tables = {
         source_id: (_source_table(table, f"{where}: [sources.{source_id}]"), where)
@@ -104,7 +101,7 @@ def parse_toml(text: str, where: str) -> Table:
         OptionError: It is not TOML.
     """
     try:
-        return tomllib.loads(text)
+        return tomllib.loads(text.removeprefix("\ufeff"))  # the byte order mark of some editors
     except (ValueError, RecursionError) as exc:
         # The parser's messages quote single characters and keys, never a value.
         raise OptionError(f"{where} is not valid TOML: {exc}") from None
@@ -131,12 +128,6 @@ def _audit_log(document: Table, path: str | os.PathLike[str] | None, where: str)
     return os.path.join(os.path.dirname(path), value)
 
 
-def _check_keys(table: Table, accepted: Collection[str], where: str) -> None:
-    if unknown := [key for key in table if key not in accepted]:
-        names = ", ".join(map(repr, unknown))
-        raise OptionError(f"{where}: unknown {names}; accepted: {', '.join(accepted)}")
-
-
 def _table(value: Any, where: str) -> Table:
     if not isinstance(value, dict):
         raise OptionError(f"{where} must be a table")
@@ -145,7 +136,7 @@ def _table(value: Any, where: str) -> Table:
 
 def _source_table(value: Any, where: str) -> Table:
     table = _table(value, where)
-    _check_keys(table, _SOURCE_KEYS, where)
+    check_keys(table, _SOURCE_KEYS, where)
     for key in ("metadata", "limits", "options"):
         _table(table.get(key, {}), f"{where}: {key!r}")
     for key in ("type", "name"):
@@ -201,48 +192,24 @@ def _source(source_id: str, table: Table, origin: str) -> DataSourceConfig:
         reason = f"set it in the file or as {PREFIX}{source_id.upper()}__TYPE"
         raise OptionError(f"{where}: 'type' is missing; {reason}")
     limits = table.get("limits")
+    if limits is not None:
+        limits = _fill(Limits, limits, f"{where}: 'limits'")
     try:
         return DataSourceConfig(
             id=source_id,
-            type=DataSourceType(table["type"]),
+            type=table["type"],
             name=table.get("name") or source_id,
             config=table.get("options", {}),
             metadata=table.get("metadata", {}),
-            limits=None if limits is None else _fill(Limits, limits, f"{where}: 'limits'"),
+            limits=limits,
         )
-    except OptionError as exc:
-        raise exc if str(exc).startswith(where) else OptionError(f"{where}: {exc}") from None
-
-
-def _fill(cls: type[T], value: Any, where: str) -> T:
-    """Return a dataclass with the fields that a table gives it."""
-    table = _table(value, where)
-    wanted = typing.get_type_hints(cls)
-    _check_keys(table, [f.name for f in fields(cls)], where)  # type: ignore[arg-type]  # T is a dataclass
-    values = {key: _typed(item, wanted[key], f"{where}: {key!r}") for key, item in table.items()}
-    try:
-        return cls(**values)
     except OptionError as exc:
         raise OptionError(f"{where}: {exc}") from None
 
 
-def _typed(value: Any, wanted: Any, where: str) -> Any:
-    """Return a value as a field's type wants it."""
-    optional = isinstance(wanted, types.UnionType)
-    if optional:
-        wanted = typing.get_args(wanted)[0]
-        if value == "none":
-            return None
-    if is_dataclass(wanted) and isinstance(wanted, type):
-        return _fill(wanted, value, where)
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if wanted is int and number and isinstance(value, int):
-        return value
-    if wanted is float and number and math.isfinite(value):
-        return float(value)
-    texts = isinstance(value, list) and all(isinstance(item, str) for item in value)
-    if typing.get_origin(wanted) is tuple and texts:
-        return tuple(value)
-    kinds = {int: "a whole number", float: "a number"}
-    kind = kinds.get(wanted, "a list of texts") + (' or "none"' if optional else "")
-    raise OptionError(f"{where} must be {kind}")
+def _fill(cls: type[T], table: Any, where: str) -> T:
+    """Return a dataclass with the fields that a table gives it; `"none"` is None."""
+    values = {key: None if item == "none" else item for key, item in _table(table, where).items()}
+    if cls is Policy and "limits" in values:
+        values["limits"] = _fill(Limits, values["limits"], f"{where}: 'limits'")
+    return fill(cls, values, where)

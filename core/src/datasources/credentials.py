@@ -1,9 +1,10 @@
-"""Encrypt options at rest, resolve references to secrets, and make copies safe to show."""
+"""Encrypt options at rest, read and write keys, resolve references to secrets."""
 
 from __future__ import annotations
 
 import base64
 import binascii
+import errno
 import hashlib
 import json
 import os
@@ -14,6 +15,7 @@ from typing import Any
 from cryptography.fernet import Fernet, InvalidToken
 
 from datasources.errors import DecryptionError, MissingKeyError, OptionError, SecretNotFoundError
+from datasources.nested import leaves, map_leaves
 from datasources.redaction import REFERENCE, redact
 
 KEY_VARIABLE = "DATASOURCE_ENCRYPTION_KEY"
@@ -22,39 +24,40 @@ KEY_FILE_VARIABLE = "DATASOURCE_ENCRYPTION_KEY_FILE"
 Key = str | bytes
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{12}")
-_KEY_FILE_LIMIT = 64 * 1024  # characters; some files have no end
+# Characters that are read of a file: some, such as /dev/zero, have no end.
+_KEY_FILE_LIMIT = 64 * 1024
 _SECRET_LIMIT = 1024 * 1024
 
 
 class CredentialManager:
-    """Encrypts with the first of its keys and decrypts with all of them.
+    """Encrypts with the first of its keys and decrypts with any of them.
 
-    A ciphertext is `<fingerprint>:<Fernet token>`; the fingerprint names the key, so that a wrong
-    key is told from damage.  Fernet is AES-128-CBC with HMAC-SHA256; it has no associated data,
-    so the source's id is part of the plaintext and a ciphertext moved to another source does not
-    open.
+    A ciphertext is `<fingerprint>:<Fernet token>`. The fingerprint names the key, which tells a
+    wrong key from damage. Fernet is AES-128-CBC with HMAC-SHA256. It has no associated data, so
+    the id of the source is part of the plaintext: a ciphertext that was moved to another source is
+    refused. Instances are safe to share among threads.
 
     Args:
-        encryption_key: A Fernet key, several (a sequence, or separated by commas), or None: then
-            they come from `DATASOURCE_ENCRYPTION_KEY`, or the file that
-            `DATASOURCE_ENCRYPTION_KEY_FILE` names, or a key is generated, which dies with this
-            object.
+        encryption_key: A Fernet key, or several as a sequence or separated by commas. By default
+            the keys come from the variable `DATASOURCE_ENCRYPTION_KEY`, else from the file that
+            `DATASOURCE_ENCRYPTION_KEY_FILE` names, else one is generated that exists in this
+            object only.
 
     Raises:
         MissingKeyError: A key is malformed, or the file cannot be read.
     """
 
     def __init__(self, encryption_key: Key | Sequence[Key] | None = None) -> None:
-        keys = _keys_of_environment() if encryption_key is None else _split(encryption_key)
+        keys = _keys_of_environment() if encryption_key is None else _split_keys(encryption_key)
         self.generated = not keys and encryption_key is None
-        """True if nobody else has the key: good for memory, not for a store on disk."""
+        """True if the key was generated here: what it encrypts is lost when the process ends."""
         if self.generated:
             keys = [self.generate_key()]
         if not keys:
             raise MissingKeyError("an empty encryption key was given; make one with generate_key()")
         self._fernets: dict[str, Fernet] = {}
         for key in keys:
-            if not self.validate_key(key):  # before anything else could quote it
+            if not self.validate_key(key):  # first, as errors of other functions quote the key
                 raise MissingKeyError(
                     "an encryption key is malformed; one is 32 bytes in URL-safe base64, "
                     "as generate_key() makes"
@@ -69,7 +72,7 @@ class CredentialManager:
 
     @property
     def fingerprints(self) -> list[str]:
-        """The keys' names, the one that encrypts first: 12 hexadecimal digits of their SHA-256."""
+        """Names of the keys, the encrypting one first: 12 hexadecimal digits of their SHA-256."""
         return list(self._fernets)
 
     @staticmethod
@@ -79,14 +82,14 @@ class CredentialManager:
 
     @staticmethod
     def validate_key(key: Key) -> bool:
-        """Tell whether `key` has the form of a Fernet key."""
+        """Return True if `key` has the form of a Fernet key."""
         try:
             return len(base64.b64decode(key, altchars=b"-_", validate=True)) == 32
         except (ValueError, TypeError, binascii.Error):
             return False
 
     def encrypt_credentials(self, credentials: Mapping[str, Any], *, source_id: str = "") -> str:
-        """Encrypt options for one source.
+        """Encrypt the options of a source.
 
         Raises:
             OptionError: A value is not one that JSON can hold.
@@ -110,18 +113,18 @@ class CredentialManager:
             DecryptionError: The key is not among ours, or the text is damaged, or it was
                 encrypted for another source.
         """
-        name, token = _parts(encrypted)
+        name, token = _split_ciphertext(encrypted)
         fernet = self._fernets.get(name)
-        held = ", ".join(self._fernets)
+        fingerprints = ", ".join(self._fernets)
         if not name:
             raise DecryptionError(
                 f"the credentials of source {source_id!r} are damaged: they name no key; the keys "
-                f"given: {held}"
+                f"given: {fingerprints}"
             )
         if fernet is None:
             raise DecryptionError(
                 f"the credentials of source {source_id!r} are encrypted with the key {name!r}, "
-                f"which is not among those given: {held}"
+                f"which is not among those given: {fingerprints}"
             )
         try:
             content = json.loads(fernet.decrypt(token.encode()))
@@ -139,28 +142,30 @@ class CredentialManager:
         return dict(options)
 
     def is_current(self, encrypted: str) -> bool:
-        """Tell whether a ciphertext is under the key that encrypts now."""
+        """Return True if the first key encrypted a ciphertext."""
         return key_of(encrypted) == self.fingerprints[0]
 
     def sanitize_config(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """Copy options with everything that could be a secret masked as `***REDACTED***`."""
-        copy: dict[str, Any] = redact(config)
-        return copy
+        masked: dict[str, Any] = redact(config)
+        return masked
 
 
 def fingerprint(key: Key) -> str:
-    """Return the public name of a key."""
+    """Return the name of a key, which may be shown: 12 hexadecimal digits of its SHA-256."""
     raw = key.encode() if isinstance(key, str) else key
     return hashlib.sha256(base64.urlsafe_b64decode(raw)).hexdigest()[:12]
 
 
 def key_of(encrypted: str) -> str:
-    """Return the fingerprint of the key that a ciphertext is under; empty where it names none."""
-    return _parts(encrypted)[0]
+    """Return the fingerprint of the key that encrypted a ciphertext; "" if it has none."""
+    return _split_ciphertext(encrypted)[0]
 
 
 def read_key_file(path: str | os.PathLike[str]) -> list[str]:
-    """Return the keys of a file, one a line, the one that encrypts first.
+    """Return the keys of a file, in its order; the first one encrypts.
+
+    The file has one key a line; empty lines and lines that begin with `#` are skipped.
 
     Raises:
         MissingKeyError: The file cannot be read or holds no key.
@@ -178,21 +183,27 @@ def read_key_file(path: str | os.PathLike[str]) -> list[str]:
 
 
 def write_key_file(path: str | os.PathLike[str], keys: Iterable[str]) -> None:
-    """Write a key file readable by its owner only, in one step: the old file whole, or the new.
+    """Write keys to a file, one a line, readable by its owner only.
+
+    The file is replaced in one step: a reader sees all old keys or all new ones. A symbolic link
+    stays one, and the file that it leads to is replaced.
 
     Raises:
         MissingKeyError: The file cannot be written.
     """
-    temporary = f"{os.fspath(path)}.{os.getpid()}.tmp"
     try:
-        os.makedirs(os.path.dirname(os.path.abspath(path)), mode=0o700, exist_ok=True)
+        target = os.path.realpath(path)
+        if os.path.islink(target):  # a link in a circle
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
+        temporary = f"{target}.{os.getpid()}.tmp"
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             with open(descriptor, "w", encoding="ascii") as file:
                 file.writelines(f"{key}\n" for key in keys)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
+            os.replace(temporary, target)
         except BaseException:
             os.unlink(temporary)
             raise
@@ -205,18 +216,32 @@ Resolver = Callable[[str, str], str | None]
 
 
 def resolve_references(value: Any, resolve: Resolver) -> Any:
-    """Copy options with every `${scheme:name}` replaced by what `resolve(scheme, name)` returns.
+    """Copy options with every `${scheme:name}` replaced by the secret that it refers to.
+
+    Args:
+        value: Nested options.
+        resolve: Called as `resolve(scheme, name)` for schemes other than `env` and `file`; returns
+            None if it does not know the scheme.
 
     Raises:
-        SecretNotFoundError: Nobody knows the scheme, or the name leads nowhere.
+        SecretNotFoundError: A scheme is unknown, or there is no secret of that name.
     """
-    if isinstance(value, str):
-        return REFERENCE.sub(lambda match: _resolved(match[1], match[2], resolve), value)
-    if isinstance(value, Mapping):
-        return {key: resolve_references(item, resolve) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [resolve_references(item, resolve) for item in value]
-    return value
+    try:
+        texts = (leaf for leaf in leaves(value) if isinstance(leaf, str))
+        references = {reference for text in texts for reference in REFERENCE.findall(text)}
+        secrets = {
+            (scheme, name): _resolved(scheme, name, resolve) for scheme, name in sorted(references)
+        }
+    except BaseException:
+        del value  # tools that report errors show the local variables of frames
+        raise
+
+    def resolved(leaf: Any) -> Any:
+        if not isinstance(leaf, str):
+            return leaf
+        return REFERENCE.sub(lambda match: secrets[match[1], match[2]], leaf)
+
+    return map_leaves(value, resolved)
 
 
 def _resolved(scheme: str, name: str, resolve: Resolver) -> str:
@@ -228,57 +253,63 @@ def _resolved(scheme: str, name: str, resolve: Resolver) -> str:
             raise SecretNotFoundError(f"{reference}: the environment has no such variable to give")
         return secret
     if scheme == "file":
-        return _file(reference, name)
-    found = resolve(scheme, name)
-    if not isinstance(found, str):
+        return _read_secret(reference, name)
+    resolved = resolve(scheme, name)
+    if not isinstance(resolved, str):
         raise SecretNotFoundError(
             f"{reference}: no plugin resolves the scheme {scheme!r}; built in: env, file"
         )
-    return found
+    return resolved
 
 
-def _file(reference: str, path: str) -> str:
+def _read_secret(reference: str, path: str) -> str:
     try:
         if _holds_keys(path):
             raise SecretNotFoundError(f"{reference}: the file holds keys, and is not given")
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             secret = file.read(_SECRET_LIMIT + 1)
-    except (OSError, ValueError) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) else "it is not text"
-        raise SecretNotFoundError(f"{reference}: the file cannot be read: {reason}") from exc
+    except OSError as exc:
+        raise SecretNotFoundError(f"{reference}: the file cannot be read: {exc.strerror}") from exc
+    except ValueError:
+        # Not chained: a UnicodeDecodeError holds the bytes that it could not decode.
+        raise SecretNotFoundError(f"{reference}: the file cannot be read: it is not text") from None
+    fault = ""
     if len(secret) > _SECRET_LIMIT:
-        raise SecretNotFoundError(f"{reference}: the file is longer than {_SECRET_LIMIT} bytes")
-    if any(map(CredentialManager.validate_key, secret.split())):
-        # Wherever it lies: the command line keeps its own beside the store.
-        raise SecretNotFoundError(f"{reference}: the file holds encryption keys, and is not given")
+        fault = f"the file is longer than {_SECRET_LIMIT} bytes"
+    elif any(map(CredentialManager.validate_key, secret.split())):
+        # Any file of keys, as that of the command line is beside the store, not in a variable.
+        fault = "the file holds encryption keys, and is not given"
+    if fault:
+        del secret
+        raise SecretNotFoundError(f"{reference}: {fault}")
     return secret.rstrip("\r\n")
 
 
 def _holds_keys(path: str) -> bool:
-    """Tell whether a file is the key file, or shows a process's environment."""
+    """Return True for the key file, and for files that show the environment of a process."""
     real = os.path.realpath(path)
     key_file = os.environ.get(KEY_FILE_VARIABLE)
     return real.startswith("/proc/") or bool(key_file and real == os.path.realpath(key_file))
 
 
-def _parts(encrypted: object) -> tuple[str, str]:
-    """Return fingerprint and token; no fingerprint where there is none, whatever else there is."""
+def _split_ciphertext(encrypted: object) -> tuple[str, str]:
+    """Split `<fingerprint>:<token>`; ("", "") if it is not of that form."""
     name, _, token = encrypted.partition(":") if isinstance(encrypted, str) else ("", "", "")
     return (name, token) if _FINGERPRINT.fullmatch(name) else ("", "")
 
 
-def _split(keys: object) -> list[Key]:
+def _split_keys(keys: object) -> list[Key]:
     if isinstance(keys, bytes):
         keys = keys.decode("ascii", errors="replace")
     if isinstance(keys, str):
         return [key.strip() for key in keys.split(",") if key.strip()]
     if isinstance(keys, Iterable):
-        return [part for key in keys for part in _split(key)]
-    return [""]  # malformed, whatever it is
+        return [part for key in keys for part in _split_keys(key)]
+    return [""]  # not a key; reported as malformed
 
 
 def _keys_of_environment() -> list[Key]:
-    if keys := _split(os.environ.get(KEY_VARIABLE, "")):
+    if keys := _split_keys(os.environ.get(KEY_VARIABLE, "")):
         return keys
     path = os.environ.get(KEY_FILE_VARIABLE)
-    return _split(read_key_file(path)) if path else []
+    return _split_keys(read_key_file(path)) if path else []

@@ -1,4 +1,4 @@
-"""Every error this project raises, in one tree.
+"""The exceptions of this project, in one tree.
 
 ```
 DataSourceError
@@ -14,65 +14,68 @@ DataSourceError
                          ItemNotFoundError, DataFetchError, LimitExceededError
 ```
 
-A message is one sentence: what is wrong, with which thing, and what is possible.  It never
-carries a secret.
+A message is one sentence: what is wrong, with which source, item or option, and what is possible.
+It holds no secret.
 """
 
 
 class DataSourceError(Exception):
-    """The root: catch it to catch everything raised on purpose by core and connectors."""
+    """Base of every exception that core and connectors raise on purpose."""
 
 
 class OptionError(DataSourceError):
-    """Raised by validation, before anything is stored: an unknown, missing or ill-typed value."""
+    """Raised when an argument, a setting or an option is unknown, missing or not of its type.
+
+    Nothing has been stored or changed by then.
+    """
 
 
 class RegistryError(DataSourceError):
-    """The registry cannot do what was asked with this source id."""
+    """Base of the errors about source ids; also for workspace sessions and missing abilities."""
 
 
 class DataSourceNotFoundError(RegistryError):
-    """Raised by every registry call that takes a source id which is not registered."""
+    """Raised by every registry call with a source id that is not registered."""
 
 
 class DataSourceExistsError(RegistryError):
-    """Raised on registering an id that is taken; what was registered stays as it was."""
+    """Raised when a source id is registered already; the source that has it is unchanged."""
 
 
 class PluginError(DataSourceError):
-    """A plugin cannot serve; other plugins are not affected."""
+    """Base of the errors of one plugin; other plugins are not affected."""
 
 
 class UnknownConnectorError(PluginError):
-    """Raised when no installed, enabled plugin offers the type asked for."""
+    """Raised when no plugin that is installed and enabled offers a source's type."""
 
 
 class PluginConflictError(PluginError):
-    """Raised when several distributions claim the type asked for and the host prefers none."""
+    """Raised when several distributions offer a source's type and the host prefers none."""
 
 
 class PluginLoadError(PluginError):
-    """Raised when importing the plugin asked for fails; the cause is chained."""
+    """Raised when importing a plugin fails or takes too long; the cause is chained."""
 
 
 class PluginIncompatibleError(PluginError):
-    """Raised when the plugin was written for another `api_version`, or another version of core."""
+    """Raised when a plugin was written for another `api_version` or another version of core."""
 
 
 class CredentialError(DataSourceError):
-    """Keys or secrets cannot be used."""
+    """Base of the errors of encryption keys and of secrets."""
 
 
 class MissingKeyError(CredentialError):
-    """Raised when an encryption key is needed and none was given, or the one given is malformed."""
+    """Raised when an encryption key is missing, malformed, or not the one the store is under."""
 
 
 class DecryptionError(CredentialError):
-    """Raised when a ciphertext does not open: wrong key, damage, or a record of another source."""
+    """Raised when a ciphertext cannot be decrypted: wrong key, damage, or another source's."""
 
 
 class SecretNotFoundError(CredentialError):
-    """Raised at connect when a reference such as `${env:NAME}` leads nowhere."""
+    """Raised at connect when a reference such as `${env:NAME}` cannot be resolved."""
 
 
 class StoreError(DataSourceError):
@@ -80,49 +83,52 @@ class StoreError(DataSourceError):
 
 
 class PoolError(DataSourceError):
-    """A connection pool was used against its rules."""
+    """Base of the errors of connection pools; also raised when a pool is misused."""
 
 
 class PoolTimeoutError(PoolError):
-    """Raised by `acquire` when no connection came free within the timeout."""
+    """Raised by `acquire` when no connection became free within the timeout."""
 
 
 class PoolClosedError(PoolError):
-    """Raised by `acquire`, and to waiters, once the pool is closed."""
+    """Raised by `acquire` on a closed pool, and in calls that wait when the pool is closed."""
 
 
 class PolicyError(DataSourceError):
-    """Raised before any effect when a host, network, path or statement is not allowed."""
+    """Raised when a host, network, path, reference or statement is not allowed.
+
+    Nothing outside has been contacted or changed by then.
+    """
 
 
 class ConnectorError(DataSourceError):
-    """The outside system, or the way to it, failed; connectors map driver errors to these."""
+    """Base of the errors of outside systems, to which connectors map their drivers' errors."""
 
     def __init__(self, message: str, *, code: str | None = None) -> None:
         super().__init__(message)
         self.code = code
-        """The outside system's own code (SQLSTATE, service error code), where it gave one."""
+        """The system's own code, such as an SQLSTATE; `None` if it gave none."""
 
 
 class ConnectError(ConnectorError):
-    """Raised when the system cannot be reached or has no such database or container."""
+    """Raised when the system cannot be reached, or has no such database or container."""
 
 
 class AuthenticationError(ConnectorError):
-    """Raised when the system refuses the credentials; retrying with the same ones is useless."""
+    """Raised when the system refuses the credentials; the same ones will be refused again."""
 
 
 class PermissionDeniedError(ConnectorError):
-    """Raised when the credentials are good but do not allow this operation."""
+    """Raised when the credentials are valid but do not allow the operation."""
 
 
 class ItemNotFoundError(ConnectorError):
-    """Raised when the source has no item of that identifier."""
+    """Raised when the source has no item with the identifier."""
 
 
 class DataFetchError(ConnectorError):
-    """Raised when the transfer itself failed; no file was left, an older one is untouched."""
+    """Raised when a transfer fails; it leaves no file, and an older file of that name as it was."""
 
 
 class LimitExceededError(ConnectorError):
-    """Raised when a limit of the host ended the operation; no file was left."""
+    """Raised when an operation reaches a limit of the host; it leaves no file."""

@@ -15,13 +15,10 @@ import pluggy
 
 if TYPE_CHECKING:
     from datasources.connector import DataSourceConnector
-    from datasources.models import DataSourceConfig, Operation
-    from datasources.operations import Outcome
+    from datasources.models import DataSourceConfig, Operation, Outcome
     from datasources.stores import Store
 
 PROJECT = "datasources"
-CONNECTORS_GROUP = "datasources.connectors"
-PLUGINS_GROUP = "datasources.plugins"
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)

@@ -12,16 +12,12 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from datasources.errors import OptionError
+from datasources.names import CONNECTORS_GROUP, PLUGINS_GROUP, TYPE_NAME
 
 if TYPE_CHECKING:
     from importlib_metadata import Distribution
 
-# As hookspecs has them, which takes pluggy to import.
-CONNECTORS_GROUP = "datasources.connectors"
-PLUGINS_GROUP = "datasources.plugins"
-
 _GROUPS = (CONNECTORS_GROUP, PLUGINS_GROUP)
-_TYPE_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")  # what `DataSourceType` takes
 _OBJECT = re.compile(r"\w+(\.\w+)*\s*(:\s*\w+(\.\w+)*)?\s*(\[.*\])?")  # module:attribute [extra]
 _TEXT_LIMIT = 500  # characters of somebody else's error text
 
@@ -210,7 +206,7 @@ def _parse(text: str) -> Iterator[tuple[str, str, str, str | None]]:
             fault = None
             if not name or not _OBJECT.fullmatch(value):
                 fault = f"{where} of the form 'name = module'"
-            elif group == CONNECTORS_GROUP and not _TYPE_NAME.fullmatch(name):
+            elif group == CONNECTORS_GROUP and not TYPE_NAME.fullmatch(name):
                 fault = f"{name!r} is not a type name: lower-case letters, digits and underscores"
             yield group, name, value, fault
 

@@ -1,26 +1,26 @@
-"""What passes between hosts, core and connectors: plain data, no behaviour beyond validation."""
+"""Plain data that hosts, core and connectors pass to each other; it validates itself."""
 
 from __future__ import annotations
 
 import copy
-import re
+import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from datasources.errors import OptionError
+from datasources.names import TYPE_NAME, check_id
 from datasources.redaction import MARK
 
-_TYPE_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
-_SOURCE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+T = TypeVar("T")
 
 
 class DataSourceType(str):
-    """The name of a kind of source: a string that any connector may extend.
+    """The name of a connector type, as a string.
 
-    Known types are constants of the class; every other lower-case name, as in
+    The types of this project are constants of the class; every other lower-case name, as in
     `DataSourceType("snowflake")`, is a type as well.
 
     Raises:
@@ -35,7 +35,7 @@ class DataSourceType(str):
     CUSTOM: ClassVar[DataSourceType]
 
     def __new__(cls, name: str) -> DataSourceType:
-        if not _TYPE_NAME.fullmatch(str(name)):
+        if not TYPE_NAME.fullmatch(str(name)):
             raise OptionError(
                 f"{name!r} is not a type name; one is lower-case letters, digits and underscores"
             )
@@ -55,61 +55,78 @@ DataSourceType.CUSTOM = DataSourceType("custom")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one fetch may bring into a workspace; set by the host, never by a query's author.
+    """Limits of one fetch; the host sets them, never the author of a query.
 
-    `None` lifts a limit.
+    `None` is no limit.
 
     Raises:
-        OptionError: A limit is negative.
+        OptionError: A limit is negative, or of another type.
     """
 
     max_bytes: int | None = 100_000_000
-    """Bytes of the file written; over it the fetch fails and leaves nothing."""
+    """Bytes of the file; a fetch that would write more fails and leaves no file."""
     max_rows: int | None = 10_000
-    """Rows of a result; the file holds exactly the first `max_rows`, the receipt says so."""
+    """Rows of a result; of a longer one the file has the first `max_rows`, and the receipt has
+    `truncated=True`."""
     timeout: float | None = 300.0
-    """Seconds from the start of the fetch to its end, waiting for a connection included."""
+    """Seconds that a fetch may take, including the wait for a connection."""
 
     def __post_init__(self) -> None:
-        for name in ("max_bytes", "max_rows", "timeout"):
+        for name in ("max_bytes", "max_rows"):
             value = getattr(self, name)
-            if value is not None and value < 0:
-                raise OptionError(f"limit {name!r} must not be negative; None lifts it")
+            if not (value is None or is_whole(value, 0)):
+                raise OptionError(
+                    f"{name!r} must be a whole number of at least 0, or none for no limit"
+                )
+        if not (self.timeout is None or (is_number(self.timeout) and self.timeout >= 0)):
+            raise OptionError(
+                "'timeout' must be a number of seconds of at least 0, or none for no limit"
+            )
 
 
 @dataclass
 class DataSourceConfig:
-    """One configured source.
+    """The configuration of one source.
 
-    Copies keep the options; a pickle, as `repr`, has their names and no values.
+    `repr` and pickles show the names of its options and no values; copies keep the values.
 
     Raises:
-        OptionError: The id or the type is not a valid name.
+        OptionError: A field is not of its type, or the id or the type is not a valid name.
     """
 
     id: str
-    """The host's name for the source: letters, digits, `.`, `_`, `-`, 128 at most."""
+    """Letters, digits, `.`, `_`, `-`, 128 at most; the first is a letter or a digit."""
     type: DataSourceType
+    """Given as a plain string, it becomes a `DataSourceType`."""
     name: str
-    """For people; no rules."""
+    """A title for people: any text."""
     config: dict[str, Any]
-    """The connector's options, secrets included: never shown in `repr`."""
+    """The connector's options, secrets included, as values that JSON can hold."""
     created_at: float = field(default_factory=time.time)
     """Unix seconds."""
     metadata: dict[str, Any] = field(default_factory=dict)
-    """The host's own notes, stored and shown in clear: not a place for secrets."""
+    """Notes of the host, as values that JSON can hold; stored and shown in clear, so no place for
+    secrets."""
     limits: Limits | None = None
-    """This source's limits; `None` takes the policy's."""
+    """Limits of fetches from this source; `None` for those of the policy."""
+
+    if TYPE_CHECKING:  # the generated one, but for the type of `type`
+
+        def __init__(
+            self,
+            id: str,
+            type: DataSourceType | str,
+            name: str,
+            config: dict[str, Any],
+            created_at: float = ...,
+            metadata: dict[str, Any] = ...,
+            limits: Limits | None = None,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
-        self.id = str(self.id)
-        if not _SOURCE_ID.fullmatch(self.id):
-            raise OptionError(
-                f"{self.id!r} is not a source id; one starts with a letter or digit and goes on "
-                "with letters, digits, '.', '_' or '-', 128 characters at most"
-            )
         if type(self.type) is not DataSourceType:
             self.type = DataSourceType(self.type)
+        check_config(self)
 
     def __repr__(self) -> str:
         options = ", ".join(map(repr, self.config))
@@ -119,7 +136,7 @@ class DataSourceConfig:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        # What is pickled leaves the process, and only a connector knows which options are secret.
+        # A pickle leaves the process, and only the connector knows which options are secret.
         return self.__dict__ | {"config": dict.fromkeys(self.config, MARK)}
 
     def __copy__(self) -> Self:
@@ -133,41 +150,72 @@ class DataSourceConfig:
         return new
 
 
+def check_config(config: DataSourceConfig) -> None:
+    """Check the types of a configuration's fields, which a host can set to anything.
+
+    Called when a configuration is made, and again when it is registered.
+
+    Raises:
+        OptionError: Names the field and the type that it should have.
+    """
+    if not isinstance(config.id, str):
+        raise OptionError(f"the id of a source must be text, not {_type_name(config.id)}")
+    check_id(config.id, "source")
+    where = f"source {config.id!r}"
+    if not isinstance(config.type, DataSourceType):
+        raise OptionError(f"{where}: 'type' must be a DataSourceType")
+    if not isinstance(config.name, str):
+        raise OptionError(f"{where}: 'name' must be text, not {_type_name(config.name)}")
+    for name in ("config", "metadata"):
+        value = getattr(config, name)
+        if not (isinstance(value, dict) and all(isinstance(key, str) for key in value)):
+            raise OptionError(f"{where}: {name!r} must be a dict with texts as keys")
+    if not (is_number(config.created_at) and math.isfinite(config.created_at)):
+        raise OptionError(f"{where}: 'created_at' must be a number, of Unix seconds")
+    if not (config.limits is None or isinstance(config.limits, Limits)):
+        raise OptionError(f"{where}: 'limits' must be an instance of Limits, or None")
+
+
+def _type_name(value: object) -> str:
+    return type(value).__name__
+
+
 @dataclass(slots=True)
 class DataItem:
-    """One thing a source can give: a file, a blob, a table, a folder."""
+    """One item of a source, such as a file, a blob or a table; or a folder of items."""
 
     name: str
     """The last part of the path, for people."""
     path: str
-    """The identifier that `fetch_data` and `get_metadata` take."""
+    """The identifier that `fetch_data` and `get_metadata` take; of a folder, it ends in `/`."""
     size: int | None = None
     """Bytes; `None` where unknown. A row count is not a size."""
     modified_at: float | None = None
     """Unix seconds; `None` where unknown."""
     metadata: dict[str, Any] = field(default_factory=dict)
-    """What else the listing told, such as `kind`, `etag`, `content_type`."""
+    """What else the listing gave; a folder has `{"kind": "folder"}`."""
     version: str | None = None
-    """The source's mark of the content as it is now, as `FetchReceipt.version` would be; `None`
-    where the listing tells none."""
+    """The version of the content now, as a fetch's receipt would have it; `None` where the listing
+    gives none."""
 
 
 @dataclass(frozen=True, slots=True)
 class FetchRequest:
-    """One item to bring into a workspace."""
+    """A request for one item."""
 
     source_id: str
     identifier: str
     format: str | None = None
-    """The file format wanted, such as `csv` or `parquet`; `None` is the connector's own."""
+    """The format of the file, such as `csv` or `parquet`; `None` for the connector's own."""
     version: str | None = None
-    """The version that a listing told. With it, the receipt is kept in the workspace, and a file
-    of that version which an earlier one tells of is not fetched again; `None` fetches always."""
+    """The item's version, as a listing gave it. The workspace then records the receipt, and an
+    item of that version whose file is there already is not fetched again. `None` always
+    fetches."""
 
 
 @dataclass(frozen=True, slots=True)
 class FetchReceipt:
-    """What landed in the workspace."""
+    """The facts of a file that a fetch wrote into a workspace."""
 
     source_id: str
     identifier: str
@@ -176,29 +224,28 @@ class FetchReceipt:
     size: int
     """Bytes of the file."""
     sha256: str
-    """Of the file's bytes, in hexadecimal."""
+    """The SHA-256 of the file's bytes, in hexadecimal."""
     rows: int | None
-    """Data rows, header not counted; `None` where the connector does not count them."""
+    """Data rows, without the header; `None` where the connector does not count them."""
     truncated: bool
-    """True if the source had more rows than the limit let through."""
+    """True if the source had more rows than `Limits.max_rows`."""
     version: str | None
-    """The source's mark of this content, such as an ETag; `None` where it has none."""
+    """The version of the content, such as an ETag; `None` where the source has none."""
     fetched_at: datetime
-    """When the file was complete, UTC."""
+    """When the file was complete, in UTC."""
     duration: float
-    """Seconds from request to complete file."""
+    """Seconds from the request to the complete file."""
     unchanged: bool = False
-    """True if the file was in the workspace already, of the version that the source has now, and
-    nothing was brought."""
+    """True if nothing was fetched, as the workspace had the file in the current version."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON takes them."""
+        """Return the fields as values that JSON can hold; times in ISO 8601."""
         return asdict(self) | {"fetched_at": self.fetched_at.isoformat()}
 
 
 @dataclass(frozen=True, slots=True)
 class FetchResult:
-    """How one request of `fetch_many` ended: exactly one of receipt and error is set."""
+    """The result of one request of `fetch_many`: either the receipt or the error is set."""
 
     request: FetchRequest
     receipt: FetchReceipt | None = None
@@ -210,35 +257,41 @@ class Preview:
     """The first rows of an item."""
 
     columns: tuple[str, ...]
-    """Column names in order, duplicates kept."""
+    """Column names in order; duplicates stay."""
     rows: Sequence[tuple[Any, ...]]
+    """One value for each column, as `SupportsPreview.preview` describes."""
     truncated: bool
     """True if the item has more rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class ColumnStatistics:
-    """Figures of one numeric column."""
+    """Statistics of one numeric column."""
 
     count: int
-    """Values that are not null."""
+    """How many values are not null."""
     nulls: int
+    """How many values are null."""
     min: Any
+    """The least value, as the connector's driver gives it; `None` for a column without values."""
     max: Any
+    """The greatest value, likewise."""
     mean: float | None
     """`None` for a column without values."""
     sampled: bool = False
-    """True if the figures come from a sample, not from every row."""
+    """True if the statistics come from a sample instead of all rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionCheck:
-    """Whether a source answers, and if not, why."""
+    """The result of testing a connection; true if the source answers."""
 
     ok: bool
+    """True if the source answers."""
     duration: float
-    """Seconds it took to know."""
+    """Seconds that the test took."""
     error: Exception | None = None
+    """Why it does not answer; `None` if it does."""
 
     def __bool__(self) -> bool:
         return self.ok
@@ -246,59 +299,136 @@ class ConnectionCheck:
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """What re-encrypting all sources under the first key has done."""
+    """The result of encrypting all sources again, with the first key."""
 
     changed: int
-    """Sources that are under it now and were not before."""
+    """How many sources were under another key before."""
     failed: Mapping[str, str]
-    """Reasons by source id; these are as they were."""
+    """The reasons of those that failed and are unchanged, by source id."""
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One call a host made, as observers (audit, metrics, tracing) see it."""
+    """One call of the host, as observers such as audit logs, metrics and traces see it."""
 
     name: str
     """The registry method, such as `fetch`."""
     source_id: str
     request_id: str
+    """As `datasources.caller` named it, or else a random one."""
     user: str | None
+    """As `datasources.caller` named it."""
     started_at: datetime
-    """UTC."""
+    """In UTC."""
     details: Mapping[str, Any] = field(default_factory=dict)
-    """Harmless particulars; an identifier may be a whole query."""
+    """Arguments of the call, such as the identifier, which may be a whole query; no secrets."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """The figures of an operation's result; `None` where unknown."""
+
+    size: int | None = None
+    """Bytes of the file fetched or uploaded."""
+    rows: int | None = None
+    """Rows fetched or shown."""
+    items: int | None = None
+    """Items listed."""
+    receipt: FetchReceipt | None = None
+    """The receipt of a fetch."""
+
+    def record(self, result: T) -> T:
+        """Take the figures from what a registry method returns, and return that."""
+        match result:
+            case list():
+                self.items = len(result)
+            case FetchReceipt():
+                self.receipt, self.size, self.rows = result, result.size, result.rows
+            case DataItem():
+                self.size = result.size
+            case Preview():
+                self.rows = len(result.rows)
+        return result
 
 
 @dataclass(frozen=True, slots=True)
 class PoolConfig:
-    """Sizes and times of a connection pool; every time in seconds.
+    """Sizes and times of a connection pool; all times are in seconds.
 
     Raises:
         OptionError: A value is out of its range.
     """
 
     max_size: int = 10
-    """Connections, or leases on one shareable connector, in use at once."""
+    """Connections in use at once; of a shareable connector, the calls that share it at once."""
     min_size: int = 0
-    """Connections kept open while the pool lives."""
+    """Connections that stay open while the pool is."""
     max_idle_time: float = 300.0
-    """An idle connection over `min_size` is closed after this long."""
+    """Connections over `min_size` are closed when they have been idle for so long."""
     acquire_timeout: float = 30.0
-    """How long `acquire` waits before `PoolTimeoutError`."""
+    """How long `acquire` waits before it raises `PoolTimeoutError`."""
     max_lifetime: float = 3600.0
-    """A connection older than this is replaced, give or take 10 % against rushes."""
+    """Age at which a connection is replaced; it varies by 10 %, so that not all are at once."""
     connect_timeout: float = 15.0
-    """One attempt to connect."""
+    """How long one attempt to connect may take."""
     connect_attempts: int = 3
-    """Attempts after `ConnectError`, with exponential back-off; other errors are final."""
+    """Attempts to connect, with pauses between them that double; errors other than `ConnectError`
+    are not tried again."""
 
     def __post_init__(self) -> None:
-        if self.max_size < 1:
-            raise OptionError(f"'max_size' must be at least 1, not {self.max_size}")
-        if not 0 <= self.min_size <= self.max_size:
-            raise OptionError(f"'min_size' must be between 0 and max_size, not {self.min_size}")
-        if self.connect_attempts < 1:
-            raise OptionError(f"'connect_attempts' must be at least 1, not {self.connect_attempts}")
+        for name in ("max_size", "connect_attempts"):
+            if not is_whole(getattr(self, name), 1):
+                raise OptionError(f"{name!r} must be a whole number of at least 1")
+        if not (is_whole(self.min_size, 0) and self.min_size <= self.max_size):
+            raise OptionError("'min_size' must be a whole number between 0 and 'max_size'")
         for name in ("max_idle_time", "acquire_timeout", "max_lifetime", "connect_timeout"):
-            if getattr(self, name) <= 0:
-                raise OptionError(f"{name!r} must be more than 0 seconds")
+            value = getattr(self, name)
+            if not (is_number(value) and value > 0):
+                raise OptionError(f"{name!r} must be a number of seconds of more than 0")
+
+
+def is_whole(value: object, least: int) -> bool:
+    """Return True if a value is an integer of at least `least`, and not a bool."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def is_number(value: object) -> bool:
+    """Return True if a value is an integer or a float, and neither a bool nor NaN.
+
+    Every comparison with NaN is false, so that a limit of NaN would never be reached.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        return not math.isnan(value)
+    except OverflowError:  # an integer that no float can hold
+        return False
+
+
+def check_keys(table: Iterable[object], accepted: Collection[str], where: str) -> None:
+    """Refuse a table with keys that are not among those accepted.
+
+    Raises:
+        OptionError: Names `where`, the unknown keys and the accepted ones.
+    """
+    if unknown := [key for key in table if key not in accepted]:
+        raise OptionError(
+            f"{where}: unknown {', '.join(map(repr, unknown))}; accepted: {', '.join(accepted)}"
+        )
+
+
+def fill(cls: type[T], values: object, where: str) -> T:
+    """Return an instance of a dataclass whose fields a table gives.
+
+    Raises:
+        OptionError: `values` is no mapping, or has unknown keys or wrong values; the message names
+            `where` and the field, and never a value.
+    """
+    names = [f.name for f in fields(cls)]  # type: ignore[arg-type]  # T is a dataclass
+    if not isinstance(values, Mapping):
+        raise OptionError(f"{where} must be a table of {', '.join(names)}")
+    check_keys(values, names, where)
+    try:
+        return cls(**values)
+    except OptionError as exc:
+        raise OptionError(f"{where}: {exc}") from None

@@ -8,11 +8,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
-from datasources.models import DataItem, FetchReceipt, Operation, Preview
+from datasources.models import Operation, Outcome
 from datasources.plugins import Plugins
 from datasources.redaction import redact_text
 
@@ -23,8 +22,6 @@ _caller: ContextVar[tuple[str | None, str | None]] = ContextVar("caller", defaul
 
 _READ = 4_000  # characters of a text that are looked at: a query may be megabytes
 _SHOWN = 1_000
-
-T = TypeVar("T")
 
 
 @contextmanager
@@ -43,33 +40,6 @@ def caller(*, user: str | None = None, request_id: str | None = None) -> Iterato
 def current_caller() -> tuple[str | None, str | None]:
     """Return user and request id as `caller` named them."""
     return _caller.get()
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What an operation came to, so far as it knows; unknown is `None`."""
-
-    size: int | None = None
-    """Bytes of the file fetched or uploaded."""
-    rows: int | None = None
-    """Rows fetched or shown."""
-    items: int | None = None
-    """Items listed."""
-    receipt: FetchReceipt | None = None
-    """Of a fetch."""
-
-    def of(self, result: T) -> T:
-        """Take the figures from what a registry method returns, and return that."""
-        match result:
-            case list():
-                self.items = len(result)
-            case FetchReceipt():
-                self.receipt, self.size, self.rows = result, result.size, result.rows
-            case DataItem():
-                self.size = result.size
-            case Preview():
-                self.rows = len(result.rows)
-        return result
 
 
 @contextmanager

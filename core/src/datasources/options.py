@@ -1,4 +1,4 @@
-"""Typed options of a connector: validated before anything is stored, secrets declared."""
+"""Typed options of a connector: validated before anything is stored, with declared secrets."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core.core_schema import ErrorType
 
 from datasources.errors import OptionError
+from datasources.nested import leaves
 from datasources.redaction import MARK, REFERENCE, redact, redact_text
 
 _SECRETS = (SecretStr, SecretBytes, Secret)
@@ -20,11 +21,11 @@ _PYDANTIC_ERRORS = frozenset(typing.get_args(ErrorType))
 
 
 class ConnectorOptions(BaseModel):
-    """Base of a connector's options: one described pydantic field each, secrets `SecretStr`.
+    """Base of a connector's options: a pydantic model with one field for each option.
 
-    Unknown options are errors.  `Field(description=…, examples=[…])` feeds templates, prompts
-    and the JSON Schema; an alias (`validation_alias=AliasChoices("container", …)`) is accepted
-    wherever the name is.
+    Secrets are `SecretStr`, `SecretBytes` or `Secret[…]`. Unknown options are errors.
+    `Field(description=…, examples=[…])` gives templates, prompts and the JSON Schema their texts;
+    an alias (`validation_alias=AliasChoices("container", …)`) is accepted wherever the name is.
     """
 
     model_config = ConfigDict(
@@ -32,73 +33,97 @@ class ConnectorOptions(BaseModel):
     )
 
     sample_identifiers: ClassVar[tuple[tuple[str, str], ...]] = ()
-    """Pairs of an identifier that `fetch_data` takes and what it fetches, for templates."""
+    """Pairs for templates: an identifier that `fetch_data` takes, and a description of the item."""
 
     def hosts(self) -> Iterable[str]:
-        """Return the host names or addresses that connecting with these options contacts."""
+        """Return the host names or addresses that the connector contacts with these options.
+
+        A policy compares them with its allowed hosts and networks. Override it for options with
+        a host.
+        """
         return ()
 
     def paths(self) -> Iterable[str]:
-        """Return the local directories and files that the source reads data from."""
+        """Return the local directories and files that the connector reads with these options.
+
+        A policy compares them with its allowed roots. Override it for options with a path.
+        """
         return ()
 
     @classmethod
     def load(cls, values: Mapping[str, Any]) -> Self:
-        """Validate resolved options.
+        """Validate options whose references are resolved.
 
         Raises:
-            OptionError: Names every unknown, missing or ill-typed option, never its value.
+            OptionError: Names every unknown, missing or ill-typed option, and no value.
         """
-        try:
-            return cls.model_validate(_unmasked(values))
-        except ValidationError as exc:
-            errors = exc.errors(include_input=False)
-        # Raised here: pydantic's error holds the values, and would be this one's context.
-        raise OptionError(cls._explain(errors, values))
+        options, fault = cls._validate(values, resolved=True)
+        del values  # tools that report errors show the local variables of frames
+        if options is None:
+            raise OptionError(fault)
+        return options
 
     @classmethod
     def check(cls, values: Mapping[str, Any]) -> Self | None:
-        """Validate options that may hold references; what a reference stands for is not checked.
+        """Validate options with unresolved references, whose targets are not checked.
 
-        Returns None where the options cannot be built before the references are resolved.
+        Returns None if the options cannot be built before the references are resolved.
 
         Raises:
             OptionError: As `load`.
         """
-        try:
-            return cls.model_validate(_unmasked(values))
-        except ValidationError as exc:
-            errors = [e for e in exc.errors(include_input=False) if not _at_reference(values, e)]
-        if errors:
-            raise OptionError(cls._explain(errors, values))
-        return None
+        options, fault = cls._validate(values, resolved=False)
+        del values
+        if fault:
+            raise OptionError(fault)
+        return options
 
     @classmethod
     def redact(cls, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Copy raw options with every declared secret masked; references stay as they are."""
+        """Copy raw options with every declared secret masked; references stay as they are.
+
+        Texts in other options are masked as `redact_text` does; unknown options are masked whole.
+        """
         fields = {name: info for info in cls.fields() for name in option_names(info)}
-        shown: dict[str, Any] = {}
+        masked: dict[str, Any] = {}
         for name, value in values.items():
             info = fields.get(name)
             if isinstance(value, str) and REFERENCE.fullmatch(value):
-                shown[name] = value
+                masked[name] = value
             elif info is None or is_secret(info[1].annotation):
-                shown[name] = None if value is None else MARK
+                masked[name] = None if value is None else MARK
             else:
-                shown[name] = redact({"": value})[""]
-        return shown
+                masked[name] = redact({"": value})[""]
+        return masked
 
     def secret_values(self) -> list[str]:
-        """Return every secret in the options, to be masked in a driver's messages."""
+        """Return the value of every secret in the options, for masking the messages of drivers."""
         return list(_secrets_in(self))
 
     @classmethod
     def fields(cls) -> list[tuple[str, FieldInfo]]:
-        """Return every option, in order of declaration."""
+        """Return name and field of every option, in order of declaration."""
         return list(cls.model_fields.items())
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         raise TypeError(f"a {type(self).__name__} holds secrets and cannot be pickled")
+
+    @classmethod
+    def _validate(cls, values: Mapping[str, Any], *, resolved: bool) -> tuple[Self | None, str]:
+        """Return the options if they are valid, and a sentence that says why they are not.
+
+        Nothing is raised here: the frame, and pydantic's error, hold the values.
+        """
+        for name, value in values.items():
+            if any(MARK in text for text in _texts_in(value)):
+                return None, f"option {name!r} comes from a masked copy; give the secret itself"
+        try:
+            return cls.model_validate(values), ""
+        except ValidationError as exc:
+            errors = exc.errors(include_input=False)
+        if not resolved:
+            errors = [error for error in errors if not _at_reference(values, error)]
+        return None, cls._explain(errors, values) if errors else ""
 
     @classmethod
     def _explain(cls, errors: Iterable[Any], values: Mapping[str, Any]) -> str:
@@ -114,9 +139,9 @@ class ConnectorOptions(BaseModel):
             elif error["type"] == "missing":
                 parts.append(f"option {name!r} is missing")
             elif name:
-                parts.append(f"option {name!r}: {_sentence(error, values)}")
+                parts.append(f"option {name!r}: {_message(error, values)}")
             else:
-                parts.append(_sentence(error, values))
+                parts.append(_message(error, values))
         return "; ".join(parts)
 
 
@@ -130,7 +155,7 @@ def option_names(field: tuple[str, FieldInfo]) -> list[str]:
 
 
 def is_secret(annotation: Any) -> bool:
-    """Tell whether a type is, or contains, a secret."""
+    """Return True if a type is, or contains, a secret."""
     return _is_secret(annotation, set())
 
 
@@ -138,73 +163,57 @@ def _is_secret(annotation: Any, seen: set[int]) -> bool:
     if id(annotation) in seen:  # a type that contains itself
         return False
     seen.add(id(annotation))
-    kind = typing.get_origin(annotation) or annotation
-    if isinstance(kind, type) and issubclass(kind, _SECRETS):
+    origin = typing.get_origin(annotation) or annotation
+    if isinstance(origin, type) and issubclass(origin, _SECRETS):
         return True
-    return any(_is_secret(part, seen) for part in _parts(annotation))
+    return any(_is_secret(part, seen) for part in _component_types(annotation))
 
 
-def _parts(annotation: Any) -> Iterable[Any]:
-    """Return the types that a type is made of."""
+def _component_types(annotation: Any) -> Iterable[Any]:
+    """Yield the types of which a type is made."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        yield typing.get_args(annotation)[0]  # the rest is metadata, of any kind
+        return
     yield from typing.get_args(annotation)
     if hasattr(annotation, "__value__"):  # `type Name = …`
         yield annotation.__value__
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield from (info.annotation for info in annotation.model_fields.values())
-    elif (
-        dataclasses.is_dataclass(annotation)
-        or typing.is_typeddict(annotation)
-        or _named(annotation)
-    ):
-        yield from typing.get_type_hints(annotation, include_extras=True).values()
+    elif isinstance(annotation, type) and _has_typed_parts(annotation):
+        try:
+            yield from typing.get_type_hints(annotation, include_extras=True).values()
+        except Exception:  # noqa: BLE001  (evaluates annotations of other people's modules)
+            yield SecretStr  # unknown types may be secrets
 
 
-def _named(annotation: Any) -> bool:
-    return isinstance(annotation, type) and hasattr(annotation, "_fields")
+def _has_typed_parts(cls: type) -> bool:
+    """Return True for a dataclass, a TypedDict and a named tuple."""
+    return dataclasses.is_dataclass(cls) or typing.is_typeddict(cls) or hasattr(cls, "_fields")
 
 
 def _secrets_in(value: Any) -> Iterable[str]:
-    if isinstance(value, SecretBytes):
-        yield value.get_secret_value().decode(errors="replace")
-    elif isinstance(value, _SECRETS):
-        yield str(value.get_secret_value())
-    elif isinstance(value, BaseModel) or dataclasses.is_dataclass(value):
-        yield from _secrets_in(vars(value))
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _secrets_in(item)
-    elif isinstance(value, (list, tuple, set, frozenset)):
-        for item in value:
-            yield from _secrets_in(item)
+    for leaf in leaves(value):
+        if isinstance(leaf, SecretBytes):
+            yield leaf.get_secret_value().decode(errors="replace")
+        elif isinstance(leaf, _SECRETS):
+            yield from map(str, leaves(leaf.get_secret_value()))
 
 
-def _unmasked(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the values, unless one is a mark that stands for a secret."""
-    for name, value in values.items():
-        if any(MARK in text for text in _texts(value)):
-            raise OptionError(f"option {name!r} comes from a masked copy; give the secret itself")
-    return values
-
-
-def _texts(value: Any) -> Iterable[str]:
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, (list, tuple, set, frozenset)):
-        for item in value:
-            yield from _texts(item)
-    elif isinstance(value, (str, int, float)) and not isinstance(value, bool):
-        yield str(value)
+def _texts_in(value: Any) -> Iterable[str]:
+    for leaf in leaves(value):
+        if isinstance(leaf, (str, int, float)) and not isinstance(leaf, bool):
+            yield str(leaf)
 
 
 def _at_reference(values: Any, error: Any) -> bool:
-    """Tell whether an error is about a reference, or about all options while some are."""
+    """Return True if an error is about a reference, or about all options and one is a reference."""
     if error["type"] in ("missing", "extra_forbidden"):
         return False
-    return any(REFERENCE.search(text) for text in _texts(_value_at(values, error["loc"])))
+    return any(REFERENCE.search(text) for text in _texts_in(_value_at(values, error["loc"])))
 
 
 def _value_at(values: Any, location: Iterable[Any]) -> Any:
-    for part in location:  # some parts are tags of unions, which the values lack
+    for part in location:  # some parts are tags of unions, which are not in the values
         if (isinstance(values, Mapping) and part in values) or (
             isinstance(values, (list, tuple)) and isinstance(part, int) and part < len(values)
         ):
@@ -212,11 +221,12 @@ def _value_at(values: Any, location: Iterable[Any]) -> Any:
     return values
 
 
-def _sentence(error: Any, values: Mapping[str, Any]) -> str:
+def _message(error: Any, values: Mapping[str, Any]) -> str:
     message: str = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     if {"error", "tag"} & error.get("ctx", {}).keys() or error["type"] not in _PYDANTIC_ERRORS:
-        # It may quote what was given; a letter or two only in quotes, or any word would do.
-        given = [text for text in _texts(_value_at(values, error["loc"])) if text]
+        # The message may quote a value. One of up to three characters is masked in quotes only,
+        # as it would also be found inside ordinary words.
+        given = [text for text in _texts_in(_value_at(values, error["loc"])) if text]
         quoted = [f"{q}{text}{q}" for text in given for q in "'\""]
         message = redact_text(message, [*quoted, *(text for text in given if len(text) > 3)])
     message = message.rstrip(".")

@@ -24,8 +24,9 @@ from datasources.errors import (
     PluginLoadError,
     UnknownConnectorError,
 )
-from datasources.hookspecs import CONNECTORS_GROUP, PLUGINS_GROUP, PROJECT
+from datasources.hookspecs import PROJECT
 from datasources.index import PluginEntry, choose, describe, scan
+from datasources.names import CONNECTORS_GROUP, PLUGINS_GROUP
 
 if TYPE_CHECKING:
     from datasources.connector import DataSourceConnector

@@ -13,6 +13,7 @@ from typing import Any
 
 from datasources.errors import ConnectError, OptionError, PolicyError
 from datasources.models import Limits
+from datasources.nested import leaves
 from datasources.redaction import REFERENCE
 
 _HOST = re.compile(r"[\w.:%-]+|/[^,]*")  # a name, an address, or the path of a socket
@@ -23,7 +24,8 @@ class Policy:
     """The rules of one registry; `None` allows everything.
 
     Raises:
-        OptionError: A rule is not a list of texts, or a network is not in CIDR notation.
+        OptionError: A rule is not a list, tuple or set of texts, or a network is not in CIDR
+            notation.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -41,10 +43,16 @@ class Policy:
     def __post_init__(self) -> None:
         for name in ("allowed_hosts", "allowed_networks", "allowed_roots", "allowed_references"):
             rules = getattr(self, name)
+            if rules is None:
+                continue
             # Taken letter by letter, a single text such as "*.example.com" would allow everything.
-            if isinstance(rules, str) or not all(isinstance(rule, str) for rule in rules or ()):
-                raise OptionError(f"{name!r} must be a list of texts")
-            object.__setattr__(self, name, None if rules is None else tuple(rules))
+            if not isinstance(rules, (list, tuple, set, frozenset)) or not all(
+                isinstance(rule, str) for rule in rules
+            ):
+                raise OptionError(f"{name!r} must be a list of texts, or none to allow everything")
+            object.__setattr__(self, name, tuple(rules))
+        if not isinstance(self.limits, Limits):
+            raise OptionError("'limits' must be an instance of Limits")
         for network in self.allowed_networks or ():
             try:
                 ipaddress.ip_network(network)
@@ -138,14 +146,9 @@ def _host(name: str) -> str:
 
 
 def _references(value: Any) -> Iterable[tuple[str, str]]:
-    if isinstance(value, str):
-        yield from REFERENCE.findall(value)
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _references(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _references(item)
+    for leaf in leaves(value):
+        if isinstance(leaf, str):
+            yield from REFERENCE.findall(leaf)
 
 
 async def _addresses(host: str) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:

@@ -7,16 +7,15 @@ not bear out, and a receipt that is lost costs a fetch, no more.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
-import stat
 import threading
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
+from datasources.files import open_regular
 from datasources.models import FetchReceipt, FetchRequest
 from datasources.paths import RECEIPTS
 
@@ -43,7 +42,7 @@ class Receipts:
         # A connector's figures may be anything.
         with (
             suppress(OSError, TypeError, ValueError),
-            open(self._file, "ab", buffering=0, opener=_open) as file,
+            open(self._file, "ab", buffering=0, opener=open_regular) as file,
         ):
             if os.fstat(file.fileno()).st_nlink == 1:  # the other may be outside the workspace
                 file.write(json.dumps(line, default=str).encode() + b"\n")
@@ -80,7 +79,7 @@ class Receipts:
 
     def _read(self) -> dict[_Key, dict[str, Any]]:
         known: dict[_Key, dict[str, Any]] = {}
-        with suppress(OSError), open(self._file, "rb", opener=_open) as file:
+        with suppress(OSError), open(self._file, "rb", opener=open_regular) as file:
             content = file.read(_MOST + 1)
             if len(content) > _MOST:
                 os.unlink(self._file)
@@ -96,16 +95,7 @@ class Receipts:
         inside = receipt.path.startswith(os.path.join(self._workspace, ""))
         if not inside or os.path.realpath(receipt.path) != receipt.path:
             return False
-        with open(receipt.path, "rb", opener=_open) as file:
+        with open(receipt.path, "rb", opener=open_regular) as file:
             if os.fstat(file.fileno()).st_size != receipt.size:
                 return False
             return hashlib.file_digest(file, "sha256").hexdigest() == receipt.sha256
-
-
-def _open(path: str, flags: int) -> int:
-    """Open a regular file, for `open`; a pipe or a link may have been put in its place."""
-    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "no regular file", path)
-    return descriptor

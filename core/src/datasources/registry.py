@@ -256,7 +256,7 @@ class DataSourceRegistry:
         """Return what can be fetched, below `path` if one is given."""
         with observed(self.plugins, "list_items", source_id, path=path) as outcome:
             async with self._connections.operation(source_id) as connector:
-                return outcome.of(await connector.list_items(path))
+                return outcome.record(await connector.list_items(path))
 
     async def iter_items(self, source_id: str, path: str | None = None) -> AsyncIterator[DataItem]:
         """Yield what `list_items` returns, page by page where the connector can."""
@@ -278,11 +278,11 @@ class DataSourceRegistry:
         with observed(self.plugins, "glob_items", source_id, pattern=pattern) as outcome:
             async with self._connections.operation(source_id) as connector:
                 if isinstance(connector, contract.SupportsGlob):
-                    return outcome.of(await connector.glob_items(pattern))
+                    return outcome.record(await connector.glob_items(pattern))
                 matches, prefix = glob_regex(pattern).fullmatch, glob_prefix(pattern)
                 folder = prefix.rpartition("/")[0] or None
                 items = await connector.list_items(folder)
-                return outcome.of([item for item in items if matches(item.path)])
+                return outcome.record([item for item in items if matches(item.path)])
 
     async def get_metadata(
         self, source_id: str, identifier: str, *, refresh: bool = False
@@ -301,10 +301,10 @@ class DataSourceRegistry:
         with observed(self.plugins, "preview", source_id, identifier=identifier) as outcome:
             async with self._connections.operation(source_id) as connector:
                 if isinstance(connector, contract.SupportsPreview):
-                    return outcome.of(await connector.preview(identifier, rows))
+                    return outcome.record(await connector.preview(identifier, rows))
                 limits = self._limits(self._sources.get(source_id))
                 shown = await preview_by_fetching(connector, identifier, rows, limits)
-                return outcome.of(shown)
+                return outcome.record(shown)
 
     async def statistics(self, source_id: str, identifier: str) -> dict[str, ColumnStatistics]:
         """Return figures of an item's numeric columns, by name.
@@ -331,7 +331,7 @@ class DataSourceRegistry:
             async with self._connections.operation(source_id) as connector:
                 if not isinstance(connector, contract.SupportsUpload):
                     raise _cannot(source_id, connector, "take files")
-                return outcome.of(await connector.upload_file(local_path, name, overwrite))
+                return outcome.record(await connector.upload_file(local_path, name, overwrite))
 
     async def fetch(
         self,
@@ -518,7 +518,7 @@ class DataSourceRegistry:
         source_id, identifier = request.source_id, request.identifier
         with observed(self.plugins, "fetch", source_id, identifier=identifier) as outcome:
             lease = self._connections.operation(source_id)
-            return outcome.of(await fetch(lease, request, target, receipts))
+            return outcome.record(await fetch(lease, request, target, receipts))
 
     async def _load_metadata(self, source_id: str, identifier: str) -> dict[str, Any]:
         with observed(self.plugins, "get_metadata", source_id, identifier=identifier):

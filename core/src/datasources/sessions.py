@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from datasources.errors import OptionError, PolicyError, RegistryError
 from datasources.models import FetchReceipt, FetchRequest, FetchResult, Limits
+from datasources.names import check_id
 from datasources.quota import Quota
 from datasources.threads import run_in_thread
 from datasources.workspace import Workspace
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from datasources.registry import DataSourceRegistry
 
 T = TypeVar("T")
-
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 class WorkspaceSession:
@@ -44,11 +42,7 @@ class WorkspaceSession:
         quota: int | None,
         limits: Limits | None,
     ) -> None:
-        if not _ID.fullmatch(workspace_id):
-            raise OptionError(
-                f"{workspace_id!r} is not a workspace id; one starts with a letter or digit and "
-                "goes on with letters, digits, '.', '_' or '-', 128 characters at most"
-            )
+        check_id(workspace_id, "workspace")
         if quota is not None and quota < 0:
             raise OptionError("'quota' must not be negative; None is no bound")
         self.id = workspace_id

@@ -21,7 +21,14 @@ from datasources.errors import (
     PluginLoadError,
     StoreError,
 )
-from datasources.models import DataSourceConfig, DataSourceType, Limits, PoolConfig, Rotation
+from datasources.models import (
+    DataSourceConfig,
+    DataSourceType,
+    Limits,
+    PoolConfig,
+    Rotation,
+    check_config,
+)
 from datasources.plugins import IMPORT_TIMEOUT, Plugins
 from datasources.policy import Policy
 from datasources.redaction import redact
@@ -64,9 +71,11 @@ class Sources:
 
         Raises:
             PluginError: No usable plugin offers the type.
-            OptionError: An option is unknown, missing or ill-typed.
+            OptionError: A field of the configuration has a wrong type, or an option is unknown,
+                missing or ill-typed.
             PolicyError: A host, directory or reference is not allowed.
         """
+        check_config(config)
         cls = await self._connector_class(config.type)
         self.policy.check_references(config.id, config.config)
         if cls.options_class is not None:
@@ -244,8 +253,10 @@ class Sources:
         self, cls: type[DataSourceConnector], config: DataSourceConfig
     ) -> DataSourceConnector:
         self.policy.check_references(config.id, config.config)
-        resolved = resolve_references(config.config, self._resolve)
-        return cls(dataclasses.replace(config, config=resolved))
+        # Not in a local variable, which tools that report errors would show.
+        return cls(
+            dataclasses.replace(config, config=resolve_references(config.config, self._resolve))
+        )
 
     def _decrypt(self, record: StoredSource) -> dict[str, Any]:
         return self.credentials.decrypt_credentials(record.credentials, source_id=record.id)

@@ -175,56 +175,40 @@ def glob_regex(pattern: str) -> re.Pattern[str]:
     `*` and `?` stay within a segment, `**` spans segments (`a/**/b` matches `a/b` too), `[…]` is
     a set with ranges, `[!…]` its complement; everything else stands for itself.
     """
-    chunks = [_Chunk("")]
-    for index, part in enumerate(re.split(r"(\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\])", pattern)):
-        if part in _ANY:
-            chunks.append(_Chunk(part))
-        elif part == "*":
-            chunks[-1].runs.append("")
-        else:
-            chunks[-1].add(part, literal=index % 2 == 0)
-    following = [chunk.opener for chunk in chunks[1:]] + [""]
-    regex = "".join(chunk.regex(then) for chunk, then in zip(chunks, following, strict=True))
+    # Each part but the last is matched where it first can be, for good (`(?>…)`), if the wildcard
+    # after it can take in all that is left over. Trying every other place for it as well would
+    # find nothing more, and with many wildcards take hours.
+    regex = ""
+    chunks = _CHUNK.findall(pattern)
+    for (span, chunk), (next_span, _) in zip(chunks, [*chunks[1:], ("", "")], strict=True):
+        head, *runs = "".join(map(_translate, _UNIT.findall(chunk))).split(_STAR)
+        part = _SPANS[span] + head + "".join(f"(?>{_STAR}{run})" for run in runs[:-1])
+        part += _STAR + runs[-1] if runs else ""
+        whole_segments = (chunk or span).endswith("/")
+        final = next_span == "**" or (next_span == "**/" and whole_segments)
+        regex += f"(?>{part})" if final else part
     return re.compile(regex, re.DOTALL)
 
 
-_ANY = {"**/": r"(?:[^/]*/)*?", "**": r".*?"}
+_SET = r"\[!?\]?[^\]]*\]"
+_CHUNK = re.compile(rf"(\*\*/?|^)((?:{_SET}|\*(?!\*)|[^*])*)")  # from one `**` to the next
+_UNIT = re.compile(rf"{_SET}|.", re.DOTALL)
+_STAR = "[^/]*?"
+_SPANS = {"": "", "**": ".*?", "**/": "(?:[^/]*/)*?"}
 
 
-class _Chunk:
-    """A part of a pattern from one `**` to the next; a run of it, from one `*` to the next.
-
-    A run is matched where it is first found, for good, if what follows can take in all that is
-    left over: trying every other place takes ages where wildcards are many.
-    """
-
-    def __init__(self, opener: str) -> None:
-        self.opener = opener
-        self.runs = [""]
-        self._end = opener
-
-    def add(self, part: str, *, literal: bool) -> None:
-        if literal:
-            self.runs[-1] += re.escape(part)
-        else:
-            self.runs[-1] += "[^/]" if part == "?" else _set(part[1:-1]) or re.escape(part)
-        self._end = part or self._end
-
-    def regex(self, following: str) -> str:
-        first, *rest = self.runs
-        regex = _ANY.get(self.opener, "") + first
-        regex += "".join(f"(?>[^/]*?{run})" for run in rest[:-1])
-        regex += "".join(f"[^/]*?{run}" for run in rest[-1:])
-        for_good = following == "**" or (following == "**/" and self._end.endswith("/"))
-        return f"(?>{regex})" if for_good else regex
-
-
-def _set(body: str) -> str:
-    """Return the regular expression of a set's characters; empty if it has none."""
-    negated = body.startswith("!")
-    ranges = re.findall(r"(.)-(.)|(.)", body[negated:], re.DOTALL)
-    pairs = [(first or one, last or one) for first, last, one in ranges]
+def _translate(unit: str) -> str:
+    """Return the regular expression of a set, of `*` or `?`, or of a character."""
+    if unit in ("*", "?"):
+        return _STAR if unit == "*" else "[^/]"
+    if len(unit) == 1:
+        return re.escape(unit)
+    negated = unit[1] == "!"
+    ranges = re.findall(r"(.)-(.)|(.)", unit[2:-1] if negated else unit[1:-1], re.DOTALL)
+    pairs = [(first or single, last or single) for first, last, single in ranges]
+    if not pairs:  # `[]` and `[!]` are no sets
+        return re.escape(unit)
     inside = "".join(f"{re.escape(a)}-{re.escape(b)}" for a, b in pairs if a <= b)
-    if not inside:
-        return "[^/]" if pairs and negated else "(?!)" if pairs else ""
+    if not inside:  # of empty ranges alone, such as `[z-a]`
+        return "[^/]" if negated else "(?!)"
     return f"(?!/)[{'^' if negated else ''}{inside}]"

@@ -31,8 +31,8 @@ from importlib_metadata import version
 
 from datasources.errors import DataSourceNotFoundError
 from datasources.hookspecs import hookimpl
-from datasources.models import Operation
-from datasources.operations import Outcome, asked_for, excerpt
+from datasources.models import Operation, Outcome
+from datasources.operations import asked_for, excerpt
 
 try:
     from opentelemetry import context, metrics, trace

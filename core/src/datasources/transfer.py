@@ -17,7 +17,8 @@ from cryptography.fernet import Fernet, InvalidToken
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from datasources.errors import DataSourceExistsError, DecryptionError, OptionError
-from datasources.models import DataSourceConfig, DataSourceType, Limits
+from datasources.models import DataSourceConfig, Limits, check_keys, fill
+from datasources.nested import leaves
 from datasources.redaction import MARK
 
 FORMAT = "datasources-export"
@@ -136,11 +137,7 @@ def _without_secrets(config: DataSourceConfig) -> dict[str, Any]:
 
 
 def _masked(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return any(map(_masked, value.values()))
-    if isinstance(value, (list, tuple)):
-        return any(map(_masked, value))
-    return isinstance(value, str) and MARK in value
+    return any(isinstance(leaf, str) and MARK in leaf for leaf in leaves(value))
 
 
 def _entry(
@@ -195,38 +192,20 @@ def _imported(entry: Any, index: int) -> Imported:
     ):
         raise OptionError(f"{where} lacks an 'id', a 'type' or a 'name'")
     where = f"source {entry['id']!r} of this export"
-    if unknown := [key for key in entry if key not in _KEYS]:
-        raise OptionError(
-            f"{where} has unknown {', '.join(map(repr, unknown))}; accepted: {', '.join(_KEYS)}"
-        )
-    options, metadata = entry.get("options", {}), entry.get("metadata", {})
-    limits, left_out = entry.get("limits"), entry.get("left_out", [])
-    if not (isinstance(options, dict) and isinstance(metadata, dict)):
-        raise OptionError(f"{where}: 'options' and 'metadata' must be objects")
+    check_keys(entry, _KEYS, where)
+    left_out = entry.get("left_out", [])
     if not (isinstance(left_out, list) and all(isinstance(name, str) for name in left_out)):
         raise OptionError(f"{where}: 'left_out' must be a list of names")
-    created_at = entry.get("created_at")
-    more = {"created_at": float(created_at)} if isinstance(created_at, (int, float)) else {}
+    if not isinstance(options := entry.get("options", {}), dict):
+        raise OptionError(f"{where}: 'options' must be an object")
+    limits = entry.get("limits")
     config = DataSourceConfig(
         id=entry["id"],
-        type=DataSourceType(entry["type"]),
+        type=entry["type"],
         name=entry["name"],
         config=options,
-        metadata=metadata,
-        limits=None if limits is None else _limits(limits, where),
-        **more,
+        metadata=entry.get("metadata", {}),
+        limits=None if limits is None else fill(Limits, limits, f"{where}: 'limits'"),
+        **({"created_at": entry["created_at"]} if "created_at" in entry else {}),
     )
     return Imported(config, tuple(left_out))
-
-
-def _limits(limits: Any, where: str) -> Limits:
-    numbers = isinstance(limits, dict) and all(
-        value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
-        for value in limits.values()
-    )
-    try:
-        if numbers:
-            return Limits(**limits)
-    except TypeError:
-        pass
-    raise OptionError(f"{where}: 'limits' must be an object of max_bytes, max_rows and timeout")

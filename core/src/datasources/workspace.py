@@ -13,7 +13,6 @@ import fcntl
 import hashlib
 import os
 import secrets
-import stat
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,6 +21,7 @@ from types import TracebackType
 
 from datasources.checksums import Checksums
 from datasources.errors import DataFetchError, LimitExceededError
+from datasources.files import open_regular
 from datasources.models import Limits
 from datasources.paths import IS_TEMPORARY, TEMPORARY, safe_path
 from datasources.quota import Quota
@@ -366,13 +366,12 @@ def _size(name: str, directory: int) -> int:
 def _abandoned(path: str) -> bool:
     """Tell whether a temporary file's writer is gone: its lock can be had."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        descriptor = open_regular(path)
     except OSError:
         return False
     try:
-        made = os.fstat(descriptor)
         # A writer locks just after it creates: a file this young may be on its way to the lock.
-        if not stat.S_ISREG(made.st_mode) or time.time() - made.st_mtime < 1:
+        if time.time() - os.fstat(descriptor).st_mtime < 1:
             return False
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -7,7 +7,8 @@ import click
 from datasources.cli import listing, output
 from datasources.cli.session import Session
 from datasources.errors import PluginError
-from datasources.index import CONNECTORS_GROUP, PluginEntry
+from datasources.index import PluginEntry
+from datasources.names import CONNECTORS_GROUP
 
 _UNUSABLE = {"broken", "conflict", "failed"}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import click
 
 from datasources.cli import output
 from datasources.errors import DataSourceError, OptionError
+from datasources.nested import leaves
 from datasources.redaction import MARK, REFERENCE, is_secret_name, redact_text
 
 if TYPE_CHECKING:
@@ -53,8 +54,9 @@ def texts(connector: ConnectorClass, options: Mapping[str, Any]) -> list[str]:
     found = [
         text
         for name, value in options.items()
-        for text in _leaves(value)
-        if not REFERENCE.fullmatch(text)
+        for text in leaves(value)
+        if isinstance(text, str)
+        and not REFERENCE.fullmatch(text)
         and (is_secret_option(cls, name) or redact_text(text) != text)
     ]
     if cls is not None:
@@ -90,14 +92,3 @@ def read_table(text: str, where: str) -> dict[str, Any]:
     from datasources.config import parse_toml
 
     return parse_toml(text, where)
-
-
-def _leaves(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _leaves(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _leaves(item)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
+from datasources import lazy_exports
 from datasources.errors import DataSourceExistsError, OptionError, StoreError
 from datasources.models import DataSourceConfig, DataSourceType, Limits
 
@@ -215,9 +216,4 @@ def _expect(kind: type[T], value: object) -> T:
     return value
 
 
-def __getattr__(name: str) -> object:
-    if name == "SQLiteStore":
-        from datasources.stores.sqlite import SQLiteStore
-
-        return SQLiteStore
-    raise AttributeError(f"module 'datasources.stores' has no attribute {name!r}")
+__getattr__ = lazy_exports(__name__, {"SQLiteStore": "sqlite"})

@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from datasources.backoff import backoff
 from datasources.errors import StoreError
 from datasources.stores import Store, StoredSource, check_write
 from datasources.stores.read_only import FileState, connect_read_only, file_state
@@ -372,11 +373,11 @@ os.register_at_fork(after_in_child=_after_fork)
 def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
     # SQLite's own lock timeout does not cover the switch, which two first users may race for.
     deadline = time.monotonic() + _LOCK_TIMEOUT
-    while True:
+    for pause in backoff(first=0.01, maximum=0.2):
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             return
         except sqlite3.OperationalError as exc:
             if "locked" not in str(exc) or time.monotonic() > deadline:
                 raise
-            time.sleep(0.01)
+        time.sleep(pause)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import mimetypes
 import os
-import stat
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, BinaryIO
 
@@ -22,6 +22,7 @@ from datasources import (
     Workspace,
     glob_prefix,
     glob_regex,
+    open_regular,
     preview_text,
     run_in_thread,
 )
@@ -167,17 +168,15 @@ class LocalFileConnector(DataSourceConnector):
         if real is None:
             raise ItemNotFoundError(missing)
         try:
-            # The links are resolved by now; and without waiting, as opening a pipe would.
-            descriptor = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            descriptor = open_regular(real)  # whose links are resolved by now
         except (FileNotFoundError, NotADirectoryError):
             raise ItemNotFoundError(missing) from None
         except PermissionError as exc:
             raise PermissionDeniedError(f"{identifier!r} may not be read") from exc
         except OSError as exc:
+            if exc.errno == errno.EINVAL:
+                raise ItemNotFoundError(f"{missing}; it is a folder or a special file") from exc
             raise DataFetchError(f"{identifier!r} cannot be read: {exc.strerror}") from exc
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
-            raise ItemNotFoundError(f"{missing}; it is a folder or a special file")
         return open(descriptor, "rb", buffering=0)
 
     def _real(self, path: str) -> str | None:
