@@ -17,7 +17,7 @@ from hypothesis import given, strategies as st
 
 from datasources import FetchRequest
 from datasources.cli import output
-from datasources.cli.fetching import _progress
+from datasources.cli.fetch import _progress
 from tests.cli.conftest import command
 
 

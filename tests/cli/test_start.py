@@ -63,7 +63,7 @@ def test_listing_plugins_imports_no_plugin_and_nothing_heavy(vault: Site, args: 
         set()
         if args == ["plugins"]
         else {
-            *("datasources.cli.app", "datasources.cli.discovery", "datasources.cli.session"),
+            *("datasources.cli.app", "datasources.cli.discovery", "datasources.cli.context"),
             *("datasources.compatibility", "datasources.hookspecs", "datasources.plugins"),
         }
     )

@@ -11,16 +11,16 @@ import click
 
 from datasources import __version__
 from datasources.cli import output
-from datasources.cli.session import Session
+from datasources.cli.context import CliContext
 from datasources.errors import DataSourceError
 
 _MODULES = {
     "discovery": "plugins types template",
-    "adding": "add",
+    "add": "add",
     "sources": "list show test remove",
     "items": "items info preview stats",
-    "fetching": "fetch upload clean",
-    "moving": "export import",
+    "fetch": "fetch upload clean",
+    "export_import": "export import",
     "keys": "keys",
     "new": "new",
 }
@@ -88,9 +88,9 @@ class Group(click.Group):
             return
         ctx.meta[_ASKED] = True
         _start_log()
-        session = ctx.find_object(Session) or _session(ctx)
-        session.plugins.load_observers()
-        session.plugins.notify("datasources_commands", group=self)
+        context = ctx.find_object(CliContext) or _session(ctx)
+        context.plugins.load_observers()
+        context.plugins.notify("datasources_commands", group=self)
 
     def _tell(self, exc: BaseException) -> int:
         """Say what went wrong, and return the exit code for it."""
@@ -121,7 +121,7 @@ def _start_log() -> None:
     log.start()
 
 
-def _session(ctx: click.Context) -> Session:
+def _session(ctx: click.Context) -> CliContext:
     given = ctx.params
     if "@" in (given.get("store") or ""):
         from datasources.redaction import redact_text
@@ -130,7 +130,7 @@ def _session(ctx: click.Context) -> Session:
             raise click.UsageError(
                 "a password is never an argument: give the store's URL in DATASOURCES_STORE"
             )
-    return Session(
+    return CliContext(
         store=given.get("store") or os.environ.get("DATASOURCES_STORE"),
         config=given.get("config") or os.environ.get("DATASOURCES_CONFIG"),
         key_file=given.get("key_file"),

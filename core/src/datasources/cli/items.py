@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from datasources.cli import output
-from datasources.cli.session import Session
+from datasources.cli.context import CliContext
 from datasources.errors import OptionError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def typed_identifier(text: str) -> str:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def items_command(
-    session: Session, source_id: str, path: str | None, limit: int | None, as_json: bool
+    context: CliContext, source_id: str, path: str | None, limit: int | None, as_json: bool
 ) -> None:
     """List what a source holds, all of it or below PATH.
 
@@ -58,7 +58,7 @@ def items_command(
                 printer.add(item)
         return False
 
-    more = session.run(work, source_id)
+    more = context.run(work, source_id)
     printer.end()
     if more:
         output.note(f"There are more; --limit {limit} ended the list.")
@@ -69,7 +69,7 @@ def items_command(
 @click.argument("item")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
-def info_command(session: Session, source_id: str, item: str, as_json: bool) -> None:
+def info_command(context: CliContext, source_id: str, item: str, as_json: bool) -> None:
     """Describe one item without fetching it."""
     identifier = typed_identifier(item)
 
@@ -77,7 +77,7 @@ def info_command(session: Session, source_id: str, item: str, as_json: bool) -> 
         metadata: dict[str, Any] = await registry.get_metadata(source_id, identifier)
         return metadata
 
-    metadata = session.run(work, source_id)
+    metadata = context.run(work, source_id)
     if as_json:
         output.document(metadata)
         return
@@ -95,14 +95,16 @@ def info_command(session: Session, source_id: str, item: str, as_json: bool) -> 
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
-def preview_command(session: Session, source_id: str, item: str, rows: int, as_json: bool) -> None:
+def preview_command(
+    context: CliContext, source_id: str, item: str, rows: int, as_json: bool
+) -> None:
     """Show the first rows of an item; '-' reads a long query from standard input."""
     identifier = typed_identifier(item)
 
     async def work(registry: Any) -> Any:
         return await registry.preview(source_id, identifier, rows)
 
-    found = session.run(work, source_id)
+    found = context.run(work, source_id)
     if as_json:
         output.document(asdict(found))
     else:
@@ -116,14 +118,14 @@ def preview_command(session: Session, source_id: str, item: str, rows: int, as_j
 @click.argument("item")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
-def stats_command(session: Session, source_id: str, item: str, as_json: bool) -> None:
+def stats_command(context: CliContext, source_id: str, item: str, as_json: bool) -> None:
     """Show figures of an item's numeric columns, where the connector can compute them."""
     identifier = typed_identifier(item)
 
     async def work(registry: Any) -> Any:
         return await registry.statistics(source_id, identifier)
 
-    found = {name: asdict(figures) for name, figures in session.run(work, source_id).items()}
+    found = {name: asdict(figures) for name, figures in context.run(work, source_id).items()}
     if as_json:
         output.document(found)
     elif found:

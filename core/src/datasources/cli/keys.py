@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from datasources.cli import output, secrets
-from datasources.cli.session import Session
+from datasources.cli.context import CliContext
 from datasources.errors import MissingKeyError
 
 if TYPE_CHECKING:
@@ -25,22 +25,22 @@ def keys_command() -> None:
 
 @keys_command.command("init")
 @click.pass_obj
-def init(session: Session) -> None:
+def init(context: CliContext) -> None:
     """Make the key file, with mode 600."""
-    if (used := _in_use(session)) and not session.keys.exists:
-        session.explain_missing_key(used)
-    if not session.keys.create():
-        raise MissingKeyError(f"the key file {session.keys.file()!r} is there already")
-    output.note(f"Made the encryption key {session.keys.file()}: keep a copy of it.")
+    if (used := _in_use(context)) and not context.keys.exists:
+        context.explain_missing_key(used)
+    if not context.keys.create():
+        raise MissingKeyError(f"the key file {context.keys.file()!r} is there already")
+    output.note(f"Made the encryption key {context.keys.file()}: keep a copy of it.")
 
 
 @keys_command.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
-def list_keys(session: Session, as_json: bool) -> None:
+def list_keys(context: CliContext, as_json: bool) -> None:
     """List fingerprints, and how many stored sources each key opens."""
-    held = session.keys.manager().fingerprints if session.keys.exists else []
-    used = _in_use(session)
+    held = context.keys.manager().fingerprints if context.keys.exists else []
+    used = _in_use(context)
     rows = [
         {
             "fingerprint": name,
@@ -64,7 +64,7 @@ def list_keys(session: Session, as_json: bool) -> None:
 @keys_command.command("add")
 @click.option("--first", is_flag=True, help="Encrypt with it from now on.")
 @click.pass_obj
-def add(session: Session, first: bool) -> None:
+def add(context: CliContext, first: bool) -> None:
     """Add an existing key to the key file: asked for without echo, or piped in."""
     from datasources.credentials import CredentialManager, fingerprint
 
@@ -72,31 +72,31 @@ def add(session: Session, first: bool) -> None:
     output.hide([key])
     if not CredentialManager.validate_key(key):
         raise MissingKeyError("this is not a key: one is 32 bytes in URL-safe base64")
-    with session.keys.locked():
-        keys = session.keys.read() if session.keys.exists else []
+    with context.keys.locked():
+        keys = context.keys.read() if context.keys.exists else []
         if key in keys:
             raise MissingKeyError(f"the key {fingerprint(key)!r} is in the file already")
-        session.keys.write([key, *keys] if first else [*keys, key])
+        context.keys.write([key, *keys] if first else [*keys, key])
     output.note(f"Added {fingerprint(key)}.")
 
 
 @keys_command.command("rotate")
 @click.option("--new-key", is_flag=True, help="Make a new first key before.")
 @click.pass_obj
-def rotate(session: Session, new_key: bool) -> None:
+def rotate(context: CliContext, new_key: bool) -> None:
     """Encrypt every stored source with the first key; may be stopped and run again."""
-    if not session.keys.exists:
-        session.explain_missing_key(_in_use(session))
+    if not context.keys.exists:
+        context.explain_missing_key(_in_use(context))
     if new_key:
         from datasources.credentials import CredentialManager
 
-        with session.keys.locked():
-            session.keys.write([CredentialManager.generate_key(), *session.keys.read()])
+        with context.keys.locked():
+            context.keys.write([CredentialManager.generate_key(), *context.keys.read()])
 
     async def work(registry: Any) -> tuple[Rotation, list[str]]:
         return registry.reencrypt(), registry.credentials.fingerprints
 
-    done, (first, *others) = session.run(work)
+    done, (first, *others) = context.run(work)
     output.note(f"Encrypted with {first}: {done.changed} changed.")
     if done.failed:
         reasons = "; ".join(f"{each!r}: {reason}" for each, reason in sorted(done.failed.items()))
@@ -109,27 +109,27 @@ def rotate(session: Session, new_key: bool) -> None:
 @click.argument("name", metavar="FINGERPRINT")
 @click.option("--force", is_flag=True, help="Even if sources can then never be opened again.")
 @click.pass_obj
-def drop(session: Session, name: str, force: bool) -> None:
+def drop(context: CliContext, name: str, force: bool) -> None:
     """Remove a key from the key file."""
     from datasources.credentials import fingerprint
 
-    with session.keys.locked():
-        keys = {fingerprint(key): key for key in session.keys.read()}
+    with context.keys.locked():
+        keys = {fingerprint(key): key for key in context.keys.read()}
         if name not in keys:
             raise MissingKeyError(f"there is no key {name!r}; there are: {', '.join(keys)}")
         if len(keys) == 1:
             raise MissingKeyError(f"{name!r} is the only key; the store needs one")
-        if (count := _in_use(session).get(name, 0)) and not force:
+        if (count := _in_use(context).get(name, 0)) and not force:
             raise MissingKeyError(
                 f"{count} sources are encrypted with {name!r}; `datasources keys rotate` first"
             )
-        session.keys.write([key for each, key in keys.items() if each != name])
+        context.keys.write([key for each, key in keys.items() if each != name])
     output.note(f"Removed {name}.")
 
 
-def _in_use(session: Session) -> Counter[str]:
+def _in_use(context: CliContext) -> Counter[str]:
     """Return how many stored sources each key has encrypted, by fingerprint."""
-    store = session.open_store()
+    store = context.open_store()
     try:
         return Counter(record.credentials.partition(":")[0] for record in store.list())
     finally:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from datasources.cli import output
-from datasources.cli.session import Session
+from datasources.cli.context import CliContext
 from datasources.errors import RegistryError
 from datasources.models import DataSourceConfig, Limits
 
@@ -16,9 +16,9 @@ from datasources.models import DataSourceConfig, Limits
 @click.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
-def list_command(session: Session, as_json: bool) -> None:
+def list_command(context: CliContext, as_json: bool) -> None:
     """List sources, stored and declared; needs no key."""
-    store = session.open_store()
+    store = context.open_store()
     try:
         rows = {
             record.id: _row(record.id, record.type, record.name, "stored")
@@ -27,10 +27,10 @@ def list_command(session: Session, as_json: bool) -> None:
         }
     finally:
         store.close()
-    for config in session.settings.sources:
+    for config in context.settings.sources:
         if config.id in rows:
             output.note(f"{config.id!r} is stored, too, and hidden by the one declared")
-        rows[config.id] = _row(config.id, config.type, config.name, session.origin(config.id)) | {
+        rows[config.id] = _row(config.id, config.type, config.name, context.origin(config.id)) | {
             "created_at": None,
             "metadata": config.metadata,
         }
@@ -48,15 +48,15 @@ def list_command(session: Session, as_json: bool) -> None:
 @click.argument("source_id", metavar="ID")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
-def show_command(session: Session, source_id: str, as_json: bool) -> None:
+def show_command(context: CliContext, source_id: str, as_json: bool) -> None:
     """Show one source's configuration, secrets masked."""
 
     async def work(registry: Any) -> DataSourceConfig:
         config: DataSourceConfig = registry.get_config(source_id)
         return config
 
-    config = session.run(work, source_id, decrypts=False)
-    origin = session.origin(source_id)
+    config = context.run(work, source_id, decrypts=False)
+    origin = context.origin(source_id)
     shown = {
         **_row(config.id, config.type, config.name, origin),
         "created_at": config.created_at if origin == "stored" else None,
@@ -68,7 +68,7 @@ def show_command(session: Session, source_id: str, as_json: bool) -> None:
         output.document(shown)
     else:
         shown["created_at"] = output.moment(config.created_at) if shown["created_at"] else None
-        shown["limits"] = _limits(config.limits, session.settings.policy.limits)
+        shown["limits"] = _limits(config.limits, context.settings.policy.limits)
         output.fields({name: value for name, value in shown.items() if value not in (None, {})})
 
 
@@ -76,13 +76,13 @@ def show_command(session: Session, source_id: str, as_json: bool) -> None:
 @click.argument("source_id", metavar="ID")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
-def test_command(session: Session, source_id: str, as_json: bool) -> None:
+def test_command(context: CliContext, source_id: str, as_json: bool) -> None:
     """Connect to a source, and say whether that works or why not."""
 
     async def work(registry: Any) -> Any:
         return await registry.check_connection(source_id)
 
-    check = session.run(work, source_id)
+    check = context.run(work, source_id)
     if as_json:
         error = None if check.ok else output.mask(str(check.error))
         output.document(
@@ -98,11 +98,11 @@ def test_command(session: Session, source_id: str, as_json: bool) -> None:
 @click.argument("source_id", metavar="ID")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
-def remove_command(session: Session, source_id: str, yes: bool) -> None:
+def remove_command(context: CliContext, source_id: str, yes: bool) -> None:
     """Remove a stored source."""
-    if session.declared(source_id):
+    if context.declared(source_id):
         raise RegistryError(
-            f"source {source_id!r} is declared in {session.origin(source_id)}; remove it there"
+            f"source {source_id!r} is declared in {context.origin(source_id)}; remove it there"
         )
     if not yes:
         if not output.attended():
@@ -113,7 +113,7 @@ def remove_command(session: Session, source_id: str, yes: bool) -> None:
     async def work(registry: Any) -> None:
         await registry.unregister_data_source(source_id)
 
-    session.run(work, source_id, decrypts=False)
+    context.run(work, source_id, decrypts=False)
     output.note(f"Removed {source_id!r}.")
 
 

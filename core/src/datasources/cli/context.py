@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Session:
+class CliContext:
     """Opens each of them when it is asked for; `datasources plugins` needs only one."""
 
     def __init__(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from datasources.cli import output, secrets
-from datasources.cli.session import Session, check_exists, hide_secrets
+from datasources.cli.context import CliContext, check_exists, hide_secrets
 from datasources.errors import OptionError, RegistryError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     help="Secrets too, all of it encrypted under a passphrase, which is asked for or piped in.",
 )
 @click.pass_obj
-def export_command(session: Session, source_ids: Sequence[str], encrypt: bool) -> None:
+def export_command(context: CliContext, source_ids: Sequence[str], encrypt: bool) -> None:
     """Print stored sources as JSON, all of them or those named; without secrets by default."""
     from datasources.transfer import export_sources
 
@@ -36,9 +36,9 @@ def export_command(session: Session, source_ids: Sequence[str], encrypt: bool) -
         passphrase = secrets.ask("Passphrase", confirm=True)
         output.hide([passphrase])
 
-    for source_id in filter(session.declared, source_ids):
+    for source_id in filter(context.declared, source_ids):
         raise RegistryError(
-            f"source {source_id!r} is declared in {session.origin(source_id)}; only stored ones "
+            f"source {source_id!r} is declared in {context.origin(source_id)}; only stored ones "
             "are exported"
         )
 
@@ -48,7 +48,7 @@ def export_command(session: Session, source_ids: Sequence[str], encrypt: bool) -
             check_exists(registry, source_id)
         return export_sources(registry, ids, passphrase)
 
-    document = session.run(work)
+    document = context.run(work)
     output.document(document)
     for entry in document.get("sources", ()):
         if entry["left_out"]:
@@ -66,7 +66,7 @@ def export_command(session: Session, source_ids: Sequence[str], encrypt: bool) -
     "a table for each id.",
 )
 @click.pass_obj
-def import_command(session: Session, file: str, replace: bool, piped: bool) -> None:
+def import_command(context: CliContext, file: str, replace: bool, piped: bool) -> None:
     """Register the sources of an export, all or none; '-' reads it from standard input.
 
     What the export left out is asked for on a terminal; its passphrase is asked for or piped in.
@@ -87,8 +87,8 @@ def import_command(session: Session, file: str, replace: bool, piped: bool) -> N
             hide_secrets(registry, config)
         await import_sources(registry, configs, replace=replace)
 
-    session.refuse_declared(config.id for config in configs)
-    session.run(work, stores=True)
+    context.refuse_declared(config.id for config in configs)
+    context.run(work, stores=True)
     output.note(f"Imported {len(configs)}: {', '.join(config.id for config in configs)}")
 
 

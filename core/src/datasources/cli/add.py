@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from datasources.cli import guided, output, secrets
-from datasources.cli.session import Session, hide_secrets
+from datasources.cli import output, prompts, secrets
+from datasources.cli.context import CliContext, hide_secrets
 from datasources.errors import DataSourceExistsError, OptionError
 from datasources.models import DataSourceConfig, DataSourceType
 
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 @click.option("--replace", is_flag=True, help="Overwrite a source of the same id.")
 @click.pass_obj
 def add_command(
-    session: Session,
+    context: CliContext,
     /,
     type_name: str | None,
     source_id: str | None,
@@ -72,19 +72,19 @@ def add_command(
         if type_name or name or any(given.values()):
             raise click.UsageError("--from FILE says it all; only --id goes with it")
         configs = _declared_in(file, source_id)
-        _refuse_taken(session, configs, replace=replace)
+        _refuse_taken(context, configs, replace=replace)
     else:
         _refuse_nothing(type_name, given)
-        configs = [_described(session, type_name, source_id, name, replace=replace, **given)]
+        configs = [_described(context, type_name, source_id, name, replace=replace, **given)]
 
     async def work(registry: DataSourceRegistry) -> None:
         for config in configs:
             hide_secrets(registry, config)
         if test:
-            await _test(session, configs)
+            await _test(context, configs)
         await registry.register_data_sources(configs, replace=replace)
 
-    session.run(work, stores=True)
+    context.run(work, stores=True)
     output.note(f"Added {', '.join(repr(config.id) for config in configs)}.")
 
 
@@ -108,12 +108,14 @@ def _declared_in(file: str, source_id: str | None) -> list[DataSourceConfig]:
     return configs
 
 
-def _refuse_taken(session: Session, configs: Sequence[DataSourceConfig], *, replace: bool) -> None:
+def _refuse_taken(
+    context: CliContext, configs: Sequence[DataSourceConfig], *, replace: bool
+) -> None:
     """Raise before anything is asked or tested if an id is taken."""
-    session.refuse_declared(config.id for config in configs)
+    context.refuse_declared(config.id for config in configs)
     if replace:
         return
-    store = session.open_store()
+    store = context.open_store()
     try:
         taken = [config.id for config in configs if store.get(config.id)]
     finally:
@@ -125,7 +127,7 @@ def _refuse_taken(session: Session, configs: Sequence[DataSourceConfig], *, repl
 
 
 def _described(
-    session: Session,
+    context: CliContext,
     type_name: str | None,
     source_id: str | None,
     name: str | None,
@@ -138,25 +140,25 @@ def _described(
     """Return the source that the arguments describe, after asking for what they leave open."""
     guide = output.attended() and not (pairs or asked or piped)
     if guide:
-        type_name = type_name or guided.ask_type(session.plugins.types())
+        type_name = type_name or prompts.ask_type(context.plugins.types())
     wanted = DataSourceType(type_name or "")
-    options_class = session.plugins.connector_class(wanted).options_class
+    options_class = context.plugins.connector_class(wanted).options_class
     options = _options(options_class, pairs)
     if guide:
-        source_id = source_id or guided.ask("Id of the source", wanted.value)
-        name = name or guided.ask("Name for people", source_id)
+        source_id = source_id or prompts.ask("Id of the source", wanted.value)
+        name = name or prompts.ask("Name for people", source_id)
     config = DataSourceConfig(
         source_id or wanted.value, wanted, name or source_id or wanted.value, {}
     )
-    _refuse_taken(session, [config], replace=replace)
+    _refuse_taken(context, [config], replace=replace)
     if piped:
         options |= _piped(options_class)
     for key in asked:
         text = secrets.ask(f"{key} (not shown)")
         output.hide([text])
-        options |= guided.parsed(options_class, {key: text})
+        options |= prompts.parsed(options_class, {key: text})
     if guide:
-        options = guided.ask_options(options_class)
+        options = prompts.ask_options(options_class)
     return dataclasses.replace(config, config=options)
 
 
@@ -171,7 +173,7 @@ def _options(options_class: secrets.OptionsClass | None, pairs: Sequence[str]) -
             raise click.UsageError(f"option {key!r} is given twice")
         secrets.refuse_clear(options_class, key, value)
         options[key] = value
-    return guided.parsed(options_class, options)
+    return prompts.parsed(options_class, options)
 
 
 def _piped(options_class: secrets.OptionsClass | None) -> dict[str, Any]:
@@ -184,9 +186,9 @@ def _piped(options_class: secrets.OptionsClass | None) -> dict[str, Any]:
     return options
 
 
-async def _test(session: Session, configs: Sequence[DataSourceConfig]) -> None:
+async def _test(context: CliContext, configs: Sequence[DataSourceConfig]) -> None:
     """Connect to all before any is stored."""
-    trial = await session.in_memory(configs)
+    trial = await context.in_memory(configs)
     for config in configs:
         check = await trial.check_connection(config.id)
         if check.error is not None:

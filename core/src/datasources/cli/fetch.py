@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 import click
 
 from datasources.cli import output
+from datasources.cli.context import CliContext
 from datasources.cli.items import typed_identifier
-from datasources.cli.session import Session
 from datasources.errors import DataFetchError, DataSourceError, ItemNotFoundError
 from datasources.models import DataItem, FetchReceipt, FetchRequest, FetchResult, Limits
 from datasources.tabular import WILDCARDS
@@ -60,7 +60,7 @@ def _limit(text: str, number: Callable[[str], Number]) -> Number | str:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def fetch_command(
-    session: Session,
+    context: CliContext,
     /,
     source_id: str,
     items: Sequence[str],
@@ -98,7 +98,7 @@ def fetch_command(
             )
         return found
 
-    results = session.run(work, source_id)
+    results = context.run(work, source_id)
     _print(results, as_json=as_json)
     failed = [result for result in results if result.error is not None]
     if len(results) == 1 and failed and failed[0].error:
@@ -116,7 +116,12 @@ def fetch_command(
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def upload_command(
-    session: Session, source_id: str, file: str, name: str | None, no_overwrite: bool, as_json: bool
+    context: CliContext,
+    source_id: str,
+    file: str,
+    name: str | None,
+    no_overwrite: bool,
+    as_json: bool,
 ) -> None:
     """Store a local file in a source, where the connector can."""
     if not os.path.isfile(file):
@@ -125,7 +130,7 @@ def upload_command(
     async def work(registry: Any) -> Any:
         return await registry.upload(source_id, file, name, overwrite=not no_overwrite)
 
-    item = session.run(work, source_id)
+    item = context.run(work, source_id)
     if as_json:
         output.document(dataclasses.asdict(item))
     else:
