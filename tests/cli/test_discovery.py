@@ -15,11 +15,11 @@ def test_plugins_lists_what_is_installed_and_what_is_wrong(ok, vault: Site) -> N
     assert listed["local_file", "datasources-local-file"]["status"] == "available"
     assert listed["broken", "zz-broken"]["status"] == "available"
     assert listed["vault", "other-vault"]["status"] == "conflict"
-    shown = ok("plugins").out.splitlines()
-    assert shown[0].split() == ["name", "kind", "distribution", "version", "status", "error"]
+    lines = ok("plugins").out.splitlines()
+    assert lines[0].split() == ["name", "kind", "distribution", "version", "status", "error"]
     assert any(
         line.split()[:5] == ["vault", "connector", "other-vault", "1.0", "conflict"]
-        for line in shown
+        for line in lines
     )
 
 

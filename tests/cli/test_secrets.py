@@ -143,7 +143,7 @@ def test_no_command_prints_or_stores_a_secret(
 
 
 def test_no_secret_stands_in_the_arguments_of_a_process(sealed: str, docs) -> None:
-    # Its own, and those of whatever it started, as `ps` shows them.
+    # The arguments of the command and of every process that it started, as `ps` shows them.
     done = command("-v", "info", "sealed", "bug")
     assert done.returncode == 1
     assert sealed not in done.stderr

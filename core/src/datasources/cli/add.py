@@ -1,4 +1,4 @@
-"""`add`: a source from arguments, a file, a pipe, or answers to questions."""
+"""Add a source from arguments, a file, a pipe, or answers to questions: `add`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from datasources.cli import output, prompts, secrets
-from datasources.cli.context import CliContext, hide_secrets
+from datasources.cli.context import CliContext, register_source_secrets
 from datasources.errors import DataSourceExistsError, OptionError
 from datasources.models import DataSourceConfig, DataSourceType
 
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 @click.option(
     "-s",
     "--secret",
-    "asked",
+    "secret_keys",
     metavar="KEY",
     multiple=True,
     help="Ask for this option without echo.",
 )
 @click.option(
     "--stdin",
-    "piped",
+    "from_stdin",
     is_flag=True,
     help="Read options, secrets too, from standard input: TOML or JSON.",
 )
@@ -71,48 +71,49 @@ def add_command(
     if file is not None:
         if type_name or name or any(given.values()):
             raise click.UsageError("--from FILE says it all; only --id goes with it")
-        configs = _declared_in(file, source_id)
-        _refuse_taken(context, configs, replace=replace)
+        configs = _read_configs(file, source_id)
+        _check_ids_free(context, configs, replace=replace)
     else:
-        _refuse_nothing(type_name, given)
-        configs = [_described(context, type_name, source_id, name, replace=replace, **given)]
+        _check_type_given(type_name, given)
+        configs = [_build_config(context, type_name, source_id, name, replace=replace, **given)]
 
-    async def work(registry: DataSourceRegistry) -> None:
+    async def register(registry: DataSourceRegistry) -> None:
         for config in configs:
-            hide_secrets(registry, config)
+            register_source_secrets(registry, config)
         if test:
-            await _test(context, configs)
+            await _test_connections(context, configs)
         await registry.register_data_sources(configs, replace=replace)
 
-    context.run(work, stores=True)
-    output.note(f"Added {', '.join(repr(config.id) for config in configs)}.")
+    context.run(register, create=True)
+    output.echo_err(f"Added {', '.join(repr(config.id) for config in configs)}.")
 
 
-def _refuse_nothing(type_name: str | None, given: dict[str, Any]) -> None:
-    if type_name is None and (any(given.values()) or not output.attended()):
+def _check_type_given(type_name: str | None, given: dict[str, Any]) -> None:
+    if type_name is None and (any(given.values()) or not output.is_interactive()):
         raise click.UsageError("give a TYPE, as `datasources types` lists them, or --from FILE")
 
 
-def _declared_in(file: str, source_id: str | None) -> list[DataSourceConfig]:
+def _read_configs(file: str, source_id: str | None) -> list[DataSourceConfig]:
+    """Return the sources that a TOML file declares, or the one of this id."""
     from datasources.config import read_settings
 
     configs = read_settings(file, {}).sources
     if source_id is not None:
-        found = [config for config in configs if config.id == source_id]
-        if not found:
+        selected = [config for config in configs if config.id == source_id]
+        if not selected:
             ids = ", ".join(config.id for config in configs) or "none"
             raise OptionError(f"{file!r} declares no source {source_id!r}; it declares: {ids}")
-        return found
+        return selected
     if not configs:
         raise OptionError(f"{file!r} declares no source")
     return configs
 
 
-def _refuse_taken(
+def _check_ids_free(
     context: CliContext, configs: Sequence[DataSourceConfig], *, replace: bool
 ) -> None:
-    """Raise before anything is asked or tested if an id is taken."""
-    context.refuse_declared(config.id for config in configs)
+    """Raise DataSourceExistsError if an id is taken, before anything is asked or tested."""
+    context.check_not_declared(config.id for config in configs)
     if replace:
         return
     store = context.open_store()
@@ -126,7 +127,7 @@ def _refuse_taken(
         )
 
 
-def _described(
+def _build_config(
     context: CliContext,
     type_name: str | None,
     source_id: str | None,
@@ -134,51 +135,52 @@ def _described(
     *,
     replace: bool,
     pairs: Sequence[str],
-    asked: Sequence[str],
-    piped: bool,
+    secret_keys: Sequence[str],
+    from_stdin: bool,
 ) -> DataSourceConfig:
-    """Return the source that the arguments describe, after asking for what they leave open."""
-    guide = output.attended() and not (pairs or asked or piped)
-    if guide:
+    """Return the source of the arguments, after asking for everything that they leave open."""
+    asks = output.is_interactive() and not (pairs or secret_keys or from_stdin)
+    if asks:
         type_name = type_name or prompts.ask_type(context.plugins.types())
-    wanted = DataSourceType(type_name or "")
-    options_class = context.plugins.connector_class(wanted).options_class
-    options = _options(options_class, pairs)
-    if guide:
-        source_id = source_id or prompts.ask("Id of the source", wanted.value)
+    source_type = DataSourceType(type_name or "")
+    options_class = context.plugins.connector_class(source_type).options_class
+    options = _parse_pairs(options_class, pairs)
+    if asks:
+        source_id = source_id or prompts.ask("Id of the source", source_type.value)
         name = name or prompts.ask("Name for people", source_id)
-    config = DataSourceConfig(
-        source_id or wanted.value, wanted, name or source_id or wanted.value, {}
-    )
-    _refuse_taken(context, [config], replace=replace)
-    if piped:
-        options |= _piped(options_class)
-    for key in asked:
-        text = secrets.ask(f"{key} (not shown)")
-        output.hide([text])
-        options |= prompts.parsed(options_class, {key: text})
-    if guide:
+    source_id = source_id or source_type.value
+    config = DataSourceConfig(source_id, source_type, name or source_id, {})
+    _check_ids_free(context, [config], replace=replace)
+    if from_stdin:
+        options |= _read_stdin(options_class)
+    for key in secret_keys:
+        text = secrets.prompt_secret(f"{key} (not shown)")
+        output.register_secrets([text])
+        options |= prompts.parse_options(options_class, {key: text})
+    if asks:
         options = prompts.ask_options(options_class)
     return dataclasses.replace(config, config=options)
 
 
-def _options(options_class: secrets.OptionsClass | None, pairs: Sequence[str]) -> dict[str, Any]:
-    """Return what the arguments `KEY=VALUE` say, secrets refused."""
-    options: dict[str, Any] = {}
+def _parse_pairs(
+    options_class: secrets.OptionsClass | None, pairs: Sequence[str]
+) -> dict[str, Any]:
+    """Return the options of the arguments `KEY=VALUE`; refuse secrets."""
+    texts: dict[str, str] = {}
     for pair in pairs:
         key, separator, value = pair.partition("=")
         if not (key and separator):
             raise click.UsageError("an option is given as -o KEY=VALUE")
-        if key in options:
+        if key in texts:
             raise click.UsageError(f"option {key!r} is given twice")
-        secrets.refuse_clear(options_class, key, value)
-        options[key] = value
-    return prompts.parsed(options_class, options)
+        secrets.check_no_secret(options_class, key, value)
+        texts[key] = value
+    return prompts.parse_options(options_class, texts)
 
 
-def _piped(options_class: secrets.OptionsClass | None) -> dict[str, Any]:
-    options = secrets.read_table(sys.stdin.read(), "standard input")
-    output.hide(
+def _read_stdin(options_class: secrets.OptionsClass | None) -> dict[str, Any]:
+    options = secrets.parse_table(sys.stdin.read(), "standard input")
+    output.register_secrets(
         value
         for key, value in options.items()
         if isinstance(value, str) and secrets.is_secret_option(options_class, key)
@@ -186,11 +188,11 @@ def _piped(options_class: secrets.OptionsClass | None) -> dict[str, Any]:
     return options
 
 
-async def _test(context: CliContext, configs: Sequence[DataSourceConfig]) -> None:
-    """Connect to all before any is stored."""
-    trial = await context.in_memory(configs)
+async def _test_connections(context: CliContext, configs: Sequence[DataSourceConfig]) -> None:
+    """Connect to all sources before any is stored; raise the first error."""
+    registry = await context.create_memory_registry(configs)
     for config in configs:
-        check = await trial.check_connection(config.id)
+        check = await registry.check_connection(config.id)
         if check.error is not None:
-            output.note(f"{config.id!r} was not added; --no-test adds it all the same.")
+            output.echo_err(f"{config.id!r} was not added; --no-test adds it all the same.")
             raise check.error

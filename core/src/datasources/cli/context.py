@@ -1,4 +1,4 @@
-"""What one call of the command line works with: its store, keys, settings and plugins."""
+"""The store, keys, settings and plugins of one call of the command line."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 class CliContext:
-    """Opens each of them when it is asked for; `datasources plugins` needs only one."""
+    """Opens each part when it is asked for, as `datasources plugins` needs the plugins alone."""
 
     def __init__(
         self,
@@ -48,20 +48,21 @@ class CliContext:
 
     @cached_property
     def plugins(self) -> Plugins:
+        """The installed plugins, not imported yet."""
         from datasources.plugins import Plugins
 
         return Plugins()
 
     @cached_property
     def settings(self) -> Settings:
-        """What the configuration file and the environment declare."""
+        """The settings of the configuration file and the environment."""
         from datasources.config import read_settings
 
         return read_settings(self._config, self._environ)
 
     @cached_property
     def audit_log(self) -> AuditLog | None:
-        """The log that the settings ask for; it is opened at once, so that a wrong path is told."""
+        """The audit log of the settings; opened at once, so that a wrong path is reported."""
         if self.settings.audit_log is None:
             return None
         from datasources.audit import AuditLog
@@ -70,20 +71,21 @@ class CliContext:
 
     @cached_property
     def keys(self) -> KeyFile:
+        """The keys of the store, by default in a file beside it."""
         from datasources.cli.keyfile import KeyFile
 
         path = self._store_path
-        beside = os.path.dirname(os.path.abspath(path)) if path else self.home
+        beside = self.home if path is None else os.path.dirname(os.path.abspath(path))
         return KeyFile(self._key_option, beside, self._environ)
 
-    def declared(self, source_id: str) -> DataSourceConfig | None:
-        """Return a source of the configuration file or the environment."""
-        return next((each for each in self.settings.sources if each.id == source_id), None)
+    def declared_config(self, source_id: str) -> DataSourceConfig | None:
+        """Return the configuration of a declared source; None if it is not declared."""
+        return next((c for c in self.settings.sources if c.id == source_id), None)
 
-    def refuse_declared(self, source_ids: Iterable[str]) -> None:
-        """Raise DataSourceExistsError for an id that is declared: stored, it would be hidden."""
+    def check_not_declared(self, source_ids: Iterable[str]) -> None:
+        """Raise DataSourceExistsError if one of these sources is declared."""
         for source_id in source_ids:
-            if self.declared(source_id):
+            if self.declared_config(source_id):
                 raise DataSourceExistsError(
                     f"source {source_id!r} is declared in {self.origin(source_id)}; "
                     "change it there, or take another id"
@@ -94,7 +96,7 @@ class CliContext:
         return self.settings.origins.get(source_id, "stored")
 
     def open_store(self, *, create: bool = False) -> Store:
-        """Open the store; one that is not there yet is an empty one, made only on `create`."""
+        """Open the store; a file that does not exist is made on `create`, else an empty store."""
         path = self._store_path
         if path is None:
             from datasources.sources import open_store
@@ -107,19 +109,19 @@ class CliContext:
 
     def run(
         self,
-        work: Callable[[DataSourceRegistry], Awaitable[T]],
+        operation: Callable[[DataSourceRegistry], Awaitable[T]],
         source_id: str | None = None,
         *,
-        decrypts: bool = True,
-        stores: bool = False,
+        needs_keys: bool = True,
+        create: bool = False,
     ) -> T:
-        """Run `work` on a registry, and close it.
+        """Run an operation on a registry, and close the registry.
 
         Args:
-            work: Called with the registry.
-            source_id: The one source it uses; a declared one is validated first.
-            decrypts: It needs the keys of what is stored.
-            stores: It adds sources: a store and a key are made if there are none.
+            operation: A coroutine function; called with the registry.
+            source_id: The only source it uses. If that is declared, it is validated first.
+            needs_keys: False if the operation decrypts nothing.
+            create: Make a store and a key if there are none, as the operation adds sources.
         """
         import asyncio
 
@@ -127,61 +129,69 @@ class CliContext:
         from datasources.operations import caller
 
         log.start()
-        with caller(user=_login()):
-            return asyncio.run(self._run(work, source_id, decrypts=decrypts, stores=stores))
+        with caller(user=_login_name()):
+            return asyncio.run(
+                self._run(operation, source_id, needs_keys=needs_keys, create=create)
+            )
 
     async def _run(
         self,
-        work: Callable[[DataSourceRegistry], Awaitable[T]],
+        operation: Callable[[DataSourceRegistry], Awaitable[T]],
         source_id: str | None,
         *,
-        decrypts: bool,
-        stores: bool,
+        needs_keys: bool,
+        create: bool,
     ) -> T:
-        declared = self.declared(source_id) if source_id else None
+        declared = self.declared_config(source_id) if source_id else None
         registry = await (
-            self.in_memory([declared]) if declared else self._stored(decrypts, stores)
+            self.create_memory_registry([declared])
+            if declared
+            else self._open_registry(needs_keys=needs_keys, create=create)
         )
         try:
             if source_id:
                 check_exists(registry, source_id)
-            if source_id and decrypts:
-                with suppress(DataSourceError):  # the work raises the same
-                    hide_secrets(registry, registry.get_config(source_id, True, sanitize=False))
-            done = await work(registry)
+            if source_id and needs_keys:
+                with suppress(DataSourceError):  # the operation raises the same
+                    register_source_secrets(
+                        registry, registry.get_config(source_id, True, sanitize=False)
+                    )
+            result = await operation(registry)
         except BaseException:
-            with suppress(Exception):  # what went wrong first is what counts
+            with suppress(Exception):  # the first error is the one to report
                 await registry.close()
             raise
         await registry.close()
-        return done
+        return result
 
-    async def in_memory(self, configs: Iterable[DataSourceConfig]) -> DataSourceRegistry:
-        """Return a registry of sources that are not stored, validated."""
+    async def create_memory_registry(
+        self, configs: Iterable[DataSourceConfig]
+    ) -> DataSourceRegistry:
+        """Return a registry that holds these sources, validated, in memory only."""
         from datasources.credentials import CredentialManager
         from datasources.sources import Sources
         from datasources.stores import MemoryStore
 
         store = MemoryStore()
         credentials = CredentialManager(CredentialManager.generate_key())
-        registry = self._assemble(store, credentials)
-        # Not by the registry: observers would be told of registrations that are none.
+        registry = self._create_registry(store, credentials)
+        # The registry's own method would tell observers of registrations, and these are none.
         sources = Sources(store, credentials, registry.policy, self.plugins)
         sources.keep([await sources.validate(config) for config in configs], replace=False)
         return registry
 
-    async def _stored(self, decrypts: bool, stores: bool) -> DataSourceRegistry:
+    async def _open_registry(self, *, needs_keys: bool, create: bool) -> DataSourceRegistry:
         """Return a registry on the store."""
-        store = self.open_store(create=stores)
+        store = self.open_store(create=create)
         try:
-            if (decrypts or stores) and not self.keys.exists:
-                self._make_key(store, stores)
-            return self._assemble(store, self.keys.manager())
+            if (needs_keys or create) and not self.keys.exists:
+                self._check_keyless_store(store, create=create)
+            return self._create_registry(store, self.keys.manager())
         except BaseException:
             store.close()
             raise
 
-    def _assemble(self, store: Store, credentials: CredentialManager) -> DataSourceRegistry:
+    def _create_registry(self, store: Store, credentials: CredentialManager) -> DataSourceRegistry:
         from datasources.registry import DataSourceRegistry
 
         if self.audit_log:
@@ -194,26 +204,33 @@ class CliContext:
             plugins=self.plugins,
         )
 
-    def explain_missing_key(self, used: Iterable[str] = ()) -> NoReturn:
-        """Raise MissingKeyError for sources encrypted with keys that were not given."""
-        if not (named := ", ".join(sorted(used))):
+    def raise_missing_key(self, fingerprints: Iterable[str] = ()) -> NoReturn:
+        """Raise MissingKeyError.
+
+        Args:
+            fingerprints: Of the keys that the stored sources are encrypted with.
+        """
+        if not (listed := ", ".join(sorted(fingerprints))):
             raise MissingKeyError("there is no key yet; `datasources keys init` makes one")
         raise MissingKeyError(
-            f"the stored sources are encrypted with {named}, but there is no key: "
+            f"the stored sources are encrypted with {listed}, but there is no key: "
             f"{self.keys.path!r} is missing; give it with --key-file or in "
             "DATASOURCE_ENCRYPTION_KEY"
         )
 
-    def _make_key(self, store: Store, stores: bool) -> None:
-        """Make a key for an empty store; never one for sources that it would not open."""
-        if used := {record.credentials.partition(":")[0] for record in store.list()}:
-            self.explain_missing_key(used)
-        if stores and self.keys.create():
-            output.note(f"Made the encryption key {self.keys.path}: keep a copy of it.")
+    def _check_keyless_store(self, store: Store, *, create: bool) -> None:
+        """Raise MissingKeyError if the store has sources; on `create`, make a key for an empty one.
+
+        A new key beside stored sources would hide that their own key is lost.
+        """
+        if fingerprints := {record.credentials.partition(":")[0] for record in store.list()}:
+            self.raise_missing_key(fingerprints)
+        if create and self.keys.create():
+            output.echo_err(f"Made the encryption key {self.keys.path}: keep a copy of it.")
 
     @property
     def _store_path(self) -> str | None:
-        """The path of a store in a file; None for others."""
+        """The path of a store in a file; None for the stores that plugins open."""
         scheme, separator, rest = self.store_url.partition(":")
         if scheme == "sqlite":
             return rest.removeprefix("///")
@@ -222,15 +239,15 @@ class CliContext:
 
 def _data_home(environ: Mapping[str, str]) -> str:
     home = environ.get("XDG_DATA_HOME", "")
-    # A relative one is invalid by the specification of these variables, and ignored.
+    # The XDG Base Directory specification: a relative path is invalid and must be ignored.
     return home if os.path.isabs(home) else os.path.expanduser("~/.local/share")
 
 
-def _login() -> str:
-    """Return the name of the user that this process runs as, whatever the environment says."""
+def _login_name() -> str:
+    """Return the name of the user that runs this process, whatever the environment claims."""
     import pwd
 
-    with suppress(KeyError):  # as in a container
+    with suppress(KeyError):  # a container may run as a user without an entry
         return pwd.getpwuid(os.getuid()).pw_name
     return str(os.getuid())
 
@@ -243,17 +260,18 @@ def check_exists(registry: DataSourceRegistry, source_id: str) -> None:
         )
 
 
-def hide_secrets(registry: DataSourceRegistry, config: DataSourceConfig) -> None:
-    """Mask a source's secrets in whatever goes to stderr, whoever wrote it."""
+def register_source_secrets(registry: DataSourceRegistry, config: DataSourceConfig) -> None:
+    """Mask a source's secrets in everything that goes to stderr from now on."""
     from datasources.cli import secrets
     from datasources.credentials import resolve_references
 
     def resolve(scheme: str, name: str) -> str | None:
-        found: str | None = registry.plugins.first(
+        secret: str | None = registry.plugins.first(
             "datasources_resolve_secret", scheme=scheme, name=name
         )
-        return found
+        return secret
 
     with suppress(DataSourceError):  # using the source raises the same
         options = resolve_references(config.config, resolve)
-        output.hide(secrets.texts(registry.plugins.connector_class(config.type), options))
+        connector_class = registry.plugins.connector_class(config.type)
+        output.register_secrets(secrets.secret_values(connector_class, options))

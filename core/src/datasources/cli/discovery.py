@@ -1,4 +1,4 @@
-"""What is installed: `plugins`, `types`, `template`."""
+"""List what is installed, and print templates: `plugins`, `types`, `template`."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def plugins_command(context: CliContext, check: bool, as_json: bool) -> None:
     """List installed plugins, without importing them, and what is wrong with any."""
     entries = context.plugins.check() if check else context.plugins.entries()
     if as_json:
-        output.document([_shown(entry) for entry in entries])
+        output.print_json([_to_dict(entry) for entry in entries])
     elif entries:
-        output.table(*listing.table(entries))
+        output.print_table(*listing.plugin_table(entries))
     else:
-        output.note(listing.NONE)
+        output.echo_err(listing.NO_PLUGINS)
     unusable = [str(entry) for entry in entries if entry.status in _UNUSABLE]
     if check and unusable:
         raise click.ClickException(f"cannot be used: {', '.join(unusable)}")
@@ -42,14 +42,14 @@ def types_command(context: CliContext, abilities: bool, as_json: bool) -> None:
         if entry.group == CONNECTORS_GROUP and entry.status in ("available", "loaded")
     ]
     if abilities:
-        rows = [row | {"abilities": _abilities(context, str(row["type"]))} for row in rows]
+        rows = [row | {"abilities": _list_abilities(context, str(row["type"]))} for row in rows]
     if as_json:
-        output.document(rows)
+        output.print_json(rows)
     elif rows:
         columns = list(rows[0])
-        output.table(columns, [[row[name] for name in columns] for row in rows])
+        output.print_table(columns, [[row[column] for column in columns] for row in rows])
     else:
-        output.note("No connector is installed.")
+        output.echo_err("No connector is installed.")
 
 
 @click.command("template")
@@ -67,13 +67,18 @@ def template_command(context: CliContext, type_name: str, role: bool) -> None:
     """
     from datasources.templates import extra_template, template
 
-    cls = context.plugins.connector_class(type_name)
-    text = extra_template("role", type_name, cls) if role else template(type_name, cls)
+    connector_class = context.plugins.connector_class(type_name)
+    text = (
+        extra_template("role", type_name, connector_class)
+        if role
+        else template(type_name, connector_class)
+    )
     for line in text.splitlines():
-        output.result(line)
+        output.echo(line)
 
 
-def _abilities(context: CliContext, type_name: str) -> str:
+def _list_abilities(context: CliContext, type_name: str) -> str:
+    """Return the abilities of a type, or why its connector cannot be imported."""
     from datasources.connector import abilities
 
     try:
@@ -82,7 +87,7 @@ def _abilities(context: CliContext, type_name: str) -> str:
         return f"failed: {exc}"
 
 
-def _shown(entry: PluginEntry) -> dict[str, object]:
+def _to_dict(entry: PluginEntry) -> dict[str, object]:
     return {
         "name": entry.name,
         "group": entry.group,

@@ -1,4 +1,4 @@
-"""Bringing data into a directory and back: `fetch`, `upload`, `clean`."""
+"""Fetch items into a directory, upload files, delete leftovers: `fetch`, `upload`, `clean`."""
 
 from __future__ import annotations
 
@@ -7,39 +7,42 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from datasources.cli import output
 from datasources.cli.context import CliContext
-from datasources.cli.items import typed_identifier
+from datasources.cli.items import read_identifier
 from datasources.errors import DataFetchError, DataSourceError, ItemNotFoundError
 from datasources.models import DataItem, FetchReceipt, FetchRequest, FetchResult, Limits
 from datasources.tabular import WILDCARDS
 
+if TYPE_CHECKING:
+    from datasources.registry import DataSourceRegistry
+
 Number = TypeVar("Number", int, float)
 
 
-def _whole(text: str) -> int | str:
-    return _limit(text, int)
+def _parse_integer_limit(text: str) -> int | str:
+    return _parse_limit(text, int)
 
 
-def _seconds(text: str) -> float | str:
-    return _limit(text, float)
+def _parse_seconds_limit(text: str) -> float | str:
+    return _parse_limit(text, float)
 
 
-def _limit(text: str, number: Callable[[str], Number]) -> Number | str:
-    """Return a number of at least 0, or `none`."""
+def _parse_limit(text: str, number_type: Callable[[str], Number]) -> Number | str:
+    """Return a finite number of at least 0, or `none`."""
     if text == "none":
         return text
     try:
-        found = number(text)
+        limit = number_type(text)
     except ValueError:
-        found = number("-1")
-    if not 0 <= found < float("inf"):
+        limit = number_type("-1")
+    if not 0 <= limit < float("inf"):
         raise click.BadParameter("neither a number of at least 0 nor 'none'")
-    return found
+    return limit
 
 
 @click.command("fetch")
@@ -48,12 +51,20 @@ def _limit(text: str, number: Callable[[str], Number]) -> Number | str:
 @click.option("--into", metavar="DIR", default=".", help="Workspace, made if missing. [default: .]")
 @click.option("--format", "file_format", help="Such as csv or parquet; default: the connector's.")
 @click.option(
-    "--max-bytes", type=_whole, metavar="N|none", help="Bytes of one file; over it the fetch fails."
+    "--max-bytes",
+    type=_parse_integer_limit,
+    metavar="N|none",
+    help="Bytes of one file; over it the fetch fails.",
 )
 @click.option(
-    "--max-rows", type=_whole, metavar="N|none", help="Rows of one result; more are cut off."
+    "--max-rows",
+    type=_parse_integer_limit,
+    metavar="N|none",
+    help="Rows of one result; more are cut off.",
 )
-@click.option("--timeout", type=_seconds, metavar="N|none", help="Seconds for one fetch.")
+@click.option(
+    "--timeout", type=_parse_seconds_limit, metavar="N|none", help="Seconds for one fetch."
+)
 @click.option("--concurrency", type=click.IntRange(min=1), default=8, help="Fetches at once.")
 @click.option("--no-glob", is_flag=True, help="Take '*', '?', '[' and a last '/' as they are.")
 @click.option("--refresh", is_flag=True, help="Fetch again what a pattern finds there unchanged.")
@@ -79,32 +90,33 @@ def fetch_command(
     are. One that matches nothing is taken as a name or a query, if the source knows it.
     '-' reads one ITEM, such as a long query, from standard input.
     """
-    identifiers = [typed_identifier(item) for item in items]
+    identifiers = [read_identifier(item) for item in items]
 
-    async def work(registry: Any) -> list[FetchResult]:
-        wanted = await _expand(registry, source_id, identifiers, as_they_are=no_glob)
+    async def fetch(registry: DataSourceRegistry) -> list[FetchResult]:
+        versions = await _expand(registry, source_id, identifiers, literal=no_glob)
         requests = [
             FetchRequest(source_id, identifier, file_format, None if refresh else version)
-            for identifier, version in wanted.items()
+            for identifier, version in versions.items()
         ]
         _clean(into)
         with _progress(requests) as callbacks:
-            found: list[FetchResult] = await registry.fetch_many(
+            return await registry.fetch_many(
                 requests,
                 into,
                 concurrency=concurrency,
-                limits=_limits(registry, source_id, limits),
+                limits=_merge_limits(registry, source_id, limits),
                 progress=callbacks,
             )
-        return found
 
-    results = context.run(work, source_id)
-    _print(results, as_json=as_json)
+    results = context.run(fetch, source_id)
+    _print_results(results, as_json=as_json)
     failed = [result for result in results if result.error is not None]
     if len(results) == 1 and failed and failed[0].error:
         raise failed[0].error
     if failed:
-        reasons = "; ".join(f"{each.request.identifier!r}: {_reason(each)}" for each in failed)
+        reasons = "; ".join(
+            f"{result.request.identifier!r}: {_format_error(result)}" for result in failed
+        )
         raise click.ClickException(f"{len(failed)} of {len(results)} fetches failed: {reasons}")
 
 
@@ -127,14 +139,14 @@ def upload_command(
     if not os.path.isfile(file):
         raise click.ClickException(f"there is no file {file!r}")
 
-    async def work(registry: Any) -> Any:
+    async def upload(registry: DataSourceRegistry) -> DataItem:
         return await registry.upload(source_id, file, name, overwrite=not no_overwrite)
 
-    item = context.run(work, source_id)
+    item = context.run(upload, source_id)
     if as_json:
-        output.document(dataclasses.asdict(item))
+        output.print_json(dataclasses.asdict(item))
     else:
-        output.result(item.path)
+        output.echo(item.path)
 
 
 @click.command("clean")
@@ -150,33 +162,37 @@ def clean_command(directories: Sequence[str]) -> None:
         if not os.path.isdir(directory):
             raise click.ClickException(f"there is no directory {directory!r}")
         for name in Workspace(directory).clean():
-            output.result(os.path.join(directory, name))
+            output.echo(os.path.join(directory, name))
 
 
 async def _expand(
-    registry: Any, source_id: str, identifiers: Iterable[str], *, as_they_are: bool
+    registry: DataSourceRegistry, source_id: str, identifiers: Iterable[str], *, literal: bool
 ) -> dict[str, str | None]:
-    """Replace folders and patterns by what they hold, each item once, with its listed version."""
+    """Return the items that folders and patterns stand for, once each, with the listed version.
+
+    The version is None for an item that is named. With `literal`, or where the connector cannot
+    match patterns, every identifier is taken as a name.
+    """
     from datasources.connector import abilities
 
-    connector = registry.plugins.connector_class(registry.get_config(source_id).type)
-    patterns = "glob" in abilities(connector) and not as_they_are
-    expanded: dict[str, str | None] = {}
+    connector_class = registry.plugins.connector_class(registry.get_config(source_id).type)
+    can_expand = "glob" in abilities(connector_class) and not literal
+    versions: dict[str, str | None] = {}
     for identifier in identifiers:
-        if patterns and not WILDCARDS.isdisjoint(identifier):
-            items = await _matches(registry, source_id, identifier)
-        elif patterns and identifier.endswith("/"):
+        if can_expand and not WILDCARDS.isdisjoint(identifier):
+            items = await _match(registry, source_id, identifier)
+        elif can_expand and identifier.endswith("/"):
             items = await registry.list_items(source_id, identifier.rstrip("/"))
         else:
             items = []
-        expanded |= {item.path: item.version for item in items} or {identifier: None}
-    return expanded
+        versions |= {item.path: item.version for item in items} or {identifier: None}
+    return versions
 
 
-async def _matches(registry: Any, source_id: str, pattern: str) -> list[DataItem]:
-    found: list[DataItem] = await registry.glob_items(source_id, pattern)
-    if found:
-        return found
+async def _match(registry: DataSourceRegistry, source_id: str, pattern: str) -> list[DataItem]:
+    """Return the items that match a pattern; none if the source knows it as a name or a query."""
+    if items := await registry.glob_items(source_id, pattern):
+        return items
     unmatched = f"no item of source {source_id!r} matches {pattern!r}"
     try:
         # `select * from t` is an item, and so is a file whose name has brackets.
@@ -188,28 +204,30 @@ async def _matches(registry: Any, source_id: str, pattern: str) -> list[DataItem
     return []
 
 
-def _limits(registry: Any, source_id: str, given: Mapping[str, float | str | None]) -> Limits:
-    """Return the source's limits with those given on the command line in their place."""
-    own: Limits = registry.get_config(source_id).limits or registry.policy.limits
-    changed: dict[str, Any] = {
+def _merge_limits(
+    registry: DataSourceRegistry, source_id: str, given: Mapping[str, float | str | None]
+) -> Limits:
+    """Return the limits of the command line, and those of the source where none are given."""
+    limits = registry.get_config(source_id).limits or registry.policy.limits
+    changes: dict[str, Any] = {
         name: None if value == "none" else value
         for name, value in given.items()
         if value is not None
     }
-    return dataclasses.replace(own, **changed)
+    return dataclasses.replace(limits, **changes)
 
 
 def _clean(into: str) -> None:
-    """Delete what killed fetches have left."""
+    """Delete the temporary files that killed fetches have left."""
     from datasources.workspace import Workspace
 
-    with suppress(OSError):  # the fetch will say what is wrong with the directory
+    with suppress(OSError):  # the fetch reports what is wrong with the directory
         Workspace(into).clean()
 
 
 @contextmanager
 def _progress(requests: Sequence[FetchRequest]) -> Iterator[Mapping[int, Any]]:
-    """Draw a bar for each request if stderr is a terminal; yield callbacks by index."""
+    """Draw a bar for each request if stderr is a terminal; yield callbacks by request index."""
     if not output.is_terminal(sys.stderr):
         yield {}
         return
@@ -226,8 +244,8 @@ def _progress(requests: Sequence[FetchRequest]) -> Iterator[Mapping[int, Any]]:
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, redirect_stdout=False) as bars:
 
-        def callback(request: FetchRequest) -> Callable[[int, int | None], None]:
-            name = escape(output.clean(request.identifier)[:40])
+        def add_bar(request: FetchRequest) -> Callable[[int, int | None], None]:
+            name = escape(output.printable(request.identifier)[:40])
             task = bars.add_task(name, total=None, visible=False)
 
             def update(done: int, total: int | None) -> None:
@@ -235,47 +253,45 @@ def _progress(requests: Sequence[FetchRequest]) -> Iterator[Mapping[int, Any]]:
 
             return update
 
-        yield {index: callback(request) for index, request in enumerate(requests)}
+        yield {index: add_bar(request) for index, request in enumerate(requests)}
 
 
-def _print(results: Sequence[FetchResult], *, as_json: bool) -> None:
+def _print_results(results: Sequence[FetchResult], *, as_json: bool) -> None:
     if as_json:
-        output.document([_document(result) for result in results])
+        output.print_json([_to_dict(result) for result in results])
         return
     receipts = [result.receipt for result in results if result.receipt]
     if receipts:
-        columns = ["item", "file", "bytes", "rows", "sha256"]
-        output.table(
-            columns, [[r.identifier, _relative(r), r.size, r.rows, r.sha256[:12]] for r in receipts]
-        )
+        rows = [[r.identifier, _relative_path(r), r.size, r.rows, r.sha256[:12]] for r in receipts]
+        output.print_table(["item", "file", "bytes", "rows", "sha256"], rows)
     if unchanged := sum(receipt.unchanged for receipt in receipts):
-        output.note(f"{unchanged} of {len(receipts)} were there already, unchanged")
+        output.echo_err(f"{unchanged} of {len(receipts)} were there already, unchanged")
     for receipt in receipts:
         if receipt.truncated:
-            output.note(
+            output.echo_err(
                 f"{receipt.identifier!r} has more than the {receipt.rows} rows fetched; "
                 "--max-rows raises the limit"
             )
 
 
-def _relative(receipt: FetchReceipt) -> str:
+def _relative_path(receipt: FetchReceipt) -> str:
+    """Return the file's path, relative if it lies below the working directory."""
     relative = os.path.relpath(receipt.path)
     return receipt.path if relative.startswith("..") else relative
 
 
-def _document(result: FetchResult) -> dict[str, Any]:
+def _to_dict(result: FetchResult) -> dict[str, Any]:
     if result.receipt is not None:
         return result.receipt.to_dict()
     return {
         "source_id": result.request.source_id,
         "identifier": result.request.identifier,
-        "error": _reason(result),
+        "error": _format_error(result),
     }
 
 
-def _reason(result: FetchResult) -> str:
+def _format_error(result: FetchResult) -> str:
     error = result.error
-    text = output.mask(" ".join(str(error).split()), shapes=not isinstance(error, DataSourceError))
-    return (
-        text if isinstance(error, DataSourceError) else f"unexpected {type(error).__name__}: {text}"
-    )
+    is_expected = isinstance(error, DataSourceError)
+    text = output.mask(" ".join(str(error).split()), shapes=not is_expected)
+    return text if is_expected else f"unexpected {type(error).__name__}: {text}"

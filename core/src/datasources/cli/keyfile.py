@@ -1,4 +1,4 @@
-"""Where the command line finds its encryption keys, and how it makes them."""
+"""Find the encryption keys of the command line, and make them."""
 
 from __future__ import annotations
 
@@ -18,28 +18,34 @@ from datasources.errors import MissingKeyError
 
 
 class KeyFile:
-    """The keys of one store.
+    """The encryption keys of one store.
 
-    They come from the file named on the command line; else from `DATASOURCE_ENCRYPTION_KEY`; else
-    from the file that `DATASOURCE_ENCRYPTION_KEY_FILE` names; else from the file beside the store.
+    They come from the first of: the file of the option `--key-file`, the variable
+    `DATASOURCE_ENCRYPTION_KEY`, the file that `DATASOURCE_ENCRYPTION_KEY_FILE` names, the file
+    `key` beside the store.
+
+    Args:
+        option: The value of `--key-file`.
+        beside: The directory of the store.
+        environ: The environment.
     """
 
     def __init__(self, option: str | None, beside: str, environ: Mapping[str, str]) -> None:
-        held = environ.get(KEY_VARIABLE, "").strip()
-        self.path = None if held and not option else self._path(option, beside, environ)
-        """The file; `None` where the environment holds the keys themselves."""
-
-    @staticmethod
-    def _path(option: str | None, beside: str, environ: Mapping[str, str]) -> str:
-        return option or environ.get(KEY_FILE_VARIABLE) or os.path.join(beside, "key")
+        from_environment = environ.get(KEY_VARIABLE, "").strip() and not option
+        self.path = (
+            None
+            if from_environment
+            else option or environ.get(KEY_FILE_VARIABLE) or os.path.join(beside, "key")
+        )
+        """The file; `None` if the environment holds the keys themselves."""
 
     @property
     def exists(self) -> bool:
-        """True if there are keys, of the environment or in the file."""
+        """True if there are keys, in the environment or in the file."""
         return self.path is None or os.path.exists(self.path)
 
     def manager(self) -> CredentialManager:
-        """Return the keys; without any, one that dies with the process.
+        """Return the keys; if there are none, a generated key that ends with the process.
 
         Raises:
             MissingKeyError: A key is malformed, or the file cannot be read.
@@ -47,7 +53,7 @@ class KeyFile:
         if self.path is None:
             return CredentialManager()
         if not self.exists:
-            return _ephemeral()
+            return _generated_manager()
         keys = self.read()
         try:
             return CredentialManager(keys)
@@ -56,27 +62,27 @@ class KeyFile:
 
     def read(self) -> list[str]:
         """Return the keys of the file."""
-        return read_key_file(self.file())
+        return read_key_file(self.require_path())
 
     def write(self, keys: Sequence[str]) -> None:
-        """Replace the keys of the file; hold `locked` meanwhile."""
-        write_key_file(self.file(), keys)
+        """Replace the keys of the file; the caller holds `lock`."""
+        write_key_file(self.require_path(), keys)
 
     def create(self) -> bool:
-        """Make a key, and write it down, if there is none; return whether it did."""
+        """Write a file with a new key unless there are keys; return True if it did."""
         if self.path is None:
             return False
-        with self.locked():
+        with self.lock():
             if os.path.exists(self.path):
                 return False
             self.write([CredentialManager.generate_key()])
         return True
 
-    def file(self) -> str:
-        """Return the path.
+    def require_path(self) -> str:
+        """Return the path of the file.
 
         Raises:
-            MissingKeyError: The environment holds the keys, where nothing can be written.
+            MissingKeyError: The environment holds the keys, and nothing can be written there.
         """
         if self.path is None:
             raise MissingKeyError(
@@ -85,9 +91,12 @@ class KeyFile:
         return self.path
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep other processes from changing the file: a key lost is every source lost."""
-        directory = os.path.dirname(os.path.abspath(self.file()))
+    def lock(self) -> Iterator[None]:
+        """Keep other processes from changing the file: a lost key is the loss of every source.
+
+        The lock is on the directory, as the file itself is replaced when it is written.
+        """
+        directory = os.path.dirname(os.path.abspath(self.require_path()))
         try:
             os.makedirs(directory, mode=0o700, exist_ok=True)
             descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
@@ -102,7 +111,8 @@ class KeyFile:
             os.close(descriptor)
 
 
-def _ephemeral() -> CredentialManager:
+def _generated_manager() -> CredentialManager:
     manager = CredentialManager(CredentialManager.generate_key())
-    manager.generated = True  # nobody wrote it down: a store on disk must refuse it
+    # A store that outlives the process refuses a key that is saved nowhere.
+    manager.generated = True
     return manager

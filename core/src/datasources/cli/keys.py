@@ -1,9 +1,9 @@
-"""The encryption keys of the store: `keys init`, `list`, `add`, `rotate`, `drop`."""
+"""Manage the encryption keys of the store: `keys init`, `list`, `add`, `rotate`, `drop`."""
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,6 +13,7 @@ from datasources.errors import MissingKeyError
 
 if TYPE_CHECKING:
     from datasources.models import Rotation
+    from datasources.registry import DataSourceRegistry
 
 
 @click.group("keys")
@@ -27,11 +28,11 @@ def keys_command() -> None:
 @click.pass_obj
 def init(context: CliContext) -> None:
     """Make the key file, with mode 600."""
-    if (used := _in_use(context)) and not context.keys.exists:
-        context.explain_missing_key(used)
+    if (fingerprints := _count_sources_by_key(context)) and not context.keys.exists:
+        context.raise_missing_key(fingerprints)
     if not context.keys.create():
-        raise MissingKeyError(f"the key file {context.keys.file()!r} is there already")
-    output.note(f"Made the encryption key {context.keys.file()}: keep a copy of it.")
+        raise MissingKeyError(f"the key file {context.keys.require_path()!r} is there already")
+    output.echo_err(f"Made the encryption key {context.keys.require_path()}: keep a copy of it.")
 
 
 @keys_command.command("list")
@@ -39,26 +40,23 @@ def init(context: CliContext) -> None:
 @click.pass_obj
 def list_keys(context: CliContext, as_json: bool) -> None:
     """List fingerprints, and how many stored sources each key opens."""
-    held = context.keys.manager().fingerprints if context.keys.exists else []
-    used = _in_use(context)
+    fingerprints = context.keys.manager().fingerprints if context.keys.exists else []
+    counts = _count_sources_by_key(context)
+    missing = sorted(counts.keys() - set(fingerprints))
+    roles = ["encrypts", *["decrypts"] * (len(fingerprints) - 1)] if fingerprints else []
+    roles += ["missing"] * len(missing)
     rows = [
-        {
-            "fingerprint": name,
-            "sources": used.get(name, 0),
-            "role": "missing"
-            if name not in held
-            else "decrypts"
-            if held.index(name)
-            else "encrypts",
-        }
-        for name in [*held, *sorted(used.keys() - set(held))]
+        {"fingerprint": fingerprint, "sources": counts.get(fingerprint, 0), "role": role}
+        for fingerprint, role in zip([*fingerprints, *missing], roles, strict=True)
     ]
     if as_json:
-        output.document(rows)
+        output.print_json(rows)
     elif rows:
-        output.table(list(rows[0]), [list(row.values()) for row in rows])
+        output.print_table(list(rows[0]), [list(row.values()) for row in rows])
     else:
-        output.note("There is no key yet; `datasources keys init` or the first `add` makes one.")
+        output.echo_err(
+            "There is no key yet; `datasources keys init` or the first `add` makes one."
+        )
 
 
 @keys_command.command("add")
@@ -68,16 +66,16 @@ def add(context: CliContext, first: bool) -> None:
     """Add an existing key to the key file: asked for without echo, or piped in."""
     from datasources.credentials import CredentialManager, fingerprint
 
-    key = secrets.ask("Key").strip()
-    output.hide([key])
+    key = secrets.prompt_secret("Key").strip()
+    output.register_secrets([key])
     if not CredentialManager.validate_key(key):
         raise MissingKeyError("this is not a key: one is 32 bytes in URL-safe base64")
-    with context.keys.locked():
+    with context.keys.lock():
         keys = context.keys.read() if context.keys.exists else []
         if key in keys:
             raise MissingKeyError(f"the key {fingerprint(key)!r} is in the file already")
         context.keys.write([key, *keys] if first else [*keys, key])
-    output.note(f"Added {fingerprint(key)}.")
+    output.echo_err(f"Added {fingerprint(key)}.")
 
 
 @keys_command.command("rotate")
@@ -86,23 +84,29 @@ def add(context: CliContext, first: bool) -> None:
 def rotate(context: CliContext, new_key: bool) -> None:
     """Encrypt every stored source with the first key; may be stopped and run again."""
     if not context.keys.exists:
-        context.explain_missing_key(_in_use(context))
+        context.raise_missing_key(_count_sources_by_key(context))
     if new_key:
         from datasources.credentials import CredentialManager
 
-        with context.keys.locked():
+        with context.keys.lock():
             context.keys.write([CredentialManager.generate_key(), *context.keys.read()])
 
-    async def work(registry: Any) -> tuple[Rotation, list[str]]:
+    async def reencrypt(registry: DataSourceRegistry) -> tuple[Rotation, list[str]]:
         return registry.reencrypt(), registry.credentials.fingerprints
 
-    done, (first, *others) = context.run(work)
-    output.note(f"Encrypted with {first}: {done.changed} changed.")
-    if done.failed:
-        reasons = "; ".join(f"{each!r}: {reason}" for each, reason in sorted(done.failed.items()))
-        raise click.ClickException(f"{len(done.failed)} sources could not be changed: {reasons}")
+    rotation, (first, *others) = context.run(reencrypt)
+    output.echo_err(f"Encrypted with {first}: {rotation.changed} changed.")
+    if rotation.failed:
+        reasons = "; ".join(
+            f"{source_id!r}: {reason}" for source_id, reason in sorted(rotation.failed.items())
+        )
+        raise click.ClickException(
+            f"{len(rotation.failed)} sources could not be changed: {reasons}"
+        )
     for name in others:
-        output.note(f"{name} is not needed any more; `datasources keys drop {name}` removes it.")
+        output.echo_err(
+            f"{name} is not needed any more; `datasources keys drop {name}` removes it."
+        )
 
 
 @keys_command.command("drop")
@@ -113,21 +117,22 @@ def drop(context: CliContext, name: str, force: bool) -> None:
     """Remove a key from the key file."""
     from datasources.credentials import fingerprint
 
-    with context.keys.locked():
+    with context.keys.lock():
         keys = {fingerprint(key): key for key in context.keys.read()}
         if name not in keys:
             raise MissingKeyError(f"there is no key {name!r}; there are: {', '.join(keys)}")
         if len(keys) == 1:
             raise MissingKeyError(f"{name!r} is the only key; the store needs one")
-        if (count := _in_use(context).get(name, 0)) and not force:
+        if (count := _count_sources_by_key(context).get(name, 0)) and not force:
             raise MissingKeyError(
                 f"{count} sources are encrypted with {name!r}; `datasources keys rotate` first"
             )
-        context.keys.write([key for each, key in keys.items() if each != name])
-    output.note(f"Removed {name}.")
+        del keys[name]
+        context.keys.write(list(keys.values()))
+    output.echo_err(f"Removed {name}.")
 
 
-def _in_use(context: CliContext) -> Counter[str]:
+def _count_sources_by_key(context: CliContext) -> Counter[str]:
     """Return how many stored sources each key has encrypted, by fingerprint."""
     store = context.open_store()
     try:

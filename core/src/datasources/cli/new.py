@@ -1,4 +1,4 @@
-"""Starting a connector of one's own: `new`."""
+"""Write the distribution of a new connector: `new`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ def new_command(context: CliContext, name: str, into: str) -> None:
     """
     from datasources.scaffold import create
 
-    taken = {entry.name for entry in context.plugins.entries() if entry.is_connector}
-    path = create(name, into, taken=taken - {""})
-    output.result(str(path))
-    output.note('Next: pip install -e ".[test]" and pytest there; README.md says what to replace.')
+    installed = {entry.name for entry in context.plugins.entries() if entry.is_connector}
+    path = create(name, into, taken=installed - {""})
+    output.echo(str(path))
+    output.echo_err(
+        'Next: pip install -e ".[test]" and pytest there; README.md says what to replace.'
+    )

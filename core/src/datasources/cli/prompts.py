@@ -1,4 +1,4 @@
-"""Questions to somebody at a terminal, made from a connector's options."""
+"""Ask somebody at a terminal for a source's options, as its connector declares them."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
 
 def ask(question: str, default: str | None = None) -> str:
-    """Return an answer."""
+    """Ask for a text; Enter takes the default."""
     return str(click.prompt(question, default=default, err=True))
 
 
 def ask_type(types: Sequence[str]) -> str:
-    """Return one of the installed types."""
+    """Ask for one of the installed types."""
     if not types:
         raise OptionError("no connector is installed; pip install one, such as a datasources-… one")
     return str(click.prompt("Type of the source", type=click.Choice(types), err=True))
 
 
 def ask_options(options_class: OptionsClass | None) -> dict[str, Any]:
-    """Return options that are valid, as far as that can be told without connecting."""
+    """Ask for options until they are valid, as far as that can be checked without connecting."""
     if options_class is None:
         return _ask_undeclared()
     from datasources.templates import option_fields
@@ -40,37 +40,38 @@ def ask_options(options_class: OptionsClass | None) -> dict[str, Any]:
     answers: dict[str, Any] = {}
     _ask_fields([field for field in fields if field.required], answers)
     optional = [field for field in fields if not field.required]
-    problem = _problem(options_class, answers)
-    if optional and (problem or click.confirm("Set optional ones, too?", err=True)):
+    error = _check(options_class, answers)
+    if optional and (error or click.confirm("Set optional ones, too?", err=True)):
         _ask_fields(optional, answers)
-        problem = _problem(options_class, answers)
-    while problem:
-        output.note(f"{problem}.")
-        output.note("Once more; Enter keeps what was given, '-' takes it away.")
+        error = _check(options_class, answers)
+    while error:
+        output.echo_err(f"{error}.")
+        output.echo_err("Once more; Enter keeps what was given, '-' takes it away.")
         _ask_fields(fields, answers)
-        problem = _problem(options_class, answers)
+        error = _check(options_class, answers)
     return answers
 
 
-def parsed(options_class: OptionsClass | None, options: Mapping[str, str]) -> dict[str, Any]:
-    """Return typed texts as the values that they stand for; unknown options as they are.
+def parse_options(options_class: OptionsClass | None, texts: Mapping[str, str]) -> dict[str, Any]:
+    """Return typed texts as values of their options' types; unknown options stay texts.
 
     Raises:
         OptionError: A text is not of its option's type.
     """
     if options_class is None:
-        return dict(options)
+        return dict(texts)
     from datasources.templates import option_fields
 
     fields = {name: field for field in option_fields(options_class) for name in field.names}
     return {
-        name: fields[name].parse(text) if name in fields else text for name, text in options.items()
+        name: fields[name].parse(text) if name in fields else text for name, text in texts.items()
     }
 
 
-def _problem(options_class: OptionsClass, answers: Mapping[str, Any]) -> OptionError | None:
+def _check(options_class: OptionsClass, options: Mapping[str, Any]) -> OptionError | None:
+    """Return what is wrong with the options, or None."""
     try:
-        options_class.check(answers)
+        options_class.check(options)
     except OptionError as exc:
         return exc
     return None
@@ -79,63 +80,75 @@ def _problem(options_class: OptionsClass, answers: Mapping[str, Any]) -> OptionE
 def _ask_fields(fields: Sequence[OptionField], answers: dict[str, Any]) -> None:
     for field in fields:
         if field.description:
-            output.note("")
-            output.note(field.description)
-        given = field.name in answers
-        text = _prompt(field, given=given)
-        if text == "-" and given:
+            output.echo_err("")
+            output.echo_err(field.description)
+        answered = field.name in answers
+        text = _prompt(field, answered=answered)
+        if text == "-" and answered:
             del answers[field.name]
         elif text:
             answers[field.name] = field.parse(text)
             if field.secret:
-                output.hide([text])
+                output.register_secrets([text])
 
 
-def _prompt(field: OptionField, *, given: bool) -> str:
-    """Return a text that `field.parse` takes; empty where nothing new is given."""
+def _prompt(field: OptionField, *, answered: bool) -> str:
+    """Ask until the text is one that `field.parse` takes; Enter, an empty text, changes nothing.
 
-    def valid(text: str) -> str:
-        if text and not (text == "-" and given):
+    Args:
+        field: The option.
+        answered: There is an answer from before, which `-` removes.
+    """
+
+    def check(text: str) -> str:
+        if text and not (text == "-" and answered):
             try:
                 field.parse(text)
             except OptionError as exc:
                 raise click.BadParameter(str(exc)) from None
-        elif field.required and not given:
+        elif field.required and not answered:
             raise click.BadParameter("it is required")
         return text
 
-    hint = ", not shown; or a reference such as ${env:NAME}" if field.secret else ""
-    default = f" [{_words(field.default)}]" if _words(field.default) else ""
-    example = f", such as {_words(field.examples[0])}" if field.examples else ""
-    if field.kind == "table":
-        example = f", in JSON such as {json.dumps(field.example, default=str)}"
-    kind = field.type_words + example + hint
+    default = f" [{_format(field.default)}]" if _format(field.default) else ""
     return str(
         click.prompt(
-            output.clean(f"{field.name} ({kind}){default}"),
+            output.printable(f"{field.name} ({_describe_type(field)}){default}"),
             default="",
             show_default=False,
             hide_input=field.secret,
-            value_proc=valid,
+            value_proc=check,
             err=True,
         )
     )
 
 
-def _words(value: object) -> str:
-    """Return a value as it would be typed."""
+def _describe_type(field: OptionField) -> str:
+    """Return the option's type, an example, and how to give a secret."""
+    example = f", such as {_format(field.examples[0])}" if field.examples else ""
+    if field.kind == "table":
+        example = f", in JSON such as {json.dumps(field.example, default=str)}"
+    hint = ", not shown; or a reference such as ${env:NAME}" if field.secret else ""
+    return f"{field.type_words}{example}{hint}"
+
+
+def _format(value: object) -> str:
+    """Return a value as it would be typed; None as empty text."""
     if isinstance(value, (list, tuple)):
-        return ", ".join(map(_words, value))
+        return ", ".join(map(_format, value))
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "" if value is None else str(getattr(value, "value", value))
 
 
 def _ask_undeclared() -> dict[str, Any]:
-    """Return options of a connector that does not declare them: names and hidden values."""
-    output.note("This connector does not declare its options: give their names, Enter to end.")
+    """Ask for the names and values of options that the connector does not declare.
+
+    Any of the values may be a secret, so none is echoed.
+    """
+    output.echo_err("This connector does not declare its options: give their names, Enter to end.")
     answers: dict[str, Any] = {}
     while name := ask("Option", ""):
         answers[name] = click.prompt(f"{name} (not shown)", hide_input=True, err=True)
-        output.hide([answers[name]])
+        output.register_secrets([answers[name]])
     return answers
