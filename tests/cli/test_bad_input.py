@@ -300,3 +300,41 @@ def test_the_home_may_be_read_only_until_something_is_written(ok, fails, store, 
     assert message.startswith(f"the store {str(store)!r} cannot be used")
     store.parent.unlink()
     store.parent.with_name("kept").rename(store.parent)
+
+
+@pytest.fixture(params=["a link to itself", "a file", "a name too long"])
+def unreachable(request, tmp_path: Path) -> Path:
+    """A path below something that cannot be entered, as below a directory of somebody else.
+
+    Permissions would not do: the tests may run as root.
+    """
+    if request.param == "a name too long":
+        return tmp_path / ("x" * 300) / "file"
+    obstacle = tmp_path / "obstacle"
+    if request.param == "a file":
+        obstacle.touch()
+    else:
+        obstacle.symlink_to(obstacle)
+    return obstacle / "file"
+
+
+@pytest.mark.parametrize(
+    "args", [["list"], ["list", "--json"], ["export"], ["keys", "list"], ["test", "docs"]]
+)
+def test_a_store_that_cannot_be_reached_is_not_an_empty_one(fails, unreachable, args) -> None:
+    for store in (str(unreachable), f"sqlite:///{unreachable}"):
+        message = fails("--store", store, *args)
+        assert message.startswith(f"the store {str(unreachable)!r} cannot be used: ")
+
+
+@pytest.mark.parametrize("args", [["keys", "list"], ["test", "docs"], ["keys", "init"]])
+def test_a_key_file_that_cannot_be_reached_is_not_a_missing_one(fails, unreachable, args) -> None:
+    message = fails("--key-file", str(unreachable), *args)
+    assert message.startswith(f"the key file {str(unreachable)!r} cannot be read: ")
+
+
+def test_a_path_that_cannot_be_reached_is_not_a_missing_file(fails, unreachable) -> None:
+    for args in (["upload", "docs", str(unreachable)], ["clean", str(unreachable)]):
+        message = fails(*args)
+        assert message.startswith(f"{str(unreachable)!r}: ")
+        assert "there is no" not in message

@@ -8,12 +8,13 @@ from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
-from datasources.cli import output
+from datasources.cli import output, paths
 from datasources.errors import (
     DataSourceError,
     DataSourceExistsError,
     DataSourceNotFoundError,
     MissingKeyError,
+    StoreError,
 )
 
 if TYPE_CHECKING:
@@ -96,7 +97,11 @@ class CliContext:
         return self.settings.origins.get(source_id, "stored")
 
     def open_store(self, *, create: bool = False) -> Store:
-        """Open the store; a file that does not exist is made on `create`, else an empty store."""
+        """Open the store; a file that does not exist is made on `create`, else an empty store.
+
+        Raises:
+            StoreError: The store cannot be opened, or cannot be reached to see if it exists.
+        """
         path = self._store_path
         if path is None:
             from datasources.sources import open_store
@@ -105,7 +110,11 @@ class CliContext:
             return open_store(self.store_url, self.plugins)
         from datasources.stores import MemoryStore, SQLiteStore
 
-        return SQLiteStore(path) if create or os.path.exists(path) else MemoryStore()
+        try:
+            exists = paths.exists(path)
+        except OSError as exc:
+            raise StoreError(f"the store {path!r} cannot be used: {exc.strerror}") from exc
+        return SQLiteStore(path) if create or exists else MemoryStore()
 
     def run(
         self,

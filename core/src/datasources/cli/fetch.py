@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from datasources.cli import output
+from datasources.cli import output, paths
 from datasources.cli.context import CliContext
 from datasources.cli.items import read_identifier
 from datasources.errors import DataFetchError, DataSourceError, ItemNotFoundError
@@ -136,8 +136,7 @@ def upload_command(
     as_json: bool,
 ) -> None:
     """Store a local file in a source, where the connector can."""
-    if not os.path.isfile(file):
-        raise click.ClickException(f"there is no file {file!r}")
+    _check_upload(file)
 
     async def upload(registry: DataSourceRegistry) -> DataItem:
         return await registry.upload(source_id, file, name, overwrite=not no_overwrite)
@@ -159,10 +158,25 @@ def clean_command(directories: Sequence[str]) -> None:
     from datasources.workspace import Workspace
 
     for directory in directories:
-        if not os.path.isdir(directory):
-            raise click.ClickException(f"there is no directory {directory!r}")
+        _check_directory(directory)
         for name in Workspace(directory).clean():
             output.echo(os.path.join(directory, name))
+
+
+def _check_upload(file: str) -> None:
+    """Raise if there is no file to upload; OSError if it cannot be reached."""
+    if not paths.exists(file):
+        raise click.ClickException(f"there is no file {file!r}")
+    if not os.path.isfile(file):
+        raise click.ClickException(f"{file!r} is not a regular file")
+
+
+def _check_directory(directory: str) -> None:
+    """Raise if there is no such directory; OSError if it cannot be reached."""
+    if not paths.exists(directory):
+        raise click.ClickException(f"there is no directory {directory!r}")
+    if not os.path.isdir(directory):
+        raise click.ClickException(f"{directory!r} is not a directory")
 
 
 async def _expand(

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from datasources.cli import paths
 from datasources.credentials import (
     KEY_FILE_VARIABLE,
     KEY_VARIABLE,
@@ -41,8 +42,19 @@ class KeyFile:
 
     @property
     def exists(self) -> bool:
-        """True if there are keys, in the environment or in the file."""
-        return self.path is None or os.path.exists(self.path)
+        """True if there are keys, in the environment or in the file.
+
+        Raises:
+            MissingKeyError: The file cannot be reached to see if it exists.
+        """
+        if self.path is None:
+            return True
+        try:
+            return paths.exists(self.path)
+        except OSError as exc:
+            raise MissingKeyError(
+                f"the key file {self.path!r} cannot be read: {exc.strerror}"
+            ) from exc
 
     def manager(self) -> CredentialManager:
         """Return the keys; if there are none, a generated key that ends with the process.
@@ -73,7 +85,7 @@ class KeyFile:
         if self.path is None:
             return False
         with self.lock():
-            if os.path.exists(self.path):
+            if self.exists:
                 return False
             self.write([CredentialManager.generate_key()])
         return True

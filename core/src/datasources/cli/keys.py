@@ -40,8 +40,8 @@ def init(context: CliContext) -> None:
 @click.pass_obj
 def list_keys(context: CliContext, as_json: bool) -> None:
     """List fingerprints, and how many stored sources each key opens."""
-    fingerprints = context.keys.manager().fingerprints if context.keys.exists else []
     counts = _count_sources_by_key(context)
+    fingerprints = context.keys.manager().fingerprints if context.keys.exists else []
     missing = sorted(counts.keys() - set(fingerprints))
     roles = ["encrypts", *["decrypts"] * (len(fingerprints) - 1)] if fingerprints else []
     roles += ["missing"] * len(missing)
