@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from datasources.cli import output, prompts, secrets
+from datasources.cli import output, paths, prompts, secrets
 from datasources.cli.context import CliContext, register_source_secrets
 from datasources.errors import DataSourceExistsError, OptionError
 from datasources.models import DataSourceConfig, DataSourceType
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     "--from",
     "file",
     metavar="FILE",
+    type=paths.expand,
     help="Take the sources of a TOML file, such as a filled-in template; --id chooses one.",
 )
 @click.option("--test/--no-test", default=True, help="Connect before storing.  [default: test]")

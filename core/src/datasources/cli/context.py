@@ -41,11 +41,22 @@ class CliContext:
         key_file: str | None,
         environ: Mapping[str, str],
     ) -> None:
-        self.home = os.path.join(_data_home(environ), "datasources")
-        self.store_url = store or os.path.join(self.home, "sources.db")
+        self._store = store
         self._config = config
         self._key_option = key_file
         self._environ = environ
+
+    @cached_property
+    def home(self) -> str:
+        """The directory of the default store and its key."""
+        return os.path.join(_data_home(self._environ), "datasources")
+
+    @cached_property
+    def store_url(self) -> str:
+        """The path or URL of the store."""
+        if self._store:
+            return paths.expand_store(self._store)
+        return os.path.join(self.home, "sources.db")
 
     @cached_property
     def plugins(self) -> Plugins:
@@ -59,7 +70,8 @@ class CliContext:
         """The settings of the configuration file and the environment."""
         from datasources.config import read_settings
 
-        return read_settings(self._config, self._environ)
+        path = paths.expand(self._config) if self._config else None
+        return read_settings(path, self._environ)
 
     @cached_property
     def audit_log(self) -> AuditLog | None:
@@ -68,16 +80,18 @@ class CliContext:
             return None
         from datasources.audit import AuditLog
 
-        return AuditLog(self.settings.audit_log)
+        return AuditLog(paths.expand(self.settings.audit_log))
 
     @cached_property
     def keys(self) -> KeyFile:
         """The keys of the store, by default in a file beside it."""
         from datasources.cli.keyfile import KeyFile
 
-        path = self._store_path
-        beside = self.home if path is None else os.path.dirname(os.path.abspath(path))
-        return KeyFile(self._key_option, beside, self._environ)
+        return KeyFile(self._key_option, self._key_directory, self._environ)
+
+    def _key_directory(self) -> str:
+        path = paths.store_file(self.store_url)
+        return self.home if path is None else os.path.dirname(os.path.abspath(path))
 
     def declared_config(self, source_id: str) -> DataSourceConfig | None:
         """Return the configuration of a declared source; None if it is not declared."""
@@ -102,7 +116,7 @@ class CliContext:
         Raises:
             StoreError: The store cannot be opened, or cannot be reached to see if it exists.
         """
-        path = self._store_path
+        path = paths.store_file(self.store_url)
         if path is None:
             from datasources.sources import open_store
 
@@ -237,19 +251,11 @@ class CliContext:
         if create and self.keys.create():
             output.echo_err(f"Made the encryption key {self.keys.path}: keep a copy of it.")
 
-    @property
-    def _store_path(self) -> str | None:
-        """The path of a store in a file; None for the stores that plugins open."""
-        scheme, separator, rest = self.store_url.partition(":")
-        if scheme == "sqlite":
-            return rest.removeprefix("///")
-        return self.store_url if not separator or "/" in scheme else None
-
 
 def _data_home(environ: Mapping[str, str]) -> str:
     home = environ.get("XDG_DATA_HOME", "")
     # The XDG Base Directory specification: a relative path is invalid and must be ignored.
-    return home if os.path.isabs(home) else os.path.expanduser("~/.local/share")
+    return home if os.path.isabs(home) else f"{paths.home_directory(environ)}/.local/share"
 
 
 def _login_name() -> str:

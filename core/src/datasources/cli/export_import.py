@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from datasources.cli import output, secrets
+from datasources.cli import output, paths, secrets
 from datasources.cli.context import CliContext, check_exists, register_source_secrets
 from datasources.errors import OptionError, RegistryError
 
@@ -57,7 +57,7 @@ def export_command(context: CliContext, source_ids: Sequence[str], encrypt: bool
 
 
 @click.command("import")
-@click.argument("file", metavar="FILE")
+@click.argument("file", metavar="FILE", type=paths.expand)
 @click.option("--replace", is_flag=True, help="Overwrite sources of the same id.")
 @click.option(
     "--stdin",

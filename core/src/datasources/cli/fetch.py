@@ -48,7 +48,13 @@ def _parse_limit(text: str, number_type: Callable[[str], Number]) -> Number | st
 @click.command("fetch")
 @click.argument("source_id", metavar="ID")
 @click.argument("items", metavar="ITEM...", nargs=-1, required=True)
-@click.option("--into", metavar="DIR", default=".", help="Workspace, made if missing. [default: .]")
+@click.option(
+    "--into",
+    metavar="DIR",
+    type=paths.expand,
+    default=".",
+    help="Workspace, made if missing. [default: .]",
+)
 @click.option("--format", "file_format", help="Such as csv or parquet; default: the connector's.")
 @click.option(
     "--max-bytes",
@@ -122,7 +128,7 @@ def fetch_command(
 
 @click.command("upload")
 @click.argument("source_id", metavar="ID")
-@click.argument("file")
+@click.argument("file", type=paths.expand)
 @click.option("--as", "name", metavar="NAME", help="Its name in the source; default: the file's.")
 @click.option("--no-overwrite", is_flag=True, help="Fail if there is such an item already.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -149,7 +155,7 @@ def upload_command(
 
 
 @click.command("clean")
-@click.argument("directories", metavar="DIR...", nargs=-1, required=True)
+@click.argument("directories", metavar="DIR...", type=paths.expand, nargs=-1, required=True)
 def clean_command(directories: Sequence[str]) -> None:
     """Delete the temporary files that killed fetches have left in workspaces.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from datasources.cli import paths
@@ -27,18 +27,19 @@ class KeyFile:
 
     Args:
         option: The value of `--key-file`.
-        beside: The directory of the store.
+        beside: Returns the directory of the store; called only if that is where the key is.
         environ: The environment.
     """
 
-    def __init__(self, option: str | None, beside: str, environ: Mapping[str, str]) -> None:
-        from_environment = environ.get(KEY_VARIABLE, "").strip() and not option
-        self.path = (
-            None
-            if from_environment
-            else option or environ.get(KEY_FILE_VARIABLE) or os.path.join(beside, "key")
-        )
+    def __init__(
+        self, option: str | None, beside: Callable[[], str], environ: Mapping[str, str]
+    ) -> None:
+        self.path: str | None = None
         """The file; `None` if the environment holds the keys themselves."""
+        if environ.get(KEY_VARIABLE, "").strip() and not option:
+            return
+        path = option or environ.get(KEY_FILE_VARIABLE)
+        self.path = paths.expand(path) if path else os.path.join(beside(), "key")
 
     @property
     def exists(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from datasources.cli import output
+from datasources.cli import output, paths
 from datasources.cli.context import CliContext
 
 
@@ -13,6 +13,7 @@ from datasources.cli.context import CliContext
 @click.option(
     "--into",
     metavar="DIR",
+    type=paths.expand,
     default=".",
     help="Directory for the distribution's own; made if missing.  [default: this one]",
 )
