@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from datasources.cli import output, paths, prompts, secrets
+from datasources.cli import output, paths, prompts, secrets, stdin
 from datasources.cli.context import CliContext, register_source_secrets
 from datasources.errors import DataSourceExistsError, OptionError
 from datasources.models import DataSourceConfig, DataSourceType
@@ -180,7 +179,7 @@ def _parse_pairs(
 
 
 def _read_stdin(options_class: secrets.OptionsClass | None) -> dict[str, Any]:
-    options = secrets.parse_table(sys.stdin.read(), "standard input")
+    options = secrets.parse_table(stdin.read(), "standard input")
     output.register_secrets(
         value
         for key, value in options.items()

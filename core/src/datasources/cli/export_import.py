@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from datasources.cli import output, paths, secrets
+from datasources.cli import output, paths, secrets, stdin
 from datasources.cli.context import CliContext, check_exists, register_source_secrets
 from datasources.errors import OptionError, RegistryError
 
@@ -96,8 +95,8 @@ def import_command(context: CliContext, file: str, replace: bool, from_stdin: bo
 def _read_json(file: str) -> Any:
     try:
         if file == "-":
-            return json.load(sys.stdin)
-        with open(file, encoding="utf-8") as stream:
+            return json.loads(stdin.read())
+        with open(file, encoding="utf-8-sig") as stream:  # without a byte order mark
             return json.load(stream)
     except (ValueError, RecursionError):
         raise OptionError(f"{file!r} is not JSON") from None
@@ -105,7 +104,7 @@ def _read_json(file: str) -> Any:
 
 def _fill_from_stdin(imported: Sequence[Imported]) -> list[DataSourceConfig]:
     """Return the sources, with the options that stdin holds for each id."""
-    options_by_id = secrets.parse_table(sys.stdin.read(), "standard input")
+    options_by_id = secrets.parse_table(stdin.read(), "standard input")
     if unknown := options_by_id.keys() - {source.config.id for source in imported}:
         raise OptionError(f"standard input names no source of this export: {sorted(unknown)}")
     if not all(isinstance(options, dict) for options in options_by_id.values()):

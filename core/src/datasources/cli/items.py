@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import asdict
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from datasources.cli import output
+from datasources.cli import output, stdin
 from datasources.cli.context import CliContext
 from datasources.errors import OptionError
 
@@ -31,7 +30,7 @@ def read_identifier(text: str) -> str:
     """
     if text != "-":
         return text
-    if identifier := sys.stdin.read().strip():
+    if identifier := stdin.read().strip():
         return identifier
     raise OptionError("standard input holds no identifier")
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from datasources.cli import output
+from datasources.cli import output, stdin
 from datasources.errors import DataSourceError, OptionError
 from datasources.redaction import MARK, REFERENCE, is_secret_name, redact_text
 
@@ -78,7 +77,7 @@ def prompt_secret(prompt: str, *, confirm: bool = False) -> str:
                 err=True,
             )
         )
-    return sys.stdin.readline().rstrip("\r\n")
+    return stdin.read_line()
 
 
 def parse_table(text: str, where: str) -> dict[str, Any]:
@@ -94,7 +93,7 @@ def parse_table(text: str, where: str) -> dict[str, Any]:
     if text.lstrip().startswith("{"):
         try:
             table = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise OptionError(f"{where} is not valid JSON") from None
         return dict(table)
     from datasources.config import parse_toml
