@@ -137,8 +137,13 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def command(*args: str, **more: Any) -> subprocess.CompletedProcess[str]:
     """Run a command in a process of its own."""
-    # A coverage tool that follows into subprocesses imports modules of its own.
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("COV")}
+    # A coverage tool that follows into subprocesses imports modules of its own; output is buffered
+    # as it is for users, so that errors of writing appear when it is flushed.
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("COV") and name != "PYTHONUNBUFFERED"
+    }
     return subprocess.run(
         [sys.executable, "-m", "datasources.cli", *args],
         env=inherited | more.pop("env", {}),

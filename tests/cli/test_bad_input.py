@@ -338,3 +338,14 @@ def test_a_path_that_cannot_be_reached_is_not_a_missing_file(fails, unreachable)
         message = fails(*args)
         assert message.startswith(f"{str(unreachable)!r}: ")
         assert "there is no" not in message
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has /dev/full")
+@pytest.mark.parametrize(
+    ("args", "code"), [(["show", "none"], 1), (["bogus"], 2), (["remove", "docs"], 2)]
+)
+def test_the_exit_code_is_right_where_errors_cannot_be_written(args: list[str], code: int) -> None:
+    for out in ("/dev/full", os.devnull):
+        with open("/dev/full", "w") as full, open(out, "w") as stdout:
+            done = command(*args, capture_output=False, stdout=stdout, stderr=full)
+        assert done.returncode == code

@@ -47,14 +47,17 @@ class Group(click.Group):
 
     def run(self) -> int:
         """Run on `sys.argv`; return the exit code: 0, 1 for errors, 2 for wrong usage."""
-        for stream in (sys.stdout, sys.stderr):
-            # Characters that the terminal's encoding lacks are escaped instead of an error.
-            if hasattr(stream, "reconfigure"):
-                stream.reconfigure(errors="backslashreplace")
         try:
+            for stream in (sys.stdout, sys.stderr):
+                # Characters that the terminal's encoding lacks are escaped instead of an error.
+                # This flushes what `listing` could not write.
+                if hasattr(stream, "reconfigure"):
+                    stream.reconfigure(errors="backslashreplace")
             self.main(prog_name="datasources")
         except SystemExit as exc:
             return exc.code if isinstance(exc.code, int) else 1
+        except OSError as exc:
+            return self._report(exc)
         return 0
 
     def main(self, *args: Any, **extra: Any) -> Any:
@@ -111,25 +114,38 @@ class Group(click.Group):
 
     def _report(self, exc: BaseException) -> int:
         """Print an error as one sentence on stderr; return the exit code for it."""
-        if isinstance(exc, click.exceptions.Exit):
-            return exc.exit_code
-        if _is_interrupt(exc):
-            click.echo(err=True)
-            return 130  # 128 + SIGINT, as shells report it
-        output_failed = _is_output_error(exc)
-        if output_failed:
-            _discard_output(sys.stdout)
-            if isinstance(exc, BrokenPipeError):  # the reader, such as `head`, has enough
-                return 1
-        if output.is_verbose():
-            _print_traceback(exc)
-        if isinstance(exc, click.UsageError):
-            _print_usage_error(exc)
-            return exc.exit_code
-        if isinstance(exc, click.Abort):
-            click.echo(err=True)  # ends the line of the prompt
-        click.echo(f"Error: {_format_error(exc, output_failed=output_failed)}", err=True)
-        return 1
+        try:
+            _print_error(exc)
+        except OSError:  # stderr cannot be written; the exit code has to say it all
+            _discard_output(sys.stderr)
+        return _exit_code(exc)
+
+
+def _exit_code(exc: BaseException) -> int:
+    if isinstance(exc, (click.exceptions.Exit, click.UsageError)):
+        return exc.exit_code
+    return 130 if _is_interrupt(exc) else 1  # 128 + SIGINT, as shells report it
+
+
+def _print_error(exc: BaseException) -> None:
+    if isinstance(exc, click.exceptions.Exit):
+        return
+    if _is_interrupt(exc):
+        click.echo(err=True)
+        return
+    output_failed = _is_output_error(exc)
+    if output_failed:
+        _discard_output(sys.stdout)
+        if isinstance(exc, BrokenPipeError):  # the reader, such as `head`, has enough
+            return
+    if output.is_verbose():
+        _print_traceback(exc)
+    if isinstance(exc, click.UsageError):
+        _print_usage_error(exc)
+        return
+    if isinstance(exc, click.Abort):
+        click.echo(err=True)  # ends the line of the prompt
+    click.echo(f"Error: {_format_error(exc, output_failed=output_failed)}", err=True)
 
 
 def _start_log() -> None:
