@@ -71,6 +71,7 @@ def test_listing_plugins_imports_no_plugin_and_nothing_heavy(vault: Site, args: 
             "datasources.cli.context",
             "datasources.cli.discovery",
             "datasources.cli.paths",
+            "datasources.cli.quiet_plugins",
             "datasources.compatibility",
             "datasources.hookspecs",
             "datasources.plugins",

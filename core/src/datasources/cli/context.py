@@ -61,9 +61,9 @@ class CliContext:
     @cached_property
     def plugins(self) -> Plugins:
         """The installed plugins, not imported yet."""
-        from datasources.plugins import Plugins
+        from datasources.cli.quiet_plugins import QuietPlugins
 
-        return Plugins()
+        return QuietPlugins()
 
     @cached_property
     def settings(self) -> Settings:
@@ -140,6 +140,8 @@ class CliContext:
     ) -> T:
         """Run an operation on a registry, and close the registry.
 
+        What plugins print meanwhile goes to stderr.
+
         Args:
             operation: A coroutine function; called with the registry.
             source_id: The only source it uses. If that is declared, it is validated first.
@@ -152,7 +154,7 @@ class CliContext:
         from datasources.operations import caller
 
         log.start()
-        with caller(user=_login_name()):
+        with caller(user=_login_name()), output.stdout_to_stderr():
             return asyncio.run(
                 self._run(operation, source_id, needs_keys=needs_keys, create=create)
             )

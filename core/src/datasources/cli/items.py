@@ -153,11 +153,11 @@ class _JsonPrinter:
         self._separator = "["
 
     def add(self, item: DataItem) -> None:
-        click.echo(f"{self._separator}\n  {output.to_json(asdict(item))}", nl=False)
+        output.echo_raw(f"{self._separator}\n  {output.to_json(asdict(item))}", newline=False)
         self._separator = ","
 
     def end(self) -> None:
-        click.echo("[]" if self._separator == "[" else "\n]")
+        output.echo_raw("[]" if self._separator == "[" else "\n]")
 
 
 class _TablePrinter:

@@ -11,6 +11,7 @@ import math
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO, TypeGuard
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ _MIN_SECRET_LENGTH = 4  # characters; masking shorter ones would leave no messag
 
 _secrets: set[str] = set()
 _flags: set[str] = set()
+_redirected: list[TextIO | None] = []  # the stdout of the process while `sys.stdout` is stderr
 
 Row = Sequence[object]
 
@@ -64,6 +66,29 @@ def is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and stream.isatty()
 
 
+def stdout() -> TextIO | None:
+    """Return the stream for results; None if the caller has closed it."""
+    return _redirected[0] if _redirected else sys.stdout
+
+
+@contextmanager
+def stdout_to_stderr() -> Iterator[None]:
+    """Send to stderr what code of plugins prints; results still go to stdout.
+
+    It is for the whole process, as imports have a thread of their own; an inner block changes
+    nothing.
+    """
+    if _redirected:
+        yield
+        return
+    _redirected.append(sys.stdout)
+    sys.stdout = sys.stderr
+    try:
+        yield
+    finally:
+        sys.stdout = _redirected.pop()
+
+
 def is_verbose() -> bool:
     """Return True if logs and tracebacks are shown."""
     return "verbose" in _flags
@@ -92,6 +117,11 @@ def echo_err(text: str) -> None:
     _write_line(printable(mask(text)), err=True)
 
 
+def echo_raw(text: str, *, newline: bool = True) -> None:
+    """Print a part of the result that is printable as it is, such as JSON in ASCII."""
+    _write_line(text, newline=newline)
+
+
 def print_json(value: Any) -> None:
     """Print a result as JSON."""
     _write_line(to_json(value, indent=2))
@@ -106,7 +136,7 @@ def to_json(value: Any, *, indent: int | None = None) -> str:
 
 def print_table(columns: Sequence[str], rows: Iterable[Row], *, header: bool = True) -> None:
     """Print rows: drawn on a terminal, elsewhere as columns separated by two spaces or more."""
-    if is_terminal(sys.stdout):
+    if is_terminal(stdout()):
         _draw_table(*_format_cells(columns, rows), header=header)
     else:
         for line in format_table(columns, rows, header=header):
@@ -186,13 +216,15 @@ def _draw_table(
         drawn.add_column(Text(name), overflow="fold", justify=justify)
     for row in rows:
         drawn.add_row(*map(Text, row))
-    Console(highlight=False).print(drawn)
+    Console(highlight=False, file=stdout()).print(drawn)
 
 
-def _write_line(text: str, *, err: bool = False) -> None:
+def _write_line(text: str, *, err: bool = False, newline: bool = True) -> None:
     import click  # `datasources plugins` starts without it
 
-    click.echo(text, err=err)
+    stream = sys.stderr if err else stdout()
+    if stream is not None:
+        click.echo(text, file=stream, nl=newline)
 
 
 def _is_number(value: object) -> bool:
