@@ -251,7 +251,7 @@ def test_ctrl_c_ends_a_fetch_with_130_and_leaves_nothing(sealed, tmp_path) -> No
     assert process.stderr.readline() == "waiting\n"
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=30)
-    assert (process.returncode, stderr.strip()) == (130, "")
+    assert (process.returncode, stderr) == (130, "Interrupted.\n")
     assert not (tmp_path / "ws").exists() or os.listdir(tmp_path / "ws") == []
 
 
@@ -349,3 +349,31 @@ def test_the_exit_code_is_right_where_errors_cannot_be_written(args: list[str], 
         with open("/dev/full", "w") as full, open(out, "w") as stdout:
             done = command(*args, capture_output=False, stdout=stdout, stderr=full)
         assert done.returncode == code
+
+
+@pytest.mark.parametrize(
+    ("args", "question"),
+    [
+        (["lst"], "there is no command 'lst'; did you mean 'list'?"),
+        (["Preview"], "did you mean 'preview'?"),
+        (["itms", "docs"], "did you mean 'items'?"),
+        (["keys", "rotat"], "did you mean 'rotate'?"),
+        (["add", "postgress"], "did you mean 'postgresql'?"),
+        (["template", "vualt"], "did you mean 'vault'?"),
+        (["show", "dosc"], "there is no source 'dosc'; did you mean 'docs'?"),
+        (["fetch", "doc", "x"], "did you mean 'docs'?"),
+        (["export", "docs", "dcs"], "did you mean 'docs'?"),
+        (["test", "declard"], "did you mean 'declared'?"),
+    ],
+)
+def test_a_mistyped_name_is_answered_with_those_that_are_close(
+    run, vault, folder, monkeypatch, args: list[str], question: str
+) -> None:
+    monkeypatch.setenv("DATASOURCES__DECLARED__TYPE", "local_file")
+    monkeypatch.setenv("DATASOURCES__DECLARED__PATH", str(folder))
+    done = run(*args)
+    assert done.code in (1, 2)
+    assert done.error.endswith(question)
+    assert "?" not in run("zzzzzzzz").error
+    monkeypatch.delenv("DATASOURCES__DECLARED__TYPE")
+    monkeypatch.delenv("DATASOURCES__DECLARED__PATH")

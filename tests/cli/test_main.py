@@ -32,10 +32,13 @@ def test_the_module_runs_like_the_command(arguments, capsys) -> None:
     assert capsys.readouterr().out.startswith("[")
 
 
-def test_an_interrupt_before_the_command_starts_ends_quietly(arguments, monkeypatch) -> None:
+def test_an_interrupt_before_the_command_starts_ends_with_one_word(
+    arguments, monkeypatch, capsys
+) -> None:
     arguments("list")
     monkeypatch.setattr("datasources.cli.app.Group.run", lambda _: interrupt())
     assert main() == 130
+    assert capsys.readouterr().err == "Interrupted.\n"
 
 
 def interrupt() -> int:

@@ -71,7 +71,8 @@ def test_listing_plugins_imports_no_plugin_and_nothing_heavy(vault: Site, args: 
             "datasources.cli.context",
             "datasources.cli.discovery",
             "datasources.cli.paths",
-            "datasources.cli.quiet_plugins",
+            "datasources.cli.plugins",
+            "datasources.cli.suggestions",
             "datasources.compatibility",
             "datasources.hookspecs",
             "datasources.plugins",
@@ -205,3 +206,33 @@ def test_wrong_usage_exits_with_2_and_one_error(run, args: list[str]) -> None:
     assert (done.code, done.out) == (2, "")
     assert done.err.startswith("Usage: ")
     assert done.error
+
+
+@pytest.mark.parametrize("args", [[], ["keys"]])
+def test_without_a_command_the_help_is_shown_as_it_is_with_help(run, args: list[str]) -> None:
+    done = run(*args)
+    assert (done.code, done.out) == (2, "")
+    assert done.err == run(*args, "--help").out
+
+
+def test_an_error_of_several_lines_is_joined_to_one(run, site: Site) -> None:
+    site.observer("lines", LINES)
+    for name, code in (("usage", 2), ("error", 1)):
+        done = run(name)
+        assert (done.code, done.error) == (code, "first second")
+
+
+LINES = """
+import click
+from datasources import hookimpl
+
+@hookimpl
+def datasources_commands(group):
+    @group.command("usage")
+    def usage():
+        raise click.UsageError("first\\n  second")
+
+    @group.command("error")
+    def error():
+        raise click.ClickException("first\\n  second")
+"""

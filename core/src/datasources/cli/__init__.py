@@ -25,4 +25,5 @@ def main() -> int:
 
         return cli.run()
     except KeyboardInterrupt:  # during the imports, before `Group.main` can report it
+        sys.stderr.write("Interrupted.\n")
         return 130

@@ -12,6 +12,7 @@ import click
 from datasources import __version__
 from datasources.cli import output
 from datasources.cli.context import CliContext
+from datasources.cli.suggestions import SuggestingGroup
 from datasources.errors import DataSourceError
 
 _COMMANDS = {
@@ -39,7 +40,13 @@ _COMMANDS = {
 _PLUGINS_LOADED = "datasources.plugins_loaded"  # key in `click.Context.meta`
 
 
-class Group(click.Group):
+_NO_ARGUMENTS: type[click.UsageError] | tuple[()] = getattr(
+    click.exceptions, "NoArgsIsHelpError", ()
+)
+"""Raised for a group without a command; its message is the help. Click before 8.2 prints it."""
+
+
+class Group(SuggestingGroup):
     """A group that imports a command when it is called.
 
     Plugins are asked for commands only when the help lists all, or a command is not built in.
@@ -131,7 +138,8 @@ def _print_error(exc: BaseException) -> None:
     if isinstance(exc, click.exceptions.Exit):
         return
     if _is_interrupt(exc):
-        click.echo(err=True)
+        # At a terminal the cursor stands behind a prompt or the `^C` of the terminal itself.
+        click.echo("\nInterrupted." if output.is_terminal(sys.stderr) else "Interrupted.", err=True)
         return
     output_failed = _is_output_error(exc)
     if output_failed:
@@ -140,6 +148,9 @@ def _print_error(exc: BaseException) -> None:
             return
     if output.is_verbose():
         _print_traceback(exc)
+    if isinstance(exc, _NO_ARGUMENTS):
+        click.echo(exc.format_message(), err=True)
+        return
     if isinstance(exc, click.UsageError):
         _print_usage_error(exc)
         return
@@ -202,7 +213,7 @@ def _discard_output(stream: Any) -> None:
 def _print_usage_error(exc: click.UsageError) -> None:
     if exc.ctx is not None:
         click.echo(exc.ctx.get_usage(), err=True)
-    message = output.printable(output.mask(exc.format_message(), shapes=True))
+    message = output.printable(output.mask(_join_lines(exc.format_message()), shapes=True))
     click.echo(f"Error: {message}", err=True)
 
 
@@ -210,8 +221,8 @@ def _format_error(exc: BaseException, *, output_failed: bool = False) -> str:
     if isinstance(exc, click.Abort):
         return "the input ended before it was complete"
     if isinstance(exc, click.ClickException):
-        return output.printable(output.mask(exc.format_message()))
-    text = " ".join(str(exc).split())
+        return output.printable(output.mask(_join_lines(exc.format_message())))
+    text = _join_lines(str(exc))
     if isinstance(exc, DataSourceError):
         return output.printable(output.mask(text)) or type(exc).__name__
     if isinstance(exc, OSError) and exc.strerror and (output_failed or exc.filename is not None):
@@ -220,6 +231,10 @@ def _format_error(exc: BaseException, *, output_failed: bool = False) -> str:
     unexpected = f"unexpected {type(exc).__name__}" + (f": {text}" if text else "")
     message = output.printable(output.mask(unexpected, shapes=True))
     return f"{message} (-v shows the traceback)"
+
+
+def _join_lines(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _print_traceback(exc: BaseException) -> None:

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from datasources.cli import output, paths
+from datasources.cli.suggestions import did_you_mean
 from datasources.errors import (
     DataSourceError,
     DataSourceExistsError,
@@ -61,9 +62,9 @@ class CliContext:
     @cached_property
     def plugins(self) -> Plugins:
         """The installed plugins, not imported yet."""
-        from datasources.cli.quiet_plugins import QuietPlugins
+        from datasources.cli.plugins import CliPlugins
 
-        return QuietPlugins()
+        return CliPlugins()
 
     @cached_property
     def settings(self) -> Settings:
@@ -105,6 +106,15 @@ class CliContext:
                     f"source {source_id!r} is declared in {self.origin(source_id)}; "
                     "change it there, or take another id"
                 )
+
+    def check_exists(self, registry: DataSourceRegistry, source_id: str) -> None:
+        """Raise DataSourceNotFoundError if there is no such source."""
+        if registry.exists(source_id):
+            return
+        ids = [record.id for record in registry.store.list()]
+        ids += [config.id for config in self.settings.sources]
+        question = did_you_mean(source_id, ids) or "`datasources list` shows those there are"
+        raise DataSourceNotFoundError(f"there is no source {source_id!r}; {question}")
 
     def origin(self, source_id: str) -> str:
         """Return where a source is declared, or `stored`."""
@@ -175,7 +185,7 @@ class CliContext:
         )
         try:
             if source_id:
-                check_exists(registry, source_id)
+                self.check_exists(registry, source_id)
             if source_id and needs_keys:
                 with suppress(DataSourceError):  # the operation raises the same
                     register_source_secrets(
@@ -267,14 +277,6 @@ def _login_name() -> str:
     with suppress(KeyError):  # a container may run as a user without an entry
         return pwd.getpwuid(os.getuid()).pw_name
     return str(os.getuid())
-
-
-def check_exists(registry: DataSourceRegistry, source_id: str) -> None:
-    """Raise DataSourceNotFoundError if there is no such source."""
-    if not registry.exists(source_id):
-        raise DataSourceNotFoundError(
-            f"there is no source {source_id!r}; `datasources list` shows those there are"
-        )
 
 
 def register_source_secrets(registry: DataSourceRegistry, config: DataSourceConfig) -> None:

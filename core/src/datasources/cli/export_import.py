@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from datasources.cli import output, paths, secrets, stdin
-from datasources.cli.context import CliContext, check_exists, register_source_secrets
+from datasources.cli.context import CliContext, register_source_secrets
 from datasources.errors import OptionError, RegistryError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def export_command(context: CliContext, source_ids: Sequence[str], encrypt: bool
     async def export(registry: DataSourceRegistry) -> dict[str, Any]:
         ids = source_ids or [record.id for record in registry.store.list()]
         for source_id in ids:
-            check_exists(registry, source_id)
+            context.check_exists(registry, source_id)
         return export_sources(registry, ids, passphrase)
 
     document = context.run(export)

@@ -9,6 +9,7 @@ import click
 
 from datasources.cli import output, secrets
 from datasources.cli.context import CliContext
+from datasources.cli.suggestions import SuggestingGroup
 from datasources.errors import MissingKeyError
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from datasources.registry import DataSourceRegistry
 
 
-@click.group("keys")
+@click.group("keys", cls=SuggestingGroup)
 def keys_command() -> None:
     """Manage the keys that the stored sources are encrypted with.
 

@@ -1,10 +1,12 @@
-"""Plugins whose code cannot write into the results of a command."""
+"""Plugins as the command line uses them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from datasources.cli import output
+from datasources.cli.suggestions import did_you_mean
+from datasources.errors import UnknownConnectorError
 from datasources.plugins import Plugins
 
 if TYPE_CHECKING:
@@ -12,16 +14,23 @@ if TYPE_CHECKING:
     from datasources.index import PluginEntry
 
 
-class QuietPlugins(Plugins):
-    """Sends to stderr what plugins print when they are imported or a hook of theirs is called."""
+class CliPlugins(Plugins):
+    """Sends to stderr what plugins print when they are imported or a hook of theirs is called.
+
+    The error for an unknown type names those that are close.
+    """
 
     def load_observers(self) -> None:
         with output.stdout_to_stderr():
             super().load_observers()
 
     def connector_class(self, type_name: str) -> type[DataSourceConnector]:
-        with output.stdout_to_stderr():
-            return super().connector_class(type_name)
+        try:
+            with output.stdout_to_stderr():
+                return super().connector_class(type_name)
+        except UnknownConnectorError as exc:
+            question = did_you_mean(type_name, self.types())
+            raise UnknownConnectorError(f"{exc}; {question}".rstrip("; ")) from None
 
     def check(self) -> list[PluginEntry]:
         with output.stdout_to_stderr():
