@@ -35,7 +35,7 @@ class Done:
 
     @property
     def error(self) -> str:
-        """The one sentence that says what went wrong, shown without a traceback."""
+        """The one sentence of the error, without its prefix; no traceback stands around it."""
         lines = [line for line in self.err.splitlines() if line.startswith("Error: ")]
         assert len(lines) == 1, self.err
         assert "Traceback" not in self.err
@@ -50,7 +50,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     """Run a command in this process; `answers` are typed at a terminal, `pipe` is piped in."""
 
     def run(*args: str, pipe: str | None = None, answers: list[str] | None = None) -> Done:
-        monkeypatch.setattr("datasources.cli.output.attended", lambda: answers is not None)
+        monkeypatch.setattr("datasources.cli.output.is_interactive", lambda: answers is not None)
         typed = pipe if answers is None else "".join(f"{answer}\n" for answer in answers)
         result = CliRunner().invoke(cli, args, input=typed, catch_exceptions=False)
         return Done(result.exit_code, result.stdout, result.stderr)
@@ -137,8 +137,13 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def command(*args: str, **more: Any) -> subprocess.CompletedProcess[str]:
     """Run a command in a process of its own."""
-    # A coverage tool that follows into subprocesses imports modules of its own.
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("COV")}
+    # A coverage tool that follows into subprocesses imports modules of its own; output is buffered
+    # as it is for users, so that errors of writing appear when it is flushed.
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("COV") and name != "PYTHONUNBUFFERED"
+    }
     return subprocess.run(
         [sys.executable, "-m", "datasources.cli", *args],
         env=inherited | more.pop("env", {}),

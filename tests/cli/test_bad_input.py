@@ -1,4 +1,4 @@
-"""What users do wrong, and what breaks under them: one clear sentence, and nothing is lost."""
+"""Mistakes of users and failures of files are one clear sentence each, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -28,7 +27,7 @@ def _kept(docs: Path, ok):
 
 
 @pytest.mark.parametrize(
-    ("args", "told"),
+    ("args", "expected"),
     [
         (["add", "mysql"], "no connector for 'mysql'; installed: azure_blob, "),
         (["template", "mysql"], "no connector for 'mysql'"),
@@ -70,9 +69,9 @@ def _kept(docs: Path, ok):
         (["import", "/none.json"], "'/none.json': No such file or directory"),
     ],
 )
-def test_a_mistake_is_one_sentence(fails, vault, args: list[str], told: str) -> None:
+def test_a_mistake_is_one_sentence(fails, vault, args: list[str], expected: str) -> None:
     message = fails(*args, pipe="token\n")
-    assert told in message
+    assert expected in message
     assert SECRET not in message
 
 
@@ -81,11 +80,21 @@ def test_nobody_at_the_port_is_one_sentence(fails) -> None:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
     message = fails(
-        *("add", "postgresql", "--id", "db", "-o", "host=127.0.0.1", "-o", f"port={port}"),
-        *("-o", "database=x", "-o", "user=x", "-s", "password"),
+        "add",
+        "postgresql",
+        "-o",
+        "host=127.0.0.1",
+        "-o",
+        f"port={port}",
+        "-o",
+        "database=x",
+        "-o",
+        "user=x",
+        "-s",
+        "password",
         pipe=f"{SECRET}\n",
     )
-    assert "'db'" in message or "127.0.0.1" in message
+    assert f'"127.0.0.1", port {port}' in message
     assert "refused" in message.lower()
     assert SECRET not in message
 
@@ -175,7 +184,7 @@ def test_a_corrupt_record_spoils_no_other(fails, ok, store: Path, folder) -> Non
 
 
 def limited_to(size: int):
-    """Return what lets a process write files of `size` bytes only, as on a full disk."""
+    """Return a `preexec_fn` that limits the size of files to `size` bytes, as a full disk would."""
 
     def limit() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -190,7 +199,11 @@ def test_a_full_disk_leaves_the_workspace_as_it_was(docs: Path, tmp_path) -> Non
     (tmp_path / "ws" / "big.bin").write_text("old")
     # More than the store's files have, less than the file.
     done = command(
-        *("fetch", "docs", "big.bin", "--into", str(tmp_path / "ws")),
+        "fetch",
+        "docs",
+        "big.bin",
+        "--into",
+        str(tmp_path / "ws"),
         preexec_fn=limited_to(100_000),
     )
     assert done.returncode == 1
@@ -200,9 +213,8 @@ def test_a_full_disk_leaves_the_workspace_as_it_was(docs: Path, tmp_path) -> Non
 
 
 def test_a_full_disk_leaves_the_store_as_it_was(folder: Path) -> None:
-    done = command(
-        *("add", "local_file", "--id", "new", "-o", f"path={folder}"), preexec_fn=limited_to(3000)
-    )
+    args = ["add", "local_file", "--id", "new", "-o", f"path={folder}"]
+    done = command(*args, preexec_fn=limited_to(3000))
     assert done.returncode == 1
     assert done.stderr.startswith("Error: the store ")
     assert done.stderr.count("\n") == 1
@@ -237,11 +249,9 @@ def test_ctrl_c_ends_a_fetch_with_130_and_leaves_nothing(sealed, tmp_path) -> No
     )
     assert process.stderr
     assert process.stderr.readline() == "waiting\n"
-    started = time.monotonic()
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=30)
-    assert time.monotonic() - started < 10
-    assert (process.returncode, stderr.strip()) == (130, "")
+    assert (process.returncode, stderr) == (130, "Interrupted.\n")
     assert not (tmp_path / "ws").exists() or os.listdir(tmp_path / "ws") == []
 
 
@@ -250,7 +260,7 @@ def test_a_plugin_that_raises_interrupt_ends_like_ctrl_c(run, sealed) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "told"),
+    ("source", "expected"),
     [
         ("raise RuntimeError('no driver')", "RuntimeError: no driver"),
         ("import sys; sys.exit(3)", "SystemExit"),
@@ -258,11 +268,11 @@ def test_a_plugin_that_raises_interrupt_ends_like_ctrl_c(run, sealed) -> None:
         ("def (", "SyntaxError"),
     ],
 )
-def test_a_broken_plugin_is_named_and_others_work(fails, ok, site: Site, source, told) -> None:
+def test_a_broken_plugin_is_named_and_others_work(fails, ok, site: Site, source, expected) -> None:
     site.connector("zz-broken", "broken", source)
     message = fails("add", "broken", "-o", "x=y")
     assert "connector 'broken' of zz-broken 1.0" in message
-    assert told in message
+    assert expected in message
     ok("items", "docs")
 
 
@@ -276,8 +286,8 @@ def test_what_a_plugin_raises_unexpectedly_is_named_and_traced_on_demand(
     assert "Traceback" in verbose.err
     assert sealed not in verbose.err
     assert fails("info", "sealed", "exit").startswith("unexpected SystemExit: bye ***REDACTED***")
-    for item, told in (("pipe", "BrokenPipeError"), ("refused", "ConnectionRefusedError")):
-        assert fails("info", "sealed", item).startswith(f"unexpected {told}: [Errno ")
+    for item, error in (("pipe", "BrokenPipeError"), ("refused", "ConnectionRefusedError")):
+        assert fails("info", "sealed", item).startswith(f"unexpected {error}: [Errno ")
     many = fails("fetch", "sealed", "bug", "missing", "--into", str(os.environ["HOME"]))
     assert "'bug': unexpected TypeError: cannot add ***REDACTED***; 'missing': there is" in many
 
@@ -290,3 +300,80 @@ def test_the_home_may_be_read_only_until_something_is_written(ok, fails, store, 
     assert message.startswith(f"the store {str(store)!r} cannot be used")
     store.parent.unlink()
     store.parent.with_name("kept").rename(store.parent)
+
+
+@pytest.fixture(params=["a link to itself", "a file", "a name too long"])
+def unreachable(request, tmp_path: Path) -> Path:
+    """A path below something that cannot be entered, as below a directory of somebody else.
+
+    Permissions would not do: the tests may run as root.
+    """
+    if request.param == "a name too long":
+        return tmp_path / ("x" * 300) / "file"
+    obstacle = tmp_path / "obstacle"
+    if request.param == "a file":
+        obstacle.touch()
+    else:
+        obstacle.symlink_to(obstacle)
+    return obstacle / "file"
+
+
+@pytest.mark.parametrize(
+    "args", [["list"], ["list", "--json"], ["export"], ["keys", "list"], ["test", "docs"]]
+)
+def test_a_store_that_cannot_be_reached_is_not_an_empty_one(fails, unreachable, args) -> None:
+    for store in (str(unreachable), f"sqlite:///{unreachable}"):
+        message = fails("--store", store, *args)
+        assert message.startswith(f"the store {str(unreachable)!r} cannot be used: ")
+
+
+@pytest.mark.parametrize("args", [["keys", "list"], ["test", "docs"], ["keys", "init"]])
+def test_a_key_file_that_cannot_be_reached_is_not_a_missing_one(fails, unreachable, args) -> None:
+    message = fails("--key-file", str(unreachable), *args)
+    assert message.startswith(f"the key file {str(unreachable)!r} cannot be read: ")
+
+
+def test_a_path_that_cannot_be_reached_is_not_a_missing_file(fails, unreachable) -> None:
+    for args in (["upload", "docs", str(unreachable)], ["clean", str(unreachable)]):
+        message = fails(*args)
+        assert message.startswith(f"{str(unreachable)!r}: ")
+        assert "there is no" not in message
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has /dev/full")
+@pytest.mark.parametrize(
+    ("args", "code"), [(["show", "none"], 1), (["bogus"], 2), (["remove", "docs"], 2)]
+)
+def test_the_exit_code_is_right_where_errors_cannot_be_written(args: list[str], code: int) -> None:
+    for out in ("/dev/full", os.devnull):
+        with open("/dev/full", "w") as full, open(out, "w") as stdout:
+            done = command(*args, capture_output=False, stdout=stdout, stderr=full)
+        assert done.returncode == code
+
+
+@pytest.mark.parametrize(
+    ("args", "question"),
+    [
+        (["lst"], "there is no command 'lst'; did you mean 'list'?"),
+        (["Preview"], "did you mean 'preview'?"),
+        (["itms", "docs"], "did you mean 'items'?"),
+        (["keys", "rotat"], "did you mean 'rotate'?"),
+        (["add", "postgress"], "did you mean 'postgresql'?"),
+        (["template", "vualt"], "did you mean 'vault'?"),
+        (["show", "dosc"], "there is no source 'dosc'; did you mean 'docs'?"),
+        (["fetch", "doc", "x"], "did you mean 'docs'?"),
+        (["export", "docs", "dcs"], "did you mean 'docs'?"),
+        (["test", "declard"], "did you mean 'declared'?"),
+    ],
+)
+def test_a_mistyped_name_is_answered_with_those_that_are_close(
+    run, vault, folder, monkeypatch, args: list[str], question: str
+) -> None:
+    monkeypatch.setenv("DATASOURCES__DECLARED__TYPE", "local_file")
+    monkeypatch.setenv("DATASOURCES__DECLARED__PATH", str(folder))
+    done = run(*args)
+    assert done.code in (1, 2)
+    assert done.error.endswith(question)
+    assert "?" not in run("zzzzzzzz").error
+    monkeypatch.delenv("DATASOURCES__DECLARED__TYPE")
+    monkeypatch.delenv("DATASOURCES__DECLARED__PATH")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tomllib
 
 from tests.cli.vault import COMMANDS
@@ -15,11 +17,11 @@ def test_plugins_lists_what_is_installed_and_what_is_wrong(ok, vault: Site) -> N
     assert listed["local_file", "datasources-local-file"]["status"] == "available"
     assert listed["broken", "zz-broken"]["status"] == "available"
     assert listed["vault", "other-vault"]["status"] == "conflict"
-    shown = ok("plugins").out.splitlines()
-    assert shown[0].split() == ["name", "kind", "distribution", "version", "status", "error"]
+    lines = ok("plugins").out.splitlines()
+    assert lines[0].split() == ["name", "kind", "distribution", "version", "status", "error"]
     assert any(
         line.split()[:5] == ["vault", "connector", "other-vault", "1.0", "conflict"]
-        for line in shown
+        for line in lines
     )
 
 
@@ -81,3 +83,70 @@ def test_a_broken_observer_is_a_warning_and_the_command_goes_on(run, site: Site)
     done = run("--help")
     assert done.code == 0
     assert done.err.startswith("Warning: plugin 'greetings' of greetings 1.0: RuntimeError: no")
+
+
+LOUD = """
+print("imported")
+
+from datasources import hookimpl
+
+@hookimpl
+def datasources_operation_started(operation):
+    print("started")
+
+@hookimpl
+def datasources_open_store(url):
+    print("opening")
+
+@hookimpl
+def datasources_connectors():
+    from datasources_local_file import LocalFileConnector
+
+    class Loud(LocalFileConnector):
+        type = "loud"
+
+        async def connect(self):
+            print("connecting")
+            return await super().connect()
+
+        async def iter_items(self, path=None):
+            async for item in super().iter_items(path):
+                print("listing")
+                yield item
+
+    return [Loud]
+"""
+
+
+def test_a_plugin_that_prints_does_not_write_into_the_results(run, ok, site: Site, folder) -> None:
+    site.observer("loud-observer", LOUD)
+    site.connector("loud-connector", "loud", LOUD)
+    added = ok("add", "loud", "-o", f"path={folder}")
+    assert (added.out, "imported" in added.err.splitlines()) == ("", True)
+    for args in (
+        ["plugins", "--check", "--json"],
+        ["types", "--abilities", "--json"],
+        ["list", "--json"],
+        ["items", "loud", "--json"],
+        ["info", "loud", "a.csv", "--json"],
+        ["fetch", "loud", "a.csv", "--into", str(folder / "ws"), "--json"],
+    ):
+        assert ok(*args).json
+    listed = ok("items", "loud")
+    assert listed.out.startswith("path ")
+    assert {"started", "connecting", "listing"} <= set(listed.err.splitlines())
+    assert tomllib.loads(ok("template", "loud").out)
+    assert ok("--help").out.startswith("Usage: ")
+    done = run("--store", "attic:x", "list", "--json")
+    assert (done.code, done.out) == (1, "")
+    assert "opening" in done.err.splitlines()
+
+
+def test_results_are_not_written_to_stderr_where_stdout_is_closed(docs, site: Site) -> None:
+    site.observer("loud-observer", LOUD)
+    shell = 'exec "$0" -m datasources.cli items docs >&-'
+    done = subprocess.run(
+        ["/bin/sh", "-c", shell, sys.executable], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0
+    assert "a.csv" not in done.stderr

@@ -28,12 +28,12 @@ def test_items_lists_everything_or_below_a_path_or_so_many(ok, docs: Path) -> No
 def test_a_path_that_ends_in_a_slash_shows_one_folder(ok, docs: Path) -> None:
     (docs / "sub" / "deep").mkdir()
     (docs / "sub" / "deep" / "c.csv").touch()
-    for path, shown in (
+    for path, paths in (
         ("/", ["a.csv", "note[1].txt", "sub/"]),
         ("sub/", ["sub/b.csv", "sub/deep/"]),
     ):
         items = ok("items", "docs", path, "--json").json
-        assert [item["path"] for item in items] == shown
+        assert [item["path"] for item in items] == paths
 
 
 def test_many_items_are_one_table_and_one_document(ok, sealed) -> None:
@@ -82,8 +82,8 @@ def test_fetch_brings_several_items_and_tells_what_landed(ok, docs, workspace) -
         content = Path(receipt["path"]).read_bytes()
         assert receipt["sha256"] == hashlib.sha256(content).hexdigest()
     assert done.err == ""
-    shown = ok("fetch", "docs", "a.csv", "--into", str(workspace)).out.splitlines()
-    assert shown[0].split() == ["item", "file", "bytes", "rows", "sha256"]
+    lines = ok("fetch", "docs", "a.csv", "--into", str(workspace)).out.splitlines()
+    assert lines[0].split() == ["item", "file", "bytes", "rows", "sha256"]
 
 
 def test_patterns_are_expanded_once_each(ok, docs, workspace) -> None:
@@ -116,15 +116,15 @@ def test_a_folder_is_fetched_whole_and_again_only_what_changed(ok, docs, workspa
 
     def fetched(*options: str) -> dict[str, bool]:
         receipts = ok("fetch", "docs", "sub/", *options, *into).json
-        return {each["identifier"]: each["unchanged"] for each in receipts}
+        return {receipt["identifier"]: receipt["unchanged"] for receipt in receipts}
 
     assert fetched() == {"sub/b.csv": False, "sub/deep/c.csv": False}
     assert fetched() == {"sub/b.csv": True, "sub/deep/c.csv": True}
     (docs / "sub" / "b.csv").write_text("changed")
     assert fetched() == {"sub/b.csv": False, "sub/deep/c.csv": True}
     assert fetched("--refresh") == {"sub/b.csv": False, "sub/deep/c.csv": False}
-    shown = ok("fetch", "docs", "**/*.csv", "--into", str(workspace))
-    assert shown.err == "2 of 3 were there already, unchanged\n"
+    done = ok("fetch", "docs", "**/*.csv", "--into", str(workspace))
+    assert done.err == "2 of 3 were there already, unchanged\n"
     assert (workspace / "sub" / "b.csv").read_text() == "changed"
 
 
@@ -145,7 +145,7 @@ def test_what_failed_is_one_sentence_and_the_rest_has_landed(run, docs, workspac
     done = run("fetch", "docs", "no", "a.csv", "none", "--into", str(workspace), "--json")
     assert done.code == 1
     assert done.error.startswith("2 of 3 fetches failed: 'no': source 'docs' has no file 'no'; ")
-    assert ["error" in each for each in done.json] == [True, False, True]
+    assert ["error" in result for result in done.json] == [True, False, True]
     assert os.listdir(workspace) == ["a.csv"]
 
 

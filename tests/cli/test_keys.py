@@ -1,4 +1,4 @@
-"""`keys`: made once, never lost, never shown."""
+"""`keys`: a key is made once, never lost and never shown."""
 
 from __future__ import annotations
 
@@ -103,10 +103,11 @@ def test_a_key_in_use_or_the_last_one_is_not_dropped(ok, fails, docs) -> None:
 
 def test_a_key_is_added_from_a_pipe_or_a_prompt_and_not_shown(ok, fails, key_file: Path) -> None:
     keys = [CredentialManager.generate_key() for _ in range(3)]
-    said = ok("keys", "add", pipe=keys[0]), ok("keys", "add", answers=[keys[1]])
+    piped = ok("keys", "add", pipe=keys[0])
+    typed = ok("keys", "add", answers=[keys[1]])
     first = ok("keys", "add", "--first", pipe=keys[2])
     assert read_key_file(key_file) == [keys[2], keys[0], keys[1]]
-    for done in (*said, first):
+    for done in (piped, typed, first):
         assert not [key for key in keys if key in done.out + done.err]
     assert "is in the file already" in fails("keys", "add", pipe=keys[0])
     assert "not a key" in fails("keys", "add", pipe="nonsense")
@@ -130,10 +131,12 @@ def test_a_second_key_is_refused_with_what_to_do(ok, fails, docs, key_file: Path
     old, new = key_file.read_text(), CredentialManager.generate_key()
     key_file.write_text(f"{new}\n")
     (second,) = CredentialManager(new).fingerprints
-    told = fails("add", "local_file", "--id", "more", "-o", f"path={docs}")
-    assert told.startswith(f"the stored sources are encrypted with {first!r}, which is not among")
-    assert f"{second!r}; to change keys give both, the new one first" in told
-    assert "`datasources keys rotate`" in told
+    message = fails("add", "local_file", "--id", "more", "-o", f"path={docs}")
+    assert message.startswith(
+        f"the stored sources are encrypted with {first!r}, which is not among"
+    )
+    assert f"{second!r}; to change keys give both, the new one first" in message
+    assert "`datasources keys rotate`" in message
     assert fingerprints(ok) == [(second, 0, "encrypts"), (first, 1, "missing")]
     key_file.write_text(f"{new}\n{old}")
     ok("keys", "rotate")
@@ -148,20 +151,18 @@ def test_the_option_goes_before_the_environment(ok, fails, docs, store, monkeypa
 
 
 def test_processes_that_add_at_once_agree_on_one_key(ok, folder: Path, key_file: Path) -> None:
+    program = [sys.executable, "-m", "datasources.cli", "add", "local_file"]
     processes = [
         subprocess.Popen(
-            [
-                *(sys.executable, "-m", "datasources.cli", "add", "local_file"),
-                *("--id", f"s{number}", "-o", f"path={folder}"),
-            ],
+            [*program, "--id", f"s{number}", "-o", f"path={folder}"],
             stderr=subprocess.PIPE,
             text=True,
         )
         for number in range(4)
     ]
-    said = [process.communicate(timeout=60)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0] * 4, said
-    assert sum("Made the encryption key" in text for text in said) == 1
+    errors = [process.communicate(timeout=60)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4, errors
+    assert sum("Made the encryption key" in text for text in errors) == 1
     assert len(read_key_file(key_file)) == 1
     for number in range(4):
         ok("items", f"s{number}")

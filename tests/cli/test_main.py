@@ -1,4 +1,4 @@
-"""The entry point itself, in this process."""
+"""The entry point, called in this process."""
 
 from __future__ import annotations
 
@@ -32,10 +32,13 @@ def test_the_module_runs_like_the_command(arguments, capsys) -> None:
     assert capsys.readouterr().out.startswith("[")
 
 
-def test_an_interrupt_before_the_command_starts_ends_quietly(arguments, monkeypatch) -> None:
+def test_an_interrupt_before_the_command_starts_ends_with_one_word(
+    arguments, monkeypatch, capsys
+) -> None:
     arguments("list")
     monkeypatch.setattr("datasources.cli.app.Group.run", lambda _: interrupt())
     assert main() == 130
+    assert capsys.readouterr().err == "Interrupted.\n"
 
 
 def interrupt() -> int:
@@ -60,8 +63,8 @@ def test_nothing_installed_is_no_error(ok, fails, monkeypatch) -> None:
 
 def test_abilities_of_a_broken_connector_are_its_failure(ok, site: Site) -> None:
     site.connector("zz-broken", "broken", connector_class("broken") + "raise OSError('no library')")
-    shown = {row["type"]: row["abilities"] for row in ok("types", "--abilities", "--json").json}
-    assert shown["broken"].startswith("failed: connector 'broken' of zz-broken 1.0")
+    abilities = {row["type"]: row["abilities"] for row in ok("types", "--abilities", "--json").json}
+    assert abilities["broken"].startswith("failed: connector 'broken' of zz-broken 1.0")
 
 
 def test_the_shell_can_complete_commands() -> None:

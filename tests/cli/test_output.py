@@ -1,4 +1,4 @@
-"""What a terminal sees: tables, and nothing in them that acts on it."""
+"""Tables and progress bars; nothing that is printed acts on the terminal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hypothesis import given, strategies as st
 
 from datasources import FetchRequest
 from datasources.cli import output
-from datasources.cli.fetching import _progress
+from datasources.cli.fetch import _progress
 from tests.cli.conftest import command
 
 
@@ -25,11 +25,9 @@ from tests.cli.conftest import command
     st.text(st.characters(), max_size=40) | st.text("\x1b\x9b\r\n\u202e\udc80\x00[m", max_size=9)
 )
 def test_no_text_acts_on_a_terminal(text: str) -> None:
-    shown = output.clean(text)
+    shown = output.printable(text)
     shown.encode()  # no surrogate is left
-    assert shown.isprintable() or not [
-        each for each in shown if ord(each) < 32 or 127 <= ord(each) < 160
-    ]
+    assert not [char for char in shown if ord(char) < 32 or 127 <= ord(char) < 160]
     assert not set(shown) & set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u2028")
     assert len(shown.splitlines()) <= 1
 
@@ -74,7 +72,7 @@ def test_json_holds_what_databases_return() -> None:
         "b": datetime(2024, 1, 2, tzinfo=UTC),
         3: ({"x"}, "\x1b\udc80"),
     }
-    text = output.json_text(value)
+    text = output.to_json(value)
     assert text.isascii()
     assert json.loads(text) == {
         "a": ["1.50", "nan", "-inf", "00ff", None, True, 2],
@@ -84,7 +82,7 @@ def test_json_holds_what_databases_return() -> None:
 
 
 def test_tables_align_numbers_right_and_end_without_blanks(capsys) -> None:
-    output.table(["name", "size", "x"], [["a", 5, None], ["long", 1000, ""], ["b", None, ""]])
+    output.print_table(["name", "size", "x"], [["a", 5, None], ["long", 1000, ""], ["b", None, ""]])
     assert capsys.readouterr().out == "name  size  x\na        5\nlong  1000\nb\n"
 
 
@@ -100,7 +98,7 @@ def test_on_a_terminal_tables_are_drawn_and_long_cells_kept_whole(monkeypatch) -
     monkeypatch.setattr(sys, "stdout", terminal)
     monkeypatch.setenv("COLUMNS", "40")
     monkeypatch.setenv("NO_COLOR", "1")
-    output.table(["name", "size"], [["[bold]x[/bold]" + "y" * 60, 5], ["\x1b[2J", 12345]])
+    output.print_table(["name", "size"], [["[bold]x[/bold]" + "y" * 60, 5], ["\x1b[2J", 12345]])
     text = terminal.getvalue()
     assert "[bold]x[/bold]" in text
     assert "─" in text
@@ -110,7 +108,7 @@ def test_on_a_terminal_tables_are_drawn_and_long_cells_kept_whole(monkeypatch) -
 
 
 def at_terminal(*args: str, stdout: int | None = None) -> tuple[int, bytes]:
-    """Run a command at a terminal, but for `stdout` if given; return code and what it showed."""
+    """Run a command at a terminal, with another `stdout` if given; return its exit code and output."""
     master, slave = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "datasources.cli", *args],

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from datasources import CredentialManager
 from tests.cli.conftest import SECRET, command
 from tests.core.plugin_fixtures import Site, connector_module
 
@@ -143,7 +146,7 @@ def test_no_command_prints_or_stores_a_secret(
 
 
 def test_no_secret_stands_in_the_arguments_of_a_process(sealed: str, docs) -> None:
-    # Its own, and those of whatever it started, as `ps` shows them.
+    # The arguments of the command and of every process that it started, as `ps` shows them.
     done = command("-v", "info", "sealed", "bug")
     assert done.returncode == 1
     assert sealed not in done.stderr
@@ -153,3 +156,70 @@ def test_no_secret_stands_in_the_arguments_of_a_process(sealed: str, docs) -> No
         except OSError:
             continue
         assert sealed.encode() not in arguments
+
+
+BOM = "\ufeff"
+
+
+def test_a_byte_order_mark_is_no_part_of_what_is_piped_in(ok, vault: Site) -> None:
+    ok("add", "vault", "--id", "toml", "--stdin", pipe=f'{BOM}token = "{SECRET}"\nhost = "h"\n')
+    options = json.dumps({"token": SECRET, "host": "h"})
+    ok("add", "vault", "--id", "json", "--stdin", pipe=BOM + options)
+    ok("add", "vault", "--id", "line", "-o", "host=h", "-s", "token", pipe=f"{BOM}{SECRET}\r\n")
+    for source_id in ("toml", "json", "line"):
+        # A token with a mark before it would not be found in the error, and so not be masked.
+        assert ok("show", source_id, "--json").json["options"]["host"] == "h"
+        done = ok("-v", "test", source_id)
+        assert "connecting with ***REDACTED***" in done.err
+        assert "\\ufeff" not in done.err
+
+
+def test_a_byte_order_mark_is_no_part_of_an_identifier_or_an_export(ok, docs, tmp_path) -> None:
+    assert ok("info", "docs", "-", "--json", pipe=f"{BOM}a.csv\n").json["size"] == 14
+    export = tmp_path / "export.json"
+    export.write_text(BOM + ok("export", "docs").out, "utf-8")
+    ok("import", str(export), "--replace")
+    ok("import", "-", "--replace", pipe=export.read_text("utf-8"))
+    key = CredentialManager.generate_key()
+    ok("keys", "add", pipe=f"{BOM}{key}\n")
+
+
+READING = [
+    ["add", "vault", "-o", "host=h", "-s", "token"],
+    ["add", "vault", "--stdin"],
+    ["preview", "sealed", "-"],
+    ["fetch", "sealed", "-"],
+    ["import", "-"],
+    ["export", "--encrypt"],
+    ["keys", "add"],
+]
+
+
+@pytest.mark.parametrize("args", READING, ids=" ".join)
+@pytest.mark.parametrize(
+    ("redirection", "reason"),
+    [
+        ("<&-", "is closed"),
+        ("0> written", "cannot be read: Bad file descriptor"),
+        ("< latin", "cannot be read: it is not utf-8 text"),
+    ],
+)
+def test_an_input_that_cannot_be_read_is_one_sentence(
+    sealed, tmp_path, args: list[str], redirection: str, reason: str
+) -> None:
+    (tmp_path / "latin").write_bytes(f"{SECRET}\xe9\n".encode("latin-1"))
+    done = subprocess.run(
+        [
+            "/bin/sh",
+            "-c",
+            f'exec "$0" -m datasources.cli "$@" {redirection}',
+            sys.executable,
+            *args,
+        ],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONIOENCODING": "utf-8:strict"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (1, f"Error: standard input {reason}\n")

@@ -1,4 +1,4 @@
-"""Starting: what is imported, what is said without the extra, help and version."""
+"""Start-up: the modules that are imported, missing extras, help and version."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PLUGINS = {
 
 
 def modules_of(*args: str) -> set[str]:
-    """Return what a command that goes well has imported."""
+    """Return the modules that a command has imported; it must succeed."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("COV")}
     done = subprocess.run(
         [sys.executable, "-c", MODULES, *args],
@@ -49,8 +49,12 @@ def modules_of(*args: str) -> set[str]:
 
 
 LISTING = {
-    *("datasources", "datasources.cli", "datasources.cli.listing", "datasources.cli.output"),
-    *("datasources.errors", "datasources.index"),
+    "datasources",
+    "datasources.cli",
+    "datasources.cli.listing",
+    "datasources.cli.output",
+    "datasources.errors",
+    "datasources.index",
 }
 
 
@@ -63,8 +67,15 @@ def test_listing_plugins_imports_no_plugin_and_nothing_heavy(vault: Site, args: 
         set()
         if args == ["plugins"]
         else {
-            *("datasources.cli.app", "datasources.cli.discovery", "datasources.cli.session"),
-            *("datasources.compatibility", "datasources.hookspecs", "datasources.plugins"),
+            "datasources.cli.app",
+            "datasources.cli.context",
+            "datasources.cli.discovery",
+            "datasources.cli.paths",
+            "datasources.cli.plugins",
+            "datasources.cli.suggestions",
+            "datasources.compatibility",
+            "datasources.hookspecs",
+            "datasources.plugins",
         }
     )
 
@@ -83,10 +94,10 @@ def test_listing_plugins_imports_half_of_what_pytest_does_to_tell_its_version(
     bare = set(json.loads(run_python("import json, sys; print(json.dumps(sorted(sys.modules)))")))
     ours = modules_of("plugins") - bare
     assert not {"click", "pluggy", "email.parser", "csv", "socket", "subprocess"} & ours
-    told = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", PYTEST], check=True, capture_output=True, text=True, timeout=60
     )
-    theirs = set(json.loads(told.stderr.splitlines()[-1])) - bare
+    theirs = set(json.loads(done.stderr.splitlines()[-1])) - bare
     assert len(ours) <= min(130, len(theirs) / 2), sorted(ours)
 
 
@@ -96,7 +107,7 @@ def test_listing_plugins_imports_half_of_what_pytest_does_to_tell_its_version(
 def test_the_plain_list_and_its_errors_are_those_of_the_whole_command_line(
     vault: Site, prefer: str, out: str | None, code: int
 ) -> None:
-    told = []
+    results = []
     for args in (["plugins"], ["-v", "plugins"]):  # the second is not the plain one
         with open(out or os.devnull, "w") as full:
             done = command(
@@ -108,9 +119,10 @@ def test_the_plain_list_and_its_errors_are_those_of_the_whole_command_line(
             )
         errors = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
         assert (done.returncode, len(errors)) == (code, code)
-        told.append((done.stdout, errors))
-    assert told[0] == told[1]
-    assert code or "\nvault " in told[0][0]
+        results.append((done.stdout, errors))
+    assert results[0] == results[1]
+    if code == 0:
+        assert "\nvault " in results[0][0]
 
 
 def test_help_imports_no_connector_and_nothing_heavy(vault: Site) -> None:
@@ -154,10 +166,10 @@ sys.exit(main())
 def test_version_and_help_go_to_stdout() -> None:
     version = command("--version")
     assert version.stdout == f"datasources, version {datasources.__version__}\n"
-    shown = command("--help")
-    assert (version.returncode, shown.returncode, shown.stderr) == (0, 0, "")
+    help_text = command("--help")
+    assert (version.returncode, help_text.returncode, help_text.stderr) == (0, 0, "")
     for name in _COMMANDS:
-        assert f"\n  {name} " in shown.stdout
+        assert f"\n  {name} " in help_text.stdout
 
 
 @pytest.mark.parametrize("name", _COMMANDS)
@@ -194,3 +206,33 @@ def test_wrong_usage_exits_with_2_and_one_error(run, args: list[str]) -> None:
     assert (done.code, done.out) == (2, "")
     assert done.err.startswith("Usage: ")
     assert done.error
+
+
+@pytest.mark.parametrize("args", [[], ["keys"]])
+def test_without_a_command_the_help_is_shown_as_it_is_with_help(run, args: list[str]) -> None:
+    done = run(*args)
+    assert (done.code, done.out) == (2, "")
+    assert done.err == run(*args, "--help").out
+
+
+def test_an_error_of_several_lines_is_joined_to_one(run, site: Site) -> None:
+    site.observer("lines", LINES)
+    for name, code in (("usage", 2), ("error", 1)):
+        done = run(name)
+        assert (done.code, done.error) == (code, "first second")
+
+
+LINES = """
+import click
+from datasources import hookimpl
+
+@hookimpl
+def datasources_commands(group):
+    @group.command("usage")
+    def usage():
+        raise click.UsageError("first\\n  second")
+
+    @group.command("error")
+    def error():
+        raise click.ClickException("first\\n  second")
+"""

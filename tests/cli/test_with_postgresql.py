@@ -39,16 +39,15 @@ def test_a_query_with_a_star_is_a_query_and_a_pattern_is_a_pattern(ok, database,
     assert receipt["rows"] == 20
     assert Path(receipt["path"]).read_text().startswith("id,amount\n1,1.5\n")
     tables = ok("fetch", "db", "public.sales_*", *into).json
-    assert [each["identifier"] for each in tables] == ["public.sales_eu", "public.sales_us"]
+    assert [table["identifier"] for table in tables] == ["public.sales_eu", "public.sales_us"]
 
 
 def test_limits_preview_info_and_statistics(ok, database, tmp_path) -> None:
     into = ["--into", str(tmp_path / "ws")]
     done = ok("fetch", "db", "public.sales_eu", "--max-rows", "5", *into)
     assert "has more than the 5 rows fetched" in done.err
-    assert ok("preview", "db", "public.sales_eu", "-n", "2").out.split() == [
-        *("id", "amount", "1", "1.5", "2", "3.0")
-    ]
+    preview = ok("preview", "db", "public.sales_eu", "-n", "2").out
+    assert preview.split() == ["id", "amount", "1", "1.5", "2", "3.0"]
     assert "amount" in ok("info", "db", "public.sales_eu").out
     assert ok("stats", "db", "public.sales_eu", "--json").json["id"]["max"] == 20
 
@@ -64,10 +63,15 @@ def test_a_mistake_in_a_query_is_the_servers_own_sentence(fails, database, tmp_p
 
 
 def test_a_wrong_password_is_told_and_nothing_is_stored(ok, fails, database) -> None:
-    shown = ok("show", "db", "--json").json["options"]
-    pairs = [f"{name}={shown[name]}" for name in ("host", "port", "database", "user")]
+    options = ok("show", "db", "--json").json["options"]
+    pairs = [f"{name}={options[name]}" for name in ("host", "port", "database", "user")]
     message = fails(
-        *("add", "postgresql", "--id", "other", "-s", "password"),
+        "add",
+        "postgresql",
+        "--id",
+        "other",
+        "-s",
+        "password",
         *[part for pair in pairs for part in ("-o", pair)],
         pipe=f"{database}x\n",
     )

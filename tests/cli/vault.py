@@ -1,6 +1,7 @@
 """A connector for tests of the command line, installed as a distribution of its own.
 
-What it does depends on the identifier; its secrets turn up wherever a careless author puts them.
+The identifier chooses its behaviour. Its errors and logs hold its secrets, as those of a careless
+author would.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ from datasources import (
     Workspace,
     caller,
 )
-from datasources.cli.session import Session
+from datasources.cli.context import CliContext
 from datasources.config import read_settings
 from datasources.operations import excerpt
 from tests.core.fakes import AbleConnector, MemoryConnector, fresh, registry_of, source
@@ -424,9 +424,9 @@ def test_the_command_line_writes_the_log_under_the_name_of_who_runs_it(
     monkeypatch.setenv("DATASOURCES__FILES__TYPE", "local_file")
     monkeypatch.setenv("DATASOURCES__FILES__PATH", str(tmp_path))
     monkeypatch.setenv("DATASOURCES_AUDIT_LOG", str(log))
-    session = Session(store=None, config=None, key_file=None, environ=os.environ)
+    context = CliContext(store=None, config=None, key_file=None, environ=os.environ)
     for _ in range(2):  # one plugin, though each run has a registry of its own
-        session.run(lambda registry: registry.list_items("files"), "files")
+        context.run(lambda registry: registry.list_items("files"), "files")
     monkeypatch.delenv("LOGNAME")
     for name in ("USER", "LNAME", "USERNAME"):
         monkeypatch.delenv(name, raising=False)

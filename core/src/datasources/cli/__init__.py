@@ -1,4 +1,4 @@
-"""The `datasources` command: the extra `cli` brings what it needs."""
+"""The `datasources` command; the extra `cli` installs the libraries that it needs."""
 
 from __future__ import annotations
 
@@ -24,5 +24,6 @@ def main() -> int:
         from datasources.cli.app import cli
 
         return cli.run()
-    except KeyboardInterrupt:  # before the command line could take care of it
+    except KeyboardInterrupt:  # during the imports, before `Group.main` can report it
+        sys.stderr.write("Interrupted.\n")
         return 130

@@ -1,4 +1,4 @@
-"""The `datasources` command: global options, commands imported when they are called, errors."""
+"""The `datasources` command: global options, commands imported when called, errors reported."""
 
 from __future__ import annotations
 
@@ -11,141 +11,186 @@ import click
 
 from datasources import __version__
 from datasources.cli import output
-from datasources.cli.session import Session
+from datasources.cli.context import CliContext
+from datasources.cli.suggestions import SuggestingGroup
 from datasources.errors import DataSourceError
 
-_MODULES = {
-    "discovery": "plugins types template",
-    "adding": "add",
-    "sources": "list show test remove",
-    "items": "items info preview stats",
-    "fetching": "fetch upload clean",
-    "moving": "export import",
+_COMMANDS = {
+    "plugins": "discovery",
+    "types": "discovery",
+    "template": "discovery",
+    "add": "add",
+    "list": "sources",
+    "show": "sources",
+    "test": "sources",
+    "remove": "sources",
+    "items": "items",
+    "info": "items",
+    "preview": "items",
+    "stats": "items",
+    "fetch": "fetch",
+    "upload": "fetch",
+    "clean": "fetch",
+    "export": "export_import",
+    "import": "export_import",
     "keys": "keys",
     "new": "new",
 }
-_ASKED = "datasources.plugins asked for commands"
-_COMMANDS = {name: module for module, names in _MODULES.items() for name in names.split()}
+"""The module of each built-in command, in the order of `datasources --help`."""
+_PLUGINS_LOADED = "datasources.plugins_loaded"  # key in `click.Context.meta`
 
 
-class Group(click.Group):
-    """Imports a command when it is called, and plugins only for commands that are not ours."""
+_NO_ARGUMENTS: type[click.UsageError] | tuple[()] = getattr(
+    click.exceptions, "NoArgsIsHelpError", ()
+)
+"""Raised for a group without a command; its message is the help. Click before 8.2 prints it."""
+
+
+class Group(SuggestingGroup):
+    """A group that imports a command when it is called.
+
+    Plugins are asked for commands only when the help lists all, or a command is not built in.
+    """
 
     def run(self) -> int:
         """Run on `sys.argv`; return the exit code: 0, 1 for errors, 2 for wrong usage."""
-        for stream in (sys.stdout, sys.stderr):
-            # What the terminal's encoding lacks is escaped and no reason to fail.
-            if hasattr(stream, "reconfigure"):
-                stream.reconfigure(errors="backslashreplace")
         try:
+            for stream in (sys.stdout, sys.stderr):
+                # Characters that the terminal's encoding lacks are escaped instead of an error.
+                # This flushes what `listing` could not write.
+                if hasattr(stream, "reconfigure"):
+                    stream.reconfigure(errors="backslashreplace")
             self.main(prog_name="datasources")
         except SystemExit as exc:
             return exc.code if isinstance(exc.code, int) else 1
+        except OSError as exc:
+            return self._report(exc)
         return 0
 
     def main(self, *args: Any, **extra: Any) -> Any:
-        """Run and exit, every error told in one sentence."""
-        output.start_anew()
+        """Run and exit; every error is reported in one sentence."""
+        output.reset()
         try:
             code = super().main(*args, **{**extra, "standalone_mode": False})
-        except SystemExit:  # of the shell's completion; those of plugins end in `invoke`
+        except SystemExit:  # shell completion exits this way; plugins' exits end in `invoke`
             raise
-        except BaseException as exc:  # noqa: BLE001  (told, with its traceback on -v)
-            code = self._tell(exc)
+        except BaseException as exc:  # noqa: BLE001  (reported, with its traceback on -v)
+            code = self._report(exc)
         sys.exit(code or 0)
 
     def invoke(self, ctx: click.Context) -> None:
+        """Run the command; an error becomes click's `Exit` with the right exit code."""
         try:
             super().invoke(ctx)
-            if sys.stdout is not None:  # as where it was closed
+            if sys.stdout is not None:  # the caller has closed it
                 sys.stdout.flush()
         except (click.exceptions.Exit, click.ClickException):
             raise
-        except BaseException as exc:  # noqa: BLE001  (as in main)
-            raise click.exceptions.Exit(self._tell(exc)) from None
+        except BaseException as exc:  # noqa: BLE001  (as in `main`)
+            raise click.exceptions.Exit(self._report(exc)) from None
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        self._ask_plugins(ctx)
+        """Return the names of the built-in commands, then those of plugins in order."""
+        self._load_plugin_commands(ctx)
         return [*_COMMANDS, *sorted(self.commands)]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Import a built-in command, or return that of a plugin; None if there is none."""
         if name in _COMMANDS:
             module = import_module(f"datasources.cli.{_COMMANDS[name]}")
             command: click.Command = getattr(module, f"{name}_command")
             return command
-        self._ask_plugins(ctx)
+        self._load_plugin_commands(ctx)
         return super().get_command(ctx, name)
 
     def add_command(self, cmd: click.Command, name: str | None = None) -> None:
-        """Take a plugin's command, unless its name is taken."""
-        taken = name or cmd.name
-        if taken in _COMMANDS or taken in self.commands:
-            raise ValueError(f"the command line has a command {taken!r} already")
+        """Add a plugin's command; raise ValueError if there is one of that name."""
+        command_name = name or cmd.name
+        if command_name in _COMMANDS or command_name in self.commands:
+            raise ValueError(f"the command line has a command {command_name!r} already")
         super().add_command(cmd, name)
 
-    def _ask_plugins(self, ctx: click.Context) -> None:
-        if ctx.meta.setdefault(_ASKED, False):
+    def _load_plugin_commands(self, ctx: click.Context) -> None:
+        if ctx.meta.setdefault(_PLUGINS_LOADED, False):
             return
-        ctx.meta[_ASKED] = True
+        ctx.meta[_PLUGINS_LOADED] = True
         _start_log()
-        session = ctx.find_object(Session) or _session(ctx)
-        session.plugins.load_observers()
-        session.plugins.notify("datasources_commands", group=self)
+        context = ctx.find_object(CliContext) or _create_context(ctx)
+        context.plugins.load_observers()
+        context.plugins.notify("datasources_commands", group=self)
 
-    def _tell(self, exc: BaseException) -> int:
-        """Say what went wrong, and return the exit code for it."""
-        if isinstance(exc, click.exceptions.Exit):
-            return exc.exit_code
-        if _interrupted(exc):
-            click.echo(err=True)
-            return 130
-        lost = _raised_by_printing(exc)
-        if lost:
-            _silence(sys.stdout)
-            if isinstance(exc, BrokenPipeError):  # the reader has enough
-                return 1
-        if output.verbose():
-            _trace(exc)
-        if isinstance(exc, click.UsageError):
-            _usage(exc)
-            return exc.exit_code
-        if isinstance(exc, click.Abort):
-            click.echo(err=True)  # the prompt stands on the line
-        click.echo(f"Error: {_sentence(exc, lost=lost)}", err=True)
-        return 1
+    def _report(self, exc: BaseException) -> int:
+        """Print an error as one sentence on stderr; return the exit code for it."""
+        try:
+            _print_error(exc)
+        except OSError:  # stderr cannot be written; the exit code has to say it all
+            _discard_output(sys.stderr)
+        return _exit_code(exc)
+
+
+def _exit_code(exc: BaseException) -> int:
+    if isinstance(exc, (click.exceptions.Exit, click.UsageError)):
+        return exc.exit_code
+    return 130 if _is_interrupt(exc) else 1  # 128 + SIGINT, as shells report it
+
+
+def _print_error(exc: BaseException) -> None:
+    if isinstance(exc, click.exceptions.Exit):
+        return
+    if _is_interrupt(exc):
+        # At a terminal the cursor stands behind a prompt or the `^C` of the terminal itself.
+        click.echo("\nInterrupted." if output.is_terminal(sys.stderr) else "Interrupted.", err=True)
+        return
+    output_failed = _is_output_error(exc)
+    if output_failed:
+        _discard_output(sys.stdout)
+        if isinstance(exc, BrokenPipeError):  # the reader, such as `head`, has enough
+            return
+    if output.is_verbose():
+        _print_traceback(exc)
+    if isinstance(exc, _NO_ARGUMENTS):
+        click.echo(exc.format_message(), err=True)
+        return
+    if isinstance(exc, click.UsageError):
+        _print_usage_error(exc)
+        return
+    if isinstance(exc, click.Abort):
+        click.echo(err=True)  # ends the line of the prompt
+    click.echo(f"Error: {_format_error(exc, output_failed=output_failed)}", err=True)
 
 
 def _start_log() -> None:
-    from datasources.cli import log  # not for every command: logging takes milliseconds
+    from datasources.cli import log  # importing logging takes milliseconds; few commands need it
 
     log.start()
 
 
-def _session(ctx: click.Context) -> Session:
-    given = ctx.params
-    if "@" in (given.get("store") or ""):
+def _create_context(ctx: click.Context) -> CliContext:
+    options = ctx.params
+    if "@" in (options.get("store") or ""):
         from datasources.redaction import redact_text
 
-        if redact_text(given["store"]) != given["store"]:
+        if redact_text(options["store"]) != options["store"]:
             raise click.UsageError(
                 "a password is never an argument: give the store's URL in DATASOURCES_STORE"
             )
-    return Session(
-        store=given.get("store") or os.environ.get("DATASOURCES_STORE"),
-        config=given.get("config") or os.environ.get("DATASOURCES_CONFIG"),
-        key_file=given.get("key_file"),
+    return CliContext(
+        store=options.get("store") or os.environ.get("DATASOURCES_STORE"),
+        config=options.get("config") or os.environ.get("DATASOURCES_CONFIG"),
+        key_file=options.get("key_file"),
         environ=os.environ,
     )
 
 
-def _interrupted(exc: BaseException) -> bool:
+def _is_interrupt(exc: BaseException) -> bool:
+    """Return True for Ctrl-C, which click's prompts turn into Abort, as they do the end of input."""
     if isinstance(exc, KeyboardInterrupt):
         return True
     return isinstance(exc, click.Abort) and not isinstance(exc.__context__, EOFError)
 
 
-def _raised_by_printing(exc: BaseException) -> bool:
-    """Tell whether the output cannot be written, rather than a plugin's file or socket."""
+def _is_output_error(exc: BaseException) -> bool:
+    """Return True if printing raised the error, False if a plugin's file or socket did."""
     if not isinstance(exc, OSError) or exc.__traceback__ is None:
         return False
     from traceback import walk_tb
@@ -155,47 +200,53 @@ def _raised_by_printing(exc: BaseException) -> bool:
     return module == __name__ or module.partition(".")[0] in ("click", "rich")
 
 
-def _silence(stream: Any) -> None:
-    """Keep the interpreter from writing what is left once more when it exits."""
+def _discard_output(stream: Any) -> None:
+    """Send the rest to /dev/null: the interpreter flushes the stream once more when it exits."""
     try:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())
         os.close(null)
-    except (OSError, ValueError):  # a stream without a file, as in tests
+    except (OSError, ValueError):  # a stream without a file descriptor, as in tests
         pass
 
 
-def _usage(exc: click.UsageError) -> None:
+def _print_usage_error(exc: click.UsageError) -> None:
     if exc.ctx is not None:
         click.echo(exc.ctx.get_usage(), err=True)
-    click.echo(f"Error: {output.clean(output.mask(exc.format_message(), shapes=True))}", err=True)
+    message = output.printable(output.mask(_join_lines(exc.format_message()), shapes=True))
+    click.echo(f"Error: {message}", err=True)
 
 
-def _sentence(exc: BaseException, *, lost: bool = False) -> str:
+def _format_error(exc: BaseException, *, output_failed: bool = False) -> str:
     if isinstance(exc, click.Abort):
         return "the input ended before it was complete"
     if isinstance(exc, click.ClickException):
-        return output.clean(output.mask(exc.format_message()))
-    text = " ".join(str(exc).split())
+        return output.printable(output.mask(_join_lines(exc.format_message())))
+    text = _join_lines(str(exc))
     if isinstance(exc, DataSourceError):
-        return output.clean(output.mask(text)) or type(exc).__name__
-    if isinstance(exc, OSError) and exc.strerror and (lost or exc.filename is not None):
-        file = "the output" if lost else repr(exc.filename)
-        return output.clean(output.mask(f"{file}: {exc.strerror}", shapes=True))
-    told = f"unexpected {type(exc).__name__}" + (f": {text}" if text else "")
-    return output.clean(output.mask(told, shapes=True)) + " (-v shows the traceback)"
+        return output.printable(output.mask(text)) or type(exc).__name__
+    if isinstance(exc, OSError) and exc.strerror and (output_failed or exc.filename is not None):
+        file = "the output" if output_failed else repr(exc.filename)
+        return output.printable(output.mask(f"{file}: {exc.strerror}", shapes=True))
+    unexpected = f"unexpected {type(exc).__name__}" + (f": {text}" if text else "")
+    message = output.printable(output.mask(unexpected, shapes=True))
+    return f"{message} (-v shows the traceback)"
 
 
-def _trace(exc: BaseException) -> None:
+def _join_lines(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _print_traceback(exc: BaseException) -> None:
     from traceback import format_exception
 
     for line in output.mask("".join(format_exception(exc)), shapes=True).splitlines():
-        click.echo(output.clean(line), err=True)
+        click.echo(output.printable(line), err=True)
 
 
-def _verbosely(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+def _set_verbose(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
-        output.be_verbose()
+        output.set_verbose()
         _start_log()
 
 
@@ -223,7 +274,7 @@ def _verbosely(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     is_flag=True,
     is_eager=True,
     expose_value=False,
-    callback=_verbosely,
+    callback=_set_verbose,
     help="Show logs and tracebacks on stderr.",
 )
 @click.version_option(__version__, prog_name="datasources")
@@ -233,4 +284,4 @@ def cli(ctx: click.Context, /, **_: str | None) -> None:
 
     Results go to standard output, everything else to standard error.
     """
-    ctx.obj = _session(ctx)
+    ctx.obj = _create_context(ctx)

@@ -1,11 +1,11 @@
-"""What is installed: `plugins`, `types`, `template`."""
+"""List what is installed, and print templates: `plugins`, `types`, `template`."""
 
 from __future__ import annotations
 
 import click
 
 from datasources.cli import listing, output
-from datasources.cli.session import Session
+from datasources.cli.context import CliContext
 from datasources.errors import PluginError
 from datasources.index import PluginEntry
 from datasources.names import CONNECTORS_GROUP
@@ -17,15 +17,15 @@ _UNUSABLE = {"broken", "conflict", "failed"}
 @click.option("--check", is_flag=True, help="Import every plugin; exit with 1 if one cannot serve.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
-def plugins_command(session: Session, check: bool, as_json: bool) -> None:
+def plugins_command(context: CliContext, check: bool, as_json: bool) -> None:
     """List installed plugins, without importing them, and what is wrong with any."""
-    entries = session.plugins.check() if check else session.plugins.entries()
+    entries = context.plugins.check() if check else context.plugins.entries()
     if as_json:
-        output.document([_shown(entry) for entry in entries])
+        output.print_json([_to_dict(entry) for entry in entries])
     elif entries:
-        output.table(*listing.table(entries))
+        output.print_table(*listing.plugin_table(entries))
     else:
-        output.note(listing.NONE)
+        output.echo_err(listing.NO_PLUGINS)
     unusable = [str(entry) for entry in entries if entry.status in _UNUSABLE]
     if check and unusable:
         raise click.ClickException(f"cannot be used: {', '.join(unusable)}")
@@ -35,22 +35,22 @@ def plugins_command(session: Session, check: bool, as_json: bool) -> None:
 @click.option("--abilities", is_flag=True, help="Show what each can do; imports the connectors.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
-def types_command(session: Session, abilities: bool, as_json: bool) -> None:
+def types_command(context: CliContext, abilities: bool, as_json: bool) -> None:
     """List the types of source that can be added."""
     rows = [
         {"type": entry.name, "distribution": entry.distribution, "version": entry.version}
-        for entry in session.plugins.entries()
+        for entry in context.plugins.entries()
         if entry.group == CONNECTORS_GROUP and entry.status in ("available", "loaded")
     ]
     if abilities:
-        rows = [row | {"abilities": _abilities(session, str(row["type"]))} for row in rows]
+        rows = [row | {"abilities": _list_abilities(context, str(row["type"]))} for row in rows]
     if as_json:
-        output.document(rows)
+        output.print_json(rows)
     elif rows:
         columns = list(rows[0])
-        output.table(columns, [[row[name] for name in columns] for row in rows])
+        output.print_table(columns, [[row[column] for column in columns] for row in rows])
     else:
-        output.note("No connector is installed.")
+        output.echo_err("No connector is installed.")
 
 
 @click.command("template")
@@ -61,29 +61,34 @@ def types_command(session: Session, abilities: bool, as_json: bool) -> None:
     help="Print instead what makes an account there that can read and nothing else.",
 )
 @click.pass_obj
-def template_command(session: Session, type_name: str, role: bool) -> None:
+def template_command(context: CliContext, type_name: str, role: bool) -> None:
     """Print an annotated example of a source, in TOML.
 
     Fill it in and give it to `datasources add --from FILE`, or to `datasources --config FILE`.
     """
     from datasources.templates import extra_template, template
 
-    cls = session.plugins.connector_class(type_name)
-    text = extra_template("role", type_name, cls) if role else template(type_name, cls)
+    connector_class = context.plugins.connector_class(type_name)
+    text = (
+        extra_template("role", type_name, connector_class)
+        if role
+        else template(type_name, connector_class)
+    )
     for line in text.splitlines():
-        output.result(line)
+        output.echo(line)
 
 
-def _abilities(session: Session, type_name: str) -> str:
+def _list_abilities(context: CliContext, type_name: str) -> str:
+    """Return the abilities of a type, or why its connector cannot be imported."""
     from datasources.connector import abilities
 
     try:
-        return ", ".join(sorted(abilities(session.plugins.connector_class(type_name))))
+        return ", ".join(sorted(abilities(context.plugins.connector_class(type_name))))
     except PluginError as exc:
         return f"failed: {exc}"
 
 
-def _shown(entry: PluginEntry) -> dict[str, object]:
+def _to_dict(entry: PluginEntry) -> dict[str, object]:
     return {
         "name": entry.name,
         "group": entry.group,

@@ -1,35 +1,37 @@
-"""Looking into a source: `items`, `info`, `preview`, `stats`."""
+"""Look into a source without fetching: `items`, `info`, `preview`, `stats`."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from datasources.cli import output
-from datasources.cli.session import Session
+from datasources.cli import output, stdin
+from datasources.cli.context import CliContext
 from datasources.errors import OptionError
 
 if TYPE_CHECKING:
-    from datasources.models import DataItem
+    from collections.abc import AsyncGenerator
 
-_PAGE = 1000  # items held before they are printed
+    from datasources.models import ColumnStatistics, DataItem, Preview
+    from datasources.registry import DataSourceRegistry
+
+_PAGE = 1000  # items that a table collects before it prints them; its columns fit one page
 
 
-def typed_identifier(text: str) -> str:
-    """Return an identifier as given, or what stdin holds for `-`.
+def read_identifier(text: str) -> str:
+    """Return an identifier of the command line; `-` reads it from stdin.
 
     Raises:
         OptionError: Standard input is empty.
     """
     if text != "-":
         return text
-    if found := sys.stdin.read().strip():
-        return found
+    if identifier := stdin.read().strip():
+        return identifier
     raise OptionError("standard input holds no identifier")
 
 
@@ -40,28 +42,31 @@ def typed_identifier(text: str) -> str:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def items_command(
-    session: Session, source_id: str, path: str | None, limit: int | None, as_json: bool
+    context: CliContext, source_id: str, path: str | None, limit: int | None, as_json: bool
 ) -> None:
     """List what a source holds, all of it or below PATH.
 
     A PATH that ends in '/' shows one folder, '/' the topmost.
     """
-    printer = _JsonItems() if as_json else _ItemTable()
+    printer = _JsonPrinter() if as_json else _TablePrinter()
 
-    async def work(registry: Any) -> bool:
+    async def print_items(registry: DataSourceRegistry) -> bool:
+        """Return True if the limit ended the list."""
         count = 0
-        async with aclosing(registry.iter_items(source_id, path)) as found:
-            async for item in found:
+        # Annotated as an iterator, but a generator; it is closed when the limit ends the loop.
+        generator = cast("AsyncGenerator[DataItem]", registry.iter_items(source_id, path))
+        async with aclosing(generator) as items:
+            async for item in items:
                 if count == limit:
                     return True
                 count += 1
                 printer.add(item)
         return False
 
-    more = session.run(work, source_id)
+    limited = context.run(print_items, source_id)
     printer.end()
-    if more:
-        output.note(f"There are more; --limit {limit} ended the list.")
+    if limited:
+        output.echo_err(f"There are more; --limit {limit} ended the list.")
 
 
 @click.command("info")
@@ -69,22 +74,21 @@ def items_command(
 @click.argument("item")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
-def info_command(session: Session, source_id: str, item: str, as_json: bool) -> None:
+def info_command(context: CliContext, source_id: str, item: str, as_json: bool) -> None:
     """Describe one item without fetching it."""
-    identifier = typed_identifier(item)
+    identifier = read_identifier(item)
 
-    async def work(registry: Any) -> dict[str, Any]:
-        metadata: dict[str, Any] = await registry.get_metadata(source_id, identifier)
-        return metadata
+    async def get_metadata(registry: DataSourceRegistry) -> dict[str, Any]:
+        return await registry.get_metadata(source_id, identifier)
 
-    metadata = session.run(work, source_id)
+    metadata = context.run(get_metadata, source_id)
     if as_json:
-        output.document(metadata)
+        output.print_json(metadata)
         return
     for name, value in metadata.items():
         if name.endswith("_at") and isinstance(value, (int, float)):
-            metadata[name] = output.moment(value)
-    output.fields({name: value for name, value in metadata.items() if value is not None})
+            metadata[name] = output.format_time(value)
+    output.print_fields({name: value for name, value in metadata.items() if value is not None})
 
 
 @click.command("preview")
@@ -95,20 +99,22 @@ def info_command(session: Session, source_id: str, item: str, as_json: bool) -> 
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
-def preview_command(session: Session, source_id: str, item: str, rows: int, as_json: bool) -> None:
+def preview_command(
+    context: CliContext, source_id: str, item: str, rows: int, as_json: bool
+) -> None:
     """Show the first rows of an item; '-' reads a long query from standard input."""
-    identifier = typed_identifier(item)
+    identifier = read_identifier(item)
 
-    async def work(registry: Any) -> Any:
+    async def get_preview(registry: DataSourceRegistry) -> Preview:
         return await registry.preview(source_id, identifier, rows)
 
-    found = session.run(work, source_id)
+    preview = context.run(get_preview, source_id)
     if as_json:
-        output.document(asdict(found))
+        output.print_json(asdict(preview))
     else:
-        # A file's rows may be shorter or longer than its header.
-        width = max([len(found.columns), *map(len, found.rows)])
-        output.table(_as_wide(found.columns, width), [_as_wide(row, width) for row in found.rows])
+        # The rows of a CSV file may be shorter or longer than its header.
+        width = max([len(preview.columns), *map(len, preview.rows)])
+        output.print_table(_pad(preview.columns, width), [_pad(row, width) for row in preview.rows])
 
 
 @click.command("stats")
@@ -116,46 +122,50 @@ def preview_command(session: Session, source_id: str, item: str, rows: int, as_j
 @click.argument("item")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
-def stats_command(session: Session, source_id: str, item: str, as_json: bool) -> None:
+def stats_command(context: CliContext, source_id: str, item: str, as_json: bool) -> None:
     """Show figures of an item's numeric columns, where the connector can compute them."""
-    identifier = typed_identifier(item)
+    identifier = read_identifier(item)
 
-    async def work(registry: Any) -> Any:
+    async def get_statistics(registry: DataSourceRegistry) -> dict[str, ColumnStatistics]:
         return await registry.statistics(source_id, identifier)
 
-    found = {name: asdict(figures) for name, figures in session.run(work, source_id).items()}
+    statistics = context.run(get_statistics, source_id)
+    figures_by_column = {name: asdict(column) for name, column in statistics.items()}
     if as_json:
-        output.document(found)
-    elif found:
+        output.print_json(figures_by_column)
+    elif figures_by_column:
         columns = ["count", "nulls", "min", "max", "mean"]
-        rows = [[name, *(figures[each] for each in columns)] for name, figures in found.items()]
-        output.table(["column", *columns], rows)
-        if any(figures["sampled"] for figures in found.values()):
-            output.note("These figures come from a sample.")
+        rows = [
+            [name, *(figures[column] for column in columns)]
+            for name, figures in figures_by_column.items()
+        ]
+        output.print_table(["column", *columns], rows)
+        if any(figures["sampled"] for figures in figures_by_column.values()):
+            output.echo_err("These figures come from a sample.")
     else:
-        output.note(f"{identifier!r} has no numeric columns.")
+        output.echo_err(f"{identifier!r} has no numeric columns.")
 
 
-class _JsonItems:
-    """Prints an array, item by item."""
+class _JsonPrinter:
+    """Prints a JSON array, item by item."""
 
     def __init__(self) -> None:
-        self._before = "["
+        self._separator = "["
 
     def add(self, item: DataItem) -> None:
-        click.echo(f"{self._before}\n  {output.json_text(asdict(item))}", nl=False)
-        self._before = ","
+        output.echo_raw(f"{self._separator}\n  {output.to_json(asdict(item))}", newline=False)
+        self._separator = ","
 
     def end(self) -> None:
-        click.echo("[]" if self._before == "[" else "\n]")
+        output.echo_raw("[]" if self._separator == "[" else "\n]")
 
 
-class _ItemTable:
-    """Prints a table, page by page."""
+class _TablePrinter:
+    """Prints a table, a page at a time."""
 
     def __init__(self) -> None:
         self._page: list[DataItem] = []
-        self._printed = False
+        self._header = True
 
     def add(self, item: DataItem) -> None:
         self._page.append(item)
@@ -164,15 +174,19 @@ class _ItemTable:
 
     def end(self) -> None:
         if self._page:
-            rows = [[i.path, i.size, output.moment(i.modified_at), _kind(i)] for i in self._page]
-            output.table(["path", "size", "modified", "kind"], rows, header=not self._printed)
+            rows = [
+                [item.path, item.size, output.format_time(item.modified_at), _kind(item)]
+                for item in self._page
+            ]
+            output.print_table(["path", "size", "modified", "kind"], rows, header=self._header)
         self._page.clear()
-        self._printed = True
+        self._header = False
 
 
 def _kind(item: DataItem) -> object:
     return item.metadata.get("kind") or item.metadata.get("content_type")
 
 
-def _as_wide(row: Sequence[Any], width: int) -> list[Any]:
-    return ["NULL" if cell is None else cell for cell in row] + [""] * (width - len(row))
+def _pad(cells: Sequence[Any], width: int) -> list[Any]:
+    """Return a row of `width` cells; None as `NULL`, cells that are missing as empty."""
+    return ["NULL" if cell is None else cell for cell in cells] + [""] * (width - len(cells))

@@ -1,12 +1,13 @@
-"""Where the command line finds its encryption keys, and how it makes them."""
+"""Find the encryption keys of the command line, and make them."""
 
 from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from datasources.cli import paths
 from datasources.credentials import (
     KEY_FILE_VARIABLE,
     KEY_VARIABLE,
@@ -18,28 +19,46 @@ from datasources.errors import MissingKeyError
 
 
 class KeyFile:
-    """The keys of one store.
+    """The encryption keys of one store.
 
-    They come from the file named on the command line; else from `DATASOURCE_ENCRYPTION_KEY`; else
-    from the file that `DATASOURCE_ENCRYPTION_KEY_FILE` names; else from the file beside the store.
+    They come from the first of: the file of the option `--key-file`, the variable
+    `DATASOURCE_ENCRYPTION_KEY`, the file that `DATASOURCE_ENCRYPTION_KEY_FILE` names, the file
+    `key` beside the store.
+
+    Args:
+        option: The value of `--key-file`.
+        beside: Returns the directory of the store; called only if that is where the key is.
+        environ: The environment.
     """
 
-    def __init__(self, option: str | None, beside: str, environ: Mapping[str, str]) -> None:
-        held = environ.get(KEY_VARIABLE, "").strip()
-        self.path = None if held and not option else self._path(option, beside, environ)
-        """The file; `None` where the environment holds the keys themselves."""
-
-    @staticmethod
-    def _path(option: str | None, beside: str, environ: Mapping[str, str]) -> str:
-        return option or environ.get(KEY_FILE_VARIABLE) or os.path.join(beside, "key")
+    def __init__(
+        self, option: str | None, beside: Callable[[], str], environ: Mapping[str, str]
+    ) -> None:
+        self.path: str | None = None
+        """The file; `None` if the environment holds the keys themselves."""
+        if environ.get(KEY_VARIABLE, "").strip() and not option:
+            return
+        path = option or environ.get(KEY_FILE_VARIABLE)
+        self.path = paths.expand(path) if path else os.path.join(beside(), "key")
 
     @property
     def exists(self) -> bool:
-        """True if there are keys, of the environment or in the file."""
-        return self.path is None or os.path.exists(self.path)
+        """True if there are keys, in the environment or in the file.
+
+        Raises:
+            MissingKeyError: The file cannot be reached to see if it exists.
+        """
+        if self.path is None:
+            return True
+        try:
+            return paths.exists(self.path)
+        except OSError as exc:
+            raise MissingKeyError(
+                f"the key file {self.path!r} cannot be read: {exc.strerror}"
+            ) from exc
 
     def manager(self) -> CredentialManager:
-        """Return the keys; without any, one that dies with the process.
+        """Return the keys; if there are none, a generated key that ends with the process.
 
         Raises:
             MissingKeyError: A key is malformed, or the file cannot be read.
@@ -47,7 +66,7 @@ class KeyFile:
         if self.path is None:
             return CredentialManager()
         if not self.exists:
-            return _ephemeral()
+            return _generated_manager()
         keys = self.read()
         try:
             return CredentialManager(keys)
@@ -56,27 +75,27 @@ class KeyFile:
 
     def read(self) -> list[str]:
         """Return the keys of the file."""
-        return read_key_file(self.file())
+        return read_key_file(self.require_path())
 
     def write(self, keys: Sequence[str]) -> None:
-        """Replace the keys of the file; hold `locked` meanwhile."""
-        write_key_file(self.file(), keys)
+        """Replace the keys of the file; the caller holds `lock`."""
+        write_key_file(self.require_path(), keys)
 
     def create(self) -> bool:
-        """Make a key, and write it down, if there is none; return whether it did."""
+        """Write a file with a new key unless there are keys; return True if it did."""
         if self.path is None:
             return False
-        with self.locked():
-            if os.path.exists(self.path):
+        with self.lock():
+            if self.exists:
                 return False
             self.write([CredentialManager.generate_key()])
         return True
 
-    def file(self) -> str:
-        """Return the path.
+    def require_path(self) -> str:
+        """Return the path of the file.
 
         Raises:
-            MissingKeyError: The environment holds the keys, where nothing can be written.
+            MissingKeyError: The environment holds the keys, and nothing can be written there.
         """
         if self.path is None:
             raise MissingKeyError(
@@ -85,9 +104,12 @@ class KeyFile:
         return self.path
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep other processes from changing the file: a key lost is every source lost."""
-        directory = os.path.dirname(os.path.abspath(self.file()))
+    def lock(self) -> Iterator[None]:
+        """Keep other processes from changing the file: a lost key is the loss of every source.
+
+        The lock is on the directory, as the file itself is replaced when it is written.
+        """
+        directory = os.path.dirname(os.path.abspath(self.require_path()))
         try:
             os.makedirs(directory, mode=0o700, exist_ok=True)
             descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
@@ -102,7 +124,8 @@ class KeyFile:
             os.close(descriptor)
 
 
-def _ephemeral() -> CredentialManager:
+def _generated_manager() -> CredentialManager:
     manager = CredentialManager(CredentialManager.generate_key())
-    manager.generated = True  # nobody wrote it down: a store on disk must refuse it
+    # A store that outlives the process refuses a key that is saved nowhere.
+    manager.generated = True
     return manager

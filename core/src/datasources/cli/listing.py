@@ -1,4 +1,8 @@
-"""The list of installed plugins, for `datasources plugins` as nearly everybody types it."""
+"""List the installed plugins, for `datasources plugins` without options.
+
+It needs the plugin index alone. Importing click and the rest of the command line would take longer
+than the answer, so nothing here imports them.
+"""
 
 from __future__ import annotations
 
@@ -9,29 +13,30 @@ from datasources.cli import output
 from datasources.errors import DataSourceError
 from datasources.index import PluginEntry, choose, scan
 
-NONE = "No plugin is installed."
+NO_PLUGINS = "No plugin is installed."
 
 
 def print_plain() -> bool:
-    """Print the list where there is no terminal; return False if the command line has to.
+    """Print the list where stdout is no terminal; return False if the command line has to do it.
 
-    It needs the index alone: the command line would take as long to import as to answer.
+    The command line draws the list at a terminal and reports wrong settings and outputs that
+    cannot be written.
     """
     if sys.stdout is None or sys.stderr is None or output.is_terminal(sys.stdout):
         return False
     try:
         entries = choose(scan(), {}, ())
         stream = sys.stdout if entries else sys.stderr
-        lines = output.lines(*table(entries)) if entries else [NONE]
+        lines = output.format_table(*plugin_table(entries)) if entries else [NO_PLUGINS]
         stream.write("".join(f"{line}\n" for line in lines))
         stream.flush()
     except (DataSourceError, OSError, ValueError):
-        return False  # wrong settings, or an output that takes no text: told as always
+        return False
     return True
 
 
-def table(entries: Iterable[PluginEntry]) -> tuple[list[str], list[list[object]]]:
-    """Return columns and rows."""
+def plugin_table(entries: Iterable[PluginEntry]) -> tuple[list[str], list[list[object]]]:
+    """Return column names and a row for each plugin; errors have a column if there are any."""
     columns = ["name", "kind", "distribution", "version", "status"]
     rows: list[list[object]] = [
         [

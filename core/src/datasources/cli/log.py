@@ -1,4 +1,4 @@
-"""What libraries log: all of it on `-v`, else only what plugins did wrong."""
+"""Show what libraries log: everything with `-v`, else only the warnings about plugins."""
 
 from __future__ import annotations
 
@@ -9,38 +9,38 @@ from typing import TextIO
 from datasources.cli import output
 
 
-class _Masked(logging.Formatter):
+class _MaskingFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         lines = output.mask(super().format(record), shapes=True).splitlines()
-        return "\n".join(map(output.clean, lines))
+        return "\n".join(map(output.printable, lines))
 
 
-class _Stderr(logging.Handler):
-    """Writes to what stderr is at the moment."""
+class _StderrHandler(logging.Handler):
+    """Writes to the current `sys.stderr`, which tests and prompts replace."""
 
     def emit(self, record: logging.LogRecord) -> None:
         stream: TextIO = sys.stderr
         try:
             stream.write(self.format(record) + "\n")
             stream.flush()
-        except Exception:  # noqa: BLE001  (as every handler does: shown on stderr)
+        except Exception:  # noqa: BLE001  (logging's own rule: an error of a handler is shown there)
             self.handleError(record)
 
 
-_handler = _Stderr()
+_handler = _StderrHandler()
 
 
 def start() -> None:
-    """Attach the one handler of the command line to the root logger."""
+    """Attach the command line's handler to the root logger."""
     root = logging.getLogger()
     root.removeHandler(_handler)
     _handler.filters.clear()
-    if output.verbose():
-        _handler.setFormatter(_Masked("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    if output.is_verbose():
+        _handler.setFormatter(_MaskingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         root.setLevel(logging.DEBUG)
     else:
-        # A failed operation is logged too; the command tells it as its own error.
+        # The registry logs failed operations too, which the command reports as its own error.
         _handler.addFilter(logging.Filter("datasources.plugins"))
-        _handler.setFormatter(_Masked("Warning: %(message)s"))
+        _handler.setFormatter(_MaskingFormatter("Warning: %(message)s"))
         root.setLevel(logging.WARNING)
     root.addHandler(_handler)

@@ -1,11 +1,11 @@
-"""Starting a connector of one's own: `new`."""
+"""Write the distribution of a new connector: `new`."""
 
 from __future__ import annotations
 
 import click
 
-from datasources.cli import output
-from datasources.cli.session import Session
+from datasources.cli import output, paths
+from datasources.cli.context import CliContext
 
 
 @click.command("new")
@@ -13,18 +13,21 @@ from datasources.cli.session import Session
 @click.option(
     "--into",
     metavar="DIR",
+    type=paths.expand,
     default=".",
     help="Directory for the distribution's own; made if missing.  [default: this one]",
 )
 @click.pass_obj
-def new_command(session: Session, name: str, into: str) -> None:
+def new_command(context: CliContext, name: str, into: str) -> None:
     """Write the distribution of a new connector NAME, whole and working.
 
     NAME is the type of its sources, such as 'my_service'.
     """
     from datasources.scaffold import create
 
-    taken = {entry.name for entry in session.plugins.entries() if entry.is_connector}
-    path = create(name, into, taken=taken - {""})
-    output.result(str(path))
-    output.note('Next: pip install -e ".[test]" and pytest there; README.md says what to replace.')
+    installed = {entry.name for entry in context.plugins.entries() if entry.is_connector}
+    path = create(name, into, taken=installed - {""})
+    output.echo(str(path))
+    output.echo_err(
+        'Next: pip install -e ".[test]" and pytest there; README.md says what to replace.'
+    )

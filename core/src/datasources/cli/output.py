@@ -1,7 +1,8 @@
-"""What the terminal sees: results on stdout, the rest on stderr, nothing in them that acts.
+"""Print results on stdout and everything else on stderr, control characters escaped.
 
-Names, cells and messages come from other systems: control characters, escape sequences, changes
-of text direction and lone surrogates are shown as backslash escapes.
+Names, cells and messages come from other systems. Control characters, escape sequences, marks
+that change the direction of text and lone surrogates are printed as backslash escapes, so that
+they cannot act on the terminal.
 """
 
 from __future__ import annotations
@@ -10,65 +11,91 @@ import math
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO, TypeGuard
 
 if TYPE_CHECKING:
     from rich.console import JustifyMethod
 
-_HARMFUL = re.compile(
+# C0 and C1 controls, bidirectional marks, line and paragraph separators, lone surrogates.
+_UNPRINTABLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
-_SHORTEST_SECRET = 4  # characters; masking less would leave no message readable
+_MIN_SECRET_LENGTH = 4  # characters; masking shorter ones would leave no message readable
 
 _secrets: set[str] = set()
 _flags: set[str] = set()
+_redirected: list[TextIO | None] = []  # the stdout of the process while `sys.stdout` is stderr
 
 Row = Sequence[object]
 
 
-def clean(value: object) -> str:
-    """Return a value as one line of text that no terminal acts on; None as nothing."""
+def printable(value: object) -> str:
+    """Return a value as one line of text, control characters escaped; None as empty text."""
     text = "" if value is None else str(value)
-    return _HARMFUL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
-def hide(secrets: Iterable[str]) -> None:
-    """Mask these in whatever goes to stderr from now on."""
+def register_secrets(secrets: Iterable[str]) -> None:
+    """Mask these secrets in everything that is written to stderr from now on."""
     from urllib.parse import quote
 
     for secret in secrets:
-        if len(secret) >= _SHORTEST_SECRET:
+        if len(secret) >= _MIN_SECRET_LENGTH:
             _secrets.update((secret, repr(secret)[1:-1], quote(secret, safe="")))
 
 
-def start_anew() -> None:
-    """Forget the secrets and flags of another command in the same process."""
+def reset() -> None:
+    """Remove the secrets and flags that an earlier command of this process has set."""
     _secrets.clear()
     _flags.clear()
 
 
-def be_verbose() -> None:
+def set_verbose() -> None:
     """Show logs and tracebacks from now on."""
     _flags.add("verbose")
 
 
-def attended() -> bool:
-    """Tell whether somebody is at a terminal to answer."""
+def is_interactive() -> bool:
+    """Return True if somebody at a terminal can answer questions."""
     return is_terminal(sys.stdin)
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Tell whether a stream is a terminal; a closed one is None."""
+    """Return True if a stream is a terminal; None is a stream that the caller has closed."""
     return stream is not None and stream.isatty()
 
 
-def verbose() -> bool:
-    """Tell whether logs and tracebacks are shown."""
+def stdout() -> TextIO | None:
+    """Return the stream for results; None if the caller has closed it."""
+    return _redirected[0] if _redirected else sys.stdout
+
+
+@contextmanager
+def stdout_to_stderr() -> Iterator[None]:
+    """Send to stderr what code of plugins prints; results still go to stdout.
+
+    It is for the whole process, as imports have a thread of their own; an inner block changes
+    nothing.
+    """
+    if _redirected:
+        yield
+        return
+    _redirected.append(sys.stdout)
+    sys.stdout = sys.stderr
+    try:
+        yield
+    finally:
+        sys.stdout = _redirected.pop()
+
+
+def is_verbose() -> bool:
+    """Return True if logs and tracebacks are shown."""
     return "verbose" in _flags
 
 
 def mask(text: str, *, shapes: bool = False) -> str:
-    """Mask the secrets in use; with `shapes`, also whatever looks like one."""
+    """Mask the registered secrets in a text; with `shapes`, also anything that looks like one."""
     if not (shapes or _secrets):
         return text
     from datasources.redaction import MARK, redact_text  # its patterns take a while to compile
@@ -80,86 +107,104 @@ def mask(text: str, *, shapes: bool = False) -> str:
     return text
 
 
-def note(text: str) -> None:
-    """Tell something beside the result, on one line of stderr."""
-    _echo(clean(mask(text)), err=True)
+def echo(text: str = "") -> None:
+    """Print one line of the result on stdout."""
+    _write_line(printable(text))
 
 
-def result(text: str = "") -> None:
-    """Print one line of the result."""
-    _echo(clean(text))
+def echo_err(text: str) -> None:
+    """Print one line on stderr, secrets masked."""
+    _write_line(printable(mask(text)), err=True)
 
 
-def document(value: Any) -> None:
+def echo_raw(text: str, *, newline: bool = True) -> None:
+    """Print a part of the result that is printable as it is, such as JSON in ASCII."""
+    _write_line(text, newline=newline)
+
+
+def print_json(value: Any) -> None:
     """Print a result as JSON."""
-    _echo(json_text(value, indent=2))
+    _write_line(to_json(value, indent=2))
 
 
-def json_text(value: Any, *, indent: int | None = None) -> str:
-    """Return JSON in ASCII; what it does not know becomes text, as do infinity and NaN."""
-    import json  # not for every command
+def to_json(value: Any, *, indent: int | None = None) -> str:
+    """Return a value as JSON in ASCII; infinity, NaN and types unknown to JSON become text."""
+    import json  # not every command needs it
 
-    return json.dumps(_plain(value), indent=indent, allow_nan=False)
+    return json.dumps(_to_json_value(value), indent=indent, allow_nan=False)
 
 
-def table(columns: Sequence[str], rows: Iterable[Row], *, header: bool = True) -> None:
+def print_table(columns: Sequence[str], rows: Iterable[Row], *, header: bool = True) -> None:
     """Print rows: drawn on a terminal, elsewhere as columns separated by two spaces or more."""
-    if is_terminal(sys.stdout):
-        _draw(*_cells(columns, rows), header=header)
+    if is_terminal(stdout()):
+        _draw_table(*_format_cells(columns, rows), header=header)
     else:
-        for line in lines(columns, rows, header=header):
-            _echo(line)
+        for line in format_table(columns, rows, header=header):
+            _write_line(line)
 
 
-def lines(columns: Sequence[str], rows: Iterable[Row], *, header: bool = True) -> Iterator[str]:
-    """Yield the lines that `table` prints where there is no terminal."""
-    names, cells, right = _cells(columns, rows)
-    shown = [names, *cells] if header else cells
-    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
-    for line in shown:
+def format_table(
+    columns: Sequence[str], rows: Iterable[Row], *, header: bool = True
+) -> Iterator[str]:
+    """Yield the lines that `print_table` prints where stdout is no terminal."""
+    names, cells, right_aligned = _format_cells(columns, rows)
+    lines = [names, *cells] if header else cells
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
         padded = [
-            cell.rjust(width) if index in right else cell.ljust(width)
+            cell.rjust(width) if index in right_aligned else cell.ljust(width)
             for index, (cell, width) in enumerate(zip(line, widths, strict=True))
         ]
         yield "  ".join(padded).rstrip()
 
 
-def _cells(
+def print_fields(values: Mapping[str, object], *, indent: str = "") -> None:
+    """Print names with their values, one a line; a nested table goes below its name, indented."""
+    width = max((len(printable(name)) for name in values), default=0)
+    for name, value in values.items():
+        label = f"{indent}{printable(name)}"
+        if isinstance(value, Mapping) and value:
+            _write_line(f"{label}:")
+            print_fields(value, indent=f"{indent}  ")
+        elif _is_list_of_tables(value):
+            _write_line(f"{label}:")
+            columns = list(dict.fromkeys(key for row in value for key in row))
+            print_table(
+                columns, [[_format_field(row.get(key)) for key in columns] for row in value]
+            )
+        else:
+            text = printable(_format_field(value))
+            _write_line(f"{label:<{len(indent) + width}}  {text}".rstrip())
+
+
+def format_time(seconds: float | None) -> str:
+    """Return Unix seconds as a time in UTC; None as empty text."""
+    from datetime import UTC, datetime
+
+    if seconds is None:
+        return ""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    except (ValueError, OverflowError, OSError):  # beyond the years that `datetime` can hold
+        return str(seconds)
+
+
+def _format_cells(
     columns: Sequence[str], rows: Iterable[Row]
 ) -> tuple[list[str], list[list[str]], set[int]]:
-    """Return names and cells as text, and the columns to be aligned to the right."""
-    right = {
+    """Return column names and cells as text, and the indexes of the right-aligned columns."""
+    right_aligned = {
         index
         for index, column in enumerate(zip(*rows, strict=True) if isinstance(rows, list) else ())
         if any(map(_is_number, column)) and all(c is None or _is_number(c) for c in column)
     }
-    cells = [[clean(cell) for cell in row] for row in rows]
-    return [clean(column) for column in columns], cells, right
+    cells = [[printable(cell) for cell in row] for row in rows]
+    return [printable(column) for column in columns], cells, right_aligned
 
 
-def _echo(text: str, *, err: bool = False) -> None:
-    import click  # `datasources plugins` starts without it
-
-    click.echo(text, err=err)
-
-
-def fields(values: Mapping[str, object], *, indent: str = "") -> None:
-    """Print names with their values, one a line; tables in tables below their name."""
-    width = max((len(clean(name)) for name in values), default=0)
-    for name, value in values.items():
-        label = f"{indent}{clean(name)}"
-        if isinstance(value, Mapping) and value:
-            _echo(f"{label}:")
-            fields(value, indent=f"{indent}  ")
-        elif _is_table(value):
-            _echo(f"{label}:")
-            columns = list(dict.fromkeys(key for row in value for key in row))
-            table(columns, [[_cell(row.get(key)) for key in columns] for row in value])
-        else:
-            _echo(f"{label:<{len(indent) + width}}  {clean(_cell(value))}".rstrip())
-
-
-def _draw(columns: Sequence[str], rows: list[list[str]], right: set[int], *, header: bool) -> None:
+def _draw_table(
+    columns: Sequence[str], rows: list[list[str]], right_aligned: set[int], *, header: bool
+) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
@@ -167,55 +212,50 @@ def _draw(columns: Sequence[str], rows: list[list[str]], right: set[int], *, hea
 
     drawn = Table(box=SIMPLE_HEAD, show_header=header, pad_edge=False)
     for index, name in enumerate(columns):
-        justify: JustifyMethod = "right" if index in right else "left"
+        justify: JustifyMethod = "right" if index in right_aligned else "left"
         drawn.add_column(Text(name), overflow="fold", justify=justify)
     for row in rows:
         drawn.add_row(*map(Text, row))
-    Console(highlight=False).print(drawn)
+    Console(highlight=False, file=stdout()).print(drawn)
+
+
+def _write_line(text: str, *, err: bool = False, newline: bool = True) -> None:
+    import click  # `datasources plugins` starts without it
+
+    stream = sys.stderr if err else stdout()
+    if stream is not None:
+        click.echo(text, file=stream, nl=newline)
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _is_table(value: object) -> TypeGuard[list[dict[str, object]]]:
+def _is_list_of_tables(value: object) -> TypeGuard[list[dict[str, object]]]:
     return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
 
 
-def _cell(value: object) -> object:
+def _format_field(value: object) -> object:
+    """Return a value as people read it: yes or no, a list with commas, nested tables as JSON."""
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, (list, tuple)) and all(isinstance(v, (str, int, float)) for v in value):
+        return ", ".join(map(str, value))
     if isinstance(value, (Mapping, list, tuple)):
-        if all(isinstance(item, (str, int, float)) for item in value) and not (
-            isinstance(value, Mapping)
-        ):
-            return ", ".join(map(str, value))
-        return json_text(value) if value else ""
+        return to_json(value) if value else ""
     return value
 
 
-def _plain(value: Any) -> Any:
+def _to_json_value(value: Any) -> Any:
     if value is None or isinstance(value, (str, bool, int)):
         return str(value) if isinstance(value, str) else value
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _to_json_value(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [_plain(item) for item in value]
+        return [_to_json_value(item) for item in value]
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value).hex()
     isoformat = getattr(value, "isoformat", None)
     return isoformat() if callable(isoformat) else str(value)
-
-
-def moment(seconds: float | None) -> str:
-    """Return Unix seconds as UTC; nothing for None."""
-    from datetime import UTC, datetime
-
-    if seconds is None:
-        return ""
-    try:
-        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-    except (ValueError, OverflowError, OSError):  # beyond what a date can be
-        return str(seconds)

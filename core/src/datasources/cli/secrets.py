@@ -1,16 +1,15 @@
-"""How secrets come in, never as an argument, and what is masked when they might come out."""
+"""Read secrets from a prompt or a pipe, never from an argument, and find those to be masked."""
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from datasources.cli import output
+from datasources.cli import output, stdin
 from datasources.errors import DataSourceError, OptionError
 from datasources.nested import leaves
 from datasources.redaction import MARK, REFERENCE, is_secret_name, redact_text
@@ -19,28 +18,30 @@ if TYPE_CHECKING:
     from datasources.connector import DataSourceConnector
     from datasources.options import ConnectorOptions
 
-    # `type` alone reads as a connector's.
+    # Inside a connector class `type` is the name of an attribute, so type checkers need these.
     ConnectorClass = type[DataSourceConnector]
     OptionsClass = type[ConnectorOptions]
 
 
 def is_secret_option(options_class: OptionsClass | None, name: str) -> bool:
-    """Tell whether an option is secret: by declaration, else by its name."""
+    """Return True if an option is declared secret or, undeclared, has the name of a secret."""
     if options_class is None:
         return is_secret_name(name)
     from datasources.templates import option_fields
 
-    known = {alias: field.secret for field in option_fields(options_class) for alias in field.names}
-    return known.get(name, is_secret_name(name))
+    declared = {
+        alias: field.secret for field in option_fields(options_class) for alias in field.names
+    }
+    return declared.get(name, is_secret_name(name))
 
 
-def refuse_clear(options_class: OptionsClass | None, name: str, value: str) -> None:
-    """Raise OptionError if an argument holds a secret: other users see arguments."""
-    bare = REFERENCE.sub("", value)
-    if not bare:
+def check_no_secret(options_class: OptionsClass | None, name: str, value: str) -> None:
+    """Raise OptionError if an argument holds a secret, as other users can see arguments."""
+    without_references = REFERENCE.sub("", value)
+    if not without_references:
         return
-    holds = redact_text(bare).replace(MARK, "") != bare
-    if holds or is_secret_option(options_class, name):
+    looks_secret = redact_text(without_references).replace(MARK, "") != without_references
+    if looks_secret or is_secret_option(options_class, name):
         raise OptionError(
             f"option {name!r} holds a secret and cannot be an argument, which other users and the "
             f"shell's history see; give '--secret {name}' to be asked for it, pipe it in with "
@@ -48,26 +49,26 @@ def refuse_clear(options_class: OptionsClass | None, name: str, value: str) -> N
         )
 
 
-def texts(connector: ConnectorClass, options: Mapping[str, Any]) -> list[str]:
-    """Return the secrets in a source's options, references resolved."""
-    cls = connector.options_class
-    found = [
+def secret_values(connector_class: ConnectorClass, options: Mapping[str, Any]) -> list[str]:
+    """Return the secrets in a source's options, whose references are resolved already."""
+    options_class = connector_class.options_class
+    secrets = [
         text
         for name, value in options.items()
         for text in leaves(value)
         if isinstance(text, str)
         and not REFERENCE.fullmatch(text)
-        and (is_secret_option(cls, name) or redact_text(text) != text)
+        and (is_secret_option(options_class, name) or redact_text(text) != text)
     ]
-    if cls is not None:
-        with suppress(DataSourceError):  # using the source will raise it
-            found += cls.load(options).secret_values()
-    return found
+    if options_class is not None:
+        with suppress(DataSourceError):  # using the source raises the same
+            secrets += options_class.load(options).secret_values()
+    return secrets
 
 
-def ask(prompt: str, *, confirm: bool = False) -> str:
-    """Return a secret typed without echo, or the first line of a pipe."""
-    if output.attended():
+def prompt_secret(prompt: str, *, confirm: bool = False) -> str:
+    """Ask for a secret without echo; where nobody can answer, read one line of stdin."""
+    if output.is_interactive():
         return str(
             click.prompt(
                 prompt,
@@ -78,15 +79,23 @@ def ask(prompt: str, *, confirm: bool = False) -> str:
                 err=True,
             )
         )
-    return sys.stdin.readline().rstrip("\r\n")
+    return stdin.read_line()
 
 
-def read_table(text: str, where: str) -> dict[str, Any]:
-    """Parse a table of options, JSON or TOML."""
+def parse_table(text: str, where: str) -> dict[str, Any]:
+    """Parse a table of options, in JSON if it begins with a brace, else in TOML.
+
+    Args:
+        text: The document.
+        where: Its name in errors.
+
+    Raises:
+        OptionError: It is neither.
+    """
     if text.lstrip().startswith("{"):
         try:
             table = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise OptionError(f"{where} is not valid JSON") from None
         return dict(table)
     from datasources.config import parse_toml

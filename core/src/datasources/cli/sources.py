@@ -1,63 +1,64 @@
-"""The sources there are: `list`, `show`, `test`, `remove`."""
+"""List, show, test and remove sources: `list`, `show`, `test`, `remove`."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from datasources.cli import output
-from datasources.cli.session import Session
+from datasources.cli.context import CliContext
 from datasources.errors import RegistryError
 from datasources.models import DataSourceConfig, Limits
+
+if TYPE_CHECKING:
+    from datasources.models import ConnectionCheck
+    from datasources.registry import DataSourceRegistry
 
 
 @click.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
-def list_command(session: Session, as_json: bool) -> None:
+def list_command(context: CliContext, as_json: bool) -> None:
     """List sources, stored and declared; needs no key."""
-    store = session.open_store()
+    store = context.open_store()
     try:
-        rows = {
+        rows_by_id = {
             record.id: _row(record.id, record.type, record.name, "stored")
             | {"created_at": record.created_at, "metadata": record.metadata}
             for record in store.list()
         }
     finally:
         store.close()
-    for config in session.settings.sources:
-        if config.id in rows:
-            output.note(f"{config.id!r} is stored, too, and hidden by the one declared")
-        rows[config.id] = _row(config.id, config.type, config.name, session.origin(config.id)) | {
-            "created_at": None,
-            "metadata": config.metadata,
-        }
-    found = [row for _, row in sorted(rows.items())]
+    for config in context.settings.sources:
+        if config.id in rows_by_id:
+            output.echo_err(f"{config.id!r} is stored, too, and hidden by the one declared")
+        row = _row(config.id, config.type, config.name, context.origin(config.id))
+        rows_by_id[config.id] = row | {"created_at": None, "metadata": config.metadata}
+    rows = [row for _, row in sorted(rows_by_id.items())]
     if as_json:
-        output.document(found)
-    elif found:
+        output.print_json(rows)
+    elif rows:
         columns = ["id", "type", "name", "origin"]
-        output.table(columns, [[row[name] for name in columns] for row in found])
+        output.print_table(columns, [[row[column] for column in columns] for row in rows])
     else:
-        output.note("There are no sources; `datasources add` adds one.")
+        output.echo_err("There are no sources; `datasources add` adds one.")
 
 
 @click.command("show")
 @click.argument("source_id", metavar="ID")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
-def show_command(session: Session, source_id: str, as_json: bool) -> None:
+def show_command(context: CliContext, source_id: str, as_json: bool) -> None:
     """Show one source's configuration, secrets masked."""
 
-    async def work(registry: Any) -> DataSourceConfig:
-        config: DataSourceConfig = registry.get_config(source_id)
-        return config
+    async def get_config(registry: DataSourceRegistry) -> DataSourceConfig:
+        return registry.get_config(source_id)
 
-    config = session.run(work, source_id, decrypts=False)
-    origin = session.origin(source_id)
-    shown = {
+    config = context.run(get_config, source_id, needs_keys=False)
+    origin = context.origin(source_id)
+    fields: dict[str, Any] = {
         **_row(config.id, config.type, config.name, origin),
         "created_at": config.created_at if origin == "stored" else None,
         "metadata": config.metadata,
@@ -65,31 +66,34 @@ def show_command(session: Session, source_id: str, as_json: bool) -> None:
         "options": config.config,
     }
     if as_json:
-        output.document(shown)
+        output.print_json(fields)
     else:
-        shown["created_at"] = output.moment(config.created_at) if shown["created_at"] else None
-        shown["limits"] = _limits(config.limits, session.settings.policy.limits)
-        output.fields({name: value for name, value in shown.items() if value not in (None, {})})
+        created_at = fields["created_at"]
+        fields["created_at"] = output.format_time(created_at) if created_at else None
+        fields["limits"] = _format_limits(config.limits, context.settings.policy.limits)
+        output.print_fields(
+            {name: value for name, value in fields.items() if value not in (None, {})}
+        )
 
 
 @click.command("test")
 @click.argument("source_id", metavar="ID")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
-def test_command(session: Session, source_id: str, as_json: bool) -> None:
+def test_command(context: CliContext, source_id: str, as_json: bool) -> None:
     """Connect to a source, and say whether that works or why not."""
 
-    async def work(registry: Any) -> Any:
+    async def check_connection(registry: DataSourceRegistry) -> ConnectionCheck:
         return await registry.check_connection(source_id)
 
-    check = session.run(work, source_id)
+    check = context.run(check_connection, source_id)
     if as_json:
         error = None if check.ok else output.mask(str(check.error))
-        output.document(
+        output.print_json(
             {"id": source_id, "ok": check.ok, "duration": check.duration, "error": error}
         )
     elif check.ok:
-        output.result(f"{source_id}: works ({check.duration * 1000:.0f} ms)")
+        output.echo(f"{source_id}: works ({check.duration * 1000:.0f} ms)")
     if check.error is not None:
         raise check.error
 
@@ -98,30 +102,31 @@ def test_command(session: Session, source_id: str, as_json: bool) -> None:
 @click.argument("source_id", metavar="ID")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
-def remove_command(session: Session, source_id: str, yes: bool) -> None:
+def remove_command(context: CliContext, source_id: str, yes: bool) -> None:
     """Remove a stored source."""
-    if session.declared(source_id):
+    if context.declared_config(source_id):
         raise RegistryError(
-            f"source {source_id!r} is declared in {session.origin(source_id)}; remove it there"
+            f"source {source_id!r} is declared in {context.origin(source_id)}; remove it there"
         )
     if not yes:
-        if not output.attended():
+        if not output.is_interactive():
             raise click.UsageError("nobody is here to ask; --yes removes without asking")
         if not click.confirm(f"Remove the source {source_id!r}?", err=True):
             raise click.ClickException(f"{source_id!r} was not removed")
 
-    async def work(registry: Any) -> None:
+    async def unregister(registry: DataSourceRegistry) -> None:
         await registry.unregister_data_source(source_id)
 
-    session.run(work, source_id, decrypts=False)
-    output.note(f"Removed {source_id!r}.")
+    context.run(unregister, source_id, needs_keys=False)
+    output.echo_err(f"Removed {source_id!r}.")
 
 
 def _row(source_id: str, source_type: str, name: str, origin: str) -> dict[str, Any]:
     return {"id": source_id, "type": str(source_type), "name": name, "origin": origin}
 
 
-def _limits(own: Limits | None, policy: Limits) -> dict[str, object]:
+def _format_limits(own: Limits | None, default: Limits) -> dict[str, object]:
+    """Return the source's own limits, or the policy's if it has none; None as `none`."""
     return {
-        name: "none" if value is None else value for name, value in asdict(own or policy).items()
+        name: "none" if value is None else value for name, value in asdict(own or default).items()
     }

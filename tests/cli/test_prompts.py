@@ -1,4 +1,4 @@
-"""Guided creation: questions made from the connector's options."""
+"""`add` at a terminal asks for the connector's options."""
 
 from __future__ import annotations
 

@@ -1,0 +1,198 @@
+"""Add a source from arguments, a file, a pipe, or answers to questions: `add`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from datasources.cli import output, paths, prompts, secrets, stdin
+from datasources.cli.context import CliContext, register_source_secrets
+from datasources.errors import DataSourceExistsError, OptionError
+from datasources.models import DataSourceConfig, DataSourceType
+
+if TYPE_CHECKING:
+    from datasources.registry import DataSourceRegistry
+
+
+@click.command("add")
+@click.argument("type_name", metavar="[TYPE]", required=False)
+@click.option("--id", "source_id", metavar="ID", help="The source's id; default: the type.")
+@click.option("--name", help="A name for people; default: the id.")
+@click.option(
+    "-o",
+    "--option",
+    "pairs",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="An option of the connector. A secret only as a reference: '${env:NAME}', '${file:/path}'.",
+)
+@click.option(
+    "-s",
+    "--secret",
+    "secret_keys",
+    metavar="KEY",
+    multiple=True,
+    help="Ask for this option without echo.",
+)
+@click.option(
+    "--stdin",
+    "from_stdin",
+    is_flag=True,
+    help="Read options, secrets too, from standard input: TOML or JSON.",
+)
+@click.option(
+    "--from",
+    "file",
+    metavar="FILE",
+    type=paths.expand,
+    help="Take the sources of a TOML file, such as a filled-in template; --id chooses one.",
+)
+@click.option("--test/--no-test", default=True, help="Connect before storing.  [default: test]")
+@click.option("--replace", is_flag=True, help="Overwrite a source of the same id.")
+@click.pass_obj
+def add_command(
+    context: CliContext,
+    /,
+    type_name: str | None,
+    source_id: str | None,
+    name: str | None,
+    file: str | None,
+    test: bool,
+    replace: bool,
+    **given: Any,
+) -> None:
+    """Add a source of TYPE, validated, and tested unless told otherwise, before it is stored.
+
+    On a terminal, and without options, it asks for everything.
+    """
+    if file is not None:
+        if type_name or name or any(given.values()):
+            raise click.UsageError("--from FILE says it all; only --id goes with it")
+        configs = _read_configs(file, source_id)
+        _check_ids_free(context, configs, replace=replace)
+    else:
+        _check_type_given(type_name, given)
+        configs = [_build_config(context, type_name, source_id, name, replace=replace, **given)]
+
+    async def register(registry: DataSourceRegistry) -> None:
+        for config in configs:
+            register_source_secrets(registry, config)
+        if test:
+            await _test_connections(context, configs)
+        await registry.register_data_sources(configs, replace=replace)
+
+    context.run(register, create=True)
+    output.echo_err(f"Added {', '.join(repr(config.id) for config in configs)}.")
+
+
+def _check_type_given(type_name: str | None, given: dict[str, Any]) -> None:
+    if type_name is None and (any(given.values()) or not output.is_interactive()):
+        raise click.UsageError("give a TYPE, as `datasources types` lists them, or --from FILE")
+
+
+def _read_configs(file: str, source_id: str | None) -> list[DataSourceConfig]:
+    """Return the sources that a TOML file declares, or the one of this id."""
+    from datasources.config import read_settings
+
+    configs = read_settings(file, {}).sources
+    if source_id is not None:
+        selected = [config for config in configs if config.id == source_id]
+        if not selected:
+            ids = ", ".join(config.id for config in configs) or "none"
+            raise OptionError(f"{file!r} declares no source {source_id!r}; it declares: {ids}")
+        return selected
+    if not configs:
+        raise OptionError(f"{file!r} declares no source")
+    return configs
+
+
+def _check_ids_free(
+    context: CliContext, configs: Sequence[DataSourceConfig], *, replace: bool
+) -> None:
+    """Raise DataSourceExistsError if an id is taken, before anything is asked or tested."""
+    context.check_not_declared(config.id for config in configs)
+    if replace:
+        return
+    store = context.open_store()
+    try:
+        taken = [config.id for config in configs if store.get(config.id)]
+    finally:
+        store.close()
+    if taken:
+        raise DataSourceExistsError(
+            f"source {', '.join(map(repr, taken))} exists already; --replace overwrites it"
+        )
+
+
+def _build_config(
+    context: CliContext,
+    type_name: str | None,
+    source_id: str | None,
+    name: str | None,
+    *,
+    replace: bool,
+    pairs: Sequence[str],
+    secret_keys: Sequence[str],
+    from_stdin: bool,
+) -> DataSourceConfig:
+    """Return the source of the arguments, after asking for everything that they leave open."""
+    asks = output.is_interactive() and not (pairs or secret_keys or from_stdin)
+    if asks:
+        type_name = type_name or prompts.ask_type(context.plugins.types())
+    source_type = DataSourceType(type_name or "")
+    options_class = context.plugins.connector_class(source_type).options_class
+    options = _parse_pairs(options_class, pairs)
+    if asks:
+        source_id = source_id or prompts.ask("Id of the source", source_type.value)
+        name = name or prompts.ask("Name for people", source_id)
+    source_id = source_id or source_type.value
+    config = DataSourceConfig(source_id, source_type, name or source_id, {})
+    _check_ids_free(context, [config], replace=replace)
+    if from_stdin:
+        options |= _read_stdin(options_class)
+    for key in secret_keys:
+        text = secrets.prompt_secret(f"{key} (not shown)")
+        output.register_secrets([text])
+        options |= prompts.parse_options(options_class, {key: text})
+    if asks:
+        options = prompts.ask_options(options_class)
+    return dataclasses.replace(config, config=options)
+
+
+def _parse_pairs(
+    options_class: secrets.OptionsClass | None, pairs: Sequence[str]
+) -> dict[str, Any]:
+    """Return the options of the arguments `KEY=VALUE`; refuse secrets."""
+    texts: dict[str, str] = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not (key and separator):
+            raise click.UsageError("an option is given as -o KEY=VALUE")
+        if key in texts:
+            raise click.UsageError(f"option {key!r} is given twice")
+        secrets.check_no_secret(options_class, key, value)
+        texts[key] = value
+    return prompts.parse_options(options_class, texts)
+
+
+def _read_stdin(options_class: secrets.OptionsClass | None) -> dict[str, Any]:
+    options = secrets.parse_table(stdin.read(), "standard input")
+    output.register_secrets(
+        value
+        for key, value in options.items()
+        if isinstance(value, str) and secrets.is_secret_option(options_class, key)
+    )
+    return options
+
+
+async def _test_connections(context: CliContext, configs: Sequence[DataSourceConfig]) -> None:
+    """Connect to all sources before any is stored; raise the first error."""
+    registry = await context.create_memory_registry(configs)
+    for config in configs:
+        check = await registry.check_connection(config.id)
+        if check.error is not None:
+            output.echo_err(f"{config.id!r} was not added; --no-test adds it all the same.")
+            raise check.error

@@ -1,0 +1,317 @@
+"""Fetch items into a directory, upload files, delete leftovers: `fetch`, `upload`, `clean`."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from datasources.cli import output, paths
+from datasources.cli.context import CliContext
+from datasources.cli.items import read_identifier
+from datasources.errors import DataFetchError, DataSourceError, ItemNotFoundError
+from datasources.models import DataItem, FetchReceipt, FetchRequest, FetchResult, Limits
+from datasources.tabular import WILDCARDS
+
+if TYPE_CHECKING:
+    from datasources.registry import DataSourceRegistry
+
+Number = TypeVar("Number", int, float)
+
+
+def _parse_integer_limit(text: str) -> int | str:
+    return _parse_limit(text, int)
+
+
+def _parse_seconds_limit(text: str) -> float | str:
+    return _parse_limit(text, float)
+
+
+def _parse_limit(text: str, number_type: Callable[[str], Number]) -> Number | str:
+    """Return a finite number of at least 0, or `none`."""
+    if text == "none":
+        return text
+    try:
+        limit = number_type(text)
+    except ValueError:
+        limit = number_type("-1")
+    if not 0 <= limit < float("inf"):
+        raise click.BadParameter("neither a number of at least 0 nor 'none'")
+    return limit
+
+
+@click.command("fetch")
+@click.argument("source_id", metavar="ID")
+@click.argument("items", metavar="ITEM...", nargs=-1, required=True)
+@click.option(
+    "--into",
+    metavar="DIR",
+    type=paths.expand,
+    default=".",
+    help="Workspace, made if missing. [default: .]",
+)
+@click.option("--format", "file_format", help="Such as csv or parquet; default: the connector's.")
+@click.option(
+    "--max-bytes",
+    type=_parse_integer_limit,
+    metavar="N|none",
+    help="Bytes of one file; over it the fetch fails.",
+)
+@click.option(
+    "--max-rows",
+    type=_parse_integer_limit,
+    metavar="N|none",
+    help="Rows of one result; more are cut off.",
+)
+@click.option(
+    "--timeout", type=_parse_seconds_limit, metavar="N|none", help="Seconds for one fetch."
+)
+@click.option("--concurrency", type=click.IntRange(min=1), default=8, help="Fetches at once.")
+@click.option("--no-glob", is_flag=True, help="Take '*', '?', '[' and a last '/' as they are.")
+@click.option("--refresh", is_flag=True, help="Fetch again what a pattern finds there unchanged.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def fetch_command(
+    context: CliContext,
+    /,
+    source_id: str,
+    items: Sequence[str],
+    into: str,
+    file_format: str | None,
+    concurrency: int,
+    no_glob: bool,
+    refresh: bool,
+    as_json: bool,
+    **limits: float | str | None,
+) -> None:
+    """Bring items into a directory: each all of it, or nothing.
+
+    Where the connector can, an ITEM may be a pattern: '*' within a folder, '**' across folders,
+    a last '/' for all that a folder holds; of these, files that are there unchanged stay as they
+    are. One that matches nothing is taken as a name or a query, if the source knows it.
+    '-' reads one ITEM, such as a long query, from standard input.
+    """
+    identifiers = [read_identifier(item) for item in items]
+
+    async def fetch(registry: DataSourceRegistry) -> list[FetchResult]:
+        versions = await _expand(registry, source_id, identifiers, literal=no_glob)
+        requests = [
+            FetchRequest(source_id, identifier, file_format, None if refresh else version)
+            for identifier, version in versions.items()
+        ]
+        _clean(into)
+        with _progress(requests) as callbacks:
+            return await registry.fetch_many(
+                requests,
+                into,
+                concurrency=concurrency,
+                limits=_merge_limits(registry, source_id, limits),
+                progress=callbacks,
+            )
+
+    results = context.run(fetch, source_id)
+    _print_results(results, as_json=as_json)
+    failed = [result for result in results if result.error is not None]
+    if len(results) == 1 and failed and failed[0].error:
+        raise failed[0].error
+    if failed:
+        reasons = "; ".join(
+            f"{result.request.identifier!r}: {_format_error(result)}" for result in failed
+        )
+        raise click.ClickException(f"{len(failed)} of {len(results)} fetches failed: {reasons}")
+
+
+@click.command("upload")
+@click.argument("source_id", metavar="ID")
+@click.argument("file", type=paths.expand)
+@click.option("--as", "name", metavar="NAME", help="Its name in the source; default: the file's.")
+@click.option("--no-overwrite", is_flag=True, help="Fail if there is such an item already.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def upload_command(
+    context: CliContext,
+    source_id: str,
+    file: str,
+    name: str | None,
+    no_overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Store a local file in a source, where the connector can."""
+    _check_upload(file)
+
+    async def upload(registry: DataSourceRegistry) -> DataItem:
+        return await registry.upload(source_id, file, name, overwrite=not no_overwrite)
+
+    item = context.run(upload, source_id)
+    if as_json:
+        output.print_json(dataclasses.asdict(item))
+    else:
+        output.echo(item.path)
+
+
+@click.command("clean")
+@click.argument("directories", metavar="DIR...", type=paths.expand, nargs=-1, required=True)
+def clean_command(directories: Sequence[str]) -> None:
+    """Delete the temporary files that killed fetches have left in workspaces.
+
+    Those of fetches that are under way stay.
+    """
+    from datasources.workspace import Workspace
+
+    for directory in directories:
+        _check_directory(directory)
+        for name in Workspace(directory).clean():
+            output.echo(os.path.join(directory, name))
+
+
+def _check_upload(file: str) -> None:
+    """Raise if there is no file to upload; OSError if it cannot be reached."""
+    if not paths.exists(file):
+        raise click.ClickException(f"there is no file {file!r}")
+    if not os.path.isfile(file):
+        raise click.ClickException(f"{file!r} is not a regular file")
+
+
+def _check_directory(directory: str) -> None:
+    """Raise if there is no such directory; OSError if it cannot be reached."""
+    if not paths.exists(directory):
+        raise click.ClickException(f"there is no directory {directory!r}")
+    if not os.path.isdir(directory):
+        raise click.ClickException(f"{directory!r} is not a directory")
+
+
+async def _expand(
+    registry: DataSourceRegistry, source_id: str, identifiers: Iterable[str], *, literal: bool
+) -> dict[str, str | None]:
+    """Return the items that folders and patterns stand for, once each, with the listed version.
+
+    The version is None for an item that is named. With `literal`, or where the connector cannot
+    match patterns, every identifier is taken as a name.
+    """
+    from datasources.connector import abilities
+
+    connector_class = registry.plugins.connector_class(registry.get_config(source_id).type)
+    can_expand = "glob" in abilities(connector_class) and not literal
+    versions: dict[str, str | None] = {}
+    for identifier in identifiers:
+        if can_expand and not WILDCARDS.isdisjoint(identifier):
+            items = await _match(registry, source_id, identifier)
+        elif can_expand and identifier.endswith("/"):
+            items = await registry.list_items(source_id, identifier.rstrip("/"))
+        else:
+            items = []
+        versions |= {item.path: item.version for item in items} or {identifier: None}
+    return versions
+
+
+async def _match(registry: DataSourceRegistry, source_id: str, pattern: str) -> list[DataItem]:
+    """Return the items that match a pattern; none if the source knows it as a name or a query."""
+    if items := await registry.glob_items(source_id, pattern):
+        return items
+    unmatched = f"no item of source {source_id!r} matches {pattern!r}"
+    try:
+        # `select * from t` is an item, and so is a file whose name has brackets.
+        await registry.get_metadata(source_id, pattern)
+    except ItemNotFoundError as exc:
+        raise ItemNotFoundError(unmatched) from exc
+    except DataFetchError as exc:
+        raise DataFetchError(f"{unmatched}; taken as it is: {exc}") from exc
+    return []
+
+
+def _merge_limits(
+    registry: DataSourceRegistry, source_id: str, given: Mapping[str, float | str | None]
+) -> Limits:
+    """Return the limits of the command line, and those of the source where none are given."""
+    limits = registry.get_config(source_id).limits or registry.policy.limits
+    changes: dict[str, Any] = {
+        name: None if value == "none" else value
+        for name, value in given.items()
+        if value is not None
+    }
+    return dataclasses.replace(limits, **changes)
+
+
+def _clean(into: str) -> None:
+    """Delete the temporary files that killed fetches have left."""
+    from datasources.workspace import Workspace
+
+    with suppress(OSError):  # the fetch reports what is wrong with the directory
+        Workspace(into).clean()
+
+
+@contextmanager
+def _progress(requests: Sequence[FetchRequest]) -> Iterator[Mapping[int, Any]]:
+    """Draw a bar for each request if stderr is a terminal; yield callbacks by request index."""
+    if not output.is_terminal(sys.stderr):
+        yield {}
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+    )
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, redirect_stdout=False) as bars:
+
+        def add_bar(request: FetchRequest) -> Callable[[int, int | None], None]:
+            name = escape(output.printable(request.identifier)[:40])
+            task = bars.add_task(name, total=None, visible=False)
+
+            def update(done: int, total: int | None) -> None:
+                bars.update(task, completed=done, total=total, visible=done != total)
+
+            return update
+
+        yield {index: add_bar(request) for index, request in enumerate(requests)}
+
+
+def _print_results(results: Sequence[FetchResult], *, as_json: bool) -> None:
+    if as_json:
+        output.print_json([_to_dict(result) for result in results])
+        return
+    receipts = [result.receipt for result in results if result.receipt]
+    if receipts:
+        rows = [[r.identifier, _relative_path(r), r.size, r.rows, r.sha256[:12]] for r in receipts]
+        output.print_table(["item", "file", "bytes", "rows", "sha256"], rows)
+    if unchanged := sum(receipt.unchanged for receipt in receipts):
+        output.echo_err(f"{unchanged} of {len(receipts)} were there already, unchanged")
+    for receipt in receipts:
+        if receipt.truncated:
+            output.echo_err(
+                f"{receipt.identifier!r} has more than the {receipt.rows} rows fetched; "
+                "--max-rows raises the limit"
+            )
+
+
+def _relative_path(receipt: FetchReceipt) -> str:
+    """Return the file's path, relative if it lies below the working directory."""
+    relative = os.path.relpath(receipt.path)
+    return receipt.path if relative.startswith("..") else relative
+
+
+def _to_dict(result: FetchResult) -> dict[str, Any]:
+    if result.receipt is not None:
+        return result.receipt.to_dict()
+    return {
+        "source_id": result.request.source_id,
+        "identifier": result.request.identifier,
+        "error": _format_error(result),
+    }
+
+
+def _format_error(result: FetchResult) -> str:
+    error = result.error
+    is_expected = isinstance(error, DataSourceError)
+    text = output.mask(" ".join(str(error).split()), shapes=not is_expected)
+    return text if is_expected else f"unexpected {type(error).__name__}: {text}"
