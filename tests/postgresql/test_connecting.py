@@ -28,9 +28,9 @@ from tests.postgresql.conftest import (
     active,
     configured,
     sessions,
-    until,
 )
 from tests.servers import Database, PostgresServer, free_port
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ async def test_disconnect_closes_every_session_and_connect_opens_again(
     await asyncio.gather(*(connector.list_items() for _ in range(5)))
     await connector.disconnect()
     await connector.disconnect()
-    await until(lambda: sessions(admin) == 0, "no session")
+    await wait_until(lambda: sessions(admin) == 0)
     assert not await connector.test_connection()
     with pytest.raises(ConnectError, match="not connected"):
         await connector.list_items()
@@ -188,7 +188,7 @@ async def test_pool_in_use_is_a_timeout_that_says_so(
         pool=PoolConfig(max_size=1, acquire_timeout=0.2), allowed_functions="pg_sleep"
     )
     slow = asyncio.create_task(connector.fetch_data("SELECT pg_sleep(30)", workspace))
-    await until(lambda: active(admin, "pg_sleep(30)"), "the query")
+    await wait_until(lambda: active(admin, "pg_sleep(30)"))
     with pytest.raises(PoolTimeoutError, match="all 1 connections of the source are in use"):
         await connector.list_items()
     slow.cancel()
@@ -246,7 +246,7 @@ async def test_connections_used_up_at_the_server_are_waited_for(
             await type(connector)(connector.config).connect()
         assert caught.value.code == "53300"
         await connector.disconnect()
-        await until(lambda: sessions(admin, "narrow") == 0, "no session")
+        await wait_until(lambda: sessions(admin, "narrow") == 0)
     finally:
         admin.execute("DROP ROLE narrow")
 
