@@ -251,14 +251,28 @@ async def test_connections_used_up_at_the_server_are_waited_for(
         admin.execute("DROP ROLE narrow")
 
 
-@pytest.mark.parametrize("killed", range(5))
-async def test_terminated_idle_session_is_replaced_unnoticed(
-    admin: Admin, source: Source, killed: int
+async def test_terminated_idle_sessions_are_replaced_before_they_are_used(
+    admin: Admin, source: Source
 ) -> None:
-    connector = await source()
-    await asyncio.gather(*(connector.list_items() for _ in range(6)))
-    admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'reader'")
-    await asyncio.gather(*(connector.list_items() for _ in range(6)))
+    connector = await source(pool=PoolConfig(connect_attempts=1))  # no read is tried again
+    for _ in range(5):
+        await asyncio.gather(*(connector.list_items() for _ in range(6)))
+        await _end_sessions(admin)
+        await asyncio.gather(*(connector.list_items() for _ in range(6)))
+        assert _sessions(admin, "pid")
+
+
+async def _end_sessions(admin: Admin) -> None:
+    ended = dict(_sessions(admin, "pid, pg_terminate_backend(pid)"))
+    assert len(ended) > 1
+    assert all(ended.values())
+    await wait_until(lambda: not ended.keys() & dict(_sessions(admin, "pid, 0")))
+
+
+def _sessions(admin: Admin, columns: str) -> list[tuple]:
+    """Return what the server says of each session of `reader`."""
+    query = f"SELECT {columns} FROM pg_stat_activity WHERE usename = 'reader'"
+    return admin.execute(query).fetchall()
 
 
 async def test_session_is_as_new_for_the_next_user(
@@ -292,7 +306,3 @@ async def _session(connector, workspace: Workspace) -> list:
         " (SELECT count(*) FROM pg_listening_channels()), current_user, session_user"
     )
     return [settings.rows, state.rows]
-
-
-def configured_as(connector, user: str):
-    return type(connector)(connector.config)
