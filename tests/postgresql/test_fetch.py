@@ -218,6 +218,24 @@ async def test_row_limit_is_exact(
     assert len(rows_of(path)) == kept + 1
 
 
+@pytest.mark.parametrize(
+    ("query", "text"),
+    [
+        (
+            "EXPLAIN (COSTS OFF) SELECT * FROM t WHERE name = 'a\",b'",
+            'QUERY PLAN\nSeq Scan on t\n"  Filter: (name = \'a"",b\'::text)"\n',
+        ),
+        ("SHOW enable_seqscan", "enable_seqscan\non\n"),
+        ("SHOW cluster_name", 'cluster_name\n""\n'),
+    ],
+)
+async def test_explain_and_show_give_the_servers_own_lines(
+    admin: Admin, reader: PostgreSQLConnector, workspace: Workspace, query: str, text: str
+) -> None:
+    admin.execute("CREATE TABLE t (id integer, name text)")
+    assert Path(await reader.fetch_data(query, workspace)).read_text() == text
+
+
 async def test_row_limit_holds_for_tables_explain_and_show(
     admin: Admin, reader: PostgreSQLConnector, workspace: Workspace
 ) -> None:
