@@ -13,8 +13,9 @@ import psycopg
 import pytest
 
 from tests.conftest import SERVER_CACHE
-from tests.servers import AzuriteServer, PostgresServer, Server, wait_for
+from tests.servers import AzuriteServer, PostgresServer, Server
 from tests.servers.process import accepts, alive, state_directory
+from tests.waiting import wait_until_blocking
 
 ROOT = Path(__file__).parents[1]
 
@@ -141,7 +142,7 @@ def test_leftover_of_a_killed_owner_is_stopped_at_the_next_start(own_server):
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's end")
 def test_server_started_from_the_main_thread_ends_with_its_killed_owner(own_server):
     processes, _ = orphan(own_server.name, "main")
-    wait_for(lambda: not any(map(alive, processes)), "the server to end with its owner")
+    wait_until_blocking(lambda: not any(map(alive, processes)))
     own_server.start()
 
 

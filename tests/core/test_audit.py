@@ -38,6 +38,7 @@ from datasources.operations import excerpt
 from tests.core.fakes import AbleConnector, MemoryConnector, fresh, registry_of, source
 from tests.core.redaction_corpus import SECRETS, SHAPES, TEXTS
 from tests.core.subprocesses import run_python
+from tests.waiting import wait_until
 
 
 class Counting(AbleConnector):
@@ -164,9 +165,7 @@ async def test_failed_cancelled_and_timed_out_operations_are_told_apart(
     config = PoolConfig(max_size=1, acquire_timeout=0.5)
     async with await audited(log, pool_config=config) as registry:
         task = asyncio.create_task(registry.fetch("s", "slow", tmp_path / "ws"))
-        while not registry.get_pool_stats("s")["in_use"]:
-            assert not task.done()
-            await asyncio.sleep(0.001)
+        await wait_until(lambda: registry.get_pool_stats("s")["in_use"])
         with pytest.raises(DataSourceError):  # the one connection is in use
             await registry.list_items("s")
         task.cancel()

@@ -32,6 +32,7 @@ from datasources import (
     PoolError,
     PoolTimeoutError,
 )
+from tests.waiting import wait_until
 
 CONFIG = DataSourceConfig(id="fake", type="custom", name="Fake", config={})
 
@@ -183,15 +184,6 @@ def pool_of(
     )
 
 
-async def until(condition: Callable[[], Any]) -> None:
-    """Let the others run until a state is reached, without time passing."""
-    for _ in range(1000):
-        if condition():
-            return
-        await asyncio.sleep(0)
-    raise AssertionError("the state was not reached")
-
-
 def spawn(coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
     return asyncio.get_running_loop().create_task(coroutine)
 
@@ -254,7 +246,7 @@ async def test_newcomer_does_not_overtake_a_waiter():
     pool = pool_of(World().exclusive, max_size=1)
     held = await pool.acquire()
     waiter = spawn(pool.acquire())
-    await until(lambda: pool.statistics().waiting == 1)
+    await wait_until(lambda: pool.statistics().waiting == 1)
     pool.release_nowait(held)
     newcomer = spawn(pool.acquire())
     assert await waiter is held
@@ -269,7 +261,7 @@ async def test_connection_is_in_use_from_its_assignment():
     pool = pool_of(World().exclusive, max_size=1)
     held = await pool.acquire()
     waiter = spawn(pool.acquire())
-    await until(lambda: pool.statistics().waiting == 1)
+    await wait_until(lambda: pool.statistics().waiting == 1)
     pool.release_nowait(held)
     assert not waiter.done()
     assert (pool.in_use_count, pool.available_count, pool.statistics().waiting) == (1, 0, 0)
@@ -282,7 +274,7 @@ async def test_cancelled_waiter_hands_its_connection_on():
     pool = pool_of(World().exclusive, max_size=1)
     held = await pool.acquire()
     first, second = spawn(pool.acquire()), spawn(pool.acquire())
-    await until(lambda: pool.statistics().waiting == 2)
+    await wait_until(lambda: pool.statistics().waiting == 2)
     pool.release_nowait(held)
     first.cancel()
     assert await second is held
@@ -296,7 +288,7 @@ async def test_cancelled_waiter_without_a_successor_leaves_its_connection_idle()
     pool = pool_of(World().exclusive, max_size=1)
     held = await pool.acquire()
     waiter = spawn(pool.acquire())
-    await until(lambda: pool.statistics().waiting == 1)
+    await wait_until(lambda: pool.statistics().waiting == 1)
     pool.release_nowait(held)
     waiter.cancel()
     await outcomes(waiter)
@@ -635,7 +627,7 @@ async def test_waiter_served_by_a_release_is_not_failed_by_the_connect_it_began(
     held = await pool.acquire()
     world.connects = [after(5, ConnectError("bad"))]
     waiter = spawn(pool.acquire())
-    await until(lambda: pool.statistics().opening)
+    await wait_until(lambda: pool.statistics().opening)
     pool.release_nowait(held)
     assert await waiter is held
     await asyncio.sleep(10)
@@ -650,7 +642,7 @@ async def test_failing_connect_spares_the_waiter_that_another_connect_will_serve
     world.connects = [after(1, ConnectError("bad")), after(2)]
     pool = pool_of(world.exclusive, max_size=2, connect_attempts=1)
     first, second = spawn(pool.acquire()), spawn(pool.acquire())
-    await until(lambda: pool.statistics().opening == 2)
+    await wait_until(lambda: pool.statistics().opening == 2)
     first.cancel()
     assert await second is world.made[1]
     pool.release_nowait(world.made[1])
@@ -879,7 +871,7 @@ async def test_old_connection_is_replaced_after_its_lifetime_give_or_take_a_tent
     await asyncio.sleep(1101)
     for connector in held:
         pool.release_nowait(connector)
-    await until(lambda: not pool.statistics().closing)
+    await wait_until(lambda: not pool.statistics().closing)
     assert world.live == []
     await pool.close()
 
@@ -1008,7 +1000,7 @@ async def test_discarded_shared_connection_is_replaced_and_closed_when_its_last_
     pool.release_nowait(held.pop())
     assert await waiter is fresh
     pool.release_nowait(held.pop())
-    await until(lambda: not pool.statistics().closing)
+    await wait_until(lambda: not pool.statistics().closing)
     assert world.live == [fresh]
     assert (pool.in_use_count, pool.available_count) == (2, 1)
     pool.release_nowait(fresh)
@@ -1148,11 +1140,11 @@ async def test_shrinking_closes_idle_connections_first_and_others_on_release():
     held = [await pool.acquire() for _ in range(4)]
     pool.release_nowait(held.pop())
     pool.resize(max_size=2)
-    await until(lambda: not pool.statistics().closing)
+    await wait_until(lambda: not pool.statistics().closing)
     assert len(world.live) == 3
     for connector in held:
         pool.release_nowait(connector)
-    await until(lambda: not pool.statistics().closing)
+    await wait_until(lambda: not pool.statistics().closing)
     assert len(world.live) == pool.size == 2
     with pytest.raises(OptionError):
         pool.resize(max_size=0)
@@ -1165,10 +1157,10 @@ async def test_shrinking_holds_for_connections_being_opened():
     world.connects = [after(1)] * 3
     pool = pool_of(world.exclusive, max_size=3)
     users = [spawn(_use(pool)) for _ in range(6)]
-    await until(lambda: pool.statistics().opening == 3)
+    await wait_until(lambda: pool.statistics().opening == 3)
     pool.resize(max_size=1)
     await outcomes(*users)
-    await until(lambda: not pool.statistics().closing)
+    await wait_until(lambda: not pool.statistics().closing)
     assert len(world.live) == pool.size == 1
     await pool.close()
 
@@ -1184,7 +1176,7 @@ async def test_resized_shareable_connector_is_replaced():
     assert other is not held
     pool.release_nowait(held)
     pool.release_nowait(other)
-    await until(lambda: not pool.statistics().closing)
+    await wait_until(lambda: not pool.statistics().closing)
     assert world.live == [other]
     assert pool.size == 3
     await pool.close()
@@ -1266,7 +1258,7 @@ async def test_close_ends_a_connect_under_way():
     world.connects = [forever]
     pool = pool_of(world.exclusive, min_size=1, connect_timeout=60)
     opening = spawn(pool.initialize())
-    await until(lambda: world.made)
+    await wait_until(lambda: world.made)
     await pool.close()
     with pytest.raises(PoolClosedError):
         await opening

@@ -54,6 +54,7 @@ from tests.core.fakes import (
     registry_of,
     source,
 )
+from tests.waiting import wait_until
 
 
 async def test_a_registered_source_is_listed_masked_and_gone_once_unregistered() -> None:
@@ -404,8 +405,7 @@ async def test_unregistering_waits_for_a_lease_that_comes_back() -> None:
         await registry.register_data_source(source())
         async with registry.connection("s") as connector:
             going = asyncio.create_task(registry.unregister_data_source("s"))
-            while registry.exists("s"):  # noqa: ASYNC110
-                await asyncio.sleep(0)
+            await wait_until(lambda: not registry.exists("s"))
             await asyncio.sleep(0.01)
             assert not going.done()
             assert await connector.list_items()
@@ -513,8 +513,7 @@ async def test_cancelling_a_batch_leaves_nothing_running(tmp_path: Path) -> None
     async with registry_of(cls) as registry:
         await registry.register_data_source(source())
         batch = asyncio.ensure_future(registry.fetch_many([("s", "slow")] * 5, tmp_path))
-        while registry.get_pool_stats("s")["in_use"] < 5:  # noqa: ASYNC110
-            await asyncio.sleep(0)
+        await wait_until(lambda: registry.get_pool_stats("s")["in_use"] == 5)
         batch.cancel()
         with pytest.raises(asyncio.CancelledError):
             await batch
@@ -539,10 +538,11 @@ async def test_metadata_is_kept_as_copies_until_refreshed_or_cleared() -> None:
         assert cls.described == 3
 
 
-async def test_cached_metadata_expires() -> None:
-    registry = registry_of(MemoryConnector, cache_ttl=0.0)
+@pytest.mark.parametrize(("ttl", "expected"), [(60.0, {"tables": []}), (0.0, None)])
+async def test_cached_metadata_lives_for_the_ttl_of_the_registry(ttl: float, expected: Any) -> None:
+    registry = registry_of(MemoryConnector, cache_ttl=ttl)
     registry.cache_metadata("s", {"tables": []})
-    assert registry.get_cached_metadata("s") is None
+    assert registry.get_cached_metadata("s") == expected
 
 
 async def test_a_preview_without_the_ability_comes_from_the_file() -> None:

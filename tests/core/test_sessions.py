@@ -30,6 +30,7 @@ from datasources import (
 from datasources.paths import TEMPORARY
 from datasources.quota import Quota
 from tests.core.fakes import AbleConnector, SeedConnector, fresh, registry_of, source
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -38,13 +39,6 @@ async def registry() -> AsyncIterator[DataSourceRegistry]:
         await registry.register_data_source(source())
         await registry.register_data_source(source("other"))
         yield registry
-
-
-async def in_use(registry: DataSourceRegistry, connections: int) -> None:
-    """Return once that many connections of the source `s` are lent."""
-    async with asyncio.timeout(10):
-        while registry.get_pool_stats("s")["in_use"] < connections:  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
 
 
 async def test_a_workspace_is_gone_when_its_block_ends(
@@ -256,7 +250,7 @@ async def test_the_end_cuts_off_what_is_under_way_and_returns_its_connection(
     async with registry.workspace("chat-1", root=tmp_path) as workspace:
         slow = asyncio.create_task(workspace.fetch("s", "slow"))
         many = asyncio.create_task(workspace.fetch_many([("s", "slow")] * 3))
-        await in_use(registry, 4)
+        await wait_until(lambda: registry.get_pool_stats("s")["in_use"] == 4)
     for task in (slow, many):
         with pytest.raises(RegistryError, match=r"'chat-1' was closed in mid-fetch"):
             await task
@@ -272,7 +266,7 @@ async def test_a_cancelled_caller_is_cancelled_and_the_workspace_goes_on(
 ) -> None:
     async with registry.workspace("chat-1", root=tmp_path) as workspace:
         slow = asyncio.create_task(workspace.fetch("s", "slow"))
-        await in_use(registry, 1)
+        await wait_until(lambda: registry.get_pool_stats("s")["in_use"] == 1)
         slow.cancel()
         with pytest.raises(asyncio.CancelledError):
             await slow

@@ -37,6 +37,7 @@ from datasources.plugins import Plugins
 from datasources.telemetry import Telemetry
 from tests.core.fakes import AbleConnector, MemoryConnector, registry_of, source
 from tests.core.subprocesses import run_python
+from tests.waiting import wait_until
 
 
 @dataclass
@@ -212,8 +213,7 @@ async def test_figures_that_are_no_numbers_end_their_span(otel: Collected, tmp_p
 async def test_a_cancelled_operation_ends_its_span(otel: Collected, tmp_path: Path) -> None:
     async with await observing(otel) as registry:
         task = asyncio.create_task(registry.fetch("s", "slow", tmp_path))
-        while not registry.get_pool_stats("s")["in_use"]:  # noqa: ASYNC110  (it has no event)
-            await asyncio.sleep(0.001)
+        await wait_until(lambda: registry.get_pool_stats("s")["in_use"])
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -235,8 +235,7 @@ async def test_iterations_leave_the_readers_context_alone_wherever_they_end(
             # As a generator that its reader forgets is closed: in a task of the loop's.
             del second
             gc.collect()
-            while len(otel.spans("datasources.iter_items")) < 2:  # noqa: ASYNC110  (nor here)
-                await asyncio.sleep(0)
+            await wait_until(lambda: len(otel.spans("datasources.iter_items")) == 2)
             assert trace.get_current_span() is host
             assert len([item async for item in registry.iter_items("s")]) == 2
             assert trace.get_current_span() is host

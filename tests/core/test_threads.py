@@ -86,18 +86,25 @@ async def test_a_call_that_ends_by_itself_is_not_told_to() -> None:
 
 
 async def test_a_worker_makes_one_call_at_a_time() -> None:
-    worker, running, most = ThreadWorker(), 0, 0
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2))
+    worker, release = ThreadWorker(), threading.Event()
+    begun: list[int] = []
 
     def call(number: int) -> int:
-        nonlocal running, most
-        running += 1
-        most = max(most, running)
-        running -= 1
+        begun.append(number)
+        release.wait(60)
         return number
 
-    calls = [worker.run(call, number) for number in range(20)]
-    assert await asyncio.gather(*calls) == list(range(20))
-    assert most == 1
+    calls = [asyncio.create_task(worker.run(call, number)) for number in range(3)]
+    await asyncio.sleep(0)
+    # A second call under way would hold the thread that this one needs.
+    other = asyncio.create_task(run_in_thread(int, "7"))
+    await asyncio.wait([other], timeout=10)
+    second_thread_was_free = other.done()
+    release.set()
+    assert await asyncio.gather(*calls, other) == [0, 1, 2, 7]
+    assert second_thread_was_free
+    assert begun == [0, 1, 2]
 
 
 async def test_a_worker_that_is_stopped_waits_for_its_call_and_works_on() -> None:

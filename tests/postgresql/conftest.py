@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import csv
 import io
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -126,11 +125,3 @@ def number(admin: Admin, query: str, *parameters: object) -> int:
     row = admin.execute(query, parameters).fetchone()
     assert row is not None
     return int(row[0])
-
-
-async def until(condition: Callable[[], object], what: str, timeout: float = 10) -> None:
-    """Let other tasks run until `condition` is true."""
-    deadline = asyncio.get_running_loop().time() + timeout
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline, f"waited {timeout} s for {what}"
-        await asyncio.sleep(0.01)

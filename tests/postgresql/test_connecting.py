@@ -34,9 +34,9 @@ from tests.postgresql.conftest import (
     configured,
     rows_of,
     sessions,
-    until,
 )
 from tests.servers import Database, PostgresServer, free_port
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ async def test_disconnect_closes_every_session_and_connect_opens_again(
     await asyncio.gather(*(connector.list_items() for _ in range(5)))
     await connector.disconnect()
     await connector.disconnect()
-    await until(lambda: sessions(admin) == 0, "no session")
+    await wait_until(lambda: sessions(admin) == 0)
     assert not await connector.test_connection()
     with pytest.raises(ConnectError, match="not connected"):
         await connector.list_items()
@@ -194,7 +194,7 @@ async def test_pool_in_use_is_a_timeout_that_says_so(
         pool=PoolConfig(max_size=1, acquire_timeout=0.2), allowed_functions="pg_sleep"
     )
     slow = asyncio.create_task(connector.fetch_data("SELECT pg_sleep(30)", workspace))
-    await until(lambda: active(admin, "pg_sleep(30)"), "the query")
+    await wait_until(lambda: active(admin, "pg_sleep(30)"))
     with pytest.raises(PoolTimeoutError, match="all 1 connections of the source are in use"):
         await connector.list_items()
     slow.cancel()
@@ -252,19 +252,33 @@ async def test_connections_used_up_at_the_server_are_waited_for(
             await type(connector)(connector.config).connect()
         assert caught.value.code == "53300"
         await connector.disconnect()
-        await until(lambda: sessions(admin, "narrow") == 0, "no session")
+        await wait_until(lambda: sessions(admin, "narrow") == 0)
     finally:
         admin.execute("DROP ROLE narrow")
 
 
-@pytest.mark.parametrize("killed", range(5))
-async def test_terminated_idle_session_is_replaced_unnoticed(
-    admin: Admin, source: Source, killed: int
+async def test_terminated_idle_sessions_are_replaced_before_they_are_used(
+    admin: Admin, source: Source
 ) -> None:
-    connector = await source()
-    await asyncio.gather(*(connector.list_items() for _ in range(6)))
-    admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'reader'")
-    await asyncio.gather(*(connector.list_items() for _ in range(6)))
+    connector = await source(pool=PoolConfig(connect_attempts=1))  # no read is tried again
+    for _ in range(5):
+        await asyncio.gather(*(connector.list_items() for _ in range(6)))
+        await _end_sessions(admin)
+        await asyncio.gather(*(connector.list_items() for _ in range(6)))
+        assert _sessions(admin, "pid")
+
+
+async def _end_sessions(admin: Admin) -> None:
+    ended = dict(_sessions(admin, "pid, pg_terminate_backend(pid)"))
+    assert len(ended) > 1
+    assert all(ended.values())
+    await wait_until(lambda: not ended.keys() & dict(_sessions(admin, "pid, 0")))
+
+
+def _sessions(admin: Admin, columns: str) -> list[tuple]:
+    """Return what the server says of each session of `reader`."""
+    query = f"SELECT {columns} FROM pg_stat_activity WHERE usename = 'reader'"
+    return admin.execute(query).fetchall()
 
 
 async def test_session_is_as_new_for_the_next_user(
@@ -300,10 +314,6 @@ async def _session(connector, workspace: Workspace) -> list:
     return [settings.rows, state.rows]
 
 
-def configured_as(connector, user: str):
-    return type(connector)(connector.config)
-
-
 @pytest.mark.parametrize("jit", ["on", "off"])
 async def test_only_the_callers_statements_run_with_the_roles_jit(
     admin: Admin, pg_database: Database, source: Source, workspace: Workspace, jit: str
@@ -334,11 +344,11 @@ async def test_disconnecting_ends_a_fetch_and_its_query(
     connector = await source()
     workspace = Workspace(tmp_path, limits=Limits(None, None, None), file_format=format_)
     fetch = asyncio.create_task(connector.fetch_data(query, workspace))
-    await until(lambda: active(admin, "COPY"), "the query to run")
+    await wait_until(lambda: active(admin, "COPY"))
     await connector.disconnect()
     with pytest.raises(ConnectError, match="disconnected while"):
         await fetch
-    await until(lambda: not sessions(admin), "the sessions to end")
+    await wait_until(lambda: not sessions(admin))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -351,7 +361,7 @@ async def test_closing_cuts_off_a_fetch_that_takes_too_long(
     fetch = asyncio.create_task(
         registry.fetch("pg", SLOW, tmp_path, limits=Limits(None, None, None))
     )
-    await until(lambda: active(admin, "COPY"), "the query to run")
+    await wait_until(lambda: active(admin, "COPY"))
     match ending:
         case "unregister":
             await registry.unregister_data_source("pg", timeout=0.01)
@@ -362,7 +372,7 @@ async def test_closing_cuts_off_a_fetch_that_takes_too_long(
     assert fetch.done()
     with pytest.raises(PoolClosedError, match="'pg' was closed while it was in use"):
         await fetch
-    await until(lambda: not sessions(admin), "the sessions to end")
+    await wait_until(lambda: not sessions(admin))
     assert list(tmp_path.iterdir()) == []
     await registry.close()
 
@@ -379,7 +389,7 @@ async def test_rotated_password_works_after_one_refusal(
         monkeypatch.setenv("ROTATING", "second-pass-2")
         admin.execute("ALTER ROLE rotating PASSWORD 'second-pass-2'")
         admin.execute(f"{SESSIONS_ENDED} WHERE usename = 'rotating'")
-        await until(lambda: not sessions(admin, "rotating"), "the sessions to end")
+        await wait_until(lambda: not sessions(admin, "rotating"))
         with pytest.raises(AuthenticationError):
             await registry.list_items("pg")
         assert await registry.list_items("pg") == []

@@ -38,10 +38,10 @@ from tests.postgresql.conftest import (
     Source,
     active,
     sessions,
-    until,
     with_limits,
 )
 from tests.servers import Database, PostgresServer
+from tests.waiting import wait_until
 
 ROWS = 30_000
 QUERY = f"SELECT g AS n, repeat('x', 40) AS pad, {{}} AS which FROM generate_series(1, {ROWS}) g"
@@ -68,12 +68,12 @@ class Crowd:
     async def succeed(self, times: int) -> None:
         """Return after that many more complete files."""
         goal = self.ended["success"] + times
-        await until(lambda: self.ended["success"] >= goal, "fetches to succeed", timeout=30)
+        await wait_until(lambda: self.ended["success"] >= goal, timeout=30)
 
     async def recover(self) -> float:
         """Return the seconds until the next complete file."""
         now = time.monotonic()
-        await until(lambda: self.last_success > now, "a fetch to succeed", timeout=20)
+        await wait_until(lambda: self.last_success > now, timeout=20)
         return self.last_success - now
 
     async def stop(self) -> None:
@@ -152,7 +152,7 @@ async def test_session_ended_in_mid_copy_starts_again(
     unlimited = with_limits(workspace, max_rows=None, max_bytes=None)
     query = "SELECT g AS midway FROM generate_series(1, 2000000) g"
     task = asyncio.create_task(connector.fetch_data(query, unlimited))
-    await until(lambda: _written(unlimited) > 1_000_000, "data to arrive")
+    await wait_until(lambda: _written(unlimited) > 1_000_000)
     _terminate(admin)
     path = await task
     assert unlimited.written[path].rows == 2_000_000
@@ -164,7 +164,7 @@ async def test_session_ended_in_mid_query_starts_again(
     connector = await source(allowed_functions="pg_sleep")
     query = "SELECT 1 AS midway, pg_sleep(0.5)"
     task = asyncio.create_task(connector.fetch_data(query, workspace))
-    await until(lambda: active(admin, query), "the query to run")
+    await wait_until(lambda: active(admin, query))
     _terminate(admin)
     assert Path(await task).read_text() == 'midway,pg_sleep\n1,""\n'
 
@@ -237,7 +237,7 @@ async def test_server_stopped_for_a_while_hangs_nobody(
     crowd = Crowd(await source(pool=PoolConfig(max_size=5)), workspace, 10)
     await crowd.succeed(5)
     await asyncio.to_thread(pg_roles.kill)
-    await until(lambda: crowd.ended["ConnectError"] > 30, "errors")
+    await wait_until(lambda: crowd.ended["ConnectError"] > 30)
     await asyncio.sleep(2)
     await asyncio.to_thread(pg_roles.start)
     await crowd.recover()
@@ -261,7 +261,7 @@ async def test_connections_of_the_server_used_up_by_others(
             assert crowd.wrong == []
         await one.disconnect()
         await two.disconnect()
-        await until(lambda: sessions(admin, "scarce") == 0, "no session")
+        await wait_until(lambda: sessions(admin, "scarce") == 0)
     finally:
         admin.execute("DROP ROLE scarce")
 
@@ -302,7 +302,7 @@ async def test_two_hundred_cancelled_fetches_leave_nothing(
         await asyncio.wait([task], timeout=3)
         assert task.done()
         slowest = max(slowest, time.monotonic() - begun)
-    await until(lambda: not active(admin, "pg_sleep"), "no query", timeout=2)
+    await wait_until(lambda: not active(admin, "pg_sleep"), timeout=2)
     assert not [name for name in os.listdir(unlimited) if name.endswith(".part")]
     assert sessions(admin) <= 4
     assert slowest < 2
@@ -333,7 +333,7 @@ async def test_two_hundred_deadlines_end_their_fetches_in_time(
     for start in range(0, 200, 8):
         await asyncio.gather(*(fetch(number) for number in range(start, start + 8)))
     assert latest < 2
-    await until(lambda: not active(admin, "endless"), "no query", timeout=2)
+    await wait_until(lambda: not active(admin, "endless"), timeout=2)
     assert os.listdir(workspace) == []
     report(f"200 deadlines, 200 kept, the latest {latest:.2f} s after its time")
 
@@ -440,7 +440,7 @@ async def test_scarce_connections_and_changed_passwords_are_survived(
     finally:
         for each in sources:
             await each.disconnect()
-        await until(lambda: sessions(admin, "scarce") == 0, "no session")
+        await wait_until(lambda: sessions(admin, "scarce") == 0)
         admin.execute("DROP ROLE scarce")
 
 
@@ -461,7 +461,7 @@ async def test_wrong_role_in_mid_life_is_the_servers_answer(
 async def _terminate_once(
     admin: Admin, begun: Callable[[], object], task: asyncio.Task[str]
 ) -> None:
-    await until(lambda: begun() or task.done(), "its beginning")
+    await wait_until(lambda: begun() or task.done())
     _terminate(admin)
 
 

@@ -24,10 +24,10 @@ from tests.postgresql.conftest import (
     active,
     rows_of,
     sessions,
-    until,
     with_limits,
 )
 from tests.servers import Database
+from tests.waiting import wait_until
 
 SESSION = "SELECT pid FROM pg_stat_activity WHERE usename = 'reader'"
 
@@ -218,6 +218,24 @@ async def test_row_limit_is_exact(
     assert len(rows_of(path)) == kept + 1
 
 
+@pytest.mark.parametrize(
+    ("query", "text"),
+    [
+        (
+            "EXPLAIN (COSTS OFF) SELECT * FROM t WHERE name = 'a\",b'",
+            'QUERY PLAN\nSeq Scan on t\n"  Filter: (name = \'a"",b\'::text)"\n',
+        ),
+        ("SHOW enable_seqscan", "enable_seqscan\non\n"),
+        ("SHOW cluster_name", 'cluster_name\n""\n'),
+    ],
+)
+async def test_explain_and_show_give_the_servers_own_lines(
+    admin: Admin, reader: PostgreSQLConnector, workspace: Workspace, query: str, text: str
+) -> None:
+    admin.execute("CREATE TABLE t (id integer, name text)")
+    assert Path(await reader.fetch_data(query, workspace)).read_text() == text
+
+
 async def test_row_limit_holds_for_tables_explain_and_show(
     admin: Admin, reader: PostgreSQLConnector, workspace: Workspace
 ) -> None:
@@ -314,10 +332,10 @@ async def test_cancelled_fetch_ends_its_query_within_a_second(
     limited = with_limits(workspace, max_rows=None, max_bytes=None)
     for _ in range(3):
         task = asyncio.create_task(connector.fetch_data(query, limited))
-        await until(lambda: active(admin, query), "the query to run")
+        await wait_until(lambda: active(admin, query))
         await asyncio.sleep(0.05)
         task.cancel()
-        await until(lambda: not active(admin, query), "the query to end", timeout=1)
+        await wait_until(lambda: not active(admin, query), timeout=1)
         with pytest.raises(asyncio.CancelledError):
             await task
     assert os.listdir(limited) == []
@@ -340,7 +358,7 @@ async def test_fetch_cancelled_at_any_moment_leaves_nothing_behind(
         task.cancel()
         await asyncio.wait([task])
     assert not [name for name in os.listdir(limited) if name.endswith(".part")]
-    await until(lambda: not active(admin, "marked"), "no query")
+    await wait_until(lambda: not active(admin, "marked"))
     results = await asyncio.gather(*(connector.fetch_data(query, limited) for _ in range(8)))
     assert len(set(results)) == 1
     assert sessions(admin) <= 4
@@ -464,7 +482,7 @@ async def test_row_over_the_byte_limit_is_refused(
     with pytest.raises(LimitExceededError, match="too much to hold in memory"):
         await reader.preview(HUGE)
     assert os.listdir(limited) == []
-    await until(lambda: not active(admin, "AS huge"), "the query to end")
+    await wait_until(lambda: not active(admin, "AS huge"))
     assert await reader.test_connection()
 
 

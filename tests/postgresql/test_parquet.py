@@ -33,10 +33,10 @@ from tests.postgresql.conftest import (
     active,
     rows_of,
     sessions,
-    until,
     with_limits,
 )
 from tests.postgresql.test_fetch import VALUES
+from tests.waiting import wait_until
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -501,10 +501,10 @@ async def test_cancelled_fetch_ends_its_query_and_leaves_nothing(
     (name,) = os.listdir(limited)
     for wait in (0.0, 0.05, 0.3):
         task = asyncio.create_task(connector.fetch_data(query, limited))
-        await until(lambda: active(admin, query), "the query to run")
+        await wait_until(lambda: active(admin, query))
         await asyncio.sleep(wait)
         task.cancel()
-        await until(lambda: not active(admin, query), "the query to end", timeout=1)
+        await wait_until(lambda: not active(admin, query), timeout=1)
         with pytest.raises(asyncio.CancelledError):
             await task
         assert os.listdir(limited) == [name]
@@ -545,7 +545,7 @@ async def test_long_fetch_leaves_the_threads_that_all_share_to_others(
     query = "SELECT repeat('x', 100), generate_series(1, 1e9)"
     task = asyncio.create_task(reader.fetch_data(query, limited))
     written = Path(limited).glob
-    await until(lambda: any(file.stat().st_size for file in written("*")), "rows to be written")
+    await wait_until(lambda: any(file.stat().st_size for file in written("*")))
     assert await asyncio.wait_for(asyncio.to_thread(int), 10) == 0
     assert not task.done()
     task.cancel()
@@ -598,7 +598,7 @@ async def test_table_over_the_bound_of_memory_is_refused(
     query = "SELECT md5(generate_series(1, 1e9)::text)"
     with pytest.raises(LimitExceededError, match=r"more than 8 MiB.*fetch it as a Parquet file"):
         await reader.read_table(query)
-    await until(lambda: not active(admin, "1e9"), "the query to end")
+    await wait_until(lambda: not active(admin, "1e9"))
 
 
 async def test_without_pyarrow_the_error_names_the_extra_and_csv_works(

@@ -6,6 +6,8 @@ the same role that must go on undisturbed.
 
 from __future__ import annotations
 
+import csv
+import io
 import itertools
 import json
 import os
@@ -36,10 +38,10 @@ from datasources import (
 from datasources_postgresql import PostgreSQLConnector, libpq
 from datasources_postgresql.connections import Connection
 from datasources_postgresql.functions import question
-from datasources_postgresql.grammar import Statement, parse_one, parse_read, plain_select
+from datasources_postgresql.grammar import parse_one, parse_read, plain_select
 from datasources_postgresql.identifiers import table_name
 from datasources_postgresql.reading import begin, limited
-from tests.postgresql.conftest import PASSWORD, Admin, Report, configured, readable
+from tests.postgresql.conftest import PASSWORD, Admin, Report, configured, readable, rows_of
 from tests.postgresql.statements import (
     BREAK_OUTS,
     DANGEROUS,
@@ -92,6 +94,17 @@ class Outside:
     idle: dict[str, Admin]
     busy: dict[str, Admin]
 
+    def login(self, role: str) -> Admin:
+        """Return a new session of a role."""
+        return psycopg.connect(
+            host=self.database.host,
+            port=self.database.port,
+            dbname=self.database.name,
+            user=role,
+            password=PASSWORD,
+            autocommit=True,
+        )
+
     def state(self) -> list:
         return [
             self.admin.execute(STATE).fetchone(),
@@ -130,27 +143,18 @@ def outside(pg_roles: PostgresServer) -> Iterator[Outside]:
 
 
 def _watched(database: Database, admin: Admin) -> Iterator[Outside]:
-    def session(role: str) -> Admin:
-        return psycopg.connect(
-            host=database.host,
-            port=database.port,
-            dbname=database.name,
-            user=role,
-            password=PASSWORD,
-            autocommit=True,
-        )
-
-    roles = ("reader", "owner")
-    idle, busy = {r: session(r) for r in roles}, {r: session(r) for r in roles}
     listener = psycopg.connect(database.dsn(), autocommit=True)
     listener.execute("LISTEN channel")
-    for connection in busy.values():
+    outside = Outside(database, admin, listener, {}, {})
+    for role in ("reader", "owner"):
+        outside.idle[role] = outside.login(role)
+        outside.busy[role] = connection = outside.login(role)
         connection.pgconn.send_query(b"SELECT pg_sleep(3600)")
         connection.pgconn.flush()
-    yield Outside(database, admin, listener, idle, busy)
-    for connection in busy.values():
+    yield outside
+    for connection in outside.busy.values():
         admin.execute("SELECT pg_terminate_backend(%s)", [connection.info.backend_pid])
-    for connection in (*idle.values(), *busy.values(), listener):
+    for connection in (*outside.idle.values(), *outside.busy.values(), listener):
         connection.close()
 
 
@@ -433,11 +437,6 @@ async def test_guard_belongs_to_the_transaction_not_to_the_connection(
     await connector.disconnect()
 
 
-def test_there_are_hundreds_of_statements() -> None:
-    assert len(set(DANGEROUS)) == len(DANGEROUS) > 340
-    assert len(set(LEGITIMATE)) == len(LEGITIMATE) > 220
-
-
 def test_any_text_is_one_read_or_an_error() -> None:
     _fuzz_grammar(5_000, seed=1)
 
@@ -564,35 +563,47 @@ async def _connection(connector: PostgreSQLConnector) -> AsyncIterator[Connectio
 async def test_legitimate_statements_give_the_servers_own_text(
     role_source: tuple[str, PostgreSQLConnector], outside: Outside, workspace: Workspace
 ) -> None:
-    _, connector = role_source
+    role, connector = role_source
+    steady = 0
     for statement in LEGITIMATE:
+        before = _answer(outside.idle[role], statement)
         path = await connector.fetch_data(statement, workspace)
-        if (copied := _copied(outside.admin, statement)) is not None:
-            assert Path(path).read_bytes() == copied, statement
-        await connector.preview(statement)
-        await connector.get_metadata(statement)
+        with outside.login(role) as another:
+            after = _answer(another, statement)
+        names, *rows = rows_of(path)
+        preview = await connector.preview(statement, 20)
+        assert list(preview.columns) == names, statement
+        metadata = await connector.get_metadata(statement)
+        assert [column["name"] for column in metadata["columns"]] == names, statement
+        if before != after:  # it depends on the time or on who asks
+            continue
+        steady += 1
+        assert Path(path).read_bytes() == before, statement
+        if "pg_cursors" not in statement:  # a preview has one of its own
+            found = (len(preview.rows), preview.truncated)
+            assert found == (min(len(rows), 20), len(rows) > 20), statement
+    assert steady > 0.9 * len(LEGITIMATE)
 
 
-UNSTEADY = ("FROM pg_", "clock", "random", "pg_stat", "pg_locks", "sizes", "current_", "now", "xmin", "pg_get",
-            "age(", "pg_class", "information_schema", "pg_tables", "pg_settings", "pg_database_size",
-            "has_table", "any_value")  # fmt: skip
-
-
-def _copied(admin: Admin, statement: str) -> bytes | None:
-    """Return what COPY gives, where that is the same at any time for anybody."""
-    if any(word in statement for word in UNSTEADY) or statement.startswith(("EXPLAIN", "SHOW")):
-        return None
-    try:
-        tree = parse_read(statement)
-    except DataSourceError:  # the name of a table
-        tree = Statement(f"SELECT * FROM {statement}", "select")
-    with (
-        admin.cursor() as cursor,
-        cursor.copy(
-            sql.SQL("COPY (" + tree.text.replace("%", "%") + "\n) TO STDOUT (FORMAT csv, HEADER)")
-        ) as copy,
-    ):
-        return b"".join(bytes(data) for data in copy)
+def _answer(session: Admin, statement: str) -> bytes:
+    """Return what the server says to a session that has nothing to do with the source, as CSV."""
+    if statement.startswith(("EXPLAIN", "SHOW")):  # COPY does not take them
+        result = session.pgconn.exec_(statement.encode())
+        columns = range(result.nfields)
+        lines = [[result.fname(column) for column in columns]]
+        lines += [
+            [result.get_value(n, column) for column in columns] for n in range(result.ntuples)
+        ]
+        file = io.StringIO()
+        csv.writer(file, lineterminator="\n").writerows(
+            [(field or b"").decode() for field in line] for line in lines
+        )
+        return file.getvalue().encode()
+    query = f"TABLE {statement}" if table_name(statement) else parse_read(statement).text
+    with session.cursor() as cursor:
+        copy = sql.SQL(f"COPY ({query}\n) TO STDOUT (FORMAT csv, HEADER)")
+        with cursor.copy(copy) as data:
+            return b"".join(bytes(piece) for piece in data)
 
 
 async def _session(connector: PostgreSQLConnector) -> list:

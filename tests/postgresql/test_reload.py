@@ -11,8 +11,9 @@ import pytest
 
 from datasources import ItemNotFoundError, Workspace
 from datasources_postgresql import PostgreSQLConnector
-from tests.postgresql.conftest import Admin, number, until
+from tests.postgresql.conftest import Admin, number
 from tests.servers import Database
+from tests.waiting import wait_until
 
 ROWS = 300
 
@@ -116,7 +117,7 @@ async def test_waiting_read_sees_every_row_of_what_replaces_the_table(
     with psycopg.connect(pg_database.dsn()) as writer:
         writer.execute((REPLACE_PLAIN | REPLACE_CHILDREN)[replacement])
         reading = asyncio.ensure_future(read(reader, identifier, tmp_path))
-        await until(lambda: reading.done() or _waits_for_a_lock(admin), "the read to wait")
+        await wait_until(lambda: reading.done() or _waits_for_a_lock(admin))
         assert not reading.done(), "the read did not wait for the table"
         writer.commit()
     assert await reading == ROWS
@@ -129,7 +130,7 @@ async def test_table_dropped_while_a_read_waits_is_not_found(
     with psycopg.connect(pg_database.dsn()) as writer:
         writer.execute("DROP TABLE plain CASCADE")
         reading = asyncio.create_task(reader.preview("plain"))
-        await until(lambda: _waits_for_a_lock(admin), "the read to wait")
+        await wait_until(lambda: _waits_for_a_lock(admin))
         writer.commit()
     with pytest.raises(ItemNotFoundError, match=r"public\.plain"):
         await reading
@@ -142,7 +143,7 @@ async def test_metadata_describe_the_table_that_has_the_name_after_the_wait(
     with psycopg.connect(pg_database.dsn()) as writer:
         writer.execute("ALTER TABLE plain RENAME TO stale; CREATE TABLE plain(id int, name text)")
         reading = asyncio.create_task(reader.get_metadata("plain"))
-        await until(lambda: _waits_for_a_lock(admin), "the read to wait")
+        await wait_until(lambda: _waits_for_a_lock(admin))
         writer.commit()
     assert [column["name"] for column in (await reading)["columns"]] == ["id", "name"]
 

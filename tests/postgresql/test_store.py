@@ -39,6 +39,7 @@ from tests.core import test_stores as core
 from tests.core.fakes import MemoryConnector
 from tests.core.test_stores import source
 from tests.servers import Database, PostgresServer
+from tests.waiting import wait_until, wait_until_blocking
 
 SEEN_WITHIN = 1.0  # seconds, what the README promises of another host's change
 IDS = st.sampled_from("abcd")
@@ -81,19 +82,12 @@ def followers() -> list[threading.Thread]:
     return [t for t in threading.enumerate() if t.name == "datasources-store"]
 
 
-def until(condition: Callable[[], object], what: str, timeout: float = 10) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {timeout} s for {what}"
-        time.sleep(0.005)
-
-
 def shown(store: Store) -> dict[str, str]:
     return {record.id: record.credentials for record in store.list()}
 
 
 def until_shown(store: Store, expected: dict[str, str], timeout: float = 10) -> None:
-    until(lambda: shown(store) == expected, f"{expected} in {store}", timeout)
+    wait_until_blocking(lambda: shown(store) == expected, timeout=timeout)
 
 
 def written(store: Store, name: str, credentials: str) -> None:
@@ -126,13 +120,13 @@ class TestAsEveryStore(core.TestEveryStore):
 def test_change_of_another_host_is_seen_within_a_second(two):
     mine, theirs = two
     mine.add(source("a"), source("b"))
-    until(lambda: theirs.list() == mine.list() != [], "an addition", SEEN_WITHIN)
+    wait_until_blocking(lambda: theirs.list() == mine.list() != [], timeout=SEEN_WITHIN)
     written(theirs, "a", "new")
-    until(lambda: shown(mine)["a"] == "new", "an update", SEEN_WITHIN)
+    wait_until_blocking(lambda: shown(mine)["a"] == "new", timeout=SEEN_WITHIN)
     mine.remove("b")
-    until(lambda: shown(theirs) == {"a": "new"}, "a removal", SEEN_WITHIN)
+    wait_until_blocking(lambda: shown(theirs) == {"a": "new"}, timeout=SEEN_WITHIN)
     theirs.add(source("b", "again"))
-    until(lambda: shown(mine) == {"a": "new", "b": "again"}, "an addition anew", SEEN_WITHIN)
+    wait_until_blocking(lambda: shown(mine) == {"a": "new", "b": "again"}, timeout=SEEN_WITHIN)
     assert mine.list() == theirs.list()
 
 
@@ -149,7 +143,7 @@ def test_update_of_what_another_host_changed_is_refused(two):
     mine, theirs = two
     mine.add(source("a"), source("b"))
     stale_a, stale_b = mine.list()
-    until(lambda: len(theirs.list()) == 2, "both")
+    wait_until_blocking(lambda: len(theirs.list()) == 2)
     written(theirs, "a", "theirs")
     theirs.remove("b")
     for stale in (stale_a, stale_b):
@@ -174,7 +168,7 @@ def test_of_two_hosts_that_add_an_id_at_once_one_wins(two):
             assert sorted(won) == [False, True]
             winner = two[won.index(True)]
             assert shown(winner)[f"s{n}"] == repr(id(winner))
-    until(lambda: shown(two[0]) == shown(two[1]), "the same on both")
+    wait_until_blocking(lambda: shown(two[0]) == shown(two[1]))
     assert len(two[0].list()) == 40
 
 
@@ -205,7 +199,7 @@ def test_four_processes_lose_no_update_of_a_thousand(store: Store, pg_database: 
     for process in running:
         _, errors = process.communicate(timeout=120)
         assert (process.returncode, errors) == (0, b"")
-    until(lambda: shown(store) == {"counter": "1000"}, "the last of them")
+    wait_until_blocking(lambda: shown(store) == {"counter": "1000"})
 
 
 def test_hosts_that_come_first_at_once_create_one_store(open_store: Open):
@@ -218,7 +212,7 @@ def test_hosts_that_come_first_at_once_create_one_store(open_store: Open):
     with ThreadPoolExecutor(6) as pool:
         stores = list(pool.map(first, range(6)))
     stores[0].add(source("a"))
-    until(lambda: all(shown(s) == {"a": "ciphertext"} for s in stores), "it on all")
+    wait_until_blocking(lambda: all(shown(s) == {"a": "ciphertext"} for s in stores))
 
 
 def test_hosts_and_a_dict_say_the_same_after_every_step(two):
@@ -273,7 +267,7 @@ def test_reads_go_on_without_the_server_and_catch_up_when_it_is_back(
 ):
     mine, theirs = two
     mine.add(source("a"), source("b"), source("c"))
-    until(lambda: len(theirs.list()) == 3, "all of them")
+    wait_until_blocking(lambda: len(theirs.list()) == 3)
     before = mine.list()
     postgres.kill()
     for write in (
@@ -287,7 +281,7 @@ def test_reads_go_on_without_the_server_and_catch_up_when_it_is_back(
         assert postgres.password not in str(caught.value)
         assert mine.list() == before
         assert mine.get("a") == before[0]
-    until(lambda: caplog.messages, "a word of it")
+    wait_until_blocking(lambda: caplog.messages)
     assert postgres.password not in caplog.text
     postgres.start()
     third = open_store()
@@ -296,7 +290,7 @@ def test_reads_go_on_without_the_server_and_catch_up_when_it_is_back(
     for store in two:
         until_shown(store, {"a": "ciphertext", "c": "new"})
     mine.add(source("d"))
-    until(lambda: theirs.get("d") and third.get("d"), "an addition")
+    wait_until_blocking(lambda: theirs.get("d") and third.get("d"))
 
 
 def test_store_can_be_closed_while_the_server_is_away(open_store: Open, postgres: PostgresServer):
@@ -327,7 +321,7 @@ def test_session_terminated_while_it_writes_stores_nothing(two, database: psycop
             query = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
             # It is replaced once, for nothing was written yet; and waits again.
             for _ in range(2):
-                until(lambda: database.execute(query).fetchone(), "a waiting write")
+                wait_until_blocking(lambda: database.execute(query).fetchone())
                 database.execute(query.replace("pid", "pg_terminate_backend(pid, 5000)"))
             with pytest.raises(StoreError, match="terminating connection"):
                 waiting.result()
@@ -344,14 +338,14 @@ def test_older_copy_of_the_database_replaces_what_is_in_memory(
     older = mine.list()
     written(mine, "a", "newer")
     mine.add(source("b"))
-    until(lambda: len(theirs.list()) == 2, "both")
+    wait_until_blocking(lambda: len(theirs.list()) == 2)
     database.execute("DELETE FROM datasources.sources WHERE id = 'b'")
     database.execute("UPDATE datasources.sources SET credentials = 'ciphertext', version = 1")
     database.execute("UPDATE datasources.store SET version = %s", [version])
     terminate(database)
-    until(lambda: mine.list() == theirs.list() == older, "what was restored")
+    wait_until_blocking(lambda: mine.list() == theirs.list() == older)
     mine.add(source("c"))
-    until(lambda: theirs.get("c"), "an addition")
+    wait_until_blocking(lambda: theirs.get("c"))
 
 
 def test_reads_go_on_while_a_write_waits(store: Store, database: psycopg.Connection):
@@ -360,7 +354,7 @@ def test_reads_go_on_while_a_write_waits(store: Store, database: psycopg.Connect
         with database.transaction():
             database.execute("LOCK datasources.store, datasources.sources")
             waiting = pool.submit(store.add, source("b"))
-            until(store._write_lock.locked, "the write")  # type: ignore[attr-defined]
+            wait_until_blocking(store._write_lock.locked)  # type: ignore[attr-defined]
             for _ in range(100):
                 assert store.get("a")
                 assert [r.id for r in store.list()] == ["a"]
@@ -488,12 +482,12 @@ def test_closed_store_says_so_and_leaves_no_thread_and_no_session(
 ):
     store = open_store()
     store.add(source("a"))
-    until(lambda: len(sessions(database)) == 2, "the one that listens")
+    wait_until_blocking(lambda: len(sessions(database)) == 2)
     start = time.monotonic()
     store.close()
     assert time.monotonic() - start < 0.5
     assert not followers()
-    until(lambda: not sessions(database), "the end of its sessions")
+    wait_until_blocking(lambda: not sessions(database))
     for use in (
         store.list,
         lambda: store.get("a"),
@@ -563,13 +557,13 @@ def test_no_session_of_a_quiet_store_holds_anything(two, database: psycopg.Conne
         AND backend_type = 'client backend' AND pid <> pg_backend_pid() AND xact_start IS NOT NULL
     """
     quiet = lambda: database.execute(query).fetchone() == (0,)  # noqa: E731
-    until(lambda: len(sessions(database)) == 4 and quiet(), "the end of opening")
+    wait_until_blocking(lambda: len(sessions(database)) == 4 and quiet())
     theirs.compact()
     mine.add(source("a"))
     with pytest.raises(DataSourceExistsError):
         mine.add(source("a"))
     assert not mine.remove("b")
-    until(quiet, "the end of writing")
+    wait_until_blocking(quiet)
     theirs.compact()
 
 
@@ -630,7 +624,7 @@ async def test_closing_does_not_hold_up_the_event_loop(
     with database.transaction(), ThreadPoolExecutor(1) as pool:
         database.execute("LOCK datasources.store")
         writing = pool.submit(store.add, source("a"))
-        until(store._write_lock.locked, "the write")
+        wait_until_blocking(store._write_lock.locked)
         beats, _ = await beats_during(registry.close())  # waits for the write for a while
         database.execute("ROLLBACK")
         writing.exception()
@@ -652,8 +646,8 @@ async def test_opening_that_is_cancelled_leaves_nothing_open(
         with pytest.raises(asyncio.CancelledError):
             await opening
     opening_threads = lambda: [t for t in threading.enumerate() if t.name == "datasources-open"]  # noqa: E731
-    until(lambda: not opening_threads() and not followers(), "the end of what was opened")
-    until(lambda: not sessions(database), "the end of its sessions")
+    wait_until_blocking(lambda: not opening_threads() and not followers())
+    wait_until_blocking(lambda: not sessions(database))
 
 
 @pytest.fixture
@@ -673,32 +667,25 @@ def memory(name: str, **options: Any) -> DataSourceConfig:
     return DataSourceConfig(name, DataSourceType("memory"), name, options)
 
 
-async def soon(condition: Callable[[], object], what: str, timeout: float = SEEN_WITHIN) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {timeout} s for {what}"
-        await asyncio.sleep(0.005)
-
-
 async def test_registries_of_two_hosts_share_sources(
     registries: list[DataSourceRegistry], tmp_path: Path
 ):
     mine, theirs = registries
     await mine.register_data_source(memory("a", host="one", password="hunter2"))
-    await soon(lambda: theirs.exists("a"), "the source")
+    await wait_until(lambda: theirs.exists("a"))
     await theirs.fetch("a", "a.csv", tmp_path)
     assert (tmp_path / "a.csv").read_bytes() == b"x,y\n1,2\n"
     assert theirs.get_config("a", decrypt=True, sanitize=False).config["password"] == "hunter2"
     connector = await theirs.get_connector("a")
 
     await mine.register_data_source(memory("a", host="two"), replace=True)
-    await soon(lambda: theirs.get_config("a").config["host"] == "two", "what replaced it")
-    await soon(lambda: theirs._connections.source("a").connector is not connector, "it there", 2)
+    await wait_until(lambda: theirs.get_config("a").config["host"] == "two")
+    await wait_until(lambda: theirs._connections.source("a").connector is not connector, timeout=2)
     replaced = await theirs.get_connector("a")
     assert replaced.config.config["host"] == "two"
 
     await theirs.unregister_data_source("a")
-    await soon(lambda: not mine.exists("a"), "the removal")
+    await wait_until(lambda: not mine.exists("a"))
     with pytest.raises(DataSourceNotFoundError):
         await mine.fetch("a", "a.csv", tmp_path)
 

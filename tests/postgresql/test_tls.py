@@ -28,8 +28,9 @@ from datasources import (
 )
 from datasources_postgresql import PostgreSQLConnector
 from tests.conftest import _served
-from tests.postgresql.conftest import PASSWORD, active, configured, readable, until, with_limits
+from tests.postgresql.conftest import PASSWORD, active, configured, readable, with_limits
 from tests.servers.postgres_tls import TlsPostgresServer
+from tests.waiting import wait_until
 
 
 class Authority:
@@ -249,9 +250,9 @@ async def test_cancelled_fetch_ends_its_query_behind_tls(
     unlimited = with_limits(workspace, max_rows=None, max_bytes=None)
     with psycopg.connect(secured.server.dsn(), autocommit=True) as admin:
         task = asyncio.create_task(source.fetch_data(query, unlimited))
-        await until(lambda: active(admin, query), "the query to run")
+        await wait_until(lambda: active(admin, query))
         task.cancel()
-        await until(lambda: not active(admin, query), "its end", timeout=1)
+        await wait_until(lambda: not active(admin, query), timeout=1)
         await asyncio.wait([task])
     assert await source.test_connection()
     await source.disconnect()

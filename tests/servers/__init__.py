@@ -2,7 +2,7 @@
 
 from tests.servers.azurite import AzuriteServer
 from tests.servers.postgres import Database, PostgresServer
-from tests.servers.process import Server, ServerError, free_port, wait_for
+from tests.servers.process import Server, ServerError, free_port
 
 __all__ = [
     "AzuriteServer",
@@ -11,5 +11,4 @@ __all__ = [
     "Server",
     "ServerError",
     "free_port",
-    "wait_for",
 ]

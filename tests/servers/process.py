@@ -19,7 +19,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -27,6 +26,8 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 import psutil
+
+from tests.waiting import wait_until_blocking
 
 HOST = "127.0.0.1"
 START_TIMEOUT = 30.0
@@ -52,21 +53,6 @@ def free_port() -> int:
                 probe.bind((HOST, port))
                 return port
     raise ServerError("no free port on the loopback address")
-
-
-def wait_for(
-    condition: Callable[[], bool], what: str, *, timeout: float = START_TIMEOUT, every: float = 0.02
-) -> None:
-    """Return once `condition` is true.
-
-    Raises:
-        TimeoutError: it was not within `timeout` seconds; the message contains `what`.
-    """
-    deadline = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"waited {timeout:g} s for {what}")
-        time.sleep(every)
 
 
 @contextmanager
@@ -193,7 +179,7 @@ class Server(ABC):
                 stderr=log,
                 start_new_session=True,  # an interrupt at the terminal is not for the server
             )
-        wait_for(lambda: not self.running or self._ready(), "an answer", every=0.01)
+        wait_until_blocking(lambda: not self.running or self._ready(), timeout=START_TIMEOUT)
         if self._process.poll() is not None:
             raise ServerError(f"it ended with status {self._process.returncode}")
 
@@ -258,7 +244,7 @@ def kill_tree(process: psutil.Process) -> None:
         for member in family:
             with suppress(psutil.NoSuchProcess):
                 member.kill()
-        wait_for(lambda: not any(map(alive, family)), "killed processes to end")
+        wait_until_blocking(lambda: not any(map(alive, family)), timeout=START_TIMEOUT)
 
 
 def alive(process: psutil.Process) -> bool:

@@ -45,10 +45,11 @@ REPLACE INTO sources
     (id, type, name, created_at, metadata, limits, options, credentials, version)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
-_CHANGED = """
-SELECT id, type, name, created_at, metadata, limits, options, credentials, version
-    FROM sources WHERE version > ?
+# Without a condition, so that a row which lost its version is read too.
+_ALL = """
+SELECT id, type, name, created_at, metadata, limits, options, credentials, version FROM sources
 """
+_CHANGED = f"{_ALL} WHERE version > ?"
 _REMOVED = "SELECT id, version FROM removed WHERE version > ?"
 # What a damaged file holds must not keep the rest from being read.
 _text = partial(str, encoding="utf-8", errors="replace")
@@ -309,7 +310,10 @@ class SQLiteStore(Store):
             # Both in one transaction, or a removal between them could be missed.
             connection.execute("BEGIN")
             try:
-                rows = connection.execute(_CHANGED, since).fetchall()
+                if self._version == _BEFORE_ALL:
+                    rows = connection.execute(_ALL).fetchall()
+                else:
+                    rows = connection.execute(_CHANGED, since).fetchall()
                 gone = connection.execute(_REMOVED, since).fetchall()
             finally:
                 connection.execute("COMMIT")
