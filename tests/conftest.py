@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import secrets
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -22,6 +23,15 @@ AnyServer = TypeVar("AnyServer", bound=Server)
 
 FOREIGN_PREFIXES = ("DATASOURCE", "XDG_", "PG", "AZURE_", "AZURITE_")
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+
+
+def pytest_configure() -> None:
+    """Let tests interrupt the processes they start, even where this one ignores interrupts.
+
+    A shell without job control has its background jobs ignore SIGINT, and children inherit that.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -307,7 +307,7 @@ def test_a_path_that_cannot_be_written_is_told_at_once(tmp_path: Path) -> None:
         (tmp_path / "missing" / "log", "No such file or directory"),
         (tmp_path, "Is a directory"),
         (tmp_path / "pipe", "No such device or address"),
-        ("nul\0", "embedded null byte"),
+        ("nul\0", ".*embedded null"),
     ):
         with pytest.raises(OptionError, match=rf"audit log '.*' cannot be written: {reason}"):
             AuditLog(path)

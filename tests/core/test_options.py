@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import traceback
-from typing import Annotated, Any, Literal, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, NamedTuple, NewType, TypedDict
 
 import pytest
 from hypothesis import given, strategies as st
@@ -13,15 +13,20 @@ from pydantic import (
     AliasChoices,
     BaseModel,
     Field,
+    NonNegativeInt,
+    PositiveFloat,
     PositiveInt,
     Secret,
     SecretBytes,
     SecretStr,
     StringConstraints,
+    TypeAdapter,
+    conint,
+    conlist,
     field_validator,
     model_validator,
 )
-from typing_extensions import TypeAliasType
+from typing_extensions import TypeAliasType, TypeVar
 
 from datasources import ConnectorOptions, OptionError
 from datasources.options import is_secret, option_names
@@ -34,6 +39,10 @@ class Unresolvable:
     """Metadata of a library."""
 
     name: NotThere  # type: ignore[name-defined]  # noqa: F821  (cannot be evaluated)
+
+
+if TYPE_CHECKING:
+    from collections.abc import Container
 
 
 class KeyLogin(BaseModel):
@@ -239,6 +248,11 @@ class Pair:
     password: SecretStr
 
 
+@dataclasses.dataclass(slots=True)
+class Slotted:
+    token: SecretStr
+
+
 class Typed(TypedDict):
     token: SecretStr
 
@@ -257,7 +271,43 @@ class Tree(BaseModel):
     name: str = ""
 
 
+T = TypeVar("T")
+
+
+@dataclasses.dataclass
+class Box(Generic[T]):
+    content: T
+    key: SecretStr
+
+
+class Outer(BaseModel):
+    inner: Inner
+
+
+class Inner(BaseModel):
+    magic: SecretStr
+
+
 Alias = TypeAliasType("Alias", list[SecretStr])
+Token = NewType("Token", SecretStr)
+
+
+@dataclasses.dataclass(frozen=True)
+class Metadata:
+    """What a library may put beside a type: only its own type checker knows `Container`."""
+
+    choices: Container[str] | None = None
+    token: SecretStr | None = None
+
+
+class Size(NamedTuple):
+    width: PositiveInt
+    height: Annotated[int, Metadata()]
+
+
+class Account(NamedTuple):
+    size: PositiveInt
+    token: Annotated[SecretStr, Metadata()]
 
 
 @pytest.mark.parametrize(
@@ -275,6 +325,7 @@ Alias = TypeAliasType("Alias", list[SecretStr])
         *(dict[str, SecretStr], tuple[int, SecretStr], dict[str, list[SecretStr | int]], KeyLogin),
         *(KeyLogin | UserLogin, list[KeyLogin], Annotated[SecretStr, 5], Pair, Typed, Named, Node),
         *(list[Pair | None], frozenset[SecretStr], type("Sub", (SecretStr,), {})),
+        *(Box[SecretStr], Box[int], Outer, Token, list[Token]),
     ],
 )
 def test_secret_is_found_in_any_type(annotation: Any):
@@ -286,6 +337,64 @@ def test_secret_is_found_in_any_type(annotation: Any):
 )
 def test_type_without_a_secret_is_none(annotation: Any):
     assert not is_secret(annotation)
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        PositiveInt | None,
+        list[PositiveInt],
+        dict[str, NonNegativeInt],
+        tuple[PositiveFloat, ...],
+        conlist(conint(gt=0)),
+        Size,
+        Annotated[str, AfterValidator(str.strip)] | None,
+        Annotated[str, StringConstraints(min_length=1)] | None,
+        Annotated[str, Metadata()] | None,
+        Annotated[str, Metadata, SecretStr] | None,
+        list[Annotated[str, Metadata()]],
+    ],
+    ids=str,
+)
+def test_metadata_of_annotated_is_no_type(annotation: Any):
+    TypeAdapter(annotation)  # raises if it is no type that pydantic takes
+    assert not is_secret(annotation)
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        Annotated[SecretStr, AfterValidator(lambda value: value)] | None,
+        Annotated[SecretStr, StringConstraints(min_length=1)] | None,
+        list[Annotated[SecretStr, Metadata()]],
+        dict[str, Annotated[SecretStr, Field(min_length=1)]],
+        tuple[PositiveInt, Annotated[SecretStr, Metadata()]],
+        tuple[Annotated[SecretStr, Metadata()], ...],
+        Annotated[list[Annotated[SecretStr, Metadata()]], Field(min_length=1)],
+        Account,
+        dict[str, list[Account]],
+    ],
+    ids=str,
+)
+def test_secret_beside_metadata_is_found(annotation: Any):
+    assert is_secret(annotation)
+
+
+def test_type_that_cannot_be_resolved_counts_as_secret():
+    assert is_secret(Metadata)
+    assert is_secret(list["Container[str]"])
+
+
+def test_secrets_of_a_model_that_is_defined_later_are_masked():
+    class Early(ConnectorOptions):
+        login: Outer
+
+    class Waiting(ConnectorOptions):
+        choices: Container[str]
+
+    assert Early.redact({"login": {"inner": {"magic": "hunter2"}}}) == {"login": MARK}
+    assert not Waiting.__pydantic_complete__
+    assert Waiting.redact({"choices": ["hunter2"]}) == {"choices": MARK}
 
 
 def test_declared_secrets_are_masked_whatever_they_are_called():
@@ -337,6 +446,8 @@ def test_every_secret_is_returned_for_masking_messages():
         e: SecretBytes
         f: Secret[int]
         g: SecretStr | None = None
+        slots: Slotted | None = None
+        account: Account | None = None
         host: str = "h"
 
     options = Many.load(
@@ -347,10 +458,14 @@ def test_every_secret_is_returned_for_masking_messages():
             "d": {"user": "bob", "password": "4d"},
             "e": b"5e",
             "f": 6,
+            "slots": {"token": "7g"},
+            "account": (1, "8h"),
         }
     )
-    assert options.secret_values() == ["1a", "2b", "3c", "4d", "5e", "6"]
-    assert not {"1a", "2b", "3c", "4d", "5e"} & set(repr(options).replace("'", " ").split())
+    assert options.secret_values() == ["1a", "2b", "3c", "4d", "5e", "6", "7g", "8h"]
+    assert not {"1a", "2b", "3c", "4d", "5e", "7g", "8h"} & set(
+        repr(options).replace("'", " ").split()
+    )
 
 
 def test_options_cannot_be_changed():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import typing
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, ForwardRef, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Secret, SecretBytes, SecretStr, ValidationError
 from pydantic.aliases import AliasChoices
@@ -103,6 +103,7 @@ class ConnectorOptions(BaseModel):
     @classmethod
     def fields(cls) -> list[tuple[str, FieldInfo]]:
         """Return name and field of every option, in order of declaration."""
+        _resolve(cls)
         return list(cls.model_fields.items())
 
     def __reduce__(self) -> str | tuple[Any, ...]:
@@ -156,39 +157,59 @@ def option_names(field: tuple[str, FieldInfo]) -> list[str]:
 
 def is_secret(annotation: Any) -> bool:
     """Return True if a type is, or contains, a secret."""
-    return _is_secret(annotation, set())
+    return _is_secret(annotation, {})
 
 
-def _is_secret(annotation: Any, seen: set[int]) -> bool:
-    if id(annotation) in seen:  # a type that contains itself
+def type_arguments(annotation: Any) -> tuple[Any, ...]:
+    """Return the types among the arguments of a generic type.
+
+    Of the arguments of `Annotated` only the first is a type (PEP 593): the others are metadata of
+    any library. Those of `Literal` are values.
+    """
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Literal:
+        return ()
+    return arguments[:1] if origin is Annotated else arguments
+
+
+def _is_secret(annotation: Any, visited: dict[int, Any]) -> bool:
+    if id(annotation) in visited:  # a type that contains itself
         return False
-    seen.add(id(annotation))
-    origin = typing.get_origin(annotation) or annotation
-    if isinstance(origin, type) and issubclass(origin, _SECRETS):
+    visited[id(annotation)] = annotation  # kept alive, so that no other type gets the same id
+    if isinstance(annotation, (str, ForwardRef)):  # a name that could not be resolved
         return True
-    return any(_is_secret(part, seen) for part in _component_types(annotation))
+    cls = typing.get_origin(annotation) or annotation
+    if isinstance(cls, type) and issubclass(cls, _SECRETS):
+        return True
+    try:
+        parts = [*type_arguments(annotation), *_named_types(annotation), *_field_types(cls)]
+    except Exception:  # noqa: BLE001 - evaluating annotations runs code of other libraries
+        return True  # masked rather than shown
+    return any(_is_secret(part, visited) for part in parts)
 
 
-def _component_types(annotation: Any) -> Iterable[Any]:
-    """Yield the types of which a type is made."""
-    if typing.get_origin(annotation) is typing.Annotated:
-        yield typing.get_args(annotation)[0]  # the rest is metadata, of any kind
-        return
-    yield from typing.get_args(annotation)
-    if hasattr(annotation, "__value__"):  # `type Name = …`
-        yield annotation.__value__
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield from (info.annotation for info in annotation.model_fields.values())
-    elif isinstance(annotation, type) and _has_typed_parts(annotation):
-        try:
-            yield from typing.get_type_hints(annotation, include_extras=True).values()
-        except Exception:  # noqa: BLE001  (evaluates annotations of other people's modules)
-            yield SecretStr  # unknown types may be secrets
+def _named_types(annotation: Any) -> Iterable[Any]:
+    """Return what `type Name = …` or `NewType("Name", …)` stands for."""
+    names = ("__value__", "__supertype__")
+    return [getattr(annotation, name) for name in names if hasattr(annotation, name)]
 
 
-def _has_typed_parts(cls: type) -> bool:
-    """Return True for a dataclass, a TypedDict and a named tuple."""
-    return dataclasses.is_dataclass(cls) or typing.is_typeddict(cls) or hasattr(cls, "_fields")
+def _field_types(cls: Any) -> Iterable[Any]:
+    """Return the types of the fields of a model, dataclass, typed dictionary or named tuple."""
+    if not isinstance(cls, type):
+        return ()
+    if issubclass(cls, BaseModel):
+        _resolve(cls)
+        return [info.annotation for info in cls.model_fields.values()]
+    if dataclasses.is_dataclass(cls) or typing.is_typeddict(cls) or hasattr(cls, "_fields"):
+        return typing.get_type_hints(cls, include_extras=True).values()
+    return ()
+
+
+def _resolve(cls: type[BaseModel]) -> None:
+    """Complete a model whose fields name types that were defined after it."""
+    if not cls.__pydantic_complete__:
+        cls.model_rebuild(raise_errors=False)
 
 
 def _secrets_in(value: Any) -> Iterable[str]:

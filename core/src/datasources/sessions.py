@@ -198,9 +198,11 @@ class WorkspaceSession:
             shutil.rmtree(self.path)
         except (OSError, RecursionError) as exc:  # the latter of folders in hundreds of folders
             if os.path.lexists(self.path):
+                # `rmtree` refuses a link by an OSError of one argument, without number or text.
+                reason = getattr(exc, "strerror", None) or exc.args[0]
                 raise RegistryError(
                     f"workspace {self.id!r} could not be deleted whole; what is left is in "
-                    f"{str(self.path)!r}: {getattr(exc, 'strerror', None) or exc}"
+                    f"{str(self.path)!r}: {reason}"
                 ) from exc
         finally:
             self._close()  # which gives up the lock

@@ -21,7 +21,7 @@ from pydantic.fields import FieldInfo
 
 from datasources.errors import OptionError
 from datasources.models import Limits
-from datasources.options import is_secret, option_names
+from datasources.options import is_secret, option_names, type_arguments
 from datasources.redaction import REFERENCE
 
 if TYPE_CHECKING:
@@ -306,7 +306,7 @@ def _model(annotation: Any) -> type[BaseModel] | None:
     """Return the model that a type is, or may be."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    parts = map(_model, typing.get_args(annotation))
+    parts = map(_model, type_arguments(annotation))
     return next((found for found in parts if found is not None), None)
 
 
