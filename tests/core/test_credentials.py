@@ -428,6 +428,17 @@ def test_no_frame_of_an_error_has_a_secret(tmp_path: Path, content: bytes):
     assert KEY not in local_variables(caught.value)
 
 
+def test_no_frame_of_an_error_has_options_that_cannot_be_encrypted_or_are_of_another_source():
+    manager = CredentialManager(KEY)
+    with pytest.raises(OptionError) as refused:
+        manager.encrypt_credentials({"password": "hunter2", "odd": object()}, source_id="s")
+    assert "hunter2" not in local_variables(refused.value)
+    encrypted = manager.encrypt_credentials({"password": "hunter2"}, source_id="other")
+    with pytest.raises(DecryptionError, match="belong to another source") as moved:
+        manager.decrypt_credentials(encrypted, source_id="s")
+    assert "hunter2" not in local_variables(moved.value)
+
+
 async def test_no_frame_of_an_error_has_a_resolved_secret(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PORT", "hunter2")
     async with registry_of(MemoryConnector) as registry:

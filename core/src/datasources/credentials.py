@@ -99,6 +99,7 @@ class CredentialManager:
         except (TypeError, ValueError, RecursionError):
             plain = ""
         if not plain:  # raised here: the error of json would be its context, and quotes the value
+            del credentials
             raise OptionError(
                 f"the options of source {source_id!r} must be text, numbers, booleans, lists and "
                 "tables, as JSON holds them"
@@ -126,20 +127,12 @@ class CredentialManager:
                 f"the credentials of source {source_id!r} are encrypted with the key {name!r}, "
                 f"which is not among those given: {fingerprints}"
             )
-        try:
-            content = json.loads(fernet.decrypt(token.encode()))
-            owner, options = content["source"], content["options"]
-        except (InvalidToken, ValueError, KeyError, TypeError):
+        options, fault = _decrypt(fernet, token, source_id)
+        if options is None:
             raise DecryptionError(
-                f"the credentials of source {source_id!r}, encrypted with the key {name!r}, "
-                "are damaged; register the source again"
-            ) from None
-        if owner != source_id:
-            raise DecryptionError(
-                f"the credentials found at source {source_id!r}, encrypted with the key {name!r}, "
-                "belong to another source"
+                f"the credentials of source {source_id!r}, encrypted with the key {name!r}, {fault}"
             )
-        return dict(options)
+        return options
 
     def is_current(self, encrypted: str) -> bool:
         """Return True if the first key encrypted a ciphertext."""
@@ -149,6 +142,17 @@ class CredentialManager:
         """Copy options with everything that could be a secret masked as `***REDACTED***`."""
         masked: dict[str, Any] = redact(config)
         return masked
+
+
+def _decrypt(fernet: Fernet, token: str, source_id: str) -> tuple[dict[str, Any] | None, str]:
+    """Return the options of a token, or None and what is wrong with it."""
+    try:
+        content = json.loads(fernet.decrypt(token.encode()))
+        if content["source"] != source_id:
+            return None, "belong to another source"
+        return dict(content["options"]), ""
+    except (InvalidToken, ValueError, KeyError, TypeError):
+        return None, "are damaged; register the source again"
 
 
 def fingerprint(key: Key) -> str:
