@@ -190,3 +190,11 @@ def test_upload_where_the_connector_can(ok, fails, docs, sealed) -> None:
     assert fails("upload", "sealed", file, "--no-overwrite") == "it is there already"
     assert fails("upload", "sealed", "/none") == "there is no file '/none'"
     assert "cannot take files" in fails("upload", "docs", file)
+
+
+def test_a_preview_says_that_there_are_more_rows(ok, docs: Path) -> None:
+    (docs / "many.csv").write_text("id\n1\n2\n3\n")
+    for args in (["-n", "2"], ["-n", "2", "--json"]):
+        done = ok("preview", "docs", "many.csv", *args)
+        assert done.err == "There are more rows; -n 2 ended the preview.\n"
+    assert ok("preview", "docs", "many.csv", "-n", "3").err == ""

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given, strategies as st
+from rich.cells import cell_len
 
 from datasources import FetchRequest
-from datasources.cli import output
+from datasources.cli import output, tables
 from datasources.cli.fetch import _progress
 from tests.cli.conftest import command
 
@@ -75,14 +76,14 @@ def test_json_holds_what_databases_return() -> None:
     text = output.to_json(value)
     assert text.isascii()
     assert json.loads(text) == {
-        "a": ["1.50", "nan", "-inf", "00ff", None, True, 2],
+        "a": ["1.50", "nan", "-inf", r"\x00ff", None, True, 2],
         "b": "2024-01-02T00:00:00+00:00",
         "3": [["x"], "\x1b\udc80"],
     }
 
 
 def test_tables_align_numbers_right_and_end_without_blanks(capsys) -> None:
-    output.print_table(["name", "size", "x"], [["a", 5, None], ["long", 1000, ""], ["b", None, ""]])
+    tables.print_table(["name", "size", "x"], [["a", 5, None], ["long", 1000, ""], ["b", None, ""]])
     assert capsys.readouterr().out == "name  size  x\na        5\nlong  1000\nb\n"
 
 
@@ -98,7 +99,7 @@ def test_on_a_terminal_tables_are_drawn_and_long_cells_kept_whole(monkeypatch) -
     monkeypatch.setattr(sys, "stdout", terminal)
     monkeypatch.setenv("COLUMNS", "40")
     monkeypatch.setenv("NO_COLOR", "1")
-    output.print_table(["name", "size"], [["[bold]x[/bold]" + "y" * 60, 5], ["\x1b[2J", 12345]])
+    tables.print_table(["name", "size"], [["[bold]x[/bold]" + "y" * 60, 5], ["\x1b[2J", 12345]])
     text = terminal.getvalue()
     assert "[bold]x[/bold]" in text
     assert "─" in text
@@ -164,3 +165,128 @@ def test_closed_streams_are_no_error(docs, closed: str) -> None:
         ["/bin/sh", "-c", shell, sys.executable], capture_output=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def fake_terminal(monkeypatch: pytest.MonkeyPatch, columns: str = "80") -> Terminal:
+    """Put a terminal in place of stdout; not a fixture, as pytest sets stdout after the set-up."""
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setenv("NO_COLOR", "1")
+    return terminal
+
+
+@pytest.mark.parametrize("columns", ["", "0", "1", "10", "40", "80", "200", "nonsense"])
+@pytest.mark.parametrize("count", [1, 2, 5, 18, 27, 44, 120])
+def test_no_cell_of_a_table_is_lost_on_a_terminal_of_any_width(
+    monkeypatch, columns: str, count: int
+) -> None:
+    terminal = fake_terminal(monkeypatch, columns)
+    names = [f"column{index}" for index in range(count)]
+    rows = [[f"r{row}c{index}" for index in range(count)] for row in range(3)]
+    tables.print_table(names, rows)
+    text = terminal.getvalue()
+    assert not [name for name in names if name not in text]
+    assert not [cell for row in rows for cell in row if cell not in text.split()]
+
+
+def test_a_table_too_wide_for_the_terminal_is_printed_a_value_a_line(monkeypatch) -> None:
+    terminal = fake_terminal(monkeypatch)
+    names = [f"column{index}" for index in range(20)]
+    tables.print_table(names, [range(20), [None] * 20])
+    tables.print_table(names, [["x"] * 20], header=False)
+    first, second, third = terminal.getvalue().split("\n\n")
+    assert first.splitlines()[:2] == ["column0   0", "column1   1"]
+    assert second.splitlines() == names
+    assert third.splitlines()[19] == "column19  x"
+
+
+def test_a_table_too_wide_without_rows_shows_its_columns(monkeypatch) -> None:
+    terminal = fake_terminal(monkeypatch)
+    names = [f"column{index}" for index in range(20)]
+    tables.print_table(names, [])
+    assert terminal.getvalue().split() == names
+
+
+def test_long_cells_are_folded_to_readable_columns(monkeypatch) -> None:
+    terminal = fake_terminal(monkeypatch)
+    tables.print_table(["a", "b", "c"], [["x" * 100, "y" * 100, "short"]])
+    lines = [line for line in terminal.getvalue().splitlines() if "x" in line]
+    assert max(map(len, lines)) <= 80
+    assert min(line.count("x") for line in lines[:-1]) >= 16
+    assert terminal.getvalue().count("x") == terminal.getvalue().count("y") == 100
+
+
+@pytest.mark.parametrize("columns", ["0", "80"])
+def test_a_wide_preview_at_a_terminal_shows_every_cell(
+    docs: Path, columns: str, monkeypatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    names = [f"column{index}" for index in range(40)]
+    cells = [f"cell{index}" for index in range(40)]
+    (docs / "wide.csv").write_text(f"{','.join(names)}\n{','.join(cells)}\n")
+    code, shown = at_terminal("preview", "docs", "wide.csv")
+    assert code == 0
+    assert set(names) | set(cells) <= set(shown.decode().split())
+
+
+def test_bytes_of_a_preview_have_one_spelling(ok, sealed) -> None:
+    cell = r"\x00"
+    assert ok("preview", "sealed", "doc", "--json").json["rows"][1][1] == cell
+    assert cell in ok("preview", "sealed", "doc").out.split()
+
+
+def test_wide_characters_in_a_pipe_keep_the_columns_aligned(ok, docs: Path) -> None:
+    for name in WIDE:
+        (docs / f"{name}.txt").write_text("x")
+    lines = [line for line in ok("items", "docs").out.splitlines() if ".txt " in line]
+    times = [cell_len(line[: line.index("20")]) for line in lines]
+    assert len(set(times)) == 1
+
+
+WIDE = ["数据", "naïve", "ab", "😀", "e\u0301t\u0301", "한국어", "x"]
+
+
+def test_columns_of_wide_characters_are_aligned_in_a_pipe(capsys) -> None:
+    tables.print_table(["name", "size"], [[text, 5] for text in WIDE])
+    tables.print_fields(dict.fromkeys(WIDE, "value"))
+    lines = capsys.readouterr().out.splitlines()
+    table, fields = lines[: len(WIDE) + 1], lines[len(WIDE) + 1 :]
+    assert {cell_len(line) for line in table} == {len("数据xx") + 2 + len("  size")}
+    assert {cell_len(line.removesuffix("value")) for line in fields} == {len("한국어") * 2 + 2}
+
+
+@pytest.mark.parametrize("value", [b"\x00\xff", bytearray(b"\x00\xff"), memoryview(b"\x00\xff")])
+def test_bytes_have_one_spelling_in_tables_fields_and_json(capsys, value: object) -> None:
+    tables.print_table(["a"], [[value]])
+    tables.print_fields({"a": value})
+    output.print_json([value])
+    assert capsys.readouterr().out.split() == [
+        "a",
+        r"\x00ff",
+        "a",
+        r"\x00ff",
+        "[",
+        r'"\\x00ff"',
+        "]",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (131_673_628, "131.7 MB"),
+        (999_949, "999.9 kB"),
+        (999_950, "1.0 MB"),
+        (10**21, "1000000.0 PB"),
+    ],
+)
+def test_sizes_have_a_unit_on_a_terminal_only(monkeypatch, count: int, text: str) -> None:
+    fake_terminal(monkeypatch)
+    assert str(tables.size(count)) == text
+    assert tables.size(None) is None
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    assert str(tables.size(count)) == str(count)

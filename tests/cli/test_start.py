@@ -53,6 +53,7 @@ LISTING = {
     "datasources.cli",
     "datasources.cli.listing",
     "datasources.cli.output",
+    "datasources.cli.tables",
     "datasources.errors",
     "datasources.index",
 }

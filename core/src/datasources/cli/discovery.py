@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from datasources.cli import listing, output
+from datasources.cli import listing, output, tables
 from datasources.cli.context import CliContext
 from datasources.errors import PluginError
 from datasources.index import PluginEntry
@@ -23,7 +23,7 @@ def plugins_command(context: CliContext, check: bool, as_json: bool) -> None:
     if as_json:
         output.print_json([_to_dict(entry) for entry in entries])
     elif entries:
-        output.print_table(*listing.plugin_table(entries))
+        tables.print_table(*listing.plugin_table(entries))
     else:
         output.echo_err(listing.NO_PLUGINS)
     unusable = [str(entry) for entry in entries if entry.status in _UNUSABLE]
@@ -48,7 +48,7 @@ def types_command(context: CliContext, abilities: bool, as_json: bool) -> None:
         output.print_json(rows)
     elif rows:
         columns = list(rows[0])
-        output.print_table(columns, [[row[column] for column in columns] for row in rows])
+        tables.print_table(columns, [[row[column] for column in columns] for row in rows])
     else:
         output.echo_err("No connector is installed.")
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from datasources.cli import output, paths
+from datasources.cli import output, paths, tables
 from datasources.cli.context import CliContext
 from datasources.cli.items import read_identifier
 from datasources.errors import DataFetchError, DataSourceError, ItemNotFoundError
@@ -283,7 +283,7 @@ def _print_results(results: Sequence[FetchResult], *, as_json: bool) -> None:
     receipts = [result.receipt for result in results if result.receipt]
     if receipts:
         rows = [[r.identifier, _relative_path(r), r.size, r.rows, r.sha256[:12]] for r in receipts]
-        output.print_table(["item", "file", "bytes", "rows", "sha256"], rows)
+        tables.print_table(["item", "file", "bytes", "rows", "sha256"], rows)
     if unchanged := sum(receipt.unchanged for receipt in receipts):
         output.echo_err(f"{unchanged} of {len(receipts)} were there already, unchanged")
     for receipt in receipts:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from datasources.cli import output, stdin
+from datasources.cli import output, stdin, tables
 from datasources.cli.context import CliContext
 from datasources.errors import OptionError
 
@@ -88,7 +88,7 @@ def info_command(context: CliContext, source_id: str, item: str, as_json: bool) 
     for name, value in metadata.items():
         if name.endswith("_at") and isinstance(value, (int, float)):
             metadata[name] = output.format_time(value)
-    output.print_fields({name: value for name, value in metadata.items() if value is not None})
+    tables.print_fields({name: value for name, value in metadata.items() if value is not None})
 
 
 @click.command("preview")
@@ -114,7 +114,10 @@ def preview_command(
     else:
         # The rows of a CSV file may be shorter or longer than its header.
         width = max([len(preview.columns), *map(len, preview.rows)])
-        output.print_table(_pad(preview.columns, width), [_pad(row, width) for row in preview.rows])
+        rows_of_cells = [_pad(row, width) for row in preview.rows]
+        tables.print_table(_pad(preview.columns, width), rows_of_cells)
+    if preview.truncated:
+        output.echo_err(f"There are more rows; -n {rows} ended the preview.")
 
 
 @click.command("stats")
@@ -139,7 +142,7 @@ def stats_command(context: CliContext, source_id: str, item: str, as_json: bool)
             [name, *(figures[column] for column in columns)]
             for name, figures in figures_by_column.items()
         ]
-        output.print_table(["column", *columns], rows)
+        tables.print_table(["column", *columns], rows)
         if any(figures["sampled"] for figures in figures_by_column.values()):
             output.echo_err("These figures come from a sample.")
     else:
@@ -178,7 +181,7 @@ class _TablePrinter:
                 [item.path, item.size, output.format_time(item.modified_at), _kind(item)]
                 for item in self._page
             ]
-            output.print_table(["path", "size", "modified", "kind"], rows, header=self._header)
+            tables.print_table(["path", "size", "modified", "kind"], rows, header=self._header)
         self._page.clear()
         self._header = False
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from datasources.cli import output, secrets
+from datasources.cli import output, secrets, tables
 from datasources.cli.context import CliContext
 from datasources.cli.suggestions import SuggestingGroup
 from datasources.errors import MissingKeyError
@@ -53,7 +53,7 @@ def list_keys(context: CliContext, as_json: bool) -> None:
     if as_json:
         output.print_json(rows)
     elif rows:
-        output.print_table(list(rows[0]), [list(row.values()) for row in rows])
+        tables.print_table(list(rows[0]), [list(row.values()) for row in rows])
     else:
         output.echo_err(
             "There is no key yet; `datasources keys init` or the first `add` makes one."

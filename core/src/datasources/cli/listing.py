@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 
-from datasources.cli import output
+from datasources.cli import output, tables
 from datasources.errors import DataSourceError
 from datasources.index import PluginEntry, choose, scan
 
@@ -27,7 +27,7 @@ def print_plain() -> bool:
     try:
         entries = choose(scan(), {}, ())
         stream = sys.stdout if entries else sys.stderr
-        lines = output.format_table(*plugin_table(entries)) if entries else [NO_PLUGINS]
+        lines = tables.format_table(*plugin_table(entries)) if entries else [NO_PLUGINS]
         stream.write("".join(f"{line}\n" for line in lines))
         stream.flush()
     except (DataSourceError, OSError, ValueError):

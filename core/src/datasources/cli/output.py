@@ -10,12 +10,9 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TextIO, TypeGuard
-
-if TYPE_CHECKING:
-    from rich.console import JustifyMethod
+from typing import Any, TextIO
 
 # C0 and C1 controls, bidirectional marks, line and paragraph separators, lone surrogates.
 _UNPRINTABLE = re.compile(
@@ -27,11 +24,14 @@ _secrets: set[str] = set()
 _flags: set[str] = set()
 _redirected: list[TextIO | None] = []  # the stdout of the process while `sys.stdout` is stderr
 
-Row = Sequence[object]
-
 
 def printable(value: object) -> str:
-    """Return a value as one line of text, control characters escaped; None as empty text."""
+    r"""Return a value as one line of text, control characters escaped.
+
+    None is empty text. Bytes are `\x00ff`, as PostgreSQL writes them.
+    """
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return _format_bytes(value)
     text = "" if value is None else str(value)
     return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
@@ -134,49 +134,6 @@ def to_json(value: Any, *, indent: int | None = None) -> str:
     return json.dumps(_to_json_value(value), indent=indent, allow_nan=False)
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Row], *, header: bool = True) -> None:
-    """Print rows: drawn on a terminal, elsewhere as columns separated by two spaces or more."""
-    if is_terminal(stdout()):
-        _draw_table(*_format_cells(columns, rows), header=header)
-    else:
-        for line in format_table(columns, rows, header=header):
-            _write_line(line)
-
-
-def format_table(
-    columns: Sequence[str], rows: Iterable[Row], *, header: bool = True
-) -> Iterator[str]:
-    """Yield the lines that `print_table` prints where stdout is no terminal."""
-    names, cells, right_aligned = _format_cells(columns, rows)
-    lines = [names, *cells] if header else cells
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        padded = [
-            cell.rjust(width) if index in right_aligned else cell.ljust(width)
-            for index, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ]
-        yield "  ".join(padded).rstrip()
-
-
-def print_fields(values: Mapping[str, object], *, indent: str = "") -> None:
-    """Print names with their values, one a line; a nested table goes below its name, indented."""
-    width = max((len(printable(name)) for name in values), default=0)
-    for name, value in values.items():
-        label = f"{indent}{printable(name)}"
-        if isinstance(value, Mapping) and value:
-            _write_line(f"{label}:")
-            print_fields(value, indent=f"{indent}  ")
-        elif _is_list_of_tables(value):
-            _write_line(f"{label}:")
-            columns = list(dict.fromkeys(key for row in value for key in row))
-            print_table(
-                columns, [[_format_field(row.get(key)) for key in columns] for row in value]
-            )
-        else:
-            text = printable(_format_field(value))
-            _write_line(f"{label:<{len(indent) + width}}  {text}".rstrip())
-
-
 def format_time(seconds: float | None) -> str:
     """Return Unix seconds as a time in UTC; None as empty text."""
     from datetime import UTC, datetime
@@ -189,34 +146,8 @@ def format_time(seconds: float | None) -> str:
         return str(seconds)
 
 
-def _format_cells(
-    columns: Sequence[str], rows: Iterable[Row]
-) -> tuple[list[str], list[list[str]], set[int]]:
-    """Return column names and cells as text, and the indexes of the right-aligned columns."""
-    right_aligned = {
-        index
-        for index, column in enumerate(zip(*rows, strict=True) if isinstance(rows, list) else ())
-        if any(map(_is_number, column)) and all(c is None or _is_number(c) for c in column)
-    }
-    cells = [[printable(cell) for cell in row] for row in rows]
-    return [printable(column) for column in columns], cells, right_aligned
-
-
-def _draw_table(
-    columns: Sequence[str], rows: list[list[str]], right_aligned: set[int], *, header: bool
-) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    drawn = Table(box=SIMPLE_HEAD, show_header=header, pad_edge=False)
-    for index, name in enumerate(columns):
-        justify: JustifyMethod = "right" if index in right_aligned else "left"
-        drawn.add_column(Text(name), overflow="fold", justify=justify)
-    for row in rows:
-        drawn.add_row(*map(Text, row))
-    Console(highlight=False, file=stdout()).print(drawn)
+def _format_bytes(value: bytes | bytearray | memoryview) -> str:
+    return rf"\x{bytes(value).hex()}"
 
 
 def _write_line(text: str, *, err: bool = False, newline: bool = True) -> None:
@@ -225,25 +156,6 @@ def _write_line(text: str, *, err: bool = False, newline: bool = True) -> None:
     stream = sys.stderr if err else stdout()
     if stream is not None:
         click.echo(text, file=stream, nl=newline)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _is_list_of_tables(value: object) -> TypeGuard[list[dict[str, object]]]:
-    return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
-
-
-def _format_field(value: object) -> object:
-    """Return a value as people read it: yes or no, a list with commas, nested tables as JSON."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, (list, tuple)) and all(isinstance(v, (str, int, float)) for v in value):
-        return ", ".join(map(str, value))
-    if isinstance(value, (Mapping, list, tuple)):
-        return to_json(value) if value else ""
-    return value
 
 
 def _to_json_value(value: Any) -> Any:
@@ -256,6 +168,6 @@ def _to_json_value(value: Any) -> Any:
     if isinstance(value, (list, tuple, set, frozenset)):
         return [_to_json_value(item) for item in value]
     if isinstance(value, (bytes, bytearray, memoryview)):
-        return bytes(value).hex()
+        return _format_bytes(value)
     isoformat = getattr(value, "isoformat", None)
     return isoformat() if callable(isoformat) else str(value)

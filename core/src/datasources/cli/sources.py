@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from datasources.cli import output
+from datasources.cli import output, tables
 from datasources.cli.context import CliContext
 from datasources.errors import RegistryError
 from datasources.models import DataSourceConfig, Limits
@@ -41,7 +41,7 @@ def list_command(context: CliContext, as_json: bool) -> None:
         output.print_json(rows)
     elif rows:
         columns = ["id", "type", "name", "origin"]
-        output.print_table(columns, [[row[column] for column in columns] for row in rows])
+        tables.print_table(columns, [[row[column] for column in columns] for row in rows])
     else:
         output.echo_err("There are no sources; `datasources add` adds one.")
 
@@ -71,7 +71,7 @@ def show_command(context: CliContext, source_id: str, as_json: bool) -> None:
         created_at = fields["created_at"]
         fields["created_at"] = output.format_time(created_at) if created_at else None
         fields["limits"] = _format_limits(config.limits, context.settings.policy.limits)
-        output.print_fields(
+        tables.print_fields(
             {name: value for name, value in fields.items() if value not in (None, {})}
         )
 
