@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import json
 import os
@@ -22,6 +21,8 @@ KEY_FILE_VARIABLE = "DATASOURCE_ENCRYPTION_KEY_FILE"
 Key = str | bytes
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{12}")
+_TOKEN = re.compile(r"[\w-]+={0,2}", re.ASCII)  # URL-safe base64
+_TO_STANDARD_BASE64 = bytes.maketrans(b"-_", b"+/")
 _KEY_FILE_LIMIT = 64 * 1024  # characters; some files have no end
 _SECRET_LIMIT = 1024 * 1024
 
@@ -59,7 +60,7 @@ class CredentialManager:
                     "an encryption key is malformed; one is 32 bytes in URL-safe base64, "
                     "as generate_key() makes"
                 )
-            self._fernets[fingerprint(key)] = Fernet(key)
+            self._fernets[fingerprint(key)] = Fernet(base64.urlsafe_b64encode(_key_bytes(key)))
 
     def __repr__(self) -> str:
         return f"CredentialManager(keys={self.fingerprints})"
@@ -81,8 +82,8 @@ class CredentialManager:
     def validate_key(key: Key) -> bool:
         """Tell whether `key` has the form of a Fernet key."""
         try:
-            return len(base64.b64decode(key, altchars=b"-_", validate=True)) == 32
-        except (ValueError, TypeError, binascii.Error):
+            return len(_key_bytes(key)) == 32
+        except (ValueError, TypeError):
             return False
 
     def encrypt_credentials(self, credentials: Mapping[str, Any], *, source_id: str = "") -> str:
@@ -124,6 +125,9 @@ class CredentialManager:
                 f"which is not among those given: {held}"
             )
         try:
+            # Fernet skips characters that are not base64, and some Pythons take missing padding.
+            if len(token) % 4 or not _TOKEN.fullmatch(token):
+                raise InvalidToken
             content = json.loads(fernet.decrypt(token.encode()))
             owner, options = content["source"], content["options"]
         except (InvalidToken, ValueError, KeyError, TypeError):
@@ -150,8 +154,19 @@ class CredentialManager:
 
 def fingerprint(key: Key) -> str:
     """Return the public name of a key."""
+    return hashlib.sha256(_key_bytes(key)).hexdigest()[:12]
+
+
+def _key_bytes(key: Key) -> bytes:
+    """Return the bytes of a key in base64, URL-safe or not.
+
+    Raises:
+        ValueError: It is not base64.
+        TypeError: It is not text.
+    """
     raw = key.encode() if isinstance(key, str) else key
-    return hashlib.sha256(base64.urlsafe_b64decode(raw)).hexdigest()[:12]
+    # From 3.15 on, Python's decoders warn of characters outside the alphabet asked for.
+    return base64.b64decode(bytes.translate(raw, _TO_STANDARD_BASE64), validate=True)
 
 
 def key_of(encrypted: str) -> str:
