@@ -296,6 +296,20 @@ def test_no_flipped_byte_or_truncation_opens(manager: CredentialManager):
     damaged(encrypted + encrypted, "sales", manager)
 
 
+def test_key_may_be_in_standard_base64():
+    raw = b"\xfb\xff" * 16  # where the two alphabets differ
+    standard, for_urls = base64.b64encode(raw), base64.urlsafe_b64encode(raw)
+    encrypted = CredentialManager(standard).encrypt_credentials(OPTIONS)
+    assert CredentialManager(for_urls).decrypt_credentials(encrypted) == OPTIONS
+
+
+def test_ciphertext_in_standard_base64_is_damage(manager: CredentialManager):
+    encrypted = ""
+    while "-" not in encrypted:  # nearly always there: each encryption has its own random start
+        encrypted = manager.encrypt_credentials(OPTIONS, source_id="sales")
+    assert damaged(encrypted.replace("-", "+", 1), "sales", manager)
+
+
 @pytest.mark.parametrize(
     "found", [None, b"x", 5, "", ":", "x", "hunter2:x", '{"password": "hunter2"}']
 )

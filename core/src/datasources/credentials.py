@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import errno
 import hashlib
 import json
@@ -26,6 +25,8 @@ Key = str | bytes
 _FINGERPRINT = re.compile(r"[0-9a-f]{12}")
 # Characters that are read of a file: some, such as /dev/zero, have no end.
 _KEY_FILE_LIMIT = 64 * 1024
+_TOKEN = re.compile(r"[\w-]+={0,2}", re.ASCII)  # URL-safe base64
+_TO_STANDARD_BASE64 = bytes.maketrans(b"-_", b"+/")
 _SECRET_LIMIT = 1024 * 1024
 
 
@@ -62,7 +63,7 @@ class CredentialManager:
                     "an encryption key is malformed; one is 32 bytes in URL-safe base64, "
                     "as generate_key() makes"
                 )
-            self._fernets[fingerprint(key)] = Fernet(key)
+            self._fernets[fingerprint(key)] = Fernet(base64.urlsafe_b64encode(_key_bytes(key)))
 
     def __repr__(self) -> str:
         return f"CredentialManager(keys={self.fingerprints})"
@@ -84,8 +85,8 @@ class CredentialManager:
     def validate_key(key: Key) -> bool:
         """Return True if `key` has the form of a Fernet key."""
         try:
-            return len(base64.b64decode(key, altchars=b"-_", validate=True)) == 32
-        except (ValueError, TypeError, binascii.Error):
+            return len(_key_bytes(key)) == 32
+        except (ValueError, TypeError):
             return False
 
     def encrypt_credentials(self, credentials: Mapping[str, Any], *, source_id: str = "") -> str:
@@ -147,6 +148,9 @@ class CredentialManager:
 def _decrypt(fernet: Fernet, token: str, source_id: str) -> tuple[dict[str, Any] | None, str]:
     """Return the options of a token, or None and what is wrong with it."""
     try:
+        # Fernet skips characters that are not base64, and some Pythons take missing padding.
+        if len(token) % 4 or not _TOKEN.fullmatch(token):
+            raise InvalidToken
         content = json.loads(fernet.decrypt(token.encode()))
         if content["source"] != source_id:
             return None, "belong to another source"
@@ -157,8 +161,19 @@ def _decrypt(fernet: Fernet, token: str, source_id: str) -> tuple[dict[str, Any]
 
 def fingerprint(key: Key) -> str:
     """Return the name of a key, which may be shown: 12 hexadecimal digits of its SHA-256."""
+    return hashlib.sha256(_key_bytes(key)).hexdigest()[:12]
+
+
+def _key_bytes(key: Key) -> bytes:
+    """Return the bytes of a key in base64, URL-safe or not.
+
+    Raises:
+        ValueError: It is not base64.
+        TypeError: It is not text.
+    """
     raw = key.encode() if isinstance(key, str) else key
-    return hashlib.sha256(base64.urlsafe_b64decode(raw)).hexdigest()[:12]
+    # From 3.15 on, Python's decoders warn of characters outside the alphabet asked for.
+    return base64.b64decode(bytes.translate(raw, _TO_STANDARD_BASE64), validate=True)
 
 
 def key_of(encrypted: str) -> str:
