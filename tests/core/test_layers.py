@@ -15,7 +15,7 @@ PLUGINS = Path(__file__).parents[2] / "plugins"
 
 # Bottom to top, a room a line; files of one room stand in order too.
 ROOMS = """
-backoff
+retrying
 files
 nested
 redaction
@@ -103,7 +103,7 @@ def test_imports_go_down_the_list_only(path: Path) -> None:
 
 
 def test_the_lowest_modules_stand_on_nothing_of_ours() -> None:
-    for name in ("backoff", "errors", "files", "nested", "redaction"):
+    for name in ("retrying", "errors", "files", "nested", "redaction"):
         assert list(imports_of(ROOT / f"{name}.py")) == []
 
 

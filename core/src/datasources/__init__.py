@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from datasources.audit import AuditLog as AuditLog
-    from datasources.backoff import backoff as backoff
+    from datasources.retrying import backoff as backoff
     from datasources.connector import (
         API_VERSION as API_VERSION,
         DataSourceConnector as DataSourceConnector,
@@ -177,7 +177,7 @@ _MODULE_OF = {
     "WorkspaceFile": "workspace",
     "WorkspaceSession": "sessions",
     "abilities": "connector",
-    "backoff": "backoff",
+    "backoff": "retrying",
     "caller": "operations",
     "check_write": "stores",
     "csv_file": "tabular",

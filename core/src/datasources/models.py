@@ -350,6 +350,8 @@ class Outcome:
                 self.rows = len(result.rows)
         return result
 
+    of = record  # the name in 0.1.0
+
 
 @dataclass(frozen=True, slots=True)
 class PoolConfig:
