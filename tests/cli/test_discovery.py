@@ -28,7 +28,7 @@ def test_plugins_lists_what_is_installed_and_what_is_wrong(ok, vault: Site) -> N
 def test_check_imports_everything_and_fails_over_what_cannot_serve(run, site: Site) -> None:
     assert run("plugins", "--check").code == 0
     site.connector("zz-broken", "broken", "raise RuntimeError('no driver')")
-    from datasources.index import scan
+    from datasources.plugins.discovery import scan
 
     scan(refresh=True)
     done = run("plugins", "--check", "--json")

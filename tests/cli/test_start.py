@@ -55,7 +55,9 @@ LISTING = {
     "datasources.cli.output",
     "datasources.cli.tables",
     "datasources.errors",
-    "datasources.index",
+    "datasources.names",
+    "datasources.plugins",
+    "datasources.plugins.discovery",
 }
 
 
@@ -74,9 +76,9 @@ def test_listing_plugins_imports_no_plugin_and_nothing_heavy(vault: Site, args: 
             "datasources.cli.paths",
             "datasources.cli.plugins",
             "datasources.cli.suggestions",
-            "datasources.compatibility",
-            "datasources.hookspecs",
-            "datasources.plugins",
+            "datasources.plugins.compatibility",
+            "datasources.plugins.hookspecs",
+            "datasources.plugins.manager",
         }
     )
 

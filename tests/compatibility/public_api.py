@@ -16,7 +16,8 @@ import click
 from pydantic import BaseModel
 
 import datasources
-from datasources import DataSourceError, connector, hookspecs, names as names_of, testing
+from datasources import DataSourceError, connector, names as names_of, testing
+from datasources.plugins import hookspecs
 
 FILE = Path(__file__).with_name("public_api.txt")
 

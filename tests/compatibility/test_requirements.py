@@ -10,8 +10,9 @@ from hypothesis import given, strategies as st
 from packaging.requirements import Requirement
 
 import datasources
-from datasources import PluginError, PluginIncompatibleError, PluginLoadError, compatibility
-from datasources.index import PluginEntry
+from datasources import PluginError, PluginIncompatibleError, PluginLoadError
+from datasources.plugins import compatibility
+from datasources.plugins.discovery import PluginEntry
 from tests.core.plugin_fixtures import COUNT, Site, connector_module, entry_of, raised
 from tests.core.subprocesses import run_python
 

@@ -34,7 +34,7 @@ from datasources import (
 )
 from datasources.cli.context import CliContext
 from datasources.config import read_settings
-from datasources.operations import excerpt
+from datasources.registry.observing import excerpt
 from tests.core.fakes import AbleConnector, MemoryConnector, fresh, registry_of, source
 from tests.core.redaction_corpus import SECRETS, SHAPES, TEXTS
 from tests.core.subprocesses import run_python

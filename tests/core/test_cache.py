@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from datasources.cache import MetadataCache, SingleFlight
+from datasources.registry.cache import MetadataCache, SingleFlight
 
 
 def test_an_entry_lives_as_long_as_it_was_given() -> None:

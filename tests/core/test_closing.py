@@ -12,6 +12,7 @@ import pytest
 from datasources import DataItem, DataSourceRegistry, PoolClosedError, PoolError
 from datasources.models import ColumnStatistics, Preview
 from tests.core.fakes import AbleConnector, MemoryConnector, fresh, registry_of, source
+from tests.waiting import wait_until
 
 
 class Slow(AbleConnector):
@@ -19,9 +20,11 @@ class Slow(AbleConnector):
 
     shareable = False
     started: asyncio.Event
+    waiting = 0
 
     async def _wait(self) -> None:
         self.started.set()
+        type(self).waiting += 1
         await asyncio.Event().wait()
 
     async def list_items(self, path: str | None = None) -> list[DataItem]:
@@ -102,7 +105,7 @@ async def test_fetches_of_many_are_cut_off_one_by_one(tmp_path: Path) -> None:
     async with registry_of(cls) as registry:
         await registry.register_data_source(source())
         running = asyncio.create_task(registry.fetch_many([("s", "a"), ("s", "b")], tmp_path))
-        await cls.started.wait()
+        await wait_until(lambda: cls.waiting == 2)
         await registry.unregister_data_source("s", timeout=0.01)
         assert [type(result.error) for result in await running] == [PoolClosedError] * 2
 

@@ -14,8 +14,8 @@ from datasources import (
     PluginConflictError,
     UnknownConnectorError,
 )
-from datasources.index import describe
 from datasources.plugins import scan
+from datasources.plugins.discovery import describe
 from tests.core.plugin_fixtures import (
     GOOD,
     Site,

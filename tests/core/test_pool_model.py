@@ -39,7 +39,7 @@ from datasources import (
     PoolError,
     PoolTimeoutError,
 )
-from datasources.pool_state import CHECK_AFTER_IDLE
+from datasources.pool.state import CHECK_AFTER_IDLE
 from tests.core.test_pool import Clockwork, FakeConnector, World, after, forever
 
 PATIENCE = 1000.0

@@ -22,7 +22,7 @@ from datasources import (
     Limits,
     Workspace,
 )
-from datasources.paths import RECEIPTS
+from datasources.workspace.paths import RECEIPTS
 from tests.core.fakes import registry_of, source
 
 

@@ -859,7 +859,7 @@ async def test_a_plugin_whose_import_never_ends_delays_nobody_else(
             release.wait(60)
             return MemoryConnector
 
-    monkeypatch.setattr("datasources.sources.IMPORT_TIMEOUT", 0.05)
+    monkeypatch.setattr("datasources.registry.records.IMPORT_TIMEOUT", 0.05)
     registry = DataSourceRegistry(plugins=Hanging(index=[]))
     registry.register_connector_class("memory", MemoryConnector)
     await registry.register_data_source(source())

@@ -28,7 +28,7 @@ from datasources import (
 from datasources.credentials import fingerprint
 from datasources.plugins import Plugins
 from datasources.policy import Policy
-from datasources.sources import Sources
+from datasources.registry.records import Sources
 
 OLD, NEW = CredentialManager.generate_key(), CredentialManager.generate_key()
 COUNT = 1_000
@@ -133,7 +133,7 @@ import os, signal, sys
 from datasources import CredentialManager, SQLiteStore
 from datasources.plugins import Plugins
 from datasources.policy import Policy
-from datasources.sources import Sources
+from datasources.registry.records import Sources
 
 path, keys, left = sys.argv[1], sys.argv[2], int(sys.argv[3])
 update = SQLiteStore.update

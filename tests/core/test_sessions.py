@@ -27,8 +27,8 @@ from datasources import (
     WorkspaceSession,
     blocking,
 )
-from datasources.paths import TEMPORARY
-from datasources.quota import Quota
+from datasources.workspace.paths import TEMPORARY
+from datasources.workspace.quota import Quota
 from tests.core.fakes import AbleConnector, SeedConnector, fresh, registry_of, source
 from tests.waiting import wait_until
 

@@ -19,7 +19,7 @@ import pytest
 from datasources import CredentialManager, DataSourceError, SQLiteStore, StoredSource, StoreError
 from datasources.plugins import Plugins
 from datasources.policy import Policy
-from datasources.sources import Sources
+from datasources.registry.records import Sources
 
 KEY = CredentialManager.generate_key()
 

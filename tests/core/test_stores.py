@@ -29,7 +29,7 @@ from datasources import (
 )
 from datasources.plugins import Plugins
 from datasources.policy import Policy
-from datasources.sources import Sources
+from datasources.registry.records import Sources
 from datasources.stores import sqlite as sqlite_module
 
 

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from datasources import DataFetchError, LimitExceededError, Limits, Workspace
-from datasources.paths import safe_path
+from datasources.workspace.paths import safe_path
 
 HOSTILE = [
     *("..", "../x", "a/../../x", "/etc/passwd", "//x", "a//b", "a/", "/", ".", "./x", "a/./b"),

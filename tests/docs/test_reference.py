@@ -12,9 +12,8 @@ import pytest
 
 import datasources
 import datasources.testing
-from datasources import hookspecs
-from datasources.hookspecs import PROJECT
-from datasources.plugins import Plugins
+from datasources.plugins import Plugins, hookspecs
+from datasources.plugins.hookspecs import PROJECT
 from tests.docs.blocks import DOCS, python_blocks
 
 REFERENCE = {page.stem: page.read_text("utf-8") for page in (DOCS / "reference").glob("*.md")}
@@ -38,7 +37,7 @@ def test_every_name_of_the_test_kit_is_documented() -> None:
 
 
 def test_every_hook_is_documented() -> None:
-    assert documented("datasources.hookspecs.") == sorted(HOOKS)
+    assert documented("datasources.plugins.hookspecs.") == sorted(HOOKS)
 
 
 @pytest.fixture(scope="module")

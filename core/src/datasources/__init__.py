@@ -7,8 +7,6 @@ TYPE_CHECKING = False  # as type checkers know it; importing `typing` takes as l
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from datasources.audit import AuditLog as AuditLog
-    from datasources.retrying import backoff as backoff
     from datasources.connector import (
         API_VERSION as API_VERSION,
         DataSourceConnector as DataSourceConnector,
@@ -50,7 +48,6 @@ if TYPE_CHECKING:
         UnknownConnectorError as UnknownConnectorError,
     )
     from datasources.files import open_regular as open_regular
-    from datasources.hookspecs import hookimpl as hookimpl
     from datasources.models import (
         ColumnStatistics as ColumnStatistics,
         ConnectionCheck as ConnectionCheck,
@@ -67,9 +64,13 @@ if TYPE_CHECKING:
         Preview as Preview,
         Rotation as Rotation,
     )
-    from datasources.operations import caller as caller
+    from datasources.observers import AuditLog as AuditLog
     from datasources.options import ConnectorOptions as ConnectorOptions
-    from datasources.plugins import PluginEntry as PluginEntry, Plugins as Plugins
+    from datasources.plugins import (
+        PluginEntry as PluginEntry,
+        Plugins as Plugins,
+        hookimpl as hookimpl,
+    )
     from datasources.policy import Policy as Policy
     from datasources.pool import (
         ConnectionPool as ConnectionPool,
@@ -78,8 +79,12 @@ if TYPE_CHECKING:
         PoolStatistics as PoolStatistics,
     )
     from datasources.redaction import redact_text as redact_text
-    from datasources.registry import DataSourceRegistry as DataSourceRegistry
-    from datasources.sessions import WorkspaceSession as WorkspaceSession
+    from datasources.registry import (
+        DataSourceRegistry as DataSourceRegistry,
+        WorkspaceSession as WorkspaceSession,
+        caller as caller,
+    )
+    from datasources.retrying import backoff as backoff
     from datasources.stores import (
         MemoryStore as MemoryStore,
         SQLiteStore as SQLiteStore,
@@ -108,7 +113,7 @@ if TYPE_CHECKING:
 
 _MODULE_OF = {
     "API_VERSION": "connector",
-    "AuditLog": "audit",
+    "AuditLog": "observers",
     "AuthenticationError": "errors",
     "ColumnStatistics": "models",
     "ConnectError": "errors",
@@ -175,15 +180,15 @@ _MODULE_OF = {
     "UnknownConnectorError": "errors",
     "Workspace": "workspace",
     "WorkspaceFile": "workspace",
-    "WorkspaceSession": "sessions",
+    "WorkspaceSession": "registry",
     "abilities": "connector",
     "backoff": "retrying",
-    "caller": "operations",
+    "caller": "registry",
     "check_write": "stores",
     "csv_file": "tabular",
     "glob_prefix": "tabular",
     "glob_regex": "tabular",
-    "hookimpl": "hookspecs",
+    "hookimpl": "plugins",
     "items_below": "tabular",
     "open_regular": "files",
     "preview_text": "tabular",

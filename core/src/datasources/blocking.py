@@ -29,7 +29,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from datasources import registry as asynchronous, sessions
+from datasources import registry as asynchronous
 from datasources.connector import DataSourceConnector
 from datasources.credentials import CredentialManager
 from datasources.errors import RegistryError
@@ -60,7 +60,7 @@ class WorkspaceSession:
 
     def __init__(
         self,
-        session: sessions.WorkspaceSession,
+        session: asynchronous.WorkspaceSession,
         run: Callable[[Coroutine[Any, Any, Any]], Any],
     ) -> None:
         self._session = session

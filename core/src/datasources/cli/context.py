@@ -19,11 +19,11 @@ from datasources.errors import (
 )
 
 if TYPE_CHECKING:
-    from datasources.audit import AuditLog
     from datasources.cli.keyfile import KeyFile
     from datasources.config import Settings
     from datasources.credentials import CredentialManager
     from datasources.models import DataSourceConfig
+    from datasources.observers import AuditLog
     from datasources.plugins import Plugins
     from datasources.registry import DataSourceRegistry
     from datasources.stores import Store
@@ -79,7 +79,7 @@ class CliContext:
         """The audit log of the settings; opened at once, so that a wrong path is reported."""
         if self.settings.audit_log is None:
             return None
-        from datasources.audit import AuditLog
+        from datasources.observers import AuditLog
 
         return AuditLog(paths.expand(self.settings.audit_log))
 
@@ -128,7 +128,7 @@ class CliContext:
         """
         path = paths.store_file(self.store_url)
         if path is None:
-            from datasources.sources import open_store
+            from datasources.registry import open_store
 
             self.plugins.load_observers()
             return open_store(self.store_url, self.plugins)
@@ -161,7 +161,7 @@ class CliContext:
         import asyncio
 
         from datasources.cli import log
-        from datasources.operations import caller
+        from datasources.registry import caller
 
         log.start()
         with caller(user=_login_name()), output.stdout_to_stderr():
@@ -204,7 +204,7 @@ class CliContext:
     ) -> DataSourceRegistry:
         """Return a registry that holds these sources, validated, in memory only."""
         from datasources.credentials import CredentialManager
-        from datasources.sources import Sources
+        from datasources.registry import Sources
         from datasources.stores import MemoryStore
 
         store = MemoryStore()

@@ -7,8 +7,8 @@ import click
 from datasources.cli import listing, output, tables
 from datasources.cli.context import CliContext
 from datasources.errors import PluginError
-from datasources.index import PluginEntry
 from datasources.names import CONNECTORS_GROUP
+from datasources.plugins import PluginEntry
 
 _UNUSABLE = {"broken", "conflict", "failed"}
 

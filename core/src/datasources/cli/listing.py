@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from datasources.cli import output, tables
 from datasources.errors import DataSourceError
-from datasources.index import PluginEntry, choose, scan
+from datasources.plugins import PluginEntry, resolve_conflicts, scan
 
 NO_PLUGINS = "No plugin is installed."
 
@@ -25,7 +25,7 @@ def print_plain() -> bool:
     if sys.stdout is None or sys.stderr is None or output.is_terminal(sys.stdout):
         return False
     try:
-        entries = choose(scan(), {}, ())
+        entries = resolve_conflicts(scan(), {}, ())
         stream = sys.stdout if entries else sys.stderr
         lines = tables.format_table(*plugin_table(entries)) if entries else [NO_PLUGINS]
         stream.write("".join(f"{line}\n" for line in lines))

@@ -11,7 +11,7 @@ from datasources.plugins import Plugins
 
 if TYPE_CHECKING:
     from datasources.connector import DataSourceConnector
-    from datasources.index import PluginEntry
+    from datasources.plugins import PluginEntry
 
 
 class CliPlugins(Plugins):

@@ -14,8 +14,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from datasources import __version__
-from datasources.index import PluginEntry
-from datasources.plugins import Plugins, scan
+from datasources.plugins import PluginEntry, Plugins, scan
 from datasources.testing.base import Checks
 from datasources.testing.subject import Subject
 

@@ -28,9 +28,9 @@ import os
 from datetime import UTC, datetime
 
 from datasources.errors import OptionError
-from datasources.hookspecs import hookimpl
 from datasources.models import DataSourceConfig, Operation, Outcome
-from datasources.operations import asked_for, current_caller, excerpt, told, verdict
+from datasources.plugins import hookimpl
+from datasources.registry import asked_for, current_caller, excerpt, told, verdict
 
 
 class AuditLog:

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from datasources.errors import OptionError, PolicyError, RegistryError
 from datasources.models import FetchReceipt, FetchRequest, FetchResult, Limits
 from datasources.names import check_id
-from datasources.quota import Quota
 from datasources.threads import run_in_thread
-from datasources.workspace import Workspace
+from datasources.workspace import Quota, Workspace
 
 if TYPE_CHECKING:
-    from datasources.registry import DataSourceRegistry
+    from datasources.registry.registry import DataSourceRegistry
 
 T = TypeVar("T")
 

@@ -32,7 +32,7 @@ DISCONNECT_TIMEOUT = 5.0
 CANCEL_GRACE = 1.0
 """Seconds that a connector has to end after it was cancelled."""
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("datasources.pool")
 
 
 @dataclass(slots=True, eq=False)

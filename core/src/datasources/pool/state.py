@@ -19,7 +19,7 @@ from functools import partial
 from datasources.connector import DataSourceConnector
 from datasources.errors import PoolClosedError, PoolError, PoolTimeoutError
 from datasources.models import PoolConfig
-from datasources.pool_io import (
+from datasources.pool.calls import (
     ConnectorCalls,
     ConnectorFactory,
     Counters,

@@ -73,7 +73,7 @@ def scan(path: Iterable[str] | None = None, *, refresh: bool = False) -> tuple[P
     return _scan(tuple(folder for folder in searched if isinstance(folder, str)))
 
 
-def choose(
+def resolve_conflicts(
     index: Iterable[PluginEntry], prefer: Mapping[str, str], disable: Collection[str]
 ) -> list[PluginEntry]:
     """Mark in an index what is switched off and what is in conflict; see `Plugins`."""
@@ -91,7 +91,7 @@ def choose(
         if entry.is_connector and entry.status == "available":
             claims.setdefault(entry.name, []).append(entry)
     return [
-        _settled(entry, claims[entry.name], preferred.get(entry.name))
+        _resolve_conflict(entry, claims[entry.name], preferred.get(entry.name))
         if entry.is_connector and entry.status == "available"
         else entry
         for entry in entries
@@ -211,7 +211,7 @@ def _parse(text: str) -> Iterator[tuple[str, str, str, str | None]]:
             yield group, name, value, fault
 
 
-def _settled(
+def _resolve_conflict(
     entry: PluginEntry, claims: Sequence[PluginEntry], preferred: str | None
 ) -> PluginEntry:
     """Return one of the claims to a type as the preference, never their order, leaves it."""

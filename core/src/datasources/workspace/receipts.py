@@ -17,7 +17,7 @@ from typing import Any
 
 from datasources.files import open_regular
 from datasources.models import FetchReceipt, FetchRequest
-from datasources.paths import RECEIPTS
+from datasources.workspace.paths import RECEIPTS
 
 _MOST = 64 << 20  # bytes of receipts that are read; a file that is larger is begun anew
 

@@ -11,10 +11,9 @@ from datetime import UTC, datetime
 from datasources.connector import DataSourceConnector
 from datasources.errors import LimitExceededError
 from datasources.models import FetchReceipt, FetchRequest, Limits, Preview
-from datasources.receipts import Receipts
 from datasources.tabular import preview_text
 from datasources.threads import run_in_thread
-from datasources.workspace import Workspace
+from datasources.workspace import Receipts, Workspace
 
 _PREVIEW_BYTES = 1_000_000  # of a file fetched for a preview that its connector cannot make
 

@@ -15,8 +15,8 @@ from types import TracebackType
 from datasources.connector import DataSourceConnector
 from datasources.errors import AuthenticationError, ConnectError, PoolError
 from datasources.models import PoolConfig
-from datasources.pool_io import ConnectorFactory, PooledConnection, PoolStatistics
-from datasources.pool_state import PoolState
+from datasources.pool.calls import ConnectorFactory, PooledConnection, PoolStatistics
+from datasources.pool.state import PoolState
 
 __all__ = ["ConnectionPool", "ConnectionPoolManager", "PoolStatistics", "PooledConnection"]
 

@@ -19,8 +19,7 @@ from datasources.errors import (
     PoolError,
 )
 from datasources.models import PoolConfig
-from datasources.pool import ConnectionPool, PoolStatistics
-from datasources.pool_io import CANCEL_GRACE
+from datasources.pool import CANCEL_GRACE, ConnectionPool, PoolStatistics
 from datasources.stores import StoredSource
 
 _RECHECK_AFTER = 1.0  # seconds until a change made by another process is seen at the latest

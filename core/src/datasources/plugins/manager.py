@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from datasources import hookspecs
-from datasources.compatibility import check_api_version, unmet
 from datasources.errors import (
     PluginConflictError,
     PluginError,
@@ -24,9 +22,11 @@ from datasources.errors import (
     PluginLoadError,
     UnknownConnectorError,
 )
-from datasources.hookspecs import PROJECT
-from datasources.index import PluginEntry, choose, describe, scan
 from datasources.names import CONNECTORS_GROUP, PLUGINS_GROUP
+from datasources.plugins import hookspecs
+from datasources.plugins.compatibility import check_api_version, unmet
+from datasources.plugins.discovery import PluginEntry, describe, resolve_conflicts, scan
+from datasources.plugins.hookspecs import PROJECT
 
 if TYPE_CHECKING:
     from datasources.connector import DataSourceConnector
@@ -45,7 +45,7 @@ class Plugins:
     """The plugins a host may use; safe under threads.
 
     Args:
-        index: What to choose from; by default what `scan` finds.
+        index: What to resolve_conflicts from; by default what `scan` finds.
         prefer: By type, the distribution to take it from where several offer it; goes before
             `DATASOURCES_PREFER` (`type=distribution`, comma-separated).
         disable: Types and distributions to do without, together with those of
@@ -62,7 +62,7 @@ class Plugins:
         prefer: Mapping[str, str] | None = None,
         disable: Collection[str] = (),
     ) -> None:
-        entries = choose(scan() if index is None else index, prefer or {}, disable)
+        entries = resolve_conflicts(scan() if index is None else index, prefer or {}, disable)
         self._slots = [_Slot(entry) for entry in entries]
         self._own: dict[str, type[DataSourceConnector]] = {}
         self._manager = pluggy.PluginManager(PROJECT)
@@ -386,4 +386,4 @@ def _place(exc: BaseException) -> str:
 def _warn(message: str, *values: object) -> None:
     from logging import getLogger
 
-    getLogger(__name__).warning(message, *values)
+    getLogger("datasources.plugins").warning(message, *values)

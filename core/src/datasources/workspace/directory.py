@@ -19,12 +19,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 
-from datasources.checksums import Checksums
 from datasources.errors import DataFetchError, LimitExceededError
 from datasources.files import open_regular
 from datasources.models import Limits
-from datasources.paths import IS_TEMPORARY, TEMPORARY, safe_path
-from datasources.quota import Quota
+from datasources.workspace.checksums import Checksums
+from datasources.workspace.paths import IS_TEMPORARY, TEMPORARY, safe_path
+from datasources.workspace.quota import Quota
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes written so far, and the total where it is known."""

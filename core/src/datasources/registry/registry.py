@@ -13,8 +13,6 @@ from types import TracebackType
 from typing import Any, Self
 
 from datasources import connector as contract
-from datasources.cache import MetadataCache, SingleFlight
-from datasources.connections import Connections
 from datasources.connector import DataSourceConnector
 from datasources.credentials import CredentialManager
 from datasources.errors import (
@@ -23,7 +21,6 @@ from datasources.errors import (
     OptionError,
     RegistryError,
 )
-from datasources.fetching import fetch, preview_by_fetching
 from datasources.models import (
     ColumnStatistics,
     ConnectionCheck,
@@ -38,16 +35,18 @@ from datasources.models import (
     Preview,
     Rotation,
 )
-from datasources.operations import observed
 from datasources.plugins import Plugins
 from datasources.policy import Policy
-from datasources.receipts import Receipts
-from datasources.sessions import WorkspaceSession
-from datasources.sources import Sources, open_store
+from datasources.registry.cache import MetadataCache, SingleFlight
+from datasources.registry.fetching import fetch, preview_by_fetching
+from datasources.registry.observing import observed
+from datasources.registry.pools import Connections
+from datasources.registry.records import Sources, open_store
+from datasources.registry.sessions import WorkspaceSession
 from datasources.stores import MemoryStore, Store, StoredSource
 from datasources.tabular import WILDCARDS, glob_prefix, glob_regex
 from datasources.threads import in_own_thread
-from datasources.workspace import Progress, Workspace
+from datasources.workspace import Progress, Receipts, Workspace
 
 
 class DataSourceRegistry:

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterable
 
 from datasources.errors import PluginError, PluginIncompatibleError, PluginLoadError
-from datasources.index import PluginEntry, installed_version, normalized
+from datasources.plugins.discovery import PluginEntry, installed_version, normalized
 
 _CORE = "datasources"
 _PLAIN = re.compile(

@@ -1,0 +1,35 @@
+"""Plugins: find what is installed, check whether it fits, load it, call its hooks.
+
+Discovery answers without importing a plugin, and without importing pluggy, which takes longer than
+the whole answer; so the names of this package are imported when they are first used.
+"""
+
+from __future__ import annotations
+
+from datasources import lazy_exports
+
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from datasources.plugins.discovery import (
+        PluginEntry as PluginEntry,
+        describe as describe,
+        resolve_conflicts as resolve_conflicts,
+        scan as scan,
+    )
+    from datasources.plugins.hookspecs import PROJECT as PROJECT, hookimpl as hookimpl
+    from datasources.plugins.manager import IMPORT_TIMEOUT as IMPORT_TIMEOUT, Plugins as Plugins
+
+__getattr__ = lazy_exports(
+    __name__,
+    {
+        "IMPORT_TIMEOUT": "manager",
+        "PROJECT": "hookspecs",
+        "PluginEntry": "discovery",
+        "Plugins": "manager",
+        "describe": "discovery",
+        "hookimpl": "hookspecs",
+        "resolve_conflicts": "discovery",
+        "scan": "discovery",
+    },
+)

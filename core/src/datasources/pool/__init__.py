@@ -1,0 +1,13 @@
+"""Connection pools: connections that tasks share, bounded in number, reused and replaced."""
+
+from datasources.pool.calls import (
+    CANCEL_GRACE as CANCEL_GRACE,
+    ConnectorFactory as ConnectorFactory,
+    PooledConnection as PooledConnection,
+    PoolStatistics as PoolStatistics,
+)
+from datasources.pool.pool import (
+    CLOSE_TIMEOUT as CLOSE_TIMEOUT,
+    ConnectionPool as ConnectionPool,
+    ConnectionPoolManager as ConnectionPoolManager,
+)
