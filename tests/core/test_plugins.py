@@ -294,7 +294,7 @@ def test_a_plugin_that_hangs_holds_up_no_other(site: Site) -> None:
 def test_an_import_that_never_ends_is_given_up(
     site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("datasources.plugins.IMPORT_TIMEOUT", 0.1)
+    monkeypatch.setattr("datasources.plugins.manager.IMPORT_TIMEOUT", 0.1)
     site.install("gate", None, {"gate": "import threading\nopen = threading.Event()"})
     wait = "import gate\ngate.open.wait(60)\n"
     site.connector("slow", "slow", wait + connector_module("slow"))
