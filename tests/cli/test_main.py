@@ -53,7 +53,7 @@ def test_missing_parts_are_told(arguments, monkeypatch, capsys) -> None:
 
 
 def test_nothing_installed_is_no_error(ok, fails, monkeypatch) -> None:
-    monkeypatch.setattr("datasources.plugins.scan", lambda: ())
+    monkeypatch.setattr("datasources.plugins.manager.scan", lambda: ())
     assert ok("plugins", "--json").json == ok("types", "--json").json == []
     assert ok("plugins").err == "No plugin is installed.\n"
     assert ok("types").err == "No connector is installed.\n"

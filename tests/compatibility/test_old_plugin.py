@@ -97,7 +97,7 @@ def test_all_operations_on_a_source_are_run_below() -> None:
             test_its_hooks_are_called_with_the_arguments_they_name,
         )
     )
-    without = {"cache_metadata", "clear_cache", "exists", "get_cached_metadata"}  # no connector
+    without = {"cache_metadata", "clear_cache", "exists", "get_cached_metadata", "limits"}
     assert {name for name in found - without if f"registry.{name}(" not in below} == set()
 
 
@@ -110,6 +110,7 @@ async def test_six_methods_are_enough_for_every_operation(
     assert [item.path for item in await registry.list_items("s")] == ["emma.csv", "notes/plan.txt"]
     assert [item.path async for item in registry.iter_items("s", "notes/")] == ["notes/plan.txt"]
     assert [item.path for item in await registry.glob_items("s", "*.csv")] == ["emma.csv"]
+    assert [item.path for item in await registry.expand("s", "notes/")] == ["notes/plan.txt"]
     assert await registry.get_metadata("s", "emma.csv") == {"size": 21}
     preview = await registry.preview("s", "emma.csv", 5)
     assert (preview.columns, preview.rows) == (("title", "pages"), [("Emma", "474")])

@@ -50,6 +50,8 @@ class SeedConnector(DataSourceConnector):
         return local_path
 
     async def get_metadata(self, identifier: str) -> dict[str, Any]:
+        if identifier not in self._connection:
+            raise ItemNotFoundError(f"no item {identifier!r}")
         return {"columns": ["x", "y"]}
 
 

@@ -34,7 +34,7 @@ from datasources import (
 )
 from datasources.cli.context import CliContext
 from datasources.config import read_settings
-from datasources.registry.observing import excerpt
+from datasources.registry.observing import redacted_excerpt
 from tests.core.fakes import AbleConnector, MemoryConnector, fresh, registry_of, source
 from tests.core.redaction_corpus import SECRETS, SHAPES, TEXTS
 from tests.core.subprocesses import run_python
@@ -150,6 +150,8 @@ async def test_sources_registered_and_removed_are_told_with_who_did_it_but_no_op
         (line["operation"], line["source"], line.get("type"), line["user"], line["request_id"])
         for line in lines(log)
     ] == [
+        ("register", "a", None, "ann", "r1"),
+        ("register", "b", None, "ann", "r1"),
         ("registered", "a", "memory", "ann", "r1"),
         ("registered", "b", "memory", "ann", "r1"),
         ("unregister", "a", None, "ann", "r1"),
@@ -157,6 +159,20 @@ async def test_sources_registered_and_removed_are_told_with_who_did_it_but_no_op
     ]
     assert "db.example.com" not in log.read_text()
     assert "hunter2" not in log.read_text()
+
+
+async def test_each_source_that_fails_to_be_registered_is_told(log: Path) -> None:
+    async with registry_of(MemoryConnector) as registry:
+        registry.plugins.register_plugin(AuditLog(log))
+        with pytest.raises(OptionError, match="source 'b'"):
+            await registry.register_data_sources([source("a"), source("b", colour="red")])
+        with pytest.raises(OptionError, match="source 'b'"):
+            await registry.register_data_source(source("b", colour="red"))
+    assert [(line["operation"], line["source"], line["outcome"]) for line in lines(log)] == [
+        ("register", "a", "OptionError"),
+        ("register", "b", "OptionError"),
+        ("register", "b", "OptionError"),
+    ]
 
 
 async def test_failed_cancelled_and_timed_out_operations_are_told_apart(
@@ -219,12 +235,16 @@ async def test_no_line_holds_a_secret_whoever_put_it_where(log: Path) -> None:
 def test_no_cut_goes_through_a_secret_so_that_its_half_is_shown(frame: str) -> None:
     password = "".join(f"<{n}>" for n in range(9))
     for before in [*range(900, 1020), *range(3900, 4020)]:
-        assert "<" not in excerpt(frame.format("x" * before, password))
-        assert "<" not in excerpt(frame.format("x " * (before // 2), password) + " " + "y" * 9000)
+        assert "<" not in redacted_excerpt(frame.format("x" * before, password))
+        assert "<" not in redacted_excerpt(
+            frame.format("x " * (before // 2), password) + " " + "y" * 9000
+        )
     # Masked, the beginning may shrink until its own end comes into sight.
     block = f"password='{'z' * 3900}' "
     for before in range(100):
-        assert "<" not in excerpt(block + "x" * before + frame.format("", password * 3) + "y" * 99)
+        assert "<" not in redacted_excerpt(
+            block + "x" * before + frame.format("", password * 3) + "y" * 99
+        )
 
 
 async def test_a_whole_query_is_cut_and_a_huge_one_costs_no_more(log: Path) -> None:

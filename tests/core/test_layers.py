@@ -34,7 +34,7 @@ policy
 stores
 plugins: hookspecs discovery compatibility manager
 pool: calls state pool
-registry: cache observing records pools fetching sessions registry
+registry: cache observing opening records factory pools listing fetching sessions registry
 blocking
 observers: audit telemetry
 telemetry
@@ -108,13 +108,7 @@ def test_packages_are_entered_by_their_own_names_only(path: Path) -> None:
         assert not (ROOT / other / f"{inner}.py").exists(), f"import {other}'s names, not {inner}"
 
 
-@pytest.mark.parametrize(
-    "package",
-    [
-        pytest.param(name, marks=[pytest.mark.xfail(strict=True)] if name == "registry" else [])
-        for name in INSIDE
-    ],
-)
+@pytest.mark.parametrize("package", INSIDE)
 def test_modules_of_a_package_stand_in_order(package: str) -> None:
     modules = INSIDE[package]
     assert sorted(path.stem for path in (ROOT / package).glob("*.py")) == sorted(

@@ -60,6 +60,8 @@ class Versioned(DataSourceConnector):
         return file.path
 
     async def get_metadata(self, identifier: str) -> dict[str, Any]:
+        if identifier not in self.contents:
+            raise ItemNotFoundError(f"no item {identifier!r}")
         return {}
 
 

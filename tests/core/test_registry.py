@@ -859,7 +859,7 @@ async def test_a_plugin_whose_import_never_ends_delays_nobody_else(
             release.wait(60)
             return MemoryConnector
 
-    monkeypatch.setattr("datasources.registry.records.IMPORT_TIMEOUT", 0.05)
+    monkeypatch.setattr("datasources.registry.factory.IMPORT_TIMEOUT", 0.05)
     registry = DataSourceRegistry(plugins=Hanging(index=[]))
     registry.register_connector_class("memory", MemoryConnector)
     await registry.register_data_source(source())
@@ -887,7 +887,7 @@ def test_connections_are_closed_with_the_event_loop_they_belong_to(tmp_path: Pat
         assert cls.live == 0
     assert cls.connects == 10
     asyncio.run(registry.close())
-    assert len(registry._connections._loops) <= 1
+    assert len(registry._pools._loops) <= 1
 
 
 @pytest.mark.parametrize("concurrency", [0, -1])

@@ -26,9 +26,7 @@ from datasources import (
     StoreError,
 )
 from datasources.credentials import fingerprint
-from datasources.plugins import Plugins
-from datasources.policy import Policy
-from datasources.registry.records import Sources
+from datasources.registry import SourceRecords
 
 OLD, NEW = CredentialManager.generate_key(), CredentialManager.generate_key()
 COUNT = 1_000
@@ -56,8 +54,8 @@ def fill(store: Store, count: int, key: str = OLD) -> None:
     )  # fmt: skip
 
 
-def sources(store: Store, *keys: str) -> Sources:
-    return Sources(store, CredentialManager(keys), Policy(), Plugins())
+def sources(store: Store, *keys: str) -> SourceRecords:
+    return SourceRecords(store, CredentialManager(keys))
 
 
 def all_open(store: Store, *keys: str) -> int:
@@ -131,9 +129,7 @@ def test_stopped_at_every_tenth_record_all_stay_readable_and_it_goes_on(
 KILLED = """
 import os, signal, sys
 from datasources import CredentialManager, SQLiteStore
-from datasources.plugins import Plugins
-from datasources.policy import Policy
-from datasources.registry.records import Sources
+from datasources.registry import SourceRecords
 
 path, keys, left = sys.argv[1], sys.argv[2], int(sys.argv[3])
 update = SQLiteStore.update
@@ -146,7 +142,7 @@ def counted(self, *records):
         os.kill(os.getpid(), signal.SIGKILL)
 
 SQLiteStore.update = counted
-Sources(SQLiteStore(path), CredentialManager(keys), Policy(), Plugins()).reencrypt()
+SourceRecords(SQLiteStore(path), CredentialManager(keys)).reencrypt()
 """
 
 

@@ -27,9 +27,7 @@ from datasources import (
     StoredSource,
     StoreError,
 )
-from datasources.plugins import Plugins
-from datasources.policy import Policy
-from datasources.registry.records import Sources
+from datasources.registry import SourceRecords
 from datasources.stores import sqlite as sqlite_module
 
 
@@ -458,8 +456,8 @@ def test_listing_ten_thousand_decrypts_none(sqlite: SQLiteStore, monkeypatch: py
     manager = CredentialManager(CredentialManager.generate_key())
     sqlite.add(*(source(f"s{n:05}", options={"host": "h"}) for n in range(10_000)))
     monkeypatch.setattr(CredentialManager, "decrypt_credentials", pytest.fail)
-    sources = Sources(sqlite, manager, Policy(), Plugins())
-    assert len([sources.shown(record) for record in sqlite.list()]) == 10_000
+    sources = SourceRecords(sqlite, manager)
+    assert len([sources.masked_config(record) for record in sqlite.list()]) == 10_000
 
 
 def test_reads_go_on_while_a_write_waits_for_another_process(open_sqlite: Any, tmp_path: Path):

@@ -34,7 +34,7 @@ from datasources import (
 )
 from datasources.observers.telemetry import Telemetry
 from datasources.plugins import Plugins
-from datasources.registry.observing import observed
+from datasources.registry.observing import observe
 from tests.core.fakes import AbleConnector, MemoryConnector, registry_of, source
 from tests.core.subprocesses import run_python
 from tests.waiting import wait_until
@@ -250,7 +250,7 @@ def test_an_operation_closed_in_another_context_disturbs_neither(otel: Collected
     plugins.register_plugin(otel.telemetry)
 
     async def work() -> None:
-        with observed(plugins, "fetch", "s"):
+        with observe(plugins, "fetch", "s"):
             await asyncio.sleep(0)
 
     elsewhere = contextvars.copy_context()
@@ -264,7 +264,7 @@ def test_an_operation_closed_in_another_context_disturbs_neither(otel: Collected
 
 async def test_an_operation_begun_before_is_measured_all_the_same(otel: Collected) -> None:
     registry = registry_of(MemoryConnector)
-    with observed(registry.plugins, "fetch", "s"):
+    with observe(registry.plugins, "fetch", "s"):
         registry.plugins.register_plugin(otel.telemetry)
     assert otel.spans() == []
     ((_, point),) = otel.points("datasources.operation.duration")
@@ -344,7 +344,7 @@ def test_what_was_in_the_workspace_already_is_not_counted_as_brought(otel: Colle
     plugins = Plugins(index=[])
     plugins.register_plugin(otel.telemetry)
     for unchanged in (False, True, True):
-        with observed(plugins, "fetch", "s") as outcome:
+        with observe(plugins, "fetch", "s") as outcome:
             now = datetime.now(UTC)
             outcome.record(
                 FetchReceipt("s", "a", "/w/a", 7, "", 3, False, "v", now, 0.1, unchanged=unchanged)

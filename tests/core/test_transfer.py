@@ -93,7 +93,7 @@ async def test_an_encrypted_export_brings_everything_back(registry):
     document = json.loads(json.dumps(export_sources(registry, IDS, PASSPHRASE)))
     text = json.dumps(document)
     assert is_encrypted(document)
-    for hidden in (SECRET, "sales", "ops", "/x"):
+    for hidden in (SECRET, "sales"):  # shorter texts may stand in the token by chance
         assert hidden not in text
     async with new_registry() as other:
         await import_sources(other, [each.config for each in read_export(document, PASSPHRASE)])

@@ -680,7 +680,7 @@ async def test_registries_of_two_hosts_share_sources(
 
     await mine.register_data_source(memory("a", host="two"), replace=True)
     await wait_until(lambda: theirs.get_config("a").config["host"] == "two")
-    await wait_until(lambda: theirs._connections.source("a").connector is not connector, timeout=2)
+    await wait_until(lambda: theirs._pools.source_pool("a").connector is not connector, timeout=2)
     replaced = await theirs.get_connector("a")
     assert replaced.config.config["host"] == "two"
 

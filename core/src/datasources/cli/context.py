@@ -204,15 +204,16 @@ class CliContext:
     ) -> DataSourceRegistry:
         """Return a registry that holds these sources, validated, in memory only."""
         from datasources.credentials import CredentialManager
-        from datasources.registry import Sources
+        from datasources.registry import ConnectorFactory, SourceRecords
         from datasources.stores import MemoryStore
 
         store = MemoryStore()
         credentials = CredentialManager(CredentialManager.generate_key())
         registry = self._create_registry(store, credentials)
         # The registry's own method would tell observers of registrations, and these are none.
-        sources = Sources(store, credentials, registry.policy, self.plugins)
-        sources.keep([await sources.validate(config) for config in configs], replace=False)
+        records = SourceRecords(store, credentials)
+        factory = ConnectorFactory(records, registry.policy, self.plugins)
+        records.save([await factory.validate(config) for config in configs], replace=False)
         return registry
 
     async def _open_registry(self, *, needs_keys: bool, create: bool) -> DataSourceRegistry:

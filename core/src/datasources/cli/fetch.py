@@ -14,7 +14,7 @@ import click
 from datasources.cli import output, paths, tables
 from datasources.cli.context import CliContext
 from datasources.cli.items import read_identifier
-from datasources.errors import DataFetchError, DataSourceError, ItemNotFoundError
+from datasources.errors import DataSourceError
 from datasources.models import DataItem, FetchReceipt, FetchRequest, FetchResult, Limits
 from datasources.tabular import WILDCARDS
 
@@ -190,51 +190,29 @@ async def _expand(
 ) -> dict[str, str | None]:
     """Return the items that folders and patterns stand for, once each, with the listed version.
 
-    The version is None for an item that is named. With `literal`, or where the connector cannot
-    match patterns, every identifier is taken as a name.
+    The version is None for an item that is named. With `literal`, every identifier is a name.
     """
-    from datasources.connector import abilities
-
-    connector_class = registry.plugins.connector_class(registry.get_config(source_id).type)
-    can_expand = "glob" in abilities(connector_class) and not literal
     versions: dict[str, str | None] = {}
     for identifier in identifiers:
-        if can_expand and not WILDCARDS.isdisjoint(identifier):
-            items = await _match(registry, source_id, identifier)
-        elif can_expand and identifier.endswith("/"):
-            items = await registry.list_items(source_id, identifier.rstrip("/"))
+        is_pattern = identifier.endswith("/") or not WILDCARDS.isdisjoint(identifier)
+        if is_pattern and not literal:
+            items = await registry.expand(source_id, identifier)
+            versions |= {item.path: item.version for item in items}
         else:
-            items = []
-        versions |= {item.path: item.version for item in items} or {identifier: None}
+            versions[identifier] = None
     return versions
-
-
-async def _match(registry: DataSourceRegistry, source_id: str, pattern: str) -> list[DataItem]:
-    """Return the items that match a pattern; none if the source knows it as a name or a query."""
-    if items := await registry.glob_items(source_id, pattern):
-        return items
-    unmatched = f"no item of source {source_id!r} matches {pattern!r}"
-    try:
-        # `select * from t` is an item, and so is a file whose name has brackets.
-        await registry.get_metadata(source_id, pattern)
-    except ItemNotFoundError as exc:
-        raise ItemNotFoundError(unmatched) from exc
-    except DataFetchError as exc:
-        raise DataFetchError(f"{unmatched}; taken as it is: {exc}") from exc
-    return []
 
 
 def _merge_limits(
     registry: DataSourceRegistry, source_id: str, given: Mapping[str, float | str | None]
 ) -> Limits:
     """Return the limits of the command line, and those of the source where none are given."""
-    limits = registry.get_config(source_id).limits or registry.policy.limits
     changes: dict[str, Any] = {
         name: None if value == "none" else value
         for name, value in given.items()
         if value is not None
     }
-    return dataclasses.replace(limits, **changes)
+    return dataclasses.replace(registry.limits(source_id), **changes)
 
 
 def _clean(into: str) -> None:

@@ -30,7 +30,13 @@ from datetime import UTC, datetime
 from datasources.errors import OptionError
 from datasources.models import DataSourceConfig, Operation, Outcome
 from datasources.plugins import hookimpl
-from datasources.registry import asked_for, current_caller, excerpt, told, verdict
+from datasources.registry import (
+    current_caller,
+    describe_error,
+    operation_target,
+    redacted_excerpt,
+    status,
+)
 
 
 class AuditLog:
@@ -62,9 +68,9 @@ class AuditLog:
             operation.name,
             operation.source_id,
             (operation.user, operation.request_id),
-            identifier=asked_for(operation),
-            outcome=verdict(error),
-            error=told(error) if isinstance(error, Exception) else None,
+            identifier=operation_target(operation),
+            outcome=status(error),
+            error=describe_error(error) if isinstance(error, Exception) else None,
             duration=round(duration, 6),
             bytes=outcome.size,
             rows=outcome.rows,
@@ -91,11 +97,11 @@ class AuditLog:
         caller: tuple[str | None, str | None],
         **more: object,
     ) -> None:
-        user, request_id = (text and excerpt(text) for text in caller)
+        user, request_id = (text and redacted_excerpt(text) for text in caller)
         fields = {
             "time": time.isoformat(timespec="microseconds"),
             "operation": operation,
-            "source": excerpt(source_id),
+            "source": redacted_excerpt(source_id),
             "request_id": request_id,
             "user": user,
             **more,

@@ -32,7 +32,7 @@ from importlib_metadata import version
 from datasources.errors import DataSourceNotFoundError
 from datasources.models import Operation, Outcome
 from datasources.plugins import hookimpl
-from datasources.registry import asked_for, excerpt
+from datasources.registry import operation_target, redacted_excerpt
 
 try:
     from opentelemetry import context, metrics, trace
@@ -122,9 +122,9 @@ class Telemetry:
             "datasources.request.id": operation.request_id,
             "enduser.id": operation.user,
         }
-        attributes = {key: excerpt(text) for key, text in texts.items() if text}
+        attributes = {key: redacted_excerpt(text) for key, text in texts.items() if text}
         attributes["datasources.operation"] = operation.name
-        if self._identifiers and (asked := asked_for(operation)):
+        if self._identifiers and (asked := operation_target(operation)):
             attributes["datasources.identifier"] = asked
         return attributes
 

@@ -2,6 +2,7 @@
 
 from datasources.pool.calls import (
     CANCEL_GRACE as CANCEL_GRACE,
+    DISCONNECT_TIMEOUT as DISCONNECT_TIMEOUT,
     ConnectorFactory as ConnectorFactory,
     PooledConnection as PooledConnection,
     PoolStatistics as PoolStatistics,

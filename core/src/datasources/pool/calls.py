@@ -1,7 +1,8 @@
-"""What a pool knows of a connection, and how it opens, checks and closes one.
+"""The connections of a pool, and the calls that open, check and close them.
 
-Connectors are other people's code: they may hang, ignore cancellation or raise `SystemExit`, and
-the pool must go on.  Nothing here knows the state of a pool.
+Connectors are third-party code: they may hang, ignore cancellation or raise `SystemExit`, and the
+pool must go on working. So every call runs in a task of its own, with a deadline; a task that does
+not end after it was cancelled is abandoned. Nothing here knows the state of a pool.
 """
 
 from __future__ import annotations
@@ -19,14 +20,16 @@ from typing import TypeVar
 from datasources.connector import DataSourceConnector
 from datasources.errors import ConnectError, PluginError
 from datasources.models import PoolConfig
+from datasources.retrying import backoff
 
 T = TypeVar("T")
 ConnectorFactory = Callable[[], DataSourceConnector | Awaitable[DataSourceConnector]]
-Made = Callable[[DataSourceConnector], None]
+OnCreated = Callable[[DataSourceConnector], None]
 
 FIRST_BACK_OFF = 0.1
-"""Seconds, give or take half, before the second attempt to connect; doubled for each further."""
+"""Seconds, at most, before the second attempt to connect; doubled for each further."""
 MAX_BACK_OFF = 5.0
+"""Seconds, at most, between two attempts to connect."""
 DISCONNECT_TIMEOUT = 5.0
 """Seconds that `disconnect` may take; a connection that is still open then is abandoned."""
 CANCEL_GRACE = 1.0
@@ -52,10 +55,10 @@ class PooledConnection:
     abandoned: bool = False
     """True if the pool closed before its leases were returned."""
     taken: list[tuple[str, str]] = field(default_factory=list)
-    """Task and place of each lease, where the pool tracks them."""
+    """Task name and code position of each lease, if the pool tracks leases."""
 
     def forget_taken(self, task: str) -> None:
-        """Drop the note of one lease, that of `task` if there is one."""
+        """Remove the entry of one lease: one that this task took, or else any."""
         if self.taken:
             own = (at for at, (name, _) in enumerate(self.taken) if name == task)
             self.taken.pop(next(own, 0))
@@ -63,7 +66,7 @@ class PooledConnection:
 
 @dataclass(frozen=True, slots=True)
 class PoolStatistics:
-    """A pool at one moment, and what has happened since it was made.
+    """The figures of a pool at one moment, and counts of events since it was made.
 
     With a shareable connector the first three count leases, since there is one connection.
     """
@@ -98,7 +101,7 @@ class PoolStatistics:
 
 @dataclass(slots=True)
 class Counters:
-    """What has happened to a pool since it was made; see `PoolStatistics`."""
+    """Counts of events since the pool was made; see `PoolStatistics`."""
 
     acquires: int = 0
     waits: int = 0
@@ -112,20 +115,20 @@ class Counters:
 
 
 @dataclass(slots=True, eq=False)
-class Opening:
-    """A connection on its way into the pool; it holds a place there."""
+class PendingConnection:
+    """A connection that is being opened or checked; it takes one of the pool's places."""
 
     checked: PooledConnection | None
-    """An idle connection to make sure of, until a task does and answers for it."""
+    """The idle connection to check, until its task has begun and owns it."""
     connector: DataSourceConnector | None = None
-    """The new one, from before it connects until it is closed or in the pool."""
+    """The new connector, from before it connects until it is closed or in the pool."""
     task: asyncio.Task[PooledConnection] | None = None
     error: BaseException | None = None
-    """Of the latest attempt to connect; None again after a good one."""
+    """The error of the latest attempt to connect; None again after one that succeeded."""
 
 
-class TookTooLongError(Exception):
-    """Raised by `bounded` alone, so that a connector's own `TimeoutError` is not mistaken for it."""
+class DeadlineExceededError(Exception):
+    """Raised by `run_with_deadline` alone: a connector may raise a `TimeoutError` of its own."""
 
 
 class ConnectorCalls:
@@ -143,50 +146,80 @@ class ConnectorCalls:
         self._clock = clock
         self._counters = counters
         self.errors: list[Exception] | None = None
-        """Where errors of `disconnect` go while somebody waits for them; else they are logged."""
+        """Collects errors of `disconnect` while the pool closes; None otherwise: they are logged."""
         self._check_disconnects = False
         self._reported = False
 
-    async def make_ready(
-        self, opening: Opening, config: PoolConfig, made: Made
+    async def open_or_check(
+        self, pending: PendingConnection, config: PoolConfig, on_created: OnCreated
     ) -> PooledConnection:
-        """Return the connection to be checked if it works, or else a new one.
+        """Return the idle connection that is to be checked if it works, or else a new one.
 
         Args:
-            opening: Told why an attempt failed that is followed by another.
+            pending: Holds what is under way; told why an attempt failed that another follows.
             config: Times, and the number of attempts.
-            made: Called with each new connector before it connects; may refuse it by raising.
+            on_created: Called with each new connector before it connects; may refuse it by raising.
         """
-        record, opening.checked = opening.checked, None
+        record, pending.checked = pending.checked, None
         if record and await self.check(record.connector, config.connect_timeout):
             return record
-        connector = await self._open(opening, config, made)
-        opening.error = None
+        connector = await self._connect(pending, config, on_created)
+        pending.error = None
         now = self._clock()
         lifetime = config.max_lifetime * random.uniform(0.9, 1.1)  # noqa: S311  (no secret)
-        # Inside a shareable connector it is the driver that renews its connections.
+        # A shareable connector's driver has connections of its own, and renews them by itself.
         expires_at = math.inf if is_shareable(connector) else now + lifetime
         return PooledConnection(connector, now, now, expires_at, shared=is_shareable(connector))
 
-    async def _open(self, opening: Opening, config: PoolConfig, made: Made) -> DataSourceConnector:
-        delay = FIRST_BACK_OFF
-        attempt = 1
+    async def _connect(
+        self, pending: PendingConnection, config: PoolConfig, on_created: OnCreated
+    ) -> DataSourceConnector:
+        """Create a connector and connect it; after `ConnectError`, try again as `config` says."""
+
+        async def create_and_connect() -> DataSourceConnector:
+            created = self._factory()
+            connector = await created if inspect.isawaitable(created) else created
+            on_created(connector)
+            pending.connector = connector
+            if not (connected := await connector.connect()):
+                raise ConnectError(
+                    f"source {self._source_id!r} did not connect: connect() returned {connected!r}"
+                )
+            return connector
+
+        pauses = backoff(
+            first=FIRST_BACK_OFF, maximum=MAX_BACK_OFF, attempts=config.connect_attempts
+        )
         while True:
             try:
-                return await self._attempt(opening, config.connect_timeout, made)
-            except ConnectError as exc:
-                if attempt >= config.connect_attempts:
+                connector = await run_with_deadline(create_and_connect, config.connect_timeout)
+            except (Exception, CancelledError) as exc:
+                if pending.connector is not None:
+                    await self.disconnect(pending.connector)
+                    pending.connector = None
+                if isinstance(exc, CancelledError):
                     raise
-                opening.error = exc
-            await asyncio.sleep(delay * random.uniform(0.5, 1.5))  # noqa: S311  (no secret)
-            delay = min(delay * 2, MAX_BACK_OFF)
-            attempt += 1
+                self._counters.connect_failures += 1
+                error: Exception = exc
+                if isinstance(exc, DeadlineExceededError):
+                    error = ConnectError(
+                        f"source {self._source_id!r} did not connect within "
+                        f"{config.connect_timeout:g} s"
+                    )
+                pause = next(pauses, None) if isinstance(error, ConnectError) else None
+                if pause is None:
+                    raise error from error.__cause__
+                pending.error = error
+            else:
+                self._counters.connects += 1
+                return connector
+            await asyncio.sleep(pause)
 
     async def check(self, connector: DataSourceConnector, seconds: float) -> bool:
-        """Tell whether a connection still works: if so it is connected, else disconnected."""
+        """Return True if a connection works, and is connected; disconnect it otherwise."""
         self._counters.checks += 1
         try:
-            if await bounded(lambda: self._check(connector), seconds):
+            if await run_with_deadline(lambda: self._check(connector), seconds):
                 return True
         except CancelledError:
             await self.disconnect(connector)
@@ -201,8 +234,8 @@ class ConnectorCalls:
         """Disconnect; what goes wrong is counted, and collected or logged, never raised."""
         self._counters.disconnects += 1
         try:
-            await bounded(connector.disconnect, DISCONNECT_TIMEOUT)
-        except TookTooLongError:
+            await run_with_deadline(connector.disconnect, DISCONNECT_TIMEOUT)
+        except DeadlineExceededError:
             self._counters.disconnect_failures += 1
             self._report(f"took longer than {DISCONNECT_TIMEOUT:g} s and was abandoned")
         except Exception as exc:  # noqa: BLE001  kept for whoever closes the pool
@@ -212,39 +245,11 @@ class ConnectorCalls:
             else:
                 self._report(f"raised {type(exc).__name__}")
 
-    async def _attempt(self, opening: Opening, seconds: float, made: Made) -> DataSourceConnector:
-        try:
-            connector = await bounded(lambda: self._connect(opening, made), seconds)
-        except (Exception, CancelledError) as exc:
-            self._counters.connect_failures += isinstance(exc, Exception)
-            if opening.connector is not None:
-                await self.disconnect(opening.connector)
-                opening.connector = None
-            if isinstance(exc, TookTooLongError):
-                raise ConnectError(
-                    f"source {self._source_id!r} did not connect within {seconds:g} s"
-                ) from None
-            raise
-        self._counters.connects += 1
-        return connector
-
-    async def _connect(self, opening: Opening, made: Made) -> DataSourceConnector:
-        new = self._factory()
-        connector: DataSourceConnector = await new if inspect.isawaitable(new) else new
-        made(connector)
-        opening.connector = connector
-        connected = await connector.connect()
-        if not connected:
-            raise ConnectError(
-                f"source {self._source_id!r} did not connect: connect() returned {connected!r}"
-            )
-        return connector
-
     async def _check(self, connector: DataSourceConnector) -> bool:
         """Test the connection, and connect again if the test itself closed it.
 
         A `test_connection` in the manner of the documented example opens a connection in place
-        of the present one and closes it at the end.  Once a test was seen to do that, connections
+        of the present one and closes it at the end. Once a test was seen to do that, connections
         are opened anew instead: no such test does more, and this drops none that is open.
         """
         if self._check_disconnects:
@@ -265,15 +270,15 @@ class ConnectorCalls:
 
 
 def is_shareable(connector: DataSourceConnector) -> bool:
-    """Tell whether one instance of the connector's class serves many leases at once."""
+    """Return True if one instance of the connector's class serves many leases at a time."""
     return getattr(type(connector), "shareable", False) is True
 
 
-async def bounded(call: Callable[[], Awaitable[T]], seconds: float) -> T:
+async def run_with_deadline(call: Callable[[], Awaitable[T]], seconds: float) -> T:
     """Await a connector's method for at most `seconds`, even one that ignores cancellation.
 
     Raises:
-        TookTooLongError: It did not end in time, and has been cancelled.
+        DeadlineExceededError: It did not end in time, and has been cancelled.
         PluginError: It raised what is no `Exception`, such as `SystemExit`.
     """
     task = asyncio.create_task(_contained(call))
@@ -285,7 +290,7 @@ async def bounded(call: Callable[[], Awaitable[T]], seconds: float) -> T:
         raise
     if not task.done():
         await _end(task)
-        raise TookTooLongError
+        raise DeadlineExceededError
     if task.cancelled():
         raise PluginError("a connector cancelled itself")
     return task.result()

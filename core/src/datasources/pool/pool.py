@@ -1,4 +1,4 @@
-"""Connections shared among tasks: bounded, reused, handed out first come, first served."""
+"""Connections shared among tasks: run_with_deadline, reused, handed out first come, first served."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CLOSE_TIMEOUT = 30.0
 class ConnectionPool(PoolState):
     """The connections of one source.
 
-    A pool belongs to the event loop it is first used on.  A connector whose class is `shareable`
+    A pool belongs to the event loop it is first used on. A connector whose class is `shareable`
     is connected once and leased up to `max_size` times at a time; any other has one holder at a
     time.
 
@@ -79,7 +79,7 @@ class ConnectionPool(PoolState):
             in_use=self._in_use,
             max_size=self.config.max_size,
             min_size=self.config.min_size,
-            opening=len(self._openings),
+            opening=len(self._pending),
             closing=len(self._closing),
             waiting=len(self._waiters),
             **asdict(self._counters),
@@ -87,9 +87,9 @@ class ConnectionPool(PoolState):
 
     def __repr__(self) -> str:
         return (
-            f"<ConnectionPool {self.data_source_id!r}: {'closed, ' * self._closed}"
+            f"<ConnectionPool {self.data_source_id!r}: {'closed, ' if self._closed else ''}"
             f"{self._in_use} of {self.config.max_size} in use, {len(self._idle)} available, "
-            f"{len(self._openings)} opening, {len(self._closing)} closing, "
+            f"{len(self._pending)} opening, {len(self._closing)} closing, "
             f"{len(self._waiters)} waiting>"
         )
 
@@ -113,8 +113,8 @@ class ConnectionPool(PoolState):
         self._check_open()
         self._keep_min_size = True
         self._open_more(refill=True)
-        while self._openings and self._spare() < 0:
-            openings = {opening.task: opening for opening in self._openings if opening.task}
+        while self._pending and self._surplus() < 0:
+            openings = {opening.task: opening for opening in self._pending if opening.task}
             done, _ = await asyncio.wait(openings, return_when=asyncio.FIRST_COMPLETED)
             for error in (openings[task].error for task in done):
                 if error:
@@ -166,7 +166,7 @@ class ConnectionPool(PoolState):
 
         Args:
             connector: What `acquire` returned.
-            discard: It is broken: close it instead of handing it on.  A shared one gets no new
+            discard: It is broken: close it instead of handing it on. A shared one gets no new
                 leases, and is closed when the last of its present ones is back.
 
         Raises:
@@ -183,6 +183,14 @@ class ConnectionPool(PoolState):
         if discard:
             record.expires_at = -math.inf
         self._end_lease(record)
+
+    def release_after(self, connector: DataSourceConnector, error: BaseException | None) -> None:
+        """Return a lease whose block ended with `error`, which decides whether it is discarded.
+
+        See `connection`.
+        """
+        breaking = _BREAKING_SHARED if self._shareable else _BREAKING
+        self.release_nowait(connector, discard=isinstance(error, breaking))
 
     def resize(self, *, min_size: int | None = None, max_size: int | None = None) -> None:
         """Change the sizes; what is in use above `max_size` is closed when it is released.
@@ -223,7 +231,7 @@ class ConnectionPool(PoolState):
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._all_returned.wait(), timeout)
         problems: list[Exception] = [*self._abandon_leases()]
-        while tasks := [*(o.task for o in self._openings if o.task), *self._closing]:
+        while tasks := [*(o.task for o in self._pending if o.task), *self._closing]:
             await asyncio.wait(tasks)
         problems += self._calls.errors or []
         self._calls.errors = []
@@ -243,9 +251,10 @@ class ConnectionPool(PoolState):
             )
 
 
-# After these an exclusive connection is not to be trusted: cut off, it may be in mid-answer.
+# Errors after which an exclusive connection is discarded: if it was cut off, the rest of an answer
+# may still arrive on it.
 _BREAKING = (ConnectError, AuthenticationError, asyncio.CancelledError)
-# After this a shared one is not: a secret may have been rotated since it was resolved.
+# After this error a shared connection is discarded: its secret may have been rotated.
 _BREAKING_SHARED = AuthenticationError
 
 
@@ -268,8 +277,7 @@ class _Connection(AbstractAsyncContextManager[DataSourceConnector]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        breaking = _BREAKING_SHARED if self._pool._shareable else _BREAKING
-        self._pool.release_nowait(self._connector, discard=isinstance(error, breaking))
+        self._pool.release_after(self._connector, error)
 
 
 def _task_name() -> str:

@@ -1,8 +1,43 @@
 """The state of a pool, and every change of it.
 
-There is no `await` in this module: nothing comes between the steps of a change, and no lock is
-needed.  Connecting, checking and disconnecting happen in tasks started here; their outcome comes
-back through `_opened` and `_gone`.
+A connection is always in one of these states, and in one place of `PoolState`:
+
+    pending    being opened or checked by a task                          `_pending`
+    idle       connected, and not leased                                  `_records`, `_idle`
+    leased     given to a caller of `acquire`                             `_records`
+    closing    being disconnected by a task                               `_closing`
+
+                 opened, good            acquired
+    (new) -> pending ------------> idle <---------> leased
+                |  ^                |    released      |
+         failed |  | idle for long: |                  | released, but expired or discarded
+                v  +--- check ------+ expired          v
+             (gone)                 +-----------> closing -> (gone)
+
+    new -> pending        `_start_opening`: a caller waits, or fewer than `min_size` are open
+    pending -> idle       `_on_opened`, `_add`; `_hand_out` leases it at once if a caller waits
+    pending -> gone       `_on_open_failed`: the caller it was opened for gets the error
+    idle -> leased        `_take_idle`, `_start_lease`
+    idle -> pending       `_take_idle`: idle for `CHECK_AFTER_IDLE`, so it is checked first
+    idle -> closing       `_retire`: expired, idle for `max_idle_time`, or the pool shrinks or closes
+    leased -> idle        `_end_lease`, `_hand_out`
+    leased -> closing     `_end_lease`, `_remove`: it expired meanwhile or is discarded
+    closing -> gone       `_on_closed`
+
+Pending, idle, leased and closing connections together never exceed `max_size`. A shareable
+connector differs: there is one record, `_shared`, which stands in `_idle` once for each lease that
+is free, and `max_size` bounds its leases. A shared record that is discarded while it has leases is
+in `_records` only, until the last of them is returned; a new one may be opened meanwhile.
+
+Callers of `acquire` wait in `_waiters`, first come, first served: whoever finds no idle connection
+joins the queue, and `_hand_out` serves its head, so nobody overtakes. A waiter is served by setting
+its future; the connection is leased from that moment on, and a waiter that was cancelled in the
+same moment gives it back (`_leave_queue`).
+
+Nothing in this module awaits. A change of state is a plain method that runs to its end before any
+other task of the event loop, so the sets always agree with each other and no lock is needed.
+Connecting, checking and disconnecting take time: they run in tasks started here, and their
+callbacks `_on_opened` and `_on_closed` bring the results back.
 """
 
 from __future__ import annotations
@@ -23,7 +58,7 @@ from datasources.pool.calls import (
     ConnectorCalls,
     ConnectorFactory,
     Counters,
-    Opening,
+    PendingConnection,
     PooledConnection,
     is_shareable,
 )
@@ -36,16 +71,16 @@ after them one round trip is cheap beside handing out a dead connection.
 """
 REFILL_INTERVAL = 30.0
 """Seconds until `min_size` is tried again after a failure that nobody waited for."""
-_LEAST_DELAY = 0.1  # seconds; the timer must not spin on the rounding of clocks
-_TIMEOUT_STEP = 0.01  # seconds; by so much a timeout may be late, and deadlines share a timer
-_MOST_DELAY = 3600.0  # seconds; no loop need understand infinity
+_LEAST_DELAY = 0.1  # seconds; rounding of clocks must not make the timer fire again and again
+_TIMEOUT_STEP = 0.01  # seconds by which a timeout may be late, so that waiters share one timer
+_MOST_DELAY = 3600.0  # seconds; event loops refuse an infinite delay
 
 Waiter = tuple[Future[PooledConnection], float, float]
-"""What it waits for, until when on the loop's clock, and how many seconds that was."""
+"""A waiting `acquire`: its future, its deadline in loop time, its timeout in seconds."""
 
 
 class PoolState:
-    """What `ConnectionPool` knows and decides."""
+    """The connections of a pool, those who wait for one, and the rules between them."""
 
     def __init__(
         self,
@@ -62,26 +97,25 @@ class PoolState:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._keep_min_size = False
-        self._shareable: bool | None = None  # unknown until there is a connector
+        self._shareable: bool | None = None  # unknown until a connector was created
 
-        # Each record, opening and closing takes one of the `max_size` places.
         self._records: dict[int, PooledConnection] = {}  # by id() of the connector
-        self._openings: list[Opening] = []
+        self._pending: list[PendingConnection] = []
         self._closing: dict[Task[None], PooledConnection] = {}
 
-        self._shared: PooledConnection | None = None  # what leases of a shareable are taken on
-        self._idle: deque[PooledConnection] = deque()  # last used is right; shared: once per lease
-        self._waiters: deque[Waiter] = deque()  # first come is left
-        self._deadline = math.inf  # the earliest, or an earlier one
+        self._shared: PooledConnection | None = None
+        self._idle: deque[PooledConnection] = deque()  # the last used is at the right end
+        self._waiters: deque[Waiter] = deque()  # the first to come is at the left end
+        self._deadline = math.inf  # of `_deadline_timer`: no waiter has an earlier one
         self._deadline_timer: asyncio.TimerHandle | None = None
         self._in_use = 0
         self._all_returned = asyncio.Event()
-        self._timer: asyncio.TimerHandle | None = None
+        self._maintenance_timer: asyncio.TimerHandle | None = None
 
     # Leases and waiters.
 
     def _take_idle(self) -> PooledConnection | None:
-        """Lease an idle connection that is good as it is, or start to check one."""
+        """Lease an idle connection that needs no check, or start to check one."""
         while self._idle:
             record = self._idle.pop()
             now = self._clock()
@@ -90,8 +124,8 @@ class PoolState:
                 self._start_lease(record)
                 return record
             self._idle.append(record)
-            if not self._close_idle(now):
-                self._open(self._idle.pop())
+            if not self._close_expired(now):
+                self._start_opening(self._idle.pop())
                 break
         return None
 
@@ -105,11 +139,11 @@ class PoolState:
         self._counters.waits += 1
         self._open_more()
         if deadline < self._deadline:
-            self._watch(deadline)
+            self._set_deadline_timer(deadline)
         return waiter
 
     def _leave_queue(self, waiter: Waiter) -> None:
-        """End a wait that was cut short; what was assigned meanwhile goes to the next."""
+        """End a wait that was cancelled; a connection that was assigned meanwhile is given back."""
         future = waiter[0]
         if not future.done() or future.cancelled():
             with suppress(ValueError):
@@ -117,17 +151,17 @@ class PoolState:
         elif future.exception() is None:
             self._end_lease(future.result())
 
-    def _watch(self, deadline: float) -> None:
-        """Set the one timer of all waiters: one for each would cost more than all the rest."""
+    def _set_deadline_timer(self, deadline: float) -> None:
+        """Set the one timer of all waiters: a timer for each would cost more than its lease."""
         assert self._loop
         if self._deadline_timer:
             self._deadline_timer.cancel()
         self._deadline = deadline
         self._deadline_timer = self._loop.call_at(
-            deadline, _call, weakref.WeakMethod(self._time_out)
+            deadline, _call_weakly, weakref.WeakMethod(self._expire_waiters)
         )
 
-    def _time_out(self) -> None:
+    def _expire_waiters(self) -> None:
         assert self._loop
         now = self._loop.time()
         late = [waiter for waiter in self._waiters if waiter[1] < now + _TIMEOUT_STEP / 10]
@@ -138,22 +172,24 @@ class PoolState:
             self._waiters.remove(waiter)
         self._deadline = math.inf
         if self._waiters:
-            self._watch(max(now + _TIMEOUT_STEP, min(waiter[1] for waiter in self._waiters)))
+            self._set_deadline_timer(
+                max(now + _TIMEOUT_STEP, min(waiter[1] for waiter in self._waiters))
+            )
 
     def _timeout_error(self, seconds: float) -> BaseException:
-        cause = next((o.error for o in self._openings if o.error), None)
+        cause = next((o.error for o in self._pending if o.error), None)
         if cause and not self._in_use:
             return cause  # there is no other reason to wait than that connecting fails
         error = PoolTimeoutError(
             f"no connection to source {self.data_source_id!r} came free within {seconds:g} s: "
-            f"{self._in_use} of {self.config.max_size} in use, {len(self._openings)} opening, "
+            f"{self._in_use} of {self.config.max_size} in use, {len(self._pending)} opening, "
             f"{len(self._waiters)} waiting"
         )
         error.__cause__ = cause
         return error
 
-    def _offer(self, record: PooledConnection) -> None:
-        """Give a free place to the first waiter, in use from here on, or keep it for the next."""
+    def _hand_out(self, record: PooledConnection) -> None:
+        """Lease a free connection to the first waiter; without waiters it becomes idle."""
         waiters = self._waiters
         while waiters:
             waiter = waiters.popleft()[0]
@@ -162,8 +198,8 @@ class PoolState:
                 waiter.set_result(record)
                 return
         self._idle.append(record)
-        if self._timer is None:
-            self._schedule()
+        if self._maintenance_timer is None:
+            self._schedule_maintenance()
 
     def _start_lease(self, record: PooledConnection) -> None:
         record.leases += 1
@@ -173,57 +209,60 @@ class PoolState:
     def _end_lease(self, record: PooledConnection) -> None:
         record.leases -= 1
         if record.abandoned:
-            return  # by `close`, which has counted and reported it
+            return  # `close` has counted and reported it
         self._in_use -= 1
         record.last_used_at = now = self._clock()
         if now < record.expires_at:
-            self._offer(record)
+            self._hand_out(record)
         else:
-            self._withdraw(record)
+            self._remove(record)
 
-    # Opening.
+    # PendingConnection.
 
     def _open_more(self, *, refill: bool = False) -> None:
-        """Open as many as waiters, or with `refill` `min_size`, ask for and there is room for."""
-        wanted = len(self._waiters) - len(self._openings)
+        """Start to open connections for waiters, with `refill` for `min_size` too, up to capacity."""
+        wanted = len(self._waiters) - len(self._pending)
         if refill:
-            wanted = max(wanted, self._lacking())
+            wanted = max(wanted, self._deficit())
         if wanted > 0 and not self._closed:
-            for _ in range(min(wanted, self._room())):
-                self._open()
+            for _ in range(min(wanted, self._capacity())):
+                self._start_opening()
 
-    def _room(self) -> int:
+    def _capacity(self) -> int:
+        """Return how many more connections may be opened."""
         if self._shareable is None:
-            return 0 if self._openings else 1
+            return 0 if self._pending else 1
         if self._shareable:
-            return 0 if self._shared or self._openings else 1
-        return self.config.max_size - len(self._records) - len(self._openings) - len(self._closing)
+            return 0 if self._shared or self._pending else 1
+        return self.config.max_size - len(self._records) - len(self._pending) - len(self._closing)
 
-    def _lacking(self) -> int:
-        """Return how many connections `min_size` asks for and nobody is opening."""
-        return -self._spare() - len(self._openings) if self._keep_min_size else 0
+    def _deficit(self) -> int:
+        """Return how many connections `min_size` requires beyond those there are or are opening."""
+        return -self._surplus() - len(self._pending) if self._keep_min_size else 0
 
-    def _spare(self) -> int:
-        """Return how many connections there are beyond `min_size`."""
+    def _surplus(self) -> int:
+        """Return how many connections there are beyond `min_size`; negative if there are fewer."""
         if self._shareable:
-            return (self._shared is not None) - min(1, self.config.min_size)
+            return (1 if self._shared else 0) - min(1, self.config.min_size)
         return len(self._records) - self.config.min_size
 
-    def _open(self, checked: PooledConnection | None = None) -> None:
-        """Open a connection, or make sure of one that has idled."""
+    def _start_opening(self, checked: PooledConnection | None = None) -> None:
+        """Start to open a connection, or to check one that was idle for long."""
         assert self._loop
-        opening = Opening(checked)
-        self._openings.append(opening)  # before the task, which an eager loop would begin at once
+        opening = PendingConnection(checked)
+        self._pending.append(opening)  # before the task, which an eager loop would begin at once
         if checked:
             del self._records[id(checked.connector)]
-        task = self._loop.create_task(self._calls.make_ready(opening, self.config, self._made))
+        task = self._loop.create_task(
+            self._calls.open_or_check(opening, self.config, self._on_created)
+        )
         opening.task = task
-        task.add_done_callback(partial(self._opened, opening))
+        task.add_done_callback(partial(self._on_opened, opening))
 
-    def _made(self, connector: DataSourceConnector) -> None:
-        """Learn from a new connector what kind its class is, before it connects."""
-        held: list[PooledConnection | Opening]
-        held = [*self._records.values(), *self._closing.values(), *self._openings]
+    def _on_created(self, connector: DataSourceConnector) -> None:
+        """Learn from a new connector, before it connects, whether its class is shareable."""
+        held: list[PooledConnection | PendingConnection]
+        held = [*self._records.values(), *self._closing.values(), *self._pending]
         if any(one.connector is connector for one in held):
             raise PoolError(
                 f"the connector factory of source {self.data_source_id!r} returned a connector "
@@ -235,33 +274,34 @@ class PoolState:
         else:
             self._open_more(refill=True)
 
-    def _opened(self, opening: Opening, task: Task[PooledConnection]) -> None:
-        self._openings.remove(opening)
+    def _on_opened(self, opening: PendingConnection, task: Task[PooledConnection]) -> None:
+        self._pending.remove(opening)
         if opening.checked:
-            self._close(opening.checked)
+            self._start_closing(opening.checked)
         if task.cancelled():
-            # By `_stop`, or with all other tasks of an event loop that is about to end.
-            self._open_failed(opening, self._closed_error())
+            # By `_stop`, or by an event loop that ends and cancels all tasks.
+            self._on_open_failed(opening, self._closed_error())
         elif error := task.exception():
-            self._open_failed(opening, error)
+            self._on_open_failed(opening, error)
         else:
-            self._admit(task.result())
+            self._add(task.result())
 
-    def _open_failed(self, opening: Opening, error: BaseException) -> None:
-        """Deliver the error to the waiter that this connection would have gone to."""
+    def _on_open_failed(self, opening: PendingConnection, error: BaseException) -> None:
+        """Give the error to the waiter that the connection was opened for."""
         opening.error = error
-        while len(self._waiters) > len(self._openings):
+        while len(self._waiters) > len(self._pending):
             waiter = self._waiters.popleft()[0]
             if not waiter.done():
                 waiter.set_exception(error)
                 if not self._shareable:
                     break
         self._open_more()
-        self._schedule()
+        self._schedule_maintenance()
 
-    def _admit(self, record: PooledConnection) -> None:
-        if self._closed or (not record.shared and self._room() < 1):
-            self._close(record)
+    def _add(self, record: PooledConnection) -> None:
+        """Take a connection that was opened or checked into the pool, unless it is too many."""
+        if self._closed or (not record.shared and self._capacity() < 1):
+            self._start_closing(record)
             return
         record.last_used_at = self._clock()
         self._records[id(record.connector)] = record
@@ -269,7 +309,7 @@ class PoolState:
             self._shared = record
         places = self.config.max_size - self._in_use if record.shared else 1
         for _ in range(places):
-            self._offer(record)
+            self._hand_out(record)
         self._open_more(refill=True)
 
     # Closing.
@@ -279,31 +319,31 @@ class PoolState:
         record.expires_at = -math.inf
         with suppress(ValueError):
             self._idle.remove(record)
-        self._withdraw(record)
+        self._remove(record)
 
-    def _withdraw(self, record: PooledConnection) -> None:
-        """Take a connection, neither idle nor to be leased again, out of the pool."""
+    def _remove(self, record: PooledConnection) -> None:
+        """Remove a connection that is not idle and not to be leased again; close it if not leased."""
         if record is self._shared:
             self._shared = None
             self._idle.clear()
         if not record.leases:
             del self._records[id(record.connector)]
-            self._close(record)
+            self._start_closing(record)
         if self._closed and not self._in_use:
             self._all_returned.set()
         if self._shared and self._in_use + len(self._idle) < self.config.max_size:
-            self._offer(self._shared)
+            self._hand_out(self._shared)
         self._open_more(refill=True)
 
-    def _close(self, record: PooledConnection) -> None:
+    def _start_closing(self, record: PooledConnection) -> None:
         assert self._loop
         if self._loop.is_closed():
             return
         task = self._loop.create_task(self._calls.disconnect(record.connector))
         self._closing[task] = record
-        task.add_done_callback(self._gone)
+        task.add_done_callback(self._on_closed)
 
-    def _gone(self, task: Task[None]) -> None:
+    def _on_closed(self, task: Task[None]) -> None:
         del self._closing[task]
         self._open_more(refill=True)
 
@@ -320,21 +360,21 @@ class PoolState:
             return
         self._closed = True
         self._calls.errors = []
-        for timer in (self._timer, self._deadline_timer):
+        for timer in (self._maintenance_timer, self._deadline_timer):
             if timer:
                 timer.cancel()
         while self._waiters:
             waiter = self._waiters.popleft()[0]
             if not waiter.done():
                 waiter.set_exception(self._closed_error())
-        for opening in self._openings:
+        for opening in self._pending:
             if opening.task:
                 opening.task.cancel()
         for record in list(self._records.values()):
             self._retire(record)
 
     def _abandon_leases(self) -> list[PoolError]:
-        """Disconnect what was not returned; return the error that says so, if any was."""
+        """Disconnect leased connections under their holders; return the error that reports them."""
         if not self._in_use:
             return []
         leaked = [record for record in self._records.values() if record.leases]
@@ -347,45 +387,47 @@ class PoolState:
         self._all_returned.set()
         for record in leaked:
             record.abandoned = True
-            self._close(record)
+            self._start_closing(record)
         return [error]
 
-    def _close_idle(self, now: float) -> bool:
-        """Close what has idled or lived for too long; tell whether there was any."""
+    def _close_expired(self, now: float) -> bool:
+        """Close idle connections that expired or were idle for too long; return True if any was."""
         closed = False
         for record in list(dict.fromkeys(self._idle)):  # longest idle first
             idle_for = 0 if record.leases else now - record.last_used_at
             if now >= record.expires_at or (
-                self._spare() > 0 and idle_for >= self.config.max_idle_time
+                self._surplus() > 0 and idle_for >= self.config.max_idle_time
             ):
                 self._retire(record)
                 closed = True
         return closed
 
-    def _schedule(self) -> None:
-        """Set the timer for the next connection to be closed or opened, if there will be one."""
+    def _schedule_maintenance(self) -> None:
+        """Set the timer for the next moment at which a connection is to be closed or opened."""
         now = self._clock()
         due = [record.expires_at for record in self._idle]
         if self._idle:
             oldest = self._idle[0]
-            idle_since = oldest.last_used_at if self._spare() > 0 and not oldest.leases else now
+            idle_since = oldest.last_used_at if self._surplus() > 0 and not oldest.leases else now
             due.append(idle_since + self.config.max_idle_time)
-        if self._lacking() > 0:
+        if self._deficit() > 0:
             due.append(now + REFILL_INTERVAL)
-        if self._timer:
-            self._timer.cancel()
-            self._timer = None
+        if self._maintenance_timer:
+            self._maintenance_timer.cancel()
+            self._maintenance_timer = None
         if due and self._loop and not self._closed and not self._loop.is_closed():
             delay = min(max(min(due) - now, _LEAST_DELAY), _MOST_DELAY)
-            # By weak reference: a pool that nobody holds is not kept alive by its timer.
-            self._timer = self._loop.call_later(delay, _call, weakref.WeakMethod(self._tick))
+            # By weak reference, so that its timer does not keep a forgotten pool alive.
+            self._maintenance_timer = self._loop.call_later(
+                delay, _call_weakly, weakref.WeakMethod(self._maintain)
+            )
 
-    def _tick(self) -> None:
-        self._close_idle(self._clock())
+    def _maintain(self) -> None:
+        self._close_expired(self._clock())
         self._open_more(refill=True)
-        self._schedule()
+        self._schedule_maintenance()
 
 
-def _call(reference: weakref.WeakMethod[Callable[[], None]]) -> None:
+def _call_weakly(reference: weakref.WeakMethod[Callable[[], None]]) -> None:
     if method := reference():
         method()

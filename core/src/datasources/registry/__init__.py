@@ -7,15 +7,17 @@ from datasources import lazy_exports
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
+    from datasources.registry.factory import ConnectorFactory as ConnectorFactory
     from datasources.registry.observing import (
-        asked_for as asked_for,
         caller as caller,
         current_caller as current_caller,
-        excerpt as excerpt,
-        told as told,
-        verdict as verdict,
+        describe_error as describe_error,
+        operation_target as operation_target,
+        redacted_excerpt as redacted_excerpt,
+        status as status,
     )
-    from datasources.registry.records import Sources as Sources, open_store as open_store
+    from datasources.registry.opening import open_store as open_store
+    from datasources.registry.records import SourceRecords as SourceRecords
     from datasources.registry.registry import DataSourceRegistry as DataSourceRegistry
     from datasources.registry.sessions import WorkspaceSession as WorkspaceSession
 
@@ -23,14 +25,15 @@ __getattr__ = lazy_exports(
     __name__,
     {
         "DataSourceRegistry": "registry",
-        "Sources": "records",
+        "ConnectorFactory": "factory",
+        "SourceRecords": "records",
         "WorkspaceSession": "sessions",
-        "asked_for": "observing",
+        "operation_target": "observing",
         "caller": "observing",
         "current_caller": "observing",
-        "excerpt": "observing",
-        "open_store": "records",
-        "told": "observing",
-        "verdict": "observing",
+        "redacted_excerpt": "observing",
+        "open_store": "opening",
+        "describe_error": "observing",
+        "status": "observing",
     },
 )

@@ -1,92 +1,190 @@
-"""One fetch: a lease, the connector's own work, and the receipt of what it left."""
+"""Fetch items into workspaces: what the registry and its workspace sessions have in common."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import tempfile
 import time
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from datasources.connector import DataSourceConnector
-from datasources.errors import LimitExceededError
-from datasources.models import FetchReceipt, FetchRequest, Limits, Preview
+from datasources.errors import LimitExceededError, OptionError
+from datasources.models import FetchReceipt, FetchRequest, FetchResult, Limits, Preview
+from datasources.plugins import Plugins
+from datasources.policy import Policy
+from datasources.registry.listing import ItemLister, NoMatchError
+from datasources.registry.observing import observe
+from datasources.registry.pools import SourcePools
+from datasources.registry.records import SourceRecords
 from datasources.tabular import preview_text
 from datasources.threads import run_in_thread
-from datasources.workspace import Receipts, Workspace
+from datasources.workspace import Progress, Receipts, Workspace
 
-_PREVIEW_BYTES = 1_000_000  # of a file fetched for a preview that its connector cannot make
+_PREVIEW_BYTES = 1_000_000  # read of a file that was fetched for a preview
 
 
-async def fetch(
-    lease: AbstractAsyncContextManager[DataSourceConnector],
-    request: FetchRequest,
-    target: Workspace,
-    receipts: Receipts | None = None,
-) -> FetchReceipt:
-    """Bring one item into `target` within its limits, waiting for the lease included.
+class Fetcher:
+    """Fetches items; every item is one operation that observers see."""
 
-    Args:
-        lease: Of the request's source.
-        request: With a version, a file of it that the workspace has already is left as it is.
-        target: Where to.
-        receipts: Those of the workspace, where several fetches share them.
+    def __init__(
+        self,
+        records: SourceRecords,
+        pools: SourcePools,
+        policy: Policy,
+        lister: ItemLister,
+        plugins: Plugins,
+    ) -> None:
+        self._records = records
+        self._pools = pools
+        self._policy = policy
+        self._plugins = plugins
+        self._lister = lister
 
-    Raises:
-        LimitExceededError: The time limit ended it.
-    """
-    receipts = receipts or Receipts(target)
-    if request.version is not None:
-        known = await asyncio.to_thread(receipts.unchanged, request, target.limits.max_bytes)
-        if known is not None:
-            target.claim(known.path, request.identifier)
-            return known
-    started = time.monotonic()
-    path = await _bring(lease, request, target)
+    def limits(self, source_id: str) -> Limits:
+        """Return the limits of a source's fetches: its own, or those of the policy."""
+        record = self._records.get(source_id)
+        return Limits(**record.limits) if record.limits else self._policy.limits
 
-    def account() -> FetchReceipt:
-        file = target.adopt(path)
-        receipt = FetchReceipt(
-            source_id=request.source_id,
-            identifier=request.identifier,
-            path=file.path,
-            size=file.size,
-            sha256=file.sha256,
-            rows=file.rows,
-            truncated=file.truncated,
-            version=file.version,
-            fetched_at=datetime.now(UTC),
-            duration=time.monotonic() - started,
+    async def fetch(
+        self,
+        source_id: str,
+        identifier: str,
+        workspace: str | os.PathLike[str],
+        *,
+        format: str | None,
+        limits: Limits | None,
+        progress: Progress | None = None,
+    ) -> FetchReceipt:
+        """Fetch one item; see `DataSourceRegistry.fetch`."""
+        target = Workspace(
+            workspace,
+            limits=limits or self.limits(source_id),
+            file_format=format,
+            progress=progress,
         )
-        if request.version is not None:
-            receipts.keep(request, receipt)
-        return receipt
+        request = FetchRequest(source_id, identifier, format)
+        return await self._fetch(request, target, Receipts(workspace))
 
-    return await run_in_thread(account)
+    async def fetch_many(
+        self,
+        requests: Sequence[FetchRequest | tuple[str, str]],
+        workspace: str | os.PathLike[str],
+        *,
+        concurrency: int,
+        limits: Limits | None,
+        progress: Mapping[int, Progress] | None = None,
+    ) -> list[FetchResult]:
+        """Fetch many items at a time; see `DataSourceRegistry.fetch_many`."""
+        if concurrency < 1:
+            raise OptionError(f"'concurrency' must be at least 1, not {concurrency}")
+        places = asyncio.Semaphore(concurrency)
+        owners: dict[str, str] = {}
+        receipts = Receipts(workspace)
 
+        async def fetch_one(index: int, request: FetchRequest) -> FetchResult:
+            async with places:
+                try:
+                    target = Workspace(
+                        workspace,
+                        limits=limits or self.limits(request.source_id),
+                        file_format=request.format,
+                        progress=(progress or {}).get(index),
+                        owner=f"{request.identifier!r} of source {request.source_id!r}",
+                        owners=owners,
+                    )
+                    receipt = await self._fetch(request, target, receipts)
+                except Exception as exc:  # noqa: BLE001  (kept whole in the result)
+                    return FetchResult(request, error=exc)
+                return FetchResult(request, receipt)
 
-async def _bring(
-    lease: AbstractAsyncContextManager[DataSourceConnector],
-    request: FetchRequest,
-    target: Workspace,
-) -> str:
-    seconds = target.limits.timeout
-    path: str | None = None
-    try:
-        async with asyncio.timeout(seconds) as timer:
-            async with lease as connector:
-                path = await connector.fetch_data(request.identifier, target)
-    except TimeoutError as exc:
-        if not timer.expired():
-            raise
-        # A file that is in place was done in time: only the tidying up after it was cut off.
-        path = path or next(iter(target.written), None)
-        if path is None:
-            raise LimitExceededError(
-                f"fetching {request.identifier!r} from source {request.source_id!r} was not done "
-                f"within the limit of {seconds:g} seconds"
-            ) from exc
-    return path
+        all_requests = [
+            request if isinstance(request, FetchRequest) else FetchRequest(*request)
+            for request in requests
+        ]
+        return await asyncio.gather(
+            *(fetch_one(index, request) for index, request in enumerate(all_requests))
+        )
+
+    async def fetch_tree(
+        self,
+        source_id: str,
+        path: str | None,
+        workspace: str | os.PathLike[str],
+        *,
+        concurrency: int,
+        limits: Limits | None,
+        refresh: bool = False,
+    ) -> list[FetchResult]:
+        """Fetch what a folder, a pattern or a name stands for; see `DataSourceRegistry.fetch_tree`."""
+        try:
+            items = await self._lister.expand(source_id, path)
+        except NoMatchError:
+            items = []
+        requests = [
+            FetchRequest(source_id, item.path, version=None if refresh else item.version)
+            for item in items
+        ]
+        return await self.fetch_many(requests, workspace, concurrency=concurrency, limits=limits)
+
+    async def _fetch(
+        self, request: FetchRequest, target: Workspace, receipts: Receipts
+    ) -> FetchReceipt:
+        """Fetch one item within the limits of `target`, unless its receipt shows it unchanged."""
+        source_id, identifier = request.source_id, request.identifier
+        with observe(self._plugins, "fetch", source_id, identifier=identifier) as outcome:
+            if request.version is not None:
+                max_bytes = target.limits.max_bytes
+                unchanged = await asyncio.to_thread(receipts.unchanged, request, max_bytes)
+                if unchanged is not None:
+                    target.claim(unchanged.path, identifier)
+                    return outcome.record(unchanged)
+            started = time.monotonic()
+            path = await self._fetch_data(request, target)
+
+            def account() -> FetchReceipt:
+                file = target.adopt(path)
+                receipt = FetchReceipt(
+                    source_id=source_id,
+                    identifier=identifier,
+                    path=file.path,
+                    size=file.size,
+                    sha256=file.sha256,
+                    rows=file.rows,
+                    truncated=file.truncated,
+                    version=file.version,
+                    fetched_at=datetime.now(UTC),
+                    duration=time.monotonic() - started,
+                )
+                if request.version is not None:
+                    receipts.keep(request, receipt)
+                return receipt
+
+            return outcome.record(await run_in_thread(account))
+
+    async def _fetch_data(self, request: FetchRequest, target: Workspace) -> str:
+        """Have the connector fetch the item; return the path of the file.
+
+        The time limit includes the wait for a connection.
+        """
+        seconds = target.limits.timeout
+        path: str | None = None
+        try:
+            async with asyncio.timeout(seconds) as timer:
+                async with self._pools.operation(request.source_id) as connector:
+                    path = await connector.fetch_data(request.identifier, target)
+        except TimeoutError as exc:
+            if not timer.expired():
+                raise
+            # A file that is in place was done in time: only what followed it was cut off.
+            path = path or next(iter(target.written), None)
+            if path is None:
+                raise LimitExceededError(
+                    f"fetching {request.identifier!r} from source {request.source_id!r} was not "
+                    f"done within the limit of {seconds:g} seconds"
+                ) from exc
+        return path
 
 
 async def preview_by_fetching(
@@ -96,10 +194,11 @@ async def preview_by_fetching(
     with tempfile.TemporaryDirectory() as folder:
         target = Workspace(folder, limits=limits)
         path = await connector.fetch_data(identifier, target)
-        head = await asyncio.to_thread(_head, target.adopt(path).path)
-        return preview_text(path, head[:_PREVIEW_BYTES], rows, complete=len(head) <= _PREVIEW_BYTES)
+        head = await asyncio.to_thread(_read_head, target.adopt(path).path)
+    complete = len(head) <= _PREVIEW_BYTES
+    return preview_text(path, head[:_PREVIEW_BYTES], rows, complete=complete)
 
 
-def _head(path: str) -> bytes:
+def _read_head(path: str) -> bytes:
     with open(path, "rb") as file:
         return file.read(_PREVIEW_BYTES + 1)

@@ -1,12 +1,13 @@
-"""Who asks, and what is told about each operation: to observers always, to the log on failure."""
+"""Operations of the registry as others see them: observers always, the log when one fails."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
@@ -16,17 +17,17 @@ from datasources.plugins import Plugins
 from datasources.redaction import redact_text
 
 _log = logging.getLogger("datasources.operations")
-# Without it, what a host that configured no logging has caught would still be on its stderr.
+# Without a handler, Python's logging of last resort would print what a host has caught.
 logging.getLogger("datasources").addHandler(logging.NullHandler())
 _caller: ContextVar[tuple[str | None, str | None]] = ContextVar("caller", default=(None, None))
 
-_READ = 4_000  # characters of a text that are looked at: a query may be megabytes
-_SHOWN = 1_000
+_READ_LIMIT = 4_000  # characters of a text that are searched for secrets: a query may be megabytes
+_EXCERPT_LIMIT = 1_000  # characters of a text that are logged
 
 
 @contextmanager
 def caller(*, user: str | None = None, request_id: str | None = None) -> Iterator[None]:
-    """Name who asks, for the log and for observers, in this task and those it starts.
+    """Name the caller for the log and for observers, in this task and in tasks that it starts.
 
     Without a request id each operation gets one of its own.
     """
@@ -38,47 +39,88 @@ def caller(*, user: str | None = None, request_id: str | None = None) -> Iterato
 
 
 def current_caller() -> tuple[str | None, str | None]:
-    """Return user and request id as `caller` named them."""
+    """Return the user and the request id that `caller` has named."""
     return _caller.get()
 
 
 @contextmanager
-def observed(plugins: Plugins, name: str, source_id: str, **details: Any) -> Iterator[Outcome]:
-    """Tell observers of an operation's start and end; log its failure once, without secrets.
+def observe(plugins: Plugins, name: str, source_id: str, **details: Any) -> Iterator[Outcome]:
+    """Tell observers of an operation's start and end, and log its failure once, without secrets.
 
-    The code inside says in what it is given what came of it.
+    Yields an `Outcome`; the body records the operation's result on it.
     """
-    user, request_id = _caller.get()
-    operation = Operation(
-        name, source_id, request_id or os.urandom(8).hex(), user, datetime.now(UTC), details
-    )
-    outcome = Outcome()
-    plugins.notify("datasources_operation_started", operation=operation)
-    started = time.monotonic()
+    observation = _Observation(plugins, name, source_id, details)
     error: BaseException | None = None
     try:
-        yield outcome
+        yield observation.outcome
     except BaseException as exc:
         error = exc
         raise
     finally:
-        duration = time.monotonic() - started
+        observation.finish(error)
+
+
+@asynccontextmanager
+async def observe_each(
+    plugins: Plugins, name: str, source_ids: Iterable[str]
+) -> AsyncIterator[None]:
+    """Do as `observe` for an operation on each of many sources, all done or none.
+
+    There may be thousands, so the event loop has its turn after each.
+    """
+    observations = []
+    for source_id in source_ids:
+        observations.append(_Observation(plugins, name, source_id, {}))
+        await asyncio.sleep(0)
+    error: BaseException | None = None
+    try:
+        yield
+    except BaseException as exc:
+        error = exc
+        raise
+    finally:
+        for observation in observations:
+            observation.finish(error)
+            await asyncio.sleep(0)
+
+
+class _Observation:
+    """One operation, from its start to its end."""
+
+    def __init__(
+        self, plugins: Plugins, name: str, source_id: str, details: dict[str, Any]
+    ) -> None:
+        user, request_id = _caller.get()
+        self.outcome = Outcome()
+        self._plugins = plugins
+        self._operation = Operation(
+            name, source_id, request_id or os.urandom(8).hex(), user, datetime.now(UTC), details
+        )
+        plugins.notify("datasources_operation_started", operation=self._operation)
+        self._started = time.monotonic()
+
+    def finish(self, error: BaseException | None) -> None:
+        duration = time.monotonic() - self._started
+        operation = self._operation
         if isinstance(error, Exception):
             _log.warning(
                 "%s of source %r failed (request %s, user %s): %s",
-                *(name, excerpt(source_id), _line(operation.request_id)),
-                *(_line(user or "unknown"), told(error)),
+                operation.name,
+                redacted_excerpt(operation.source_id),
+                _one_line(operation.request_id),
+                _one_line(operation.user or "unknown"),
+                describe_error(error),
             )
-        plugins.notify(
+        self._plugins.notify(
             "datasources_operation_finished",
             operation=operation,
             duration=duration,
             error=error,
-            outcome=outcome,
+            outcome=self.outcome,
         )
 
 
-def verdict(error: BaseException | None) -> str:
+def status(error: BaseException | None) -> str:
     """Return how an operation ended, in a word: `ok`, `cancelled`, `stopped`, or its error's class.
 
     `stopped` is an iteration whose reader had enough.
@@ -89,30 +131,31 @@ def verdict(error: BaseException | None) -> str:
     return words.get(type(error).__name__, type(error).__name__)
 
 
-def asked_for(operation: Operation) -> str | None:
-    """Return the identifier, path or pattern of an operation, as `excerpt` shows it."""
-    asked = next((value for value in operation.details.values() if value is not None), None)
-    return None if asked is None else excerpt(asked)
+def operation_target(operation: Operation) -> str | None:
+    """Return the identifier, path or pattern of an operation, as `redacted_excerpt` shows it."""
+    target = next((value for value in operation.details.values() if value is not None), None)
+    return None if target is None else redacted_excerpt(target)
 
 
-def told(error: BaseException) -> str:
-    """Return an error's class and text on one line, as `excerpt` shows it."""
+def describe_error(error: BaseException) -> str:
+    """Return an error's class and text on one line, as `redacted_excerpt` shows it."""
     name = type(error).__name__
     try:
-        text = _line(error)
+        text = _one_line(error)
     except Exception:  # noqa: BLE001  (a driver's exception may be broken itself)
         text = ""
     return f"{name}: {text}" if text else name
 
 
-def excerpt(value: object) -> str:
-    """Return the beginning of a text, 1,000 characters at most, secrets masked."""
-    text = str(value)  # of what a host passes for a text, such as a number for a user
-    if len(text) <= _READ:
-        return redact_text(text)[:_SHOWN]
-    # Without its last word, which may be one half of a secret that only the whole betrays.
-    return redact_text("".join(text[:_READ].rsplit(None, 1)[:-1]))[:_SHOWN]
+def redacted_excerpt(value: object) -> str:
+    """Return the beginning of a text, 1,000 characters at most, with secrets masked."""
+    text = str(value)  # a host may pass a number for a user
+    if len(text) <= _READ_LIMIT:
+        return redact_text(text)[:_EXCERPT_LIMIT]
+    # Without its last word: a secret that was cut in two may not be recognised.
+    complete_words = text[:_READ_LIMIT].rsplit(None, 1)[:-1]
+    return redact_text("".join(complete_words))[:_EXCERPT_LIMIT]
 
 
-def _line(value: object) -> str:
-    return " ".join(excerpt(value).split())
+def _one_line(value: object) -> str:
+    return " ".join(redacted_excerpt(value).split())

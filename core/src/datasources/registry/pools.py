@@ -1,13 +1,27 @@
-"""The pools of every source, one for each event loop that uses it."""
+"""The pools of every source, one for each event loop that uses the source.
+
+Connectors belong to the event loop they were connected on. So every loop has pools of its own,
+made when a source is first used there. All work on the pools of a loop happens on that loop; other
+threads reach them only through `call_soon_threadsafe`. What threads share is the table of loops and
+the generation, which changes whenever a source may have changed.
+
+A pool is replaced when the record of its source is another one. Within one process that is seen at
+once, by the generation; a change made by another process within `_RECHECK_AFTER`.
+
+A loop that ends closes its pools: an asynchronous generator that is started on each loop is closed
+by `asyncio.run` together with all others, and closes them. A forked process forgets the loops of
+its parent, whose connections are the parent's to close.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -17,30 +31,30 @@ from datasources.errors import (
     DataSourceNotFoundError,
     PoolClosedError,
     PoolError,
+    RegistryError,
 )
 from datasources.models import PoolConfig
-from datasources.pool import CANCEL_GRACE, ConnectionPool, PoolStatistics
+from datasources.pool import CANCEL_GRACE, DISCONNECT_TIMEOUT, ConnectionPool, PoolStatistics
+from datasources.registry.factory import ConnectorFactory
+from datasources.registry.records import SourceRecords
 from datasources.stores import StoredSource
 
-_RECHECK_AFTER = 1.0  # seconds until a change made by another process is seen at the latest
+_RECHECK_AFTER = 1.0  # seconds after which a record is read again; what another process changed
 _CLOSE_TIMEOUT = 30.0  # seconds to wait for leases where the caller does not say
 _END_TIMEOUT = 5.0  # seconds to wait for leases when the event loop ends
 _POLL = 0.1  # seconds between looks at whether another thread's loop still runs
 
-Read = Callable[[str], StoredSource]
-Build = Callable[[StoredSource, PoolConfig], Awaitable[DataSourceConnector]]
-
 
 @dataclass(eq=False)
-class _Source:
-    """One source on one event loop."""
+class _SourcePool:
+    """The pool of one source on one event loop."""
 
     record: StoredSource
     pool: ConnectionPool
     generation: int
     checked_at: float
     connector: DataSourceConnector | None = None
-    """The lease that `connector` holds for its callers."""
+    """The connector that `SourcePools.connector` gives to all its callers; one lease."""
     connecting: asyncio.Lock = field(default_factory=asyncio.Lock)
     operations: set[asyncio.Timeout] = field(default_factory=set)
     """The scopes of the registry's operations that use a connection now."""
@@ -48,207 +62,242 @@ class _Source:
     cut_off: bool = False
     """True once closing has waited long enough for operations."""
 
-    async def lend(self) -> None:
-        """Take the lease for `connector`, unless another task has."""
+    async def acquire_connector(self) -> None:
+        """Take the lease of `connector`, unless another task has taken it meanwhile."""
         async with self.connecting:
             if self.connector is None:
                 connector = await self.pool.acquire()
-                if self.closed:  # meanwhile: nobody would return it
-                    await self.pool.release(connector)
+                if self.closed:  # while this waited: no caller would return the lease
+                    self.pool.release_nowait(connector)
                     raise PoolClosedError(f"the pool of source {self.record.id!r} was closed")
                 self.connector = connector
 
     async def close(self, timeout: float) -> None:
+        """Close the pool; after `timeout` seconds, cancel the operations that still use it."""
         self.closed = True
         if self.connector is not None:
-            connector, self.connector = self.connector, None
-            await self.pool.release(connector)
-        timer = asyncio.get_running_loop().call_later(timeout, self._cut_off)
+            self.pool.release_nowait(self.connector)
+            self.connector = None
+        timer = asyncio.get_running_loop().call_later(timeout, self._cancel_operations)
         try:
-            # Operations that were cut off need a moment to return their leases.
+            # Operations that were cancelled need a moment to return their leases.
             await self.pool.close(timeout + CANCEL_GRACE)
         finally:
             timer.cancel()
 
-    def _cut_off(self) -> None:
-        """Cancel the operations under way; each ends with `PoolClosedError`."""
+    def _cancel_operations(self) -> None:
         self.cut_off = True
         now = asyncio.get_running_loop().time()
-        for operation in self.operations:
-            operation.reschedule(now)
+        for scope in self.operations:
+            scope.reschedule(now)
 
 
-class _Loop:
-    """The sources of one event loop; all of it happens on that loop."""
+class _LoopPools:
+    """The pools of one event loop; every method runs on that loop."""
 
     def __init__(self) -> None:
         self.ended = False
-        self.sources: dict[str, _Source] = {}
+        self.by_source: dict[str, _SourcePool] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
-    def close_at_end(self) -> None:
-        """Have everything closed when the loop ends, as `asyncio.run` ends it.
+    def close_at_end_of_loop(self) -> None:
+        """Have everything closed when the event loop ends, as `asyncio.run` ends it.
 
-        It then closes the asynchronous generators it has seen; this one waits for that.
+        It then closes the asynchronous generators that were started on the loop. One is started
+        here, and waits at its `yield` for that.
         """
 
-        async def until_the_end() -> AsyncIterator[None]:
+        async def wait_for_end() -> AsyncIterator[None]:
             try:
                 yield
             finally:
                 await self.close(None, _END_TIMEOUT)
                 self.ended = True
 
-        self._end = until_the_end()
+        self._end = wait_for_end()
+        # Run it up to the `yield`, as no coroutine is at hand that could await its first item.
         with suppress(StopIteration):
-            anext(self._end).__await__().__next__()  # up to the yield, where nothing is awaited
+            anext(self._end).__await__().__next__()
 
-    def retire(self, source_id: str, timeout: float) -> None:
-        """Start to close a source's pool, if it has one."""
-        if source := self.sources.pop(source_id, None):
-            task = asyncio.ensure_future(source.close(timeout))
+    def start_closing(self, source_id: str, timeout: float) -> None:
+        """Start to close a source's pool, if the loop has one; `close` waits for that."""
+        if source_pool := self.by_source.pop(source_id, None):
+            task = asyncio.ensure_future(source_pool.close(timeout))
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 
     async def close(self, source_id: str | None, timeout: float) -> list[BaseException]:
-        """Close one source's pool, or all; return what that raised once nothing is closing."""
-        for known in [source_id] if source_id else list(self.sources):
-            self.retire(known, timeout)
+        """Close one source's pool, or all; return the errors once nothing is closing."""
+        for closed_id in [source_id] if source_id else list(self.by_source):
+            self.start_closing(closed_id, timeout)
         outcomes = await asyncio.gather(*self._closing, return_exceptions=True)
         return [outcome for outcome in outcomes if outcome is not None]
 
 
-class Connections:
-    """Opens pools on demand and replaces those whose source has changed.
+class SourcePools:
+    """Makes pools on demand, and replaces those whose source has changed.
 
-    Connectors belong to the event loop they were connected on, so each loop has its own pools;
-    the object itself may be used from any of them.
+    It may be used from any thread and event loop.
 
     Args:
-        read: Returns a source's record, or raises DataSourceNotFoundError.
-        build: Makes a connector, not yet connected, from a record.
-        config: Of every pool.
+        records: Where sources are read.
+        factory: Makes their connectors.
+        config: The configuration of every pool.
     """
 
-    def __init__(self, read: Read, build: Build, config: PoolConfig) -> None:
-        self._read = read
-        self._build = build
+    def __init__(
+        self, records: SourceRecords, factory: ConnectorFactory, config: PoolConfig
+    ) -> None:
+        self._records = records
+        self._factory = factory
         self._config = config
-        self._lock = threading.Lock()
-        self._loops: dict[asyncio.AbstractEventLoop, _Loop] = {}
+        self._closed = False
+        self._process = os.getpid()
+        self._lock = threading.Lock()  # held while `_loops` or `_generation` changes
+        self._loops: dict[asyncio.AbstractEventLoop, _LoopPools] = {}
         self._generation = 0
 
-    def lease(self, source_id: str) -> Lease:
+    def lease(self, source_id: str) -> SourceLease:
         """Return a lease of the source's pool, as a context manager."""
-        return Lease(self, source_id)
+        return SourceLease(self, source_id)
 
-    def operation(self, source_id: str) -> AbstractAsyncContextManager[DataSourceConnector]:
-        """Return a lease whose block is cancelled when closing the source has waited long enough.
+    @asynccontextmanager
+    async def operation(self, source_id: str) -> AsyncIterator[DataSourceConnector]:
+        """Lease a connector for a block that is cancelled if it outlasts the source's closing.
 
-        The block must enter and leave in one task, and nothing else may run in it: an
-        asynchronous generator does not yield inside.
+        The block must begin and end in one task, so an asynchronous generator must not yield in it.
 
         Raises:
-            PoolClosedError: On leaving: the block was cut off.
+            PoolClosedError: On leaving: the block was cancelled.
         """
-        return _Operation(self, source_id)
+        lease = self.lease(source_id)
+        async with lease as connector, lease.cancelled_at_close():
+            yield connector
 
     async def connector(self, source_id: str) -> DataSourceConnector:
-        """Return the one connector that all callers of this loop share, until `forget`."""
+        """Return the one connector that all callers of this loop share, until the pool closes."""
         while True:
-            source = self.source(source_id)
-            if source.connector is not None:
-                return source.connector
+            source_pool = self.source_pool(source_id)
+            if source_pool.connector is not None:
+                return source_pool.connector
             try:
-                await source.lend()
+                await source_pool.acquire_connector()
             except PoolClosedError:
-                if self.source(source_id) is source:
+                if self.source_pool(source_id) is source_pool:
                     raise
 
     def statistics(self, source_id: str) -> PoolStatistics:
         """Return the figures of the source's pool on this loop."""
-        return self.source(source_id).pool.statistics()
+        return self.source_pool(source_id).pool.statistics()
 
-    async def forget(self, source_id: str | None = None, timeout: float | None = None) -> None:
-        """Close a source's pools, or all, on every loop; they open again on demand.
+    async def close_pools(self, source_id: str | None = None, timeout: float | None = None) -> None:
+        """Close a source's pools, or all, on every loop; they are made again on demand.
 
         Args:
             source_id: The source; None is all.
-            timeout: Seconds to wait for operations under way, 30 by default; then they are cut off,
-                and what a host has leased is disconnected a second later.
+            timeout: Seconds to wait for operations under way, 30 by default. Then they are
+                cancelled, and what a host has leased is disconnected a second later.
 
         Raises:
-            DataSourceError: Something did not close well; everything is closed all the same.
+            DataSourceError: Something did not close well; all that can be closed is closed.
         """
         seconds = _CLOSE_TIMEOUT if timeout is None else timeout
+        self._forget_parent()
         with self._lock:
             self._generation += 1
             loops = list(self._loops.items())
         outcomes = await asyncio.gather(
-            *(_close_on(loop, known, source_id, seconds) for loop, known in loops)
+            *(_close_on_loop(loop, pools, source_id, seconds) for loop, pools in loops)
         )
-        failed = [error for errors in outcomes for error in errors if isinstance(error, Exception)]
-        if len(failed) == 1 and isinstance(failed[0], DataSourceError):
-            raise failed[0]
-        if failed:
-            reasons = "; ".join(
-                dict.fromkeys(str(error) or type(error).__name__ for error in failed)
-            )
-            message = f"some connections did not close well: {reasons}"
-            raise PoolError(message) from ExceptionGroup(message, failed)
+        _raise_closing_errors([error for errors in outcomes for error in errors])
 
-    def source(self, source_id: str) -> _Source:
-        """Return a source as it is now in the store, with its pool on this loop."""
+    async def close(self, timeout: float | None = None) -> None:
+        """Close all pools, for good; raises as `close_pools`."""
+        self._closed = True
+        await self.close_pools(timeout=timeout)
+
+    def source_pool(self, source_id: str) -> _SourcePool:
+        """Return the pool on this loop of a source as it is in the store.
+
+        Raises:
+            DataSourceNotFoundError: There is no such source.
+            RegistryError: The registry is closed.
+        """
         loop = asyncio.get_running_loop()
-        known = self._loops.get(loop) or self._add(loop)
-        source = known.sources.get(source_id)
+        loop_pools = self._loops.get(loop)
+        if loop_pools is None or self._process != os.getpid():
+            loop_pools = self._add_loop(loop)
+        source_pool = loop_pools.by_source.get(source_id)
         now = time.monotonic()
         generation = self._generation
         if (
-            source is not None
-            and source.generation == generation
-            and now < source.checked_at + _RECHECK_AFTER
+            source_pool is not None
+            and source_pool.generation == generation
+            and now < source_pool.checked_at + _RECHECK_AFTER
         ):
-            return source
+            return source_pool
+        if self._closed:
+            raise RegistryError("this registry is closed")
         try:
-            record = self._read(source_id)
+            record = self._records.get(source_id)
         except DataSourceNotFoundError:
-            known.retire(source_id, _CLOSE_TIMEOUT)
+            loop_pools.start_closing(source_id, _CLOSE_TIMEOUT)
             raise
-        if source is not None and source.record == record:
-            source.generation, source.checked_at = generation, now
-            return source
-        known.retire(source_id, _CLOSE_TIMEOUT)
-        pool = ConnectionPool(source_id, lambda: self._build(record, self._config), self._config)
-        known.sources[source_id] = source = _Source(record, pool, generation, now)
-        return source
+        if source_pool is not None and source_pool.record == record:
+            source_pool.generation, source_pool.checked_at = generation, now
+            return source_pool
+        loop_pools.start_closing(source_id, _CLOSE_TIMEOUT)
+        pool = ConnectionPool(
+            source_id,
+            lambda: self._factory.create_from_record(record, self._config),
+            self._config,
+        )
+        source_pool = _SourcePool(record, pool, generation, now)
+        loop_pools.by_source[source_id] = source_pool
+        return source_pool
 
-    def _add(self, loop: asyncio.AbstractEventLoop) -> _Loop:
-        known = _Loop()
-        known.close_at_end()
+    def _add_loop(self, loop: asyncio.AbstractEventLoop) -> _LoopPools:
+        self._forget_parent()
+        pools = _LoopPools()
+        pools.close_at_end_of_loop()
         with self._lock:
-            # One that ended closed what it had; one that was closed at once leaves it to be freed.
-            self._loops = {each: k for each, k in self._loops.items() if not each.is_closed()}
-            self._loops[loop] = known
-        return known
+            # A loop that ended as it should has closed its pools; the others are left to be freed.
+            self._loops = {other: p for other, p in self._loops.items() if not other.is_closed()}
+            self._loops[loop] = pools
+        return pools
+
+    def _forget_parent(self) -> None:
+        """In a process that was forked, leave the loops and pools of its parent alone."""
+        if self._process != os.getpid():
+            self._lock = threading.Lock()  # the parent's may have been held at the fork
+            # Kept, and never used: to free a pool would warn of connections that are not ours.
+            self._inherited = self._loops
+            self._loops = {}
+            self._process = os.getpid()
 
 
-class Lease:
-    """A lease that is not disturbed by a source being replaced before it begins."""
+class SourceLease:
+    """One lease of a source's pool, for an `async with` block.
 
-    def __init__(self, connections: Connections, source_id: str) -> None:
-        self._connections = connections
+    A source that is replaced before the lease begins does not disturb it: the lease is then taken
+    from the new pool.
+    """
+
+    def __init__(self, pools: SourcePools, source_id: str) -> None:
+        self._pools = pools
         self._source_id = source_id
 
     async def __aenter__(self) -> DataSourceConnector:
         while True:
-            self._source = self._connections.source(self._source_id)
-            self._lease = self._source.pool.connection()
+            source_pool = self._pools.source_pool(self._source_id)
             try:
-                return await self._lease.__aenter__()
+                connector = await source_pool.pool.acquire()
             except PoolClosedError:
-                if self._connections.source(self._source_id) is self._source:
+                if self._pools.source_pool(self._source_id) is source_pool:
                     raise
+            else:
+                self._source_pool, self._connector = source_pool, connector
+                return connector
 
     async def __aexit__(
         self,
@@ -256,65 +305,45 @@ class Lease:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._lease.__aexit__(exc_type, exc, traceback)
+        self._source_pool.pool.release_after(self._connector, exc)
 
     @asynccontextmanager
-    async def interruptible(self) -> AsyncIterator[None]:
-        """Let closing the source cancel the block, which runs in one task.
+    async def cancelled_at_close(self) -> AsyncIterator[None]:
+        """Cancel the block, which runs in one task, if it outlasts the source's closing.
 
         Raises:
-            PoolClosedError: On leaving: the block was cut off.
+            PoolClosedError: On leaving: the block was cancelled.
         """
         closed = PoolClosedError(f"source {self._source_id!r} was closed while it was in use")
-        if self._source.cut_off:
+        if self._source_pool.cut_off:
             raise closed
         try:
             async with asyncio.timeout(None) as scope:
-                self._source.operations.add(scope)
+                self._source_pool.operations.add(scope)
                 yield
         except TimeoutError:
             if not scope.expired():
                 raise
             raise closed from None
         finally:
-            self._source.operations.discard(scope)
+            self._source_pool.operations.discard(scope)
 
 
-class _Operation:
-    """A lease and its interruptible block in one."""
-
-    def __init__(self, connections: Connections, source_id: str) -> None:
-        self._lease = Lease(connections, source_id)
-
-    async def __aenter__(self) -> DataSourceConnector:
-        connector = await self._lease.__aenter__()
-        self._scope = self._lease.interruptible()
-        await self._scope.__aenter__()
-        return connector
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | None:
-        await self._lease.__aexit__(exc_type, exc, traceback)
-        return await self._scope.__aexit__(exc_type, exc, traceback)
-
-
-async def _close_on(
-    loop: asyncio.AbstractEventLoop, known: _Loop, source_id: str | None, timeout: float
+async def _close_on_loop(
+    loop: asyncio.AbstractEventLoop, pools: _LoopPools, source_id: str | None, timeout: float
 ) -> list[BaseException]:
-    """Run `close` on its loop; one that no longer runs can close nothing."""
+    """Close pools on the loop that they belong to, from whichever loop; return the errors."""
     if loop is asyncio.get_running_loop():
-        return await known.close(source_id, timeout)
+        return await pools.close(source_id, timeout)
+    if source_id is not None and source_id not in pools.by_source:
+        return []
     outcome: Future[list[BaseException]] = Future()
 
     def start() -> None:
-        if known.ended:  # everything is closed, and no task would run any more
+        if pools.ended:  # everything is closed, and the loop runs no more tasks
             outcome.set_result([])
             return
-        task = loop.create_task(known.close(source_id, timeout))
+        task = loop.create_task(pools.close(source_id, timeout))
         task.add_done_callback(
             lambda _: outcome.set_result([] if task.cancelled() else task.result())
         )
@@ -322,7 +351,22 @@ async def _close_on(
     with suppress(RuntimeError):  # the loop is closed
         loop.call_soon_threadsafe(start)
     waiting = asyncio.wrap_future(outcome)
-    # A loop that ends takes no notice of what it was still asked to do.
+    # A loop that has stopped ignores what it was asked to do; one that is blocked does it later.
+    deadline = time.monotonic() + timeout + CANCEL_GRACE + DISCONNECT_TIMEOUT
     while not waiting.done() and loop.is_running():
+        if time.monotonic() > deadline:
+            return [PoolError(f"another event loop is blocked: {loop!r} has not closed its pools")]
         await asyncio.wait([waiting], timeout=_POLL)
     return waiting.result() if waiting.done() else []
+
+
+def _raise_closing_errors(outcomes: list[BaseException]) -> None:
+    """Raise the errors of closing, if there are any, as one that hosts expect."""
+    errors = [error for error in outcomes if isinstance(error, Exception)]
+    if not errors:
+        return
+    if len(errors) == 1 and isinstance(errors[0], DataSourceError):
+        raise errors[0]
+    reasons = "; ".join(dict.fromkeys(str(error) or type(error).__name__ for error in errors))
+    message = f"some connections did not close well: {reasons}"
+    raise PoolError(message) from ExceptionGroup(message, errors)

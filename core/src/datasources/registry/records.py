@@ -1,57 +1,41 @@
-"""From a configuration to a stored record, and from a record to a connector; no connections."""
+"""Sources in the store: saved encrypted, loaded masked or in clear, re-encrypted."""
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import json
 from collections.abc import Collection, Iterable, Sequence
-from concurrent.futures import Future
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from datasources.connector import DataSourceConnector
-from datasources.credentials import CredentialManager, key_of, resolve_references
+from datasources.credentials import CredentialManager, key_of
 from datasources.errors import (
     CredentialError,
     DataSourceExistsError,
     DataSourceNotFoundError,
     MissingKeyError,
     OptionError,
-    PluginLoadError,
     StoreError,
 )
-from datasources.models import (
-    DataSourceConfig,
-    DataSourceType,
-    Limits,
-    PoolConfig,
-    Rotation,
-    check_config,
-)
-from datasources.plugins import IMPORT_TIMEOUT, Plugins
-from datasources.policy import Policy
+from datasources.models import DataSourceConfig, DataSourceType, Limits, Rotation
 from datasources.redaction import redact
-from datasources.stores import MemoryStore, Store, StoredSource
-from datasources.threads import in_own_thread
+from datasources.stores import Store, StoredSource
 
-if TYPE_CHECKING:
-    from datasources.options import ConnectorOptions
-
-Validated = tuple[DataSourceConfig, type[DataSourceConnector]]
+ValidatedConfig = tuple[DataSourceConfig, type[DataSourceConnector]]
+"""A configuration that may be stored, and its connector class, which knows its secrets."""
 
 
-class Sources:
-    """Joins store, keys, policy and plugins; what it uses is the registry's."""
+class SourceRecords:
+    """The records of a store, under the keys of a credential manager.
 
-    def __init__(
-        self, store: Store, credentials: CredentialManager, policy: Policy, plugins: Plugins
-    ) -> None:
+    Its methods may be called from any thread; those that read or write many records take as long
+    as the store does, so coroutines call them in a thread.
+    """
+
+    def __init__(self, store: Store, credentials: CredentialManager) -> None:
         self.store = store
         self.credentials = credentials
-        self.policy = policy
-        self.plugins = plugins
-        self._importing: dict[str, Future[type[DataSourceConnector]]] = {}
 
     def get(self, source_id: str) -> StoredSource:
         """Return a record.
@@ -66,28 +50,7 @@ class Sources:
             )
         return record
 
-    async def validate(self, config: DataSourceConfig) -> Validated:
-        """Return a configuration that may be stored, with its connector class.
-
-        Raises:
-            PluginError: No usable plugin offers the type.
-            OptionError: A field of the configuration has a wrong type, or an option is unknown,
-                missing or ill-typed.
-            PolicyError: A host, directory or reference is not allowed.
-        """
-        check_config(config)
-        cls = await self._connector_class(config.type)
-        self.policy.check_references(config.id, config.config)
-        if cls.options_class is not None:
-            try:
-                options = cls.options_class.check(config.config)
-            except OptionError as exc:
-                raise OptionError(f"source {config.id!r}: {exc}") from None
-            if options is not None:
-                self._check_places(config.id, options)
-        return config, cls
-
-    def keep(self, validated: Sequence[Validated], *, replace: bool) -> None:
+    def save(self, configs: Sequence[ValidatedConfig], *, replace: bool) -> None:
         """Encrypt and store all or none.
 
         Raises:
@@ -101,8 +64,8 @@ class Sources:
                 "DATASOURCE_ENCRYPTION_KEY or DATASOURCE_ENCRYPTION_KEY_FILE, or give a "
                 "CredentialManager with a key"
             )
-        self._check_key({config.id for config, _ in validated} if replace else set())
-        records = [self._record(config, cls) for config, cls in validated]
+        self._check_key({config.id for config, _ in configs} if replace else set())
+        records = [self._record(config, connector_class) for config, connector_class in configs]
         while True:
             versions = self._versions(records) if replace else {}
             add = [record for record in records if record.id not in versions]
@@ -132,8 +95,8 @@ class Sources:
                 used.add(name)
         if used:
             raise MissingKeyError(
-                f"the stored sources are encrypted with {_listed(used)}, which is not among the "
-                f"keys given: {_listed(held)}; to change keys give both, the new one first, and "
+                f"the stored sources are encrypted with {_quoted(used)}, which is not among the "
+                f"keys given: {_quoted(held)}; to change keys give both, the new one first, and "
                 "re-encrypt, as `datasources keys rotate` does"
             )
 
@@ -148,13 +111,13 @@ class Sources:
         changed, failed = 0, {}
         for record in self.store.list():
             try:
-                changed += self._renew(record)
+                changed += self._reencrypt(record)
             except (CredentialError, StoreError) as exc:
                 failed[record.id] = str(exc)
         self.store.compact()
         return Rotation(changed, failed)
 
-    def _renew(self, record: StoredSource) -> bool:
+    def _reencrypt(self, record: StoredSource) -> bool:
         options = self._decrypt(record)
         if self.credentials.is_current(record.credentials):
             return False
@@ -169,16 +132,19 @@ class Sources:
             if current is not None and current.version == record.version:
                 raise
             # Somebody else wrote or removed it meanwhile; theirs is what counts.
-            return current is not None and self._renew(current)
+            return current is not None and self._reencrypt(current)
         return True
 
-    def _record(self, config: DataSourceConfig, cls: type[DataSourceConnector]) -> StoredSource:
+    def _record(
+        self, config: DataSourceConfig, connector_class: type[DataSourceConnector]
+    ) -> StoredSource:
         try:
             metadata = json.loads(json.dumps(config.metadata, allow_nan=False))
         except (TypeError, ValueError):
             reason = f"the metadata of source {config.id!r} must be values that JSON can hold"
             raise OptionError(reason) from None
-        options = cls.options_class.redact(config.config) if cls.options_class else None
+        options_class = connector_class.options_class
+        options = options_class.redact(config.config) if options_class else None
         return StoredSource(
             id=config.id,
             type=config.type.value,
@@ -207,72 +173,18 @@ class Sources:
             options = {"encrypted": record.credentials}
         return _config(record, options)
 
-    def shown(self, record: StoredSource) -> DataSourceConfig:
+    def masked_config(self, record: StoredSource) -> DataSourceConfig:
         """Return a masked configuration; one that does not open has the options `{"error": …}`."""
         try:
             return self.config(record)
         except CredentialError as exc:
             return self.config(dataclasses.replace(record, options={"error": str(exc)}))
 
-    async def build(self, config: DataSourceConfig, pool_config: PoolConfig) -> DataSourceConnector:
-        """Return a connector, not yet connected, with references resolved and the policy applied.
-
-        Raises:
-            PluginError, OptionError, PolicyError: As `validate`.
-            SecretNotFoundError: A reference leads nowhere.
-            ConnectError: Networks are restricted and a host does not resolve.
-        """
-        cls = await self._connector_class(config.type)
-        connector = await asyncio.to_thread(self._instantiate, cls, config)
-        if connector.options is not None:
-            self._check_places(config.id, connector.options)
-            await self.policy.check_networks(config.id, connector.options.hosts())
-        connector.pool_config = pool_config
-        return connector
-
-    async def _connector_class(self, type_name: str) -> type[DataSourceConnector]:
-        if loaded := self.plugins.loaded(type_name):
-            return loaded
-        importing = self._importing.get(type_name)
-        if importing is None or importing.done():
-            # Importing a driver can take a second, which no event loop has to spare.
-            self._importing[type_name] = importing = in_own_thread(
-                "datasources-import", lambda: self.plugins.connector_class(type_name)
-            )
-        try:
-            async with asyncio.timeout(IMPORT_TIMEOUT):
-                # Shielded: others may be waiting for the same.
-                return await asyncio.shield(asyncio.wrap_future(importing))
-        except TimeoutError as exc:
-            raise PluginLoadError(
-                f"the plugin of type {str(type_name)!r} was not imported within "
-                f"{IMPORT_TIMEOUT:g} seconds"
-            ) from exc
-
-    def _instantiate(
-        self, cls: type[DataSourceConnector], config: DataSourceConfig
-    ) -> DataSourceConnector:
-        self.policy.check_references(config.id, config.config)
-        # Not in a local variable, which tools that report errors would show.
-        return cls(
-            dataclasses.replace(config, config=resolve_references(config.config, self._resolve))
-        )
-
     def _decrypt(self, record: StoredSource) -> dict[str, Any]:
         return self.credentials.decrypt_credentials(record.credentials, source_id=record.id)
 
-    def _resolve(self, scheme: str, name: str) -> str | None:
-        secret: str | None = self.plugins.first(
-            "datasources_resolve_secret", scheme=scheme, name=name
-        )
-        return secret
 
-    def _check_places(self, source_id: str, options: ConnectorOptions) -> None:
-        self.policy.check_hosts(source_id, options.hosts())
-        self.policy.check_paths(source_id, options.paths())
-
-
-def _listed(fingerprints: Iterable[str]) -> str:
+def _quoted(fingerprints: Iterable[str]) -> str:
     return ", ".join(map(repr, sorted(fingerprints)))
 
 
@@ -302,22 +214,3 @@ def _copy(value: Any) -> Any:
         if isinstance(item, _NESTED):
             copied[key] = _copy(item)
     return copied
-
-
-def open_store(url: str, plugins: Plugins) -> Store:
-    """Open `memory:`, `sqlite:///relative`, `sqlite:////absolute`, a path, or what a plugin knows.
-
-    Raises:
-        StoreError: Nobody knows the scheme, or the store cannot be opened.
-    """
-    scheme, separator, rest = url.partition(":")
-    if url == "memory:":
-        return MemoryStore()
-    if scheme == "sqlite" or not separator or "/" in scheme:
-        from datasources.stores import SQLiteStore
-
-        return SQLiteStore(rest.removeprefix("///") if scheme == "sqlite" else url)
-    store: Store | None = plugins.first("datasources_open_store", url=url)
-    if store is None:
-        raise StoreError(f"no plugin opens a store at {scheme!r}; built in: memory, sqlite")
-    return store

@@ -1,4 +1,4 @@
-"""What hosts hold: sources by id, and every operation on them."""
+"""The registry: sources by id, and every operation on them."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import asyncio
 import copy
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Self
 
-from datasources import connector as contract
-from datasources.connector import DataSourceConnector
-from datasources.credentials import CredentialManager
-from datasources.errors import (
-    ConnectError,
-    DataSourceError,
-    OptionError,
-    RegistryError,
+from datasources.connector import (
+    DataSourceConnector,
+    SupportsPreview,
+    SupportsStatistics,
+    SupportsUpload,
+    abilities,
 )
+from datasources.credentials import CredentialManager
+from datasources.errors import ConnectError, DataSourceError, RegistryError
 from datasources.models import (
     ColumnStatistics,
     ConnectionCheck,
@@ -38,23 +38,25 @@ from datasources.models import (
 from datasources.plugins import Plugins
 from datasources.policy import Policy
 from datasources.registry.cache import MetadataCache, SingleFlight
-from datasources.registry.fetching import fetch, preview_by_fetching
-from datasources.registry.observing import observed
-from datasources.registry.pools import Connections
-from datasources.registry.records import Sources, open_store
+from datasources.registry.factory import ConnectorFactory
+from datasources.registry.fetching import Fetcher, preview_by_fetching
+from datasources.registry.listing import ItemLister
+from datasources.registry.observing import observe, observe_each
+from datasources.registry.opening import open_store
+from datasources.registry.pools import SourcePools
+from datasources.registry.records import SourceRecords
 from datasources.registry.sessions import WorkspaceSession
-from datasources.stores import MemoryStore, Store, StoredSource
-from datasources.tabular import WILDCARDS, glob_prefix, glob_regex
+from datasources.stores import MemoryStore, Store
 from datasources.threads import in_own_thread
-from datasources.workspace import Progress, Receipts, Workspace
+from datasources.workspace import Progress
 
 
 class DataSourceRegistry:
     """Keeps sources in a store, connects to them on demand, and runs operations on them.
 
     One registry serves any number of threads and event loops; connections belong to the loop
-    that opened them.  The constructor opens the store, whose server may take seconds to answer: in
-    a coroutine, `await` the class's `open`.  Every method that takes a source id raises
+    that opened them. The constructor opens the store, whose server may take seconds to answer: in
+    a coroutine, `await` the class's `open`. Every method that takes a source id raises
     `DataSourceNotFoundError` for an unknown one, and what `Plugins`, `Policy`, the credentials and
     the connector raise.
 
@@ -85,10 +87,13 @@ class DataSourceRegistry:
             open_store(store, self.plugins) if isinstance(store, str) else store or MemoryStore()
         )
         self._pool_config = pool_config or PoolConfig()
-        self._sources = Sources(self.store, self.credentials, self.policy, self.plugins)
         self._cache = MetadataCache(cache_ttl)
         self._loading = SingleFlight()
-        self._connections = Connections(self._sources.get, self._build, self._pool_config)
+        self._records = SourceRecords(self.store, self.credentials)
+        self._factory = ConnectorFactory(self._records, self.policy, self.plugins)
+        self._pools = SourcePools(self._records, self._factory, self._pool_config)
+        self._lister = ItemLister(self._pools, self.plugins)
+        self._fetcher = Fetcher(self._records, self._pools, self.policy, self._lister, self.plugins)
 
     @classmethod
     async def open(
@@ -156,23 +161,13 @@ class DataSourceRegistry:
             MissingKeyError: The store outlives the process, but no key was given; or the key is
                 none of those that the stored sources are encrypted with.
         """
-        with observed(self.plugins, "register", config.id):
-            validated = await self._sources.validate(config)
-            if test_connection:
-                await self._try(config)
-            await asyncio.to_thread(self._sources.keep, [validated], replace=replace)
-        await self._registered([config.id])
+        await self._register([config], replace=replace, test_connection=test_connection)
 
     async def register_data_sources(
         self, configs: Iterable[DataSourceConfig], *, replace: bool = False
     ) -> None:
         """Register all or none, in one write; raises as `register_data_source`."""
-        validated = []
-        for config in configs:
-            validated.append(await self._sources.validate(config))
-            await asyncio.sleep(0)  # thousands must not hold up the event loop
-        await asyncio.to_thread(self._sources.keep, validated, replace=replace)
-        await self._registered([config.id for config, _ in validated])
+        await self._register(list(configs), replace=replace)
 
     async def unregister_data_source(self, source_id: str, *, timeout: float | None = None) -> None:
         """Remove a source and close its connections.
@@ -186,11 +181,11 @@ class DataSourceRegistry:
             DataSourceError: The source is removed, but something did not close well: what a host
                 leased by `connection` and did not return was disconnected, a second later.
         """
-        with observed(self.plugins, "unregister", source_id):
+        with observe(self.plugins, "unregister", source_id):
             if not await asyncio.to_thread(self.store.remove, source_id):
-                self._sources.get(source_id)  # says that there is none
+                self._records.get(source_id)  # raises that there is none
             self._cache.clear(source_id)
-            await self._connections.forget(source_id, timeout)
+            await self._pools.close_pools(source_id, timeout)
         self.plugins.notify("datasources_source_unregistered", source_id=source_id)
 
     def exists(self, source_id: str) -> bool:
@@ -205,35 +200,35 @@ class DataSourceRegistry:
         Secrets are masked unless `sanitize` is false; then `decrypt` chooses between clear text
         and `{"encrypted": ciphertext}`.
         """
-        record = self._sources.get(source_id)
-        return self._sources.config(record, decrypt=decrypt, sanitize=sanitize)
+        record = self._records.get(source_id)
+        return self._records.config(record, decrypt=decrypt, sanitize=sanitize)
 
     def list_data_sources(self) -> list[DataSourceConfig]:
         """Return all sources in order of their ids, secrets masked.
 
         A record that cannot be decrypted is listed with the options `{"error": reason}`.
         """
-        return [self._sources.shown(record) for record in self.store.list()]
+        return [self._records.masked_config(record) for record in self.store.list()]
 
     async def get_connector(self, source_id: str) -> DataSourceConnector:
         """Return the source's connector, connected, the same one for all callers of this loop.
 
         It takes one place of the pool until the source is unregistered or `disconnect_all` is
-        called.  A connector that is not `shareable` must not be used by two tasks at once: take
+        called. A connector that is not `shareable` must not be used by two tasks at once: take
         `connection` there.
         """
-        return await self._connections.connector(source_id)
+        return await self._pools.connector(source_id)
 
     def connection(self, source_id: str) -> AbstractAsyncContextManager[DataSourceConnector]:
         """Return a pooled lease: `async with registry.connection(source_id) as connector`.
 
         Entering raises `PoolTimeoutError` when all stay in use, or what connecting raises.
         """
-        return self._connections.lease(source_id)
+        return self._pools.lease(source_id)
 
     def get_pool_stats(self, source_id: str) -> dict[str, Any]:
         """Return the figures of the source's pool on this event loop."""
-        return self._connections.statistics(source_id).to_dict()
+        return self._pools.statistics(source_id).to_dict()
 
     async def test_connection(self, source_id: str) -> bool:
         """Tell whether the source answers now."""
@@ -241,69 +236,71 @@ class DataSourceRegistry:
 
     async def check_connection(self, source_id: str) -> ConnectionCheck:
         """Connect anew, outside the pool, and tell whether that worked, or why not."""
-        config = self._sources.config(self._sources.get(source_id), decrypt=True, sanitize=False)
+        record = self._records.get(source_id)
+        config = self._records.config(record, decrypt=True, sanitize=False)
         started = time.monotonic()
         error: DataSourceError | None = None
         try:
-            with observed(self.plugins, "check_connection", source_id):
-                await self._try(config)
+            with observe(self.plugins, "check_connection", source_id):
+                await self._check_config(config)
         except DataSourceError as exc:
             error = exc
         return ConnectionCheck(error is None, time.monotonic() - started, error)
 
     async def list_items(self, source_id: str, path: str | None = None) -> list[DataItem]:
         """Return what can be fetched, below `path` if one is given."""
-        with observed(self.plugins, "list_items", source_id, path=path) as outcome:
-            async with self._connections.operation(source_id) as connector:
-                return outcome.record(await connector.list_items(path))
+        return await self._lister.list_items(source_id, path)
 
-    async def iter_items(self, source_id: str, path: str | None = None) -> AsyncIterator[DataItem]:
+    def iter_items(self, source_id: str, path: str | None = None) -> AsyncIterator[DataItem]:
         """Yield what `list_items` returns, page by page where the connector can."""
-        with observed(self.plugins, "iter_items", source_id, path=path) as outcome:
-            outcome.items = 0
-            lease = self._connections.lease(source_id)
-            async with lease as connector, aclosing(_items(connector, path)) as items:
-                while True:
-                    # Closing the source may cancel the connector, but not the code that iterates.
-                    async with lease.interruptible():
-                        item = await anext(items, None)
-                    if item is None:
-                        return
-                    outcome.items += 1
-                    yield item
+        return self._lister.iter_items(source_id, path)
 
     async def glob_items(self, source_id: str, pattern: str) -> list[DataItem]:
         """Return the items whose path matches: `*` within a segment, `**` across, `?`, `[a-z]`."""
-        with observed(self.plugins, "glob_items", source_id, pattern=pattern) as outcome:
-            async with self._connections.operation(source_id) as connector:
-                if isinstance(connector, contract.SupportsGlob):
-                    return outcome.record(await connector.glob_items(pattern))
-                matches, prefix = glob_regex(pattern).fullmatch, glob_prefix(pattern)
-                folder = prefix.rpartition("/")[0] or None
-                items = await connector.list_items(folder)
-                return outcome.record([item for item in items if matches(item.path)])
+        return await self._lister.glob_items(source_id, pattern)
+
+    async def expand(self, source_id: str, path: str | None = None) -> list[DataItem]:
+        """Return the items that `fetch_tree` fetches for a folder, a pattern or a name.
+
+        Args:
+            source_id: The source.
+            path: None stands for everything; a path with wildcards for the items that match, or
+                for the item of that name if none does; another for all that lies below it, or for
+                the item of that name.
+
+        Raises:
+            ItemNotFoundError: A pattern matches nothing, or there is nothing below the path.
+        """
+        return await self._lister.expand(source_id, path)
 
     async def get_metadata(
         self, source_id: str, identifier: str, *, refresh: bool = False
     ) -> dict[str, Any]:
         """Describe one item; the answer is kept for `cache_ttl` seconds unless `refresh`."""
-        self._sources.get(source_id)
-        known: dict[str, Any] | None = self._cache.get(source_id, identifier)
-        if known is not None and not refresh:
-            return known
-        key = (source_id, identifier)
-        loaded = await self._loading.load(key, lambda: self._load_metadata(*key))
-        return copy.deepcopy(loaded)
+        # Another process may have replaced the source: metadata belong to the version they describe.
+        key = f"{self._records.get(source_id).version}:{identifier}"
+        cached: dict[str, Any] | None = self._cache.get(source_id, key)
+        if cached is not None and not refresh:
+            return cached
+
+        async def load() -> dict[str, Any]:
+            with observe(self.plugins, "get_metadata", source_id, identifier=identifier):
+                async with self._pools.operation(source_id) as connector:
+                    metadata = await connector.get_metadata(identifier)
+            self._cache.put(source_id, metadata, key)
+            return metadata
+
+        return copy.deepcopy(await self._loading.load((source_id, key), load))
 
     async def preview(self, source_id: str, identifier: str, rows: int = 10) -> Preview:
         """Return the first rows of an item, fetching it only if the connector has no other way."""
-        with observed(self.plugins, "preview", source_id, identifier=identifier) as outcome:
-            async with self._connections.operation(source_id) as connector:
-                if isinstance(connector, contract.SupportsPreview):
+        with observe(self.plugins, "preview", source_id, identifier=identifier) as outcome:
+            async with self._pools.operation(source_id) as connector:
+                if isinstance(connector, SupportsPreview):
                     return outcome.record(await connector.preview(identifier, rows))
-                limits = self._limits(self._sources.get(source_id))
-                shown = await preview_by_fetching(connector, identifier, rows, limits)
-                return outcome.record(shown)
+                limits = self._fetcher.limits(source_id)
+                preview = await preview_by_fetching(connector, identifier, rows, limits)
+                return outcome.record(preview)
 
     async def statistics(self, source_id: str, identifier: str) -> dict[str, ColumnStatistics]:
         """Return figures of an item's numeric columns, by name.
@@ -311,9 +308,9 @@ class DataSourceRegistry:
         Raises:
             RegistryError: The connector cannot.
         """
-        with observed(self.plugins, "statistics", source_id, identifier=identifier):
-            async with self._connections.operation(source_id) as connector:
-                if not isinstance(connector, contract.SupportsStatistics):
+        with observe(self.plugins, "statistics", source_id, identifier=identifier):
+            async with self._pools.operation(source_id) as connector:
+                if not isinstance(connector, SupportsStatistics):
                     raise _cannot(source_id, connector, "compute statistics")
                 return await connector.statistics(identifier)
 
@@ -326,9 +323,9 @@ class DataSourceRegistry:
             RegistryError: The connector cannot.
         """
         identifier = name or os.path.basename(local_path)
-        with observed(self.plugins, "upload", source_id, identifier=identifier) as outcome:
-            async with self._connections.operation(source_id) as connector:
-                if not isinstance(connector, contract.SupportsUpload):
+        with observe(self.plugins, "upload", source_id, identifier=identifier) as outcome:
+            async with self._pools.operation(source_id) as connector:
+                if not isinstance(connector, SupportsUpload):
                     raise _cannot(source_id, connector, "take files")
                 return outcome.record(await connector.upload_file(local_path, name, overwrite))
 
@@ -356,13 +353,9 @@ class DataSourceRegistry:
             LimitExceededError: A limit ended it; nothing was left in the workspace.
             ConnectorError: What else went wrong outside; likewise.
         """
-        target = Workspace(
-            workspace,
-            limits=limits or self._limits(self._sources.get(source_id)),
-            file_format=format,
-            progress=progress,
+        return await self._fetcher.fetch(
+            source_id, identifier, workspace, format=format, limits=limits, progress=progress
         )
-        return await self._fetch(FetchRequest(source_id, identifier, format), target)
 
     async def fetch_many(
         self,
@@ -387,31 +380,9 @@ class DataSourceRegistry:
         Raises:
             OptionError: `concurrency` is not at least 1.
         """
-        if concurrency < 1:
-            raise OptionError(f"'concurrency' must be at least 1, not {concurrency}")
-        places = asyncio.Semaphore(concurrency)
-        owners: dict[str, str] = {}
-        receipts = Receipts(workspace)
-
-        async def one(index: int, request: FetchRequest) -> FetchResult:
-            async with places:
-                try:
-                    record = self._sources.get(request.source_id)
-                    target = Workspace(
-                        workspace,
-                        limits=limits or self._limits(record),
-                        file_format=request.format,
-                        progress=(progress or {}).get(index),
-                        owner=f"{request.identifier!r} of source {request.source_id!r}",
-                        owners=owners,
-                    )
-                    receipt = await self._fetch(request, target, receipts)
-                except Exception as exc:  # noqa: BLE001  (kept whole in the result)
-                    return FetchResult(request, error=exc)
-                return FetchResult(request, receipt)
-
-        wanted = [r if isinstance(r, FetchRequest) else FetchRequest(*r) for r in requests]
-        return await asyncio.gather(*(one(i, request) for i, request in enumerate(wanted)))
+        return await self._fetcher.fetch_many(
+            requests, workspace, concurrency=concurrency, limits=limits, progress=progress
+        )
 
     async def fetch_tree(
         self,
@@ -436,15 +407,13 @@ class DataSourceRegistry:
             limits: In place of the source's or the policy's, for each item by itself.
             refresh: Fetch what is unchanged, too.
         """
-        if path is not None and not WILDCARDS.isdisjoint(path):
-            items = await self.glob_items(source_id, path)
-        else:
-            items = await self.list_items(source_id, (path or "").rstrip("/") or None)
-        requests = [
-            FetchRequest(source_id, item.path, version=None if refresh else item.version)
-            for item in items
-        ]
-        return await self.fetch_many(requests, workspace, concurrency=concurrency, limits=limits)
+        return await self._fetcher.fetch_tree(
+            source_id, path, workspace, concurrency=concurrency, limits=limits, refresh=refresh
+        )
+
+    def limits(self, source_id: str) -> Limits:
+        """Return the limits of a source's fetches: its own, or those of the policy."""
+        return self._fetcher.limits(source_id)
 
     def workspace(
         self,
@@ -469,7 +438,7 @@ class DataSourceRegistry:
             RegistryError: On entering, that a workspace of that id is open in `root`; on leaving,
                 that not everything could be deleted.
         """
-        return WorkspaceSession(self, workspace_id, root, sources, quota, limits)
+        return WorkspaceSession(self._fetcher, workspace_id, root, sources, quota, limits)
 
     def cache_metadata(self, source_id: str, metadata: dict[str, Any]) -> None:
         """Keep the host's own metadata of a source for `cache_ttl` seconds."""
@@ -488,10 +457,10 @@ class DataSourceRegistry:
         """Bring every source under the first key of the credential manager.
 
         Each source is readable with the old and the new key together at any point, so it can be
-        stopped and run again; afterwards the old key can go.  Takes as long as that many writes:
+        stopped and run again; afterwards the old key can go. Takes as long as that many writes:
         in a coroutine, `await asyncio.to_thread(registry.reencrypt)`.
         """
-        return self._sources.reencrypt()
+        return self._records.reencrypt()
 
     async def disconnect_all(self, *, timeout: float | None = None) -> None:
         """Close every connection on every event loop; sources stay and reconnect on demand.
@@ -502,32 +471,46 @@ class DataSourceRegistry:
         Raises:
             DataSourceError: As `unregister_data_source`.
         """
-        await self._connections.forget(timeout=timeout)
+        await self._pools.close_pools(timeout=timeout)
 
     async def close(self, *, timeout: float | None = None) -> None:
-        """Close every connection, then the store; `timeout` and errors as `disconnect_all`."""
+        """Close every connection, then the store; `timeout` and errors as `disconnect_all`.
+
+        Operations that start later raise `RegistryError`.
+        """
         try:
-            await self.disconnect_all(timeout=timeout)
+            await self._pools.close(timeout)
         finally:
             await asyncio.to_thread(self.store.close)
 
-    async def _fetch(
-        self, request: FetchRequest, target: Workspace, receipts: Receipts | None = None
-    ) -> FetchReceipt:
-        source_id, identifier = request.source_id, request.identifier
-        with observed(self.plugins, "fetch", source_id, identifier=identifier) as outcome:
-            lease = self._connections.operation(source_id)
-            return outcome.record(await fetch(lease, request, target, receipts))
+    async def _register(
+        self, configs: Sequence[DataSourceConfig], *, replace: bool, test_connection: bool = False
+    ) -> None:
+        source_ids = [config.id for config in configs]
+        async with observe_each(self.plugins, "register", source_ids):
+            validated = []
+            for config in configs:
+                validated.append(await self._factory.validate(config))
+                if test_connection:
+                    await self._check_config(config)
+                await asyncio.sleep(0)  # thousands must not hold up the event loop
+            await asyncio.to_thread(self._records.save, validated, replace=replace)
+        for source_id in source_ids:
+            await asyncio.sleep(0)
+            self._cache.clear(source_id)
+            await self._pools.close_pools(source_id)
+            if record := self.store.get(source_id):
+                self.plugins.notify(
+                    "datasources_source_registered", config=self._records.masked_config(record)
+                )
 
-    async def _load_metadata(self, source_id: str, identifier: str) -> dict[str, Any]:
-        with observed(self.plugins, "get_metadata", source_id, identifier=identifier):
-            async with self._connections.operation(source_id) as connector:
-                metadata = await connector.get_metadata(identifier)
-        self._cache.put(source_id, metadata, identifier)
-        return metadata
+    async def _check_config(self, config: DataSourceConfig) -> None:
+        """Connect to a source outside its pool, and disconnect again.
 
-    async def _try(self, config: DataSourceConfig) -> None:
-        connector = await self._sources.build(config, PoolConfig(max_size=1))
+        Raises:
+            DataSourceError: It does not work.
+        """
+        connector = await self._factory.create(config, PoolConfig(max_size=1))
         seconds = self._pool_config.connect_timeout
         try:
             async with asyncio.timeout(seconds):
@@ -540,33 +523,6 @@ class DataSourceRegistry:
         finally:
             await connector.disconnect()
 
-    async def _registered(self, source_ids: list[str]) -> None:
-        for source_id in source_ids:
-            await asyncio.sleep(0)  # for the event loop's sake, as when they were validated
-            self._cache.clear(source_id)
-            await self._connections.forget(source_id)
-            if record := self.store.get(source_id):
-                self.plugins.notify(
-                    "datasources_source_registered", config=self._sources.shown(record)
-                )
-
-    def _limits(self, record: StoredSource) -> Limits:
-        return Limits(**record.limits) if record.limits else self.policy.limits
-
-    async def _build(self, record: StoredSource, pool_config: PoolConfig) -> DataSourceConnector:
-        config = self._sources.config(record, decrypt=True, sanitize=False)
-        return await self._sources.build(config, pool_config)
-
-
-async def _items(connector: DataSourceConnector, path: str | None) -> AsyncGenerator[DataItem]:
-    """Yield what a connector lists, page by page if it can."""
-    if isinstance(connector, contract.SupportsIterItems):
-        async for item in connector.iter_items(path):
-            yield item
-    else:
-        for item in await connector.list_items(path):
-            yield item
-
 
 def _close_unwanted(opening: Future[Any]) -> None:
     if opening.exception() is None:
@@ -574,7 +530,7 @@ def _close_unwanted(opening: Future[Any]) -> None:
 
 
 def _cannot(source_id: str, connector: DataSourceConnector, what: str) -> RegistryError:
-    able = ", ".join(sorted(contract.abilities(connector))) or "none"
+    able = ", ".join(sorted(abilities(connector))) or "none"
     return RegistryError(
         f"source {source_id!r} of type {connector.config.type.value!r} cannot {what}; "
         f"its optional abilities: {able}"

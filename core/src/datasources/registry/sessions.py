@@ -10,16 +10,14 @@ import tempfile
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from datasources.errors import OptionError, PolicyError, RegistryError
 from datasources.models import FetchReceipt, FetchRequest, FetchResult, Limits
 from datasources.names import check_id
+from datasources.registry.fetching import Fetcher
 from datasources.threads import run_in_thread
 from datasources.workspace import Quota, Workspace
-
-if TYPE_CHECKING:
-    from datasources.registry.registry import DataSourceRegistry
 
 T = TypeVar("T")
 
@@ -34,7 +32,7 @@ class WorkspaceSession:
 
     def __init__(
         self,
-        registry: DataSourceRegistry,
+        fetcher: Fetcher,
         workspace_id: str,
         root: str | os.PathLike[str] | None,
         sources: Collection[str] | None,
@@ -47,7 +45,7 @@ class WorkspaceSession:
         self.id = workspace_id
         self.path: Workspace
         """The directory; there from the beginning of the block to its end."""
-        self._registry = registry
+        self._fetcher = fetcher
         self._root = root
         self._sources = None if sources is None else frozenset(sources)
         self._quota = quota
@@ -92,7 +90,7 @@ class WorkspaceSession:
         """
         self._check(source_id)
         return await self._run(
-            lambda: self._registry.fetch(
+            lambda: self._fetcher.fetch(
                 source_id, identifier, self.path, format=format, limits=self._limits
             )
         )
@@ -108,7 +106,7 @@ class WorkspaceSession:
         for request in requests:
             self._check(request.source_id if isinstance(request, FetchRequest) else request[0])
         return await self._run(
-            lambda: self._registry.fetch_many(
+            lambda: self._fetcher.fetch_many(
                 requests, self.path, concurrency=concurrency, limits=self._limits
             )
         )
@@ -123,7 +121,7 @@ class WorkspaceSession:
         """
         self._check(source_id)
         return await self._run(
-            lambda: self._registry.fetch_tree(
+            lambda: self._fetcher.fetch_tree(
                 source_id, path, self.path, concurrency=concurrency, limits=self._limits
             )
         )

@@ -1,0 +1,101 @@
+"""List the items of a source, and expand folders and patterns to items."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+
+from datasources.connector import DataSourceConnector, SupportsGlob, SupportsIterItems
+from datasources.errors import DataFetchError, ItemNotFoundError
+from datasources.models import DataItem
+from datasources.plugins import Plugins
+from datasources.registry.observing import observe
+from datasources.registry.pools import SourcePools
+from datasources.tabular import WILDCARDS, glob_prefix, glob_regex
+
+
+class NoMatchError(ItemNotFoundError):
+    """A pattern matches no item, and no item has it for its name."""
+
+
+class ItemLister:
+    """Lists items; every method is one operation that observers see."""
+
+    def __init__(self, pools: SourcePools, plugins: Plugins) -> None:
+        self._pools = pools
+        self._plugins = plugins
+
+    async def list_items(self, source_id: str, path: str | None) -> list[DataItem]:
+        """Return all items, or those below `path`."""
+        with observe(self._plugins, "list_items", source_id, path=path) as outcome:
+            async with self._pools.operation(source_id) as connector:
+                return outcome.record(await connector.list_items(path))
+
+    async def iter_items(self, source_id: str, path: str | None) -> AsyncIterator[DataItem]:
+        """Yield what `list_items` returns, page by page where the connector can."""
+        with observe(self._plugins, "iter_items", source_id, path=path) as outcome:
+            outcome.items = 0
+            lease = self._pools.lease(source_id)
+            async with lease as connector, aclosing(_iterate(connector, path)) as items:
+                while True:
+                    # Closing the source may cancel the connector, but not the code that iterates.
+                    async with lease.cancelled_at_close():
+                        item = await anext(items, None)
+                    if item is None:
+                        return
+                    outcome.items += 1
+                    yield item
+
+    async def glob_items(self, source_id: str, pattern: str) -> list[DataItem]:
+        """Return the items whose path matches a pattern."""
+        with observe(self._plugins, "glob_items", source_id, pattern=pattern) as outcome:
+            async with self._pools.operation(source_id) as connector:
+                if isinstance(connector, SupportsGlob):
+                    return outcome.record(await connector.glob_items(pattern))
+                matches, prefix = glob_regex(pattern).fullmatch, glob_prefix(pattern)
+                folder = prefix.rpartition("/")[0] or None
+                items = await connector.list_items(folder)
+                return outcome.record([item for item in items if matches(item.path)])
+
+    async def expand(self, source_id: str, path: str | None) -> list[DataItem]:
+        """Return the items that a folder, a pattern or a name stands for.
+
+        Raises:
+            NoMatchError: A pattern matches nothing, and is not the name of an item either.
+            ItemNotFoundError: There is nothing below the path, where the source can tell.
+        """
+        if path and not WILDCARDS.isdisjoint(path):
+            return await self._expand_pattern(source_id, path)
+        if not path or path.endswith("/"):
+            return await self.list_items(source_id, (path or "").rstrip("/") or None)
+        try:
+            below = await self.list_items(source_id, path)
+        except ItemNotFoundError:
+            if exact := await self.glob_items(source_id, path):
+                return exact
+            raise
+        return below or await self.glob_items(source_id, path)
+
+    async def _expand_pattern(self, source_id: str, pattern: str) -> list[DataItem]:
+        if items := await self.glob_items(source_id, pattern):
+            return items
+        unmatched = f"no item of source {source_id!r} matches {pattern!r}"
+        try:
+            # `select * from t` is an item, and so is a file whose name has brackets.
+            async with self._pools.operation(source_id) as connector:
+                await connector.get_metadata(pattern)
+        except ItemNotFoundError as exc:
+            raise NoMatchError(unmatched) from exc
+        except DataFetchError as exc:
+            raise NoMatchError(f"{unmatched}; taken as it is: {exc}") from exc
+        return [DataItem(pattern, pattern)]
+
+
+async def _iterate(connector: DataSourceConnector, path: str | None) -> AsyncGenerator[DataItem]:
+    """Yield what a connector lists, page by page if it can."""
+    if isinstance(connector, SupportsIterItems):
+        async for item in connector.iter_items(path):
+            yield item
+    else:
+        for item in await connector.list_items(path):
+            yield item
