@@ -73,7 +73,7 @@ class DataSourceRegistry:
         credential_manager: CredentialManager | None = None,
         cache_ttl: float = 300.0,
         *,
-        store: Store | str | None = None,
+        store: Store | str | os.PathLike[str] | None = None,
         policy: Policy | None = None,
         pool_config: PoolConfig | None = None,
         plugins: Plugins | None = None,
@@ -83,7 +83,9 @@ class DataSourceRegistry:
         self.policy = policy or Policy()
         self.credentials = credential_manager or CredentialManager()
         self.store: Store = (
-            open_store(store, self.plugins) if isinstance(store, str) else store or MemoryStore()
+            open_store(store, self.plugins)
+            if isinstance(store, (str, os.PathLike))
+            else store or MemoryStore()
         )
         self._pool_config = pool_config or PoolConfig()
         self._sources = Sources(self.store, self.credentials, self.policy, self.plugins)
@@ -97,7 +99,7 @@ class DataSourceRegistry:
         credential_manager: CredentialManager | None = None,
         cache_ttl: float = 300.0,
         *,
-        store: Store | str | None = None,
+        store: Store | str | os.PathLike[str] | None = None,
         policy: Policy | None = None,
         pool_config: PoolConfig | None = None,
         plugins: Plugins | None = None,
@@ -120,7 +122,7 @@ class DataSourceRegistry:
         try:
             return await asyncio.wrap_future(opening)
         except asyncio.CancelledError:
-            if isinstance(store, str):  # nobody else will close it
+            if isinstance(store, (str, os.PathLike)):  # nobody else will close it
                 opening.add_done_callback(_close_unwanted)
             raise
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
 import threading
 from abc import abstractmethod
@@ -204,6 +205,55 @@ def check_write(
                 f"source {record.id!r} was changed or removed meanwhile; read it again"
             )
         seen.add(record.id)
+
+
+def open_builtin(url: str | os.PathLike[str]) -> Store | None:
+    """Open a store in memory or in a SQLite file; return None for a URL of another scheme.
+
+    Args:
+        url: `memory:` or `sqlite:///:memory:`, or as `sqlite_path` takes it.
+
+    Raises:
+        StoreError: The URL is malformed, or the file cannot be opened.
+    """
+    if url in ("memory:", "sqlite:///:memory:"):
+        return MemoryStore()
+    path = sqlite_path(url)
+    if path is None:
+        return None
+    from datasources.stores.sqlite import SQLiteStore
+
+    return SQLiteStore(path)
+
+
+def sqlite_path(url: str | os.PathLike[str]) -> str | None:
+    """Return the path of the SQLite file that a URL names; None for a URL of another scheme.
+
+    Args:
+        url: `sqlite:///relative.db`, `sqlite:////absolute.db`, or a path. A `~` at its beginning
+            is the home directory.
+
+    Raises:
+        StoreError: The URL has a host, parameters or no path, or there is no home directory.
+    """
+    text = os.fspath(url)
+    scheme, separator, rest = text.partition(":")
+    if isinstance(url, str) and scheme == "sqlite" and separator:
+        path = rest.removeprefix("///")
+        if path in (rest, "") or "?" in path:
+            raise StoreError(
+                f"{text!r} is not the URL of a SQLite store; one is sqlite:///relative/path or "
+                "sqlite:////absolute/path, without parameters"
+            )
+    elif isinstance(url, str) and separator and "/" not in scheme:
+        return None
+    else:
+        path = text
+    expanded = os.path.expanduser(path)
+    if expanded.startswith("~"):
+        user = expanded.partition("/")[0]
+        raise StoreError(f"the store {text!r} cannot be used: there is no home directory {user!r}")
+    return expanded
 
 
 def _decoded(value: object) -> Any:
