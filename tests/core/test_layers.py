@@ -17,6 +17,7 @@ PLUGINS = Path(__file__).parents[2] / "plugins"
 ROOMS = """
 backoff
 files
+locks
 nested
 redaction
 errors
@@ -103,7 +104,7 @@ def test_imports_go_down_the_list_only(path: Path) -> None:
 
 
 def test_the_lowest_modules_stand_on_nothing_of_ours() -> None:
-    for name in ("backoff", "errors", "files", "nested", "redaction"):
+    for name in ("backoff", "errors", "files", "locks", "nested", "redaction"):
         assert list(imports_of(ROOT / f"{name}.py")) == []
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import threading
 import time
 from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from datasources.errors import OptionError
+from datasources.locks import ForkSafeLock
 from datasources.models import is_number
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ class MetadataCache:
             raise OptionError("'cache_ttl' must be a number of seconds")
         self._ttl = ttl
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._entries: dict[str, dict[str | None, tuple[float, Any]]] = {}
 
     def put(self, source_id: str, metadata: dict[str, Any], item: str | None = None) -> None:

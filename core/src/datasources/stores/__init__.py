@@ -6,7 +6,6 @@ import itertools
 import json
 import os
 import re
-import threading
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from datasources import lazy_exports
 from datasources.errors import DataSourceExistsError, OptionError, StoreError
+from datasources.locks import ForkSafeLock
 from datasources.models import DataSourceConfig, DataSourceType, Limits
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class MemoryStore(Store):
     def __init__(self) -> None:
         self._records: dict[str, StoredSource] = {}
         self._versions = itertools.count(1)
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
 
     def get(self, source_id: str) -> StoredSource | None:
         return self._records.get(source_id)
