@@ -11,6 +11,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -185,9 +187,8 @@ def is_secret_name(name: str) -> bool:
 
 
 def redact_text(text: str, secrets: Iterable[str] = ()) -> str:
-    """Mask in a text the secrets given, and whatever has the shape of one."""
-    if known := _known(secrets):
-        text = known.sub(MARK, text)
+    """Mask the given secrets in a text, and everything that has the shape of a secret."""
+    text = mask_secrets(text, secrets)
     text = _PEM.sub(MARK, text)
     text = _mask_urls(text)
     for introducer in _INTRODUCERS:
@@ -200,9 +201,111 @@ def redact_text(text: str, secrets: Iterable[str] = ()) -> str:
     return text
 
 
+def mask_secrets(text: str, secrets: Iterable[str]) -> str:
+    """Mask the given secrets in a text, in every spelling that messages have for them.
+
+    A secret of up to three characters is masked as a word only, as it would also be found inside
+    ordinary words.
+    """
+    pattern = _pattern_of((secrets,) if isinstance(secrets, str) else tuple(secrets))
+    return pattern.sub(MARK, text) if pattern else text
+
+
+def mask_error(error: BaseException, secrets: Iterable[str]) -> None:
+    """Mask the given secrets in an exception and in those it is chained to, in place.
+
+    Masked are arguments, notes, and attributes that are texts, such as the file name of an
+    `OSError`; an argument of another type whose `repr` shows a secret becomes that text, masked.
+    A message that an exception keeps elsewhere stays as it is.
+    """
+    secrets = [secrets] if isinstance(secrets, str) else [s for s in secrets if s]
+    if not secrets:
+        return
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        current = waiting.pop()
+        if current is None or id(current) in seen:
+            continue
+        seen.add(id(current))
+        waiting += [current.__cause__, current.__context__]
+        if isinstance(current, BaseExceptionGroup):
+            waiting += current.exceptions
+        with suppress(Exception):  # a driver's exception may refuse it
+            _mask_exception(current, secrets)
+
+
 def redact(value: Any) -> Any:
     """Copy nested mappings and sequences with every value that could be a secret masked."""
     return _redact(value, _DEPTH)
+
+
+@lru_cache(maxsize=64)  # a secret with many spellings takes a millisecond
+def _pattern_of(secrets: tuple[str, ...]) -> re.Pattern[str] | None:
+    spellings = {spelling for secret in secrets for spelling in _spellings(secret) if spelling}
+    ordered = sorted(spellings, key=len, reverse=True)
+    found = [re.escape(s) if len(s) > 3 else rf"(?<!\w){re.escape(s)}(?!\w)" for s in ordered]
+    return re.compile("|".join(found)) if found else None
+
+
+def _mask_exception(error: BaseException, secrets: list[str]) -> None:
+    arguments = tuple(_mask_argument(argument, secrets) for argument in error.args)
+    if arguments != error.args:
+        error.args = arguments
+    for name in ("strerror", "filename", "filename2", *vars(error)):
+        value = getattr(error, name, None)
+        if isinstance(value, str) and (masked := mask_secrets(value, secrets)) != value:
+            setattr(error, name, masked)
+    if hasattr(error, "__notes__"):
+        error.__notes__ = [mask_secrets(note, secrets) for note in error.__notes__]
+
+
+def _mask_argument(argument: object, secrets: list[str]) -> object:
+    if isinstance(argument, str):
+        return mask_secrets(argument, secrets)
+    shown = repr(argument)
+    masked = mask_secrets(shown, secrets)
+    return argument if masked == shown else masked
+
+
+def _spellings(secret: str) -> set[str]:
+    """Return a secret as it is, as URLs, markup, JSON and Python show it, and in parts."""
+    encoded = secret.encode(errors="replace")
+    spellings = {secret, secret.strip(), repr(encoded)[2:-1]}
+    spellings |= _percent_encoded(encoded) | _in_markup(secret)
+    for _ in range(2):  # as in the `repr` of a JSON text
+        spellings |= {escape(form) for form in spellings for escape in _ESCAPES}
+    if not re.search(r"://|[=;]", secret):
+        # Where a URL is taken apart its password may end early, and messages show the pieces.
+        spellings |= {part for part in re.split(r"[/#?@:]", secret) if len(part) > 3}
+    return spellings
+
+
+_ESCAPES: tuple[Callable[[str], str], ...] = (
+    lambda text: json.dumps(text)[1:-1],
+    lambda text: json.dumps(text, ensure_ascii=False)[1:-1],
+    lambda text: json.dumps(text)[1:-1].replace("/", "\\/"),  # as PHP writes it
+    lambda text: repr(text)[1:-1],
+    lambda text: ascii(text)[1:-1],
+)
+
+
+def _percent_encoded(secret: bytes) -> set[str]:
+    """Return the spellings in URLs and forms, whose authors differ in what they leave as it is."""
+    forms = {quote_plus(secret)}
+    forms |= {quote(secret, safe=safe) for safe in ("", "/", "!$'()*,;:@/", "!$&'()*+,;=:@/?")}
+    return forms | {re.sub("%..", lambda code: code[0].lower(), form) for form in forms}
+
+
+def _in_markup(secret: str) -> set[str]:
+    """Return the spellings in HTML and XML, with and without their quotes escaped."""
+    escaped = secret.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    forms = {
+        escaped.replace('"', quotation).replace("'", apostrophe)
+        for quotation in ('"', "&quot;", "&#34;")
+        for apostrophe in ("'", "&apos;", "&#39;", "&#x27;")
+    }
+    return forms | {form.encode("ascii", "xmlcharrefreplace").decode() for form in forms}
 
 
 def _redact(value: Any, depth: int) -> Any:
@@ -244,22 +347,6 @@ def _holds_secret(value: Any) -> bool:
     if isinstance(value, str):
         return bool(value) and not REFERENCE.fullmatch(value)
     return value is not None and not isinstance(value, bool) and value not in ([], {}, ())
-
-
-def _known(secrets: Iterable[str]) -> re.Pattern[str] | None:
-    """Return what finds the secrets: as they are, escaped, percent-encoded, or in parts."""
-    forms: set[str] = set()
-    for secret in [secrets] if isinstance(secrets, str) else secrets:
-        forms |= {secret, secret.strip(), json.dumps(secret)[1:-1], repr(secret)[1:-1]}
-        forms |= {encode(secret.encode(errors="replace")) for encode in (quote, quote_plus)}
-        forms |= {quote(secret.encode(errors="replace"), safe="")}
-        if not re.search(r"://|[=;]", secret):
-            # Where a URL is taken apart its password may end early, and messages show the pieces.
-            forms |= {part for part in re.split(r"[/#?@:]", secret) if len(part) > 3}
-    ordered = sorted(filter(None, forms), key=len, reverse=True)
-    # One of a letter or two would also be found where it is not.
-    found = [re.escape(f) if len(f) > 3 else rf"(?<!\w){re.escape(f)}(?!\w)" for f in ordered]
-    return re.compile("|".join(found)) if found else None
 
 
 def _mask_urls(text: str) -> str:
