@@ -141,7 +141,7 @@ def extra_template(name: str, type_name: str, connector_class: type[DataSourceCo
     Raises:
         OptionError: The connector offers no such text.
     """
-    extras: Mapping[str, str] = getattr(connector_class, "template_extras", {})
+    extras = connector_class.template_extras
     if name not in extras:
         offered = ", ".join(sorted(extras)) or "none"
         raise OptionError(
