@@ -52,7 +52,10 @@ INTRODUCERS = [
             rf"(?:[\s,;]{{1,9}}(?:{QUOTE})?value(?:{QUOTE})?\s{{0,9}}[=:]\s{{0,9}}|\r?\n\r?\n)"
         ),
         # SQL: `password '…'`, `identified by '…'`.
-        r"\b(?P<name>pass(?:word|phrase)|secret|\w{1,60}_(?:key|token|secret|password))\s{1,9}(?=E?'|\$\$)",
+        (
+            r"\b(?P<name>pass(?:word|phrase)|secret|\w{1,60}_(?:key|token|secret|password))"
+            r"\s{1,9}(?=E?'|\$\$)"
+        ),
         r"\bidentified\s{1,9}by\s{1,9}(?P<name>)",
     )
 ]
