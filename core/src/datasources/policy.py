@@ -33,7 +33,7 @@ class Policy:
     allowed_hosts: tuple[str, ...] | None = None
     """Names and addresses, with `*` as in file names: `("*.example.com", "10.0.0.7")`."""
     allowed_networks: tuple[str, ...] | None = None
-    """Networks in CIDR notation. All addresses that a host resolves to at connect must be inside."""
+    """Networks in CIDR notation; all addresses of a host at connect must be inside."""
     allowed_roots: tuple[str, ...] | None = None
     """Directories; those that sources read from must be below one of them."""
     allowed_references: tuple[str, ...] | None = None

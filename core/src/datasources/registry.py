@@ -46,7 +46,7 @@ from datasources.sessions import WorkspaceSession
 from datasources.sources import Sources, open_store
 from datasources.stores import MemoryStore, Store, StoredSource
 from datasources.tabular import WILDCARDS, glob_prefix, glob_regex
-from datasources.threads import in_own_thread
+from datasources.threads import call_in_daemon_thread
 from datasources.workspace import Progress, Workspace
 
 
@@ -108,7 +108,7 @@ class DataSourceRegistry:
 
         Importing plugins and reaching the server of a store can take seconds.
         """
-        opening = in_own_thread(
+        opening = call_in_daemon_thread(
             "datasources-open",
             lambda: cls(
                 credential_manager,

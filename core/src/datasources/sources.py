@@ -34,7 +34,7 @@ from datasources.plugins import IMPORT_TIMEOUT, Plugins
 from datasources.policy import Policy
 from datasources.redaction import redact
 from datasources.stores import Store, StoredSource, open_builtin
-from datasources.threads import in_own_thread
+from datasources.threads import call_in_daemon_thread
 
 if TYPE_CHECKING:
     from datasources.options import ConnectorOptions
@@ -237,7 +237,7 @@ class Sources:
         importing = self._importing.get(type_name)
         if importing is None or importing.done():
             # Importing a driver can take a second, which no event loop has to spare.
-            self._importing[type_name] = importing = in_own_thread(
+            self._importing[type_name] = importing = call_in_daemon_thread(
                 "datasources-import", lambda: self.plugins.connector_class(type_name)
             )
         try:
