@@ -410,13 +410,13 @@ def test_change_of_another_process_costs_its_own_rows_only(
     theirs.add(*(source(f"s{n}") for n in range(500)))
     assert len(mine.list()) == 500
     read: list[int] = []
-    take = SQLiteStore._take
+    take = SQLiteStore._apply
 
     def counted(self: SQLiteStore, rows: Any, gone: Any) -> None:
         read.append(len(rows))
         take(self, rows, gone)
 
-    monkeypatch.setattr(SQLiteStore, "_take", counted)
+    monkeypatch.setattr(SQLiteStore, "_apply", counted)
     record = theirs.get("s7")
     assert record
     theirs.update(replace(record, credentials="new"))
@@ -451,7 +451,7 @@ def test_adding_many_is_one_transaction_and_is_not_read_back(sqlite: SQLiteStore
     ends = [text for text in statements if text in ("COMMIT", "BEGIN IMMEDIATE")]
     assert ends == ["BEGIN IMMEDIATE", "COMMIT"]
     assert len(statements) < 2 * 10_000 + 20
-    sqlite._take = pytest.fail  # type: ignore[method-assign,assignment]
+    sqlite._apply = pytest.fail  # type: ignore[method-assign,assignment]
     assert len(sqlite._records) == 10_000
 
 
