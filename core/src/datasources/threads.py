@@ -67,7 +67,7 @@ class ThreadWorker:
         self._stops = 0
 
     def stopping(self) -> bool:
-        """Return True if the current call should end: its caller was cancelled, or `stop` called."""
+        """Return True if the current call should end: it was cancelled, or `stop` was called."""
         return self._stop.is_set()
 
     async def run(self, function: Callable[..., T], *arguments: object) -> T:

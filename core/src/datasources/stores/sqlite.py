@@ -146,8 +146,8 @@ class SQLiteStore(Store):
             busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if busy:
             raise StoreError(
-                f"the store {self.path!r} is in use, so that its log still has overwritten content; "
-                "compact it again"
+                f"the store {self.path!r} is in use, so that its log still has overwritten "
+                "content; compact it again"
             )
 
     def close(self) -> None:
