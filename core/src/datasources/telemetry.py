@@ -91,7 +91,7 @@ class Telemetry:
         )
         around: context.Context | None = None
         # Between its items an iteration runs in its reader's context, and it may end in another
-        # one: its span does not become the current one.
+        # one: so its span does not become the current one.
         if operation.name != "iter_items":
             around = context.get_current()
             context.attach(trace.set_span_in_context(span))
@@ -112,8 +112,8 @@ class Telemetry:
             if error_type:
                 span.set_status(trace.StatusCode.ERROR, error_type)
             span.end()
-            # Not by `detach`: a coroutine that is closed from outside ends in another context, where
-            # the token of `attach` is invalid.
+            # Not by `detach`: a coroutine that is closed from outside ends in another context,
+            # where the token of `attach` is invalid.
             if around is not None and trace.get_current_span() is span:
                 context.attach(around)
 
@@ -137,8 +137,8 @@ class Telemetry:
         error_type: str | None,
         outcome: Outcome,
     ) -> None:
-        # Without ids of sources that do not exist: callers can invent any number of them, and each
-        # would be a time series.
+        # Without ids of sources that do not exist: callers can invent any number of them, and
+        # each would be a time series.
         unknown = isinstance(error, DataSourceNotFoundError) or operation.name == "register"
         source = {} if unknown else {"datasources.source.id": operation.source_id}
         failure = {"error.type": error_type} if error_type else {}
