@@ -124,19 +124,16 @@ class DataSourceConnector(ABC):
         The values are those that JSON can hold. Hosts and the command line know these keys, all
         of them optional; a connector adds its own:
 
-        | key | value |
-        |---|---|
-        | `name`, `path` | texts, as in `DataItem` |
-        | `kind` | text, such as `table`, `view`, `query`, `blob` |
-        | `size` | bytes, an integer; never a number of rows |
-        | `created_at`, `modified_at` | Unix seconds; so every key that ends in `_at` |
-        | `content_type` | text, such as `text/csv` |
-        | `etag` | text |
-        | `comment` | text for people |
-        | `columns` | list in order: of names, or of dicts with `name`, `type` and more |
-        | `rows` | exact number of rows, an integer |
-        | `estimated_rows` | the same by estimate |
-        | `metadata`, `tags` | dict of texts: what users of the system attached to the item |
+        - `name`, `path`: texts, as in `DataItem`
+        - `kind`: text, such as `table`, `view`, `query`, `blob`
+        - `size`: bytes, an integer; never a number of rows
+        - `created_at`, `modified_at`, and every key that ends in `_at`: Unix seconds
+        - `content_type`: text, such as `text/csv`
+        - `etag`: text
+        - `comment`: text for people
+        - `columns`: list in order, of names, or of dicts with `name`, `type` and more
+        - `rows`: exact number of rows, an integer; `estimated_rows`: an estimate of it
+        - `metadata`, `tags`: dicts of texts that users of the system attached to the item
 
         A value of `None` means unknown.
 
