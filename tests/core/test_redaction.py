@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import html
 import json
 import logging
 import time
+import traceback
+from collections.abc import Callable
 from typing import Any
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote, quote_plus, urlencode
+from xml.sax import saxutils
 
 import pytest
 from hypothesis import given, strategies as st
 
-from datasources.redaction import MARK, is_secret_name, redact, redact_text
+from datasources import ConnectError
+from datasources.redaction import (
+    MARK,
+    is_secret_name,
+    mask_error,
+    mask_secrets,
+    redact,
+    redact_text,
+)
 from tests.core.redaction_corpus import (
     HARMLESS,
     HARMLESS_NAMES,
@@ -138,14 +150,102 @@ def test_original_is_left_alone():
     assert options == {"password": "hunter2", "list": [{"token": "x"}]}
 
 
-@pytest.mark.parametrize("secret", ["hunter2", "a b", "p/w#x@y", "q\"uo\\te's", "ü~%&+", "\ud800x"])
-def test_given_secret_is_masked_in_every_spelling(secret: str):
-    encoded = secret.encode(errors="replace")
-    for form in (secret, repr(secret), json.dumps(secret), quote(encoded), quote_plus(encoded)):
-        text = redact_text(f"refused: {form} at host", [secret])
-        assert form.strip("'\"") not in text
-        assert text.startswith("refused: ")
-        assert text.endswith(" at host")
+SPELLINGS: dict[str, Callable[[str], str]] = {
+    "plain": str,
+    "repr": repr,
+    "ascii": ascii,
+    "bytes": lambda text: repr(text.encode(errors="replace")),
+    "JSON": json.dumps,
+    "JSON in Unicode": lambda text: json.dumps(text, ensure_ascii=False),
+    "JSON with escaped slashes": lambda text: json.dumps(text).replace("/", "\\/"),
+    "JSON in JSON": lambda text: json.dumps(json.dumps(text)),
+    "repr of JSON": lambda text: repr(json.dumps({"a": text})),
+    "quote": lambda text: quote(text, errors="replace"),
+    "quote of all": lambda text: quote(text, safe="", errors="replace"),
+    "quote_plus": lambda text: quote_plus(text, errors="replace"),
+    "quote in lower case": lambda text: quote(text, errors="replace").lower(),
+    "query": lambda text: urlencode({"p": text}, errors="replace"),
+    "HTML": html.escape,
+    "HTML without quotes": lambda text: html.escape(text, quote=False),
+    "XML": saxutils.quoteattr,
+    "XML in ASCII": lambda text: html.escape(text).encode("ascii", "xmlcharrefreplace").decode(),
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize(
+    "secret",
+    ["hunter2", "a b", "p/w#x@y", "q\"uo\\te's", "ü~%&+", "\ud800x", "a/b+c d?e=f&g#h", 'it\'s"q"'],
+)
+def test_given_secret_is_masked_in_every_spelling(secret: str, spelling: str):
+    form = SPELLINGS[spelling](secret)
+    masked = mask_secrets(f"refused: {form} at host", [secret])
+    assert masked.startswith("refused: ")
+    assert masked.endswith(" at host")
+    assert set(masked[9:-8].replace(MARK, "")) <= set("'\"\\b{}a:p= "), masked
+
+
+def test_secrets_alone_are_masked_and_not_what_looks_like_one():
+    assert mask_secrets("password=other near hunter2", ["hunter2"]) == f"password=other near {MARK}"
+
+
+class OddError(Exception):
+    """An exception of a driver: its text is not among its arguments."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class DefiantError(Exception):
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(name)
+
+
+def errors_with(secret: str) -> list[Exception]:
+    noted = ValueError("x")
+    noted.add_note(f"with {secret}")
+    return [
+        ValueError(f"refused {secret}"),
+        KeyError(secret),
+        ValueError("refused", {"password": [secret]}),
+        ConnectError(f"refused {secret}", code=f"E-{secret}"),
+        FileNotFoundError(2, "No such file", f"/run/{secret}"),
+        OddError(f"refused {secret}"),
+        noted,
+        ExceptionGroup("several", [ValueError(secret), ExceptionGroup("x", [KeyError(secret)])]),
+    ]
+
+
+@pytest.mark.parametrize("number", range(len(errors_with(""))))
+def test_an_error_and_its_causes_are_masked_in_place(number: int):
+    error, cause = errors_with("hunter2")[number], errors_with("hunter2")[number]
+    error.__cause__ = ConnectError("between")
+    error.__cause__.__context__ = cause
+    cause.__context__ = error  # a circle
+    assert "hunter2" in "".join(traceback.format_exception(error))
+    mask_error(error, ["hunter2"])
+    assert "hunter2" not in "".join(traceback.format_exception(error))
+    assert "hunter2" not in f"{error!r} {vars(error)}"
+    assert MARK in "".join(traceback.format_exception(error))
+
+
+def test_an_error_without_secrets_stays_as_it_is():
+    argument = object()
+    error = ValueError("plain", argument)
+    mask_error(error, ["hunter2", ""])
+    mask_error(error, [])
+    assert error.args == ("plain", argument)
+
+
+def test_an_error_that_cannot_be_changed_is_left_alone():
+    error = ConnectError("refused hunter2")
+    error.__cause__ = DefiantError("hunter2")
+    mask_error(error, ["hunter2"])
+    assert str(error) == f"refused {MARK}"
 
 
 def test_pieces_of_a_given_password_are_masked_where_a_url_was_taken_apart():

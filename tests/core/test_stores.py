@@ -21,6 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from datasources import (
     CredentialManager,
     DataSourceExistsError,
+    DataSourceRegistry,
     MemoryStore,
     SQLiteStore,
     Store,
@@ -28,7 +29,7 @@ from datasources import (
     StoreError,
 )
 from datasources.registry import SourceRecords
-from datasources.stores import sqlite as sqlite_module
+from datasources.stores import sqlite as sqlite_module, sqlite_path
 
 
 def source(name: str = "a", credentials: str = "ciphertext", **values: Any) -> StoredSource:
@@ -407,13 +408,13 @@ def test_change_of_another_process_costs_its_own_rows_only(
     theirs.add(*(source(f"s{n}") for n in range(500)))
     assert len(mine.list()) == 500
     read: list[int] = []
-    take = SQLiteStore._take
+    take = SQLiteStore._apply
 
     def counted(self: SQLiteStore, rows: Any, gone: Any) -> None:
         read.append(len(rows))
         take(self, rows, gone)
 
-    monkeypatch.setattr(SQLiteStore, "_take", counted)
+    monkeypatch.setattr(SQLiteStore, "_apply", counted)
     record = theirs.get("s7")
     assert record
     theirs.update(replace(record, credentials="new"))
@@ -448,7 +449,7 @@ def test_adding_many_is_one_transaction_and_is_not_read_back(sqlite: SQLiteStore
     ends = [text for text in statements if text in ("COMMIT", "BEGIN IMMEDIATE")]
     assert ends == ["BEGIN IMMEDIATE", "COMMIT"]
     assert len(statements) < 2 * 10_000 + 20
-    sqlite._take = pytest.fail  # type: ignore[method-assign,assignment]
+    sqlite._apply = pytest.fail  # type: ignore[method-assign,assignment]
     assert len(sqlite._records) == 10_000
 
 
@@ -543,3 +544,68 @@ def test_child_of_a_fork_uses_connections_of_its_own(sqlite: SQLiteStore):
 
 def test_store_shows_its_path_and_nothing_else(sqlite: SQLiteStore):
     assert repr(sqlite) == f"SQLiteStore({sqlite.path!r})"
+
+
+# URLs of stores.
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("sqlite:///x.db", "x.db"),
+        ("sqlite:////srv/x.db", "/srv/x.db"),
+        ("sqlite:///~/x.db", "/home/ann/x.db"),
+        ("~/x.db", "/home/ann/x.db"),
+        (Path("~/x.db"), "/home/ann/x.db"),
+        ("x.db", "x.db"),
+        ("./a:b.db", "./a:b.db"),
+        (Path("a:b.db"), "a:b.db"),
+        ("what?.db", "what?.db"),
+        ("postgresql://host/db", None),
+        ("memory:", None),
+    ],
+)
+def test_a_url_names_the_path_of_a_sqlite_file(
+    monkeypatch: pytest.MonkeyPatch, url: str | Path, path: str | None
+):
+    monkeypatch.setenv("HOME", "/home/ann")
+    assert sqlite_path(url) == path
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite://x.db", "sqlite:x.db", "sqlite:", "sqlite:///", "sqlite:///x.db?mode=ro"]
+)
+def test_a_malformed_url_of_a_sqlite_store_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StoreError, match="one is sqlite:///relative/path or sqlite:////absolute"):
+        DataSourceRegistry(store=url)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_home_directory_that_is_not_there_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StoreError, match="there is no home directory '~nobody-of-that-name'"):
+        DataSourceRegistry(store="~nobody-of-that-name/x.db")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("url", ["memory:", "sqlite:///:memory:"])
+async def test_a_store_in_memory_makes_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
+):
+    monkeypatch.chdir(tmp_path)
+    async with DataSourceRegistry(store=url) as registry:
+        assert isinstance(registry.store, MemoryStore)
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_store_may_be_given_as_a_path(tmp_path: Path):
+    async with DataSourceRegistry(store=tmp_path / "x.db") as registry:
+        assert registry.list_data_sources() == []
+    async with await DataSourceRegistry.open(store=tmp_path / "x.db") as registry:
+        assert registry.list_data_sources() == []
+    assert (tmp_path / "x.db").exists()

@@ -325,13 +325,13 @@ AT_WORK: dict[str, Bad] = {
         "another call", busy("fetch_data")
     ),
     "test_connecting_and_disconnecting_keep_the_loop_free": Bad(
-        "disconnect kept", stalls("connect")
+        "disconnect blocked", stalls("connect")
     ),
-    "test_a_failing_connect_keeps_the_loop_free": Bad("not answer kept", stalls("connect")),
-    "test_testing_keeps_the_loop_free": Bad("connection kept", stalls("test_connection")),
-    "test_listing_keeps_the_loop_free": Bad("list_items kept", stalls("list_items")),
-    "test_describing_keeps_the_loop_free": Bad("metadata kept", stalls("get_metadata")),
-    "test_fetching_keeps_the_loop_free": Bad("fetch_data kept", stalls("fetch_data")),
+    "test_a_failing_connect_keeps_the_loop_free": Bad("not answer blocked", stalls("connect")),
+    "test_testing_keeps_the_loop_free": Bad("connection blocked", stalls("test_connection")),
+    "test_listing_keeps_the_loop_free": Bad("list_items blocked", stalls("list_items")),
+    "test_describing_keeps_the_loop_free": Bad("metadata blocked", stalls("get_metadata")),
+    "test_fetching_keeps_the_loop_free": Bad("fetch_data blocked", stalls("fetch_data")),
     # Cancelled.
     "test_a_cancelled_fetch_leaves_no_half_file": Bad(
         "a cancelled fetch left", fetching(by_hand(str, 5))
@@ -390,7 +390,7 @@ AT_WORK: dict[str, Bad] = {
     "test_read_table_has_the_tables_rows": Bad(
         "num_rows", after("read_table", lambda table: type(table)(["x"], []))
     ),
-    "test_abilities_keep_the_loop_free": Bad("preview kept", stalls("preview")),
+    "test_abilities_keep_the_loop_free": Bad("preview blocked", stalls("preview")),
     "test_abilities_that_are_not_claimed_are_refused_by_name": Bad(
         "DID NOT RAISE", changes={"abilities": sorted(ABILITIES - {"statistics"})}
     ),

@@ -39,7 +39,7 @@ ABILITIES = {"iter_items", "glob", "preview", "statistics", "upload", "read_tabl
 
 class GoodOptions(ConnectorOptions):
     host: str = Field(description="Where the items are.", examples=["items.example.com"])
-    token: SecretStr = Field(description="Lets in.", examples=["${env:TOKEN}"])
+    token: SecretStr = Field(description="Secret token.", examples=["${env:TOKEN}"])
 
     sample_identifiers = (("a.csv", "a table"),)
 

@@ -103,7 +103,7 @@ class DataSourceRegistry:
         credential_manager: CredentialManager | None = None,
         cache_ttl: float = 300.0,
         *,
-        store: Store | str | None = None,
+        store: Store | str | os.PathLike[str] | None = None,
         policy: Policy | None = None,
         pool_config: PoolConfig | None = None,
         plugins: Plugins | None = None,

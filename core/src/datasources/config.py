@@ -1,7 +1,7 @@
 """Sources and settings from a TOML file and the environment.
 
 ```toml
-audit_log = "audit.jsonl"      # beside this file; or DATASOURCES_AUDIT_LOG
+audit_log = "audit.jsonl"      # relative to this file; or DATASOURCES_AUDIT_LOG
 
 [sources.sales]
 type = "postgresql"
@@ -22,9 +22,10 @@ max_bytes = 1000000000
 max_size = 4
 ```
 
-The keys are the fields of `Limits`, `Policy` and `PoolConfig`; `"none"` is their `None`.  In the
-environment, `DATASOURCES__SALES__TYPE`, `DATASOURCES__SALES__NAME` and, for each option,
-`DATASOURCES__SALES__HOST` declare the source `sales`, or go before what the file says of it.
+Limits, policy and pool take the fields of `Limits`, `Policy` and `PoolConfig`; `"none"` is `None`.
+Variables of the environment declare the source `sales` too: `DATASOURCES__SALES__TYPE`,
+`DATASOURCES__SALES__NAME`, and `DATASOURCES__SALES__HOST` for the option `host`. They replace what
+the file has for the source.
 """
 
 from __future__ import annotations
@@ -51,24 +52,28 @@ Table = dict[str, Any]
 
 @dataclass(frozen=True)
 class Settings:
-    """What a host was told outside its code."""
+    """Settings of a host from outside of its code."""
 
     sources: list[DataSourceConfig] = field(default_factory=list)
-    """Their options are not validated yet; registering them does that."""
+    """The declared sources; their options are validated when they are registered."""
     policy: Policy = field(default_factory=Policy)
     pool: PoolConfig = field(default_factory=PoolConfig)
     origins: Mapping[str, str] = field(default_factory=dict)
-    """Where each source is declared, by id: the file, `the environment`, or both."""
+    """The places where each source is declared, by id: the file, `the environment`, or both."""
     audit_log: str | None = None
-    """Path of the audit log; None is none."""
+    """Path of the audit log; `None` for no log."""
 
 
 def read_settings(path: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> Settings:
-    """Return the settings of a TOML file, if one is given, under those of the environment.
+    """Return the settings of a TOML file and of environment variables, which take precedence.
+
+    Args:
+        path: The file; None for the environment alone.
+        environ: The variables, such as `os.environ`.
 
     Raises:
-        OptionError: Something is malformed, missing or unknown; the message names the place,
-            never the value.
+        OptionError: The file cannot be read, or something in it or in a variable is malformed,
+            missing or unknown; the message names the place, and no value.
     """
     document = _load(path) if path is not None else {}
     where = repr(os.fspath(path)) if path is not None else ""
@@ -80,13 +85,15 @@ def read_settings(path: str | os.PathLike[str] | None, environ: Mapping[str, str
     }
     for name, (table, variable) in _environment(environ).items():
         source_id = _match(name, tables, variable)
-        below, origin = tables.get(source_id, ({}, ""))
+        declared_table, origin = tables.get(source_id, ({}, ""))
         tables[source_id] = (
-            _merged(below, table),
+            _merged(declared_table, table),
             " and ".join(filter(None, (origin, "the environment"))),
         )
     return Settings(
-        sources=[_source(source_id, *found) for source_id, found in tables.items()],
+        sources=[
+            _source(source_id, table, origin) for source_id, (table, origin) in tables.items()
+        ],
         policy=_fill(Policy, document.get("policy", {}), f"{where}: [policy]"),
         pool=_fill(PoolConfig, document.get("pool", {}), f"{where}: [pool]"),
         origins={source_id: origin for source_id, (_, origin) in tables.items()},
@@ -95,15 +102,14 @@ def read_settings(path: str | os.PathLike[str] | None, environ: Mapping[str, str
 
 
 def parse_toml(text: str, where: str) -> Table:
-    """Parse TOML; `where` names it in the error.
+    """Parse a text of TOML; `where` names the text in errors.
 
     Raises:
-        OptionError: It is not TOML.
+        OptionError: The text is not TOML; the message quotes keys and single characters only.
     """
     try:
         return tomllib.loads(text.removeprefix("\ufeff"))  # the byte order mark of some editors
     except (ValueError, RecursionError) as exc:
-        # The parser's messages quote single characters and keys, never a value.
         raise OptionError(f"{where} is not valid TOML: {exc}") from None
 
 
@@ -146,8 +152,8 @@ def _source_table(value: Any, where: str) -> Table:
 
 
 def _environment(environ: Mapping[str, str]) -> dict[str, tuple[Table, str]]:
-    """Return the table of each source, and one of its variables, by lower-case id."""
-    found: dict[str, tuple[Table, str]] = {}
+    """Return the table of each source and the name of one of its variables, by lower-case id."""
+    tables: dict[str, tuple[Table, str]] = {}
     for variable in sorted(name for name in environ if name.startswith(PREFIX)):
         source_id, separator, key = variable.removeprefix(PREFIX).lower().partition("__")
         if not (source_id and separator and key) or "__" in key:
@@ -155,16 +161,16 @@ def _environment(environ: Mapping[str, str]) -> dict[str, tuple[Table, str]]:
                 f"the variable {variable!r} is not of the form {PREFIX}<ID>__TYPE, "
                 f"{PREFIX}<ID>__NAME or {PREFIX}<ID>__<OPTION>"
             )
-        table, _ = found.setdefault(source_id, ({"options": {}}, variable))
+        table, _ = tables.setdefault(source_id, ({"options": {}}, variable))
         target = table if key in ("type", "name") else table["options"]
         if key in target:
             raise OptionError(f"the variable {variable!r} is set twice, in other letters too")
         target[key] = environ[variable] if target is table else _value(environ[variable])
-    return found
+    return tables
 
 
 def _value(text: str) -> Any:
-    """Return a list or table given as JSON, anything else as the text it is."""
+    """Return the value of an option: a list or a table given as JSON, else the text itself."""
     if text[:1] in ("[", "{"):
         try:
             return json.loads(text)
@@ -174,16 +180,17 @@ def _value(text: str) -> Any:
 
 
 def _match(name: str, tables: Collection[str], variable: str) -> str:
-    """Return the id in the file that a variable means: variables have no case, `-` or `.`."""
-    matches = [known for known in tables if re.sub(r"[.-]", "_", known.lower()) == name]
+    """Return the id that a variable names: there, ids have no case, and `_` for `-` and `.`."""
+    matches = [key for key in tables if re.sub(r"[.-]", "_", key.lower()) == name]
     if len(matches) > 1:
         raise OptionError(f"the variable {variable!r} could mean {' or '.join(map(repr, matches))}")
     return matches[0] if matches else name
 
 
-def _merged(below: Table, above: Table) -> Table:
-    options = {**below.get("options", {}), **above["options"]}
-    return {**below, **above, "options": options}
+def _merged(table: Table, over: Table) -> Table:
+    """Return a source's table with the values of another one in place of its own."""
+    options = {**table.get("options", {}), **over["options"]}
+    return {**table, **over, "options": options}
 
 
 def _source(source_id: str, table: Table, origin: str) -> DataSourceConfig:
@@ -208,7 +215,7 @@ def _source(source_id: str, table: Table, origin: str) -> DataSourceConfig:
 
 
 def _fill(cls: type[T], table: Any, where: str) -> T:
-    """Return a dataclass with the fields that a table gives it; `"none"` is None."""
+    """Return a dataclass with the values of a table, in which `"none"` is None."""
     values = {key: None if item == "none" else item for key, item in _table(table, where).items()}
     if cls is Policy and "limits" in values:
         values["limits"] = _fill(Limits, values["limits"], f"{where}: 'limits'")

@@ -1,9 +1,9 @@
-"""What a connector is: six methods, and optional abilities that can be seen without trying."""
+"""The contract of connectors: six methods, and optional abilities."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from datasources.errors import ConnectError
@@ -18,32 +18,38 @@ if TYPE_CHECKING:
 API_VERSION = 1
 """The version of this contract; a connector names the one it was written for."""
 OLDEST_API_VERSION = 1
-"""The oldest one that core still serves; authors of what lies between are told to move on."""
+"""The oldest version that core still serves; plugins of versions before `API_VERSION` are reported
+as in need of an update."""
 
 
 class DataSourceConnector(ABC):
-    """One kind of outside system, connected to one source.
+    """Base of connectors: an instance is a connection to one source.
 
-    Implement the six methods; everything else has a default.  A connector raises the
-    `ConnectorError` family for what goes wrong outside and lets everything else pass.
-    All methods run on the event loop that called `connect`; none may block it.
+    Implement the six abstract methods; everything else has a default. A connector raises
+    subclasses of `ConnectorError` for failures of the outside system, with messages that hold no
+    secret. All methods run on the event loop that called `connect`, and none may block it: see
+    `run_in_thread` and `ThreadWorker`. Unless `shareable`, an instance serves one caller at a time.
     """
 
     type: ClassVar[str] = ""
-    """The name sources use; the entry point bears the same name."""
+    """The type of its sources, and the name of its entry point."""
     api_version: ClassVar[int] = 1
-    """The contract it was written for; a class that does not say was written for the first."""
+    """The version of the contract that it was written for."""
     options_class: ClassVar[OptionsClass | None] = None
-    """Declares and validates the options; without it `config.config` is taken as it is."""
+    """Declares and validates the options; `None` takes `config.config` as it is, and core then
+    masks by name what could be secret."""
     shareable: ClassVar[bool] = False
-    """True if one connected instance serves many callers at once, pooling inside its driver."""
+    """True if one connected instance serves many callers at once, with a pool inside its driver."""
+    template_extras: ClassVar[Mapping[str, str]] = {}
+    """More texts for people who set up a source, by name. `role` makes an account at the outside
+    system with no more rights than a source needs; `datasources template TYPE --role` prints it."""
 
     config: DataSourceConfig
-    """The source, secrets resolved."""
+    """The configuration of the source, with references resolved: it holds secrets in clear."""
     options: Any
     """The validated instance of `options_class`; annotate it with your own class."""
     pool_config: PoolConfig
-    """What the host wants of the driver's own pool; matters to shareable connectors only."""
+    """Sizes and times of the driver's own pool; set after `__init__`, for shareable connectors."""
 
     def __init__(self, config: DataSourceConfig) -> None:
         self.config = config
@@ -52,10 +58,10 @@ class DataSourceConnector(ABC):
         self._connection: Any = None
 
     def require_connection(self) -> Any:
-        """Return what `connect` left in `_connection`.
+        """Return `_connection`, which `connect` sets and `disconnect` sets to None.
 
         Raises:
-            ConnectError: It is None: the connector is not connected.
+            ConnectError: The connector is not connected.
         """
         if self._connection is None:
             raise ConnectError(f"source {self.config.id!r} is not connected")
@@ -63,44 +69,47 @@ class DataSourceConnector(ABC):
 
     @abstractmethod
     async def connect(self) -> bool:
-        """Open what the other methods need; connecting twice does nothing more.
+        """Open the connection that the other methods use, and return True.
 
-        Returns True.
+        On a connected instance it does nothing.
 
         Raises:
-            ConnectError: The system cannot be reached.
-            AuthenticationError: It refuses the credentials.
+            ConnectError: The system cannot be reached; the pool tries again.
+            AuthenticationError: The system refuses the credentials.
         """
 
     @abstractmethod
     async def disconnect(self) -> None:
-        """Close everything; may be called at any time, also when never connected."""
+        """Close the connection; called at any time, also twice or without a connection."""
 
     @abstractmethod
     async def test_connection(self) -> bool:
-        """Tell whether the system answers now; errors of the outside are False, not raised.
+        """Return True if the system answers now; a `ConnectorError` is False and not raised.
 
-        It leaves the connector as it was: connected if it was connected.
+        A connected instance stays connected.
         """
 
     @abstractmethod
     async def list_items(self, path: str | None = None) -> list[DataItem]:
-        """List what can be fetched: everything, or all that lies below `path`.
+        """Return the items of the source: all of them, or those below `path`.
 
-        Where the source has folders, a path that ends in `/` shows one folder instead: its direct
-        children, folders included, these with `metadata["kind"] == "folder"` and a path that ends
-        in `/`; the topmost folder is `"/"`.
+        The order is the source's own. Every item can be fetched by its `path`, and no two have the
+        same. Where the source has folders, these are not listed, but for a `path` that ends in
+        `/`: then the result is one folder, `"/"` being the topmost, with its items and its folders,
+        and no deeper ones. A folder has `metadata["kind"] == "folder"` and a `path` that ends in
+        `/`.
 
         Raises:
-            ItemNotFoundError: The source has no such path, where it can tell.
+            ItemNotFoundError: There is nothing at `path`; an empty list where the source cannot
+                tell.
         """
 
     @abstractmethod
     async def fetch_data(self, identifier: str, workspace: str) -> str:
-        """Bring one item into the directory `workspace`; return the path of the file.
+        """Write one item to a file in the directory `workspace`; return the path of the file.
 
-        Write through `Workspace.of(workspace).create(name)`: it keeps names inside the
-        workspace, applies the host's limits, and leaves nothing behind on failure.
+        Write through `csv_file`, or through `Workspace.of(workspace).create(name)`: they keep names
+        inside the workspace, apply the host's limits, and leave no file after a failure.
 
         Raises:
             ItemNotFoundError: The source has no such item.
@@ -110,7 +119,23 @@ class DataSourceConnector(ABC):
 
     @abstractmethod
     async def get_metadata(self, identifier: str) -> dict[str, Any]:
-        """Describe one item without fetching it, as values JSON can hold.
+        """Describe one item without fetching it.
+
+        The values are those that JSON can hold. Hosts and the command line know these keys, all
+        of them optional; a connector adds its own:
+
+        - `name`, `path`: texts, as in `DataItem`
+        - `kind`: text, such as `table`, `view`, `query`, `blob`
+        - `size`: bytes, an integer; never a number of rows
+        - `created_at`, `modified_at`, and every key that ends in `_at`: Unix seconds
+        - `content_type`: text, such as `text/csv`
+        - `etag`: text
+        - `comment`: text for people
+        - `columns`: list in order, of names, or of dicts with `name`, `type` and more
+        - `rows`: exact number of rows, an integer; `estimated_rows`: an estimate of it
+        - `metadata`, `tags`: dicts of texts that users of the system attached to the item
+
+        A value of `None` means unknown.
 
         Raises:
             ItemNotFoundError: The source has no such item.
@@ -119,57 +144,102 @@ class DataSourceConnector(ABC):
 
 @runtime_checkable
 class SupportsIterItems(Protocol):
-    """Lists page by page, in constant memory."""
+    """The ability `iter_items`: listing page by page, in constant memory."""
 
     def iter_items(self, path: str | None = None) -> AsyncIterator[DataItem]:
-        """Yield what `list_items` would return, as it arrives."""
+        """Yield the items that `list_items` would return, as they arrive.
+
+        The caller may stop before the end: use `async with` or `try` for what must be closed.
+
+        Raises:
+            ItemNotFoundError: As `list_items`.
+        """
         ...
 
 
 @runtime_checkable
 class SupportsGlob(Protocol):
-    """Expands patterns: `*` and `?` within a path segment, `**` across them, `[a-z]`."""
+    """The ability `glob`: expanding patterns at the source."""
 
     async def glob_items(self, pattern: str) -> list[DataItem]:
-        """Return the items whose path matches, in order of their paths."""
+        """Return the items whose path matches, in order of their paths, without folders.
+
+        `*` and `?` match within a segment of the path, `**` across segments, `[a-z]` one
+        character; see `glob_regex`. A pattern that matches nothing gives an empty list.
+        """
         ...
 
 
 @runtime_checkable
 class SupportsPreview(Protocol):
-    """Shows the first rows without fetching the item."""
+    """The ability `preview`: showing the first rows without fetching the item."""
 
     async def preview(self, identifier: str, rows: int = 10) -> Preview:
-        """Return at most `rows` rows."""
+        """Return at most `rows` rows, in the order in which a fetch would write them.
+
+        Values are Python's own where the source has types, such as `int`, `Decimal`, `datetime`,
+        and `None` for null; `str` where it has none, as a text file, or where Python has no such
+        type. They are not shortened. `Preview.truncated` is True if the item has more rows.
+
+        Raises:
+            ItemNotFoundError: The source has no such item.
+            DataFetchError: The item has no rows to show, such as an image.
+        """
         ...
 
 
 @runtime_checkable
 class SupportsStatistics(Protocol):
-    """Computes figures of numeric columns at the source."""
+    """The ability `statistics`: computing figures of columns at the source."""
 
     async def statistics(self, identifier: str) -> dict[str, ColumnStatistics]:
-        """Return figures by column name, numeric columns only."""
+        """Return the statistics of the numeric columns, by the name of the column.
+
+        Raises:
+            ItemNotFoundError: The source has no such item.
+        """
         ...
 
 
 @runtime_checkable
 class SupportsUpload(Protocol):
-    """Takes files back."""
+    """The ability `upload`: storing files at the source."""
 
     async def upload_file(
         self, local_path: str, blob_name: str | None = None, overwrite: bool = True
     ) -> DataItem:
-        """Store a local file under `blob_name`, the file's own name by default."""
+        """Store a local file as an item; return the item as a listing would, with its `version`.
+
+        The item appears when it is complete: after a failure there is none, or the older one.
+
+        Args:
+            local_path: The file; it must not change meanwhile.
+            blob_name: The path of the item; by default the name of the file.
+            overwrite: False to refuse if there is such an item, decided at the source, so that of
+                two uploads at once one fails.
+
+        Raises:
+            DataFetchError: The file cannot be read, the upload failed, or there is such an item
+                and `overwrite` is False.
+            PermissionDeniedError: The credentials do not allow it.
+        """
         ...
 
 
 @runtime_checkable
 class SupportsReadTable(Protocol):
-    """Reads an item into memory as a `pyarrow.Table`."""
+    """The ability `read_table`: reading an item into memory as a `pyarrow.Table`."""
 
     async def read_table(self, identifier: str) -> Any:
-        """Return the item as a `pyarrow.Table`."""
+        """Return the item as a `pyarrow.Table`.
+
+        The limits of fetches do not apply; a connector may have a bound of its own.
+
+        Raises:
+            ItemNotFoundError: The source has no such item.
+            DataFetchError: The item is not a table.
+            LimitExceededError: The item is over the connector's bound.
+        """
         ...
 
 
@@ -181,9 +251,9 @@ ABILITIES = {
     "upload": "upload_file",
     "read_table": "read_table",
 }
-"""The optional abilities, and the method that is each of them."""
+"""The names of the optional abilities, and the method that a connector with one has."""
 
 
 def abilities(connector: DataSourceConnector | type[DataSourceConnector]) -> frozenset[str]:
-    """Return the names in `ABILITIES` that a connector, or a connector class, has."""
+    """Return the names of the abilities that a connector or a connector class has."""
     return frozenset(name for name, method in ABILITIES.items() if hasattr(connector, method))

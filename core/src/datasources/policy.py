@@ -1,4 +1,4 @@
-"""What a host allows: limits, and which hosts, networks and directories sources may use."""
+"""The rules of a host: limits, and the hosts, networks and directories that sources may use."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _HOST = re.compile(r"[\w.:%-]+|/[^,]*")  # a name, an address, or the path of a 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The rules of one registry; `None` allows everything.
+    """The rules of one registry; a rule that is `None` allows everything.
 
     Raises:
         OptionError: A rule is not a list, tuple or set of texts, or a network is not in CIDR
@@ -29,23 +29,24 @@ class Policy:
     """
 
     limits: Limits = field(default_factory=Limits)
-    """For every fetch from a source that has none of its own."""
+    """Limits of fetches from sources without limits of their own."""
     allowed_hosts: tuple[str, ...] | None = None
-    """Host names and addresses, `*` as in file names: `("*.example.com", "10.0.0.7")`."""
+    """Names and addresses, with `*` as in file names: `("*.example.com", "10.0.0.7")`."""
     allowed_networks: tuple[str, ...] | None = None
-    """CIDR; a host passes if all addresses it resolves to at connect are inside."""
+    """Networks in CIDR notation; all addresses of a host at connect must be inside."""
     allowed_roots: tuple[str, ...] | None = None
-    """Directories below which local sources must lie."""
+    """Directories; those that sources read from must be below one of them."""
     allowed_references: tuple[str, ...] | None = None
-    """References that options may hold, `*` as in file names: `("env:SALES_*", "file:/run/*")`.
-    A file goes by its path as written, links not followed; `..` is refused.  Set it where people who may register sources may not read the host's environment and files."""
+    """References in options, with `*` as in file names: `("env:SALES_*", "file:/run/*")`. The path
+    of a file is compared as it is written, without following links; `..` is refused. Set this if
+    people who register sources may not read the host's environment and files."""
 
     def __post_init__(self) -> None:
         for name in ("allowed_hosts", "allowed_networks", "allowed_roots", "allowed_references"):
             rules = getattr(self, name)
             if rules is None:
                 continue
-            # Taken letter by letter, a single text such as "*.example.com" would allow everything.
+            # Letter by letter, the `*` of a single text "*.example.com" would allow everything.
             if not isinstance(rules, (list, tuple, set, frozenset)) or not all(
                 isinstance(rule, str) for rule in rules
             ):
@@ -60,7 +61,7 @@ class Policy:
                 raise OptionError(f"{network!r} is not a network in CIDR notation") from exc
 
     def check_hosts(self, source_id: str, hosts: Iterable[str]) -> None:
-        """Check names, without a look-up.
+        """Check the names of hosts, without looking up addresses.
 
         Raises:
             PolicyError: A host matches none of `allowed_hosts`.
@@ -70,7 +71,7 @@ class Policy:
         patterns = [_host(pattern) for pattern in self.allowed_hosts]
         for host in hosts:
             name = _host(host)
-            # What is no name, such as `evil.org/.example.com`, may mean another host to a driver.
+            # To a driver, a text such as `evil.org/.example.com` may name another host.
             allowed = _HOST.fullmatch(name) and any(fnmatchcase(name, p) for p in patterns)
             if not allowed:
                 raise PolicyError(
@@ -79,7 +80,7 @@ class Policy:
                 )
 
     async def check_networks(self, source_id: str, hosts: Iterable[str]) -> None:
-        """Check the addresses that hosts resolve to now.
+        """Check the addresses to which hosts resolve now.
 
         Raises:
             PolicyError: An address is outside `allowed_networks`, or the host is a socket's path.
@@ -97,7 +98,7 @@ class Policy:
                     )
 
     def check_references(self, source_id: str, options: Mapping[str, Any]) -> None:
-        """Check which secrets options refer to.
+        """Check the references in options.
 
         Raises:
             PolicyError: A reference matches none of `allowed_references`.
@@ -106,7 +107,7 @@ class Policy:
             return
         for scheme, name in _references(options):
             reference = f"{scheme}:{os.path.normpath(name) if scheme == 'file' else name}"
-            # Behind a link `..` leads elsewhere than its text says.
+            # After a link, `..` leads elsewhere than the text of the path says.
             climbs = scheme == "file" and ".." in name.split("/")
             if climbs or not any(fnmatchcase(reference, p) for p in self.allowed_references):
                 raise PolicyError(
@@ -115,7 +116,7 @@ class Policy:
                 )
 
     def check_paths(self, source_id: str, paths: Iterable[str]) -> None:
-        """Check directories, links followed.
+        """Check directories, following links.
 
         Raises:
             PolicyError: A path lies below none of `allowed_roots`.
@@ -124,9 +125,10 @@ class Policy:
             return
         roots = [os.path.realpath(root) for root in self.allowed_roots]
         for path in paths:
-            # No path holds a NUL, and looking for it fails.
+            # A path with a NUL is not possible, and `realpath` would raise.
             real = "" if "\0" in path else os.path.realpath(path)
-            if not real or not any(os.path.commonpath([root, real]) == root for root in roots):
+            inside = real and any(os.path.commonpath([root, real]) == root for root in roots)
+            if not inside:
                 raise PolicyError(
                     f"source {source_id!r} may not use {path!r}; "
                     f"allowed: {', '.join(self.allowed_roots) or 'nothing'}"
@@ -134,7 +136,7 @@ class Policy:
 
 
 def _host(name: str) -> str:
-    """Return a host or a pattern in the one spelling that is compared."""
+    """Return a host, or a pattern of hosts, in the spelling that is compared."""
     name = name.strip().lower().rstrip(".")
     if name.startswith("[") and name.endswith("]") and ":" in name:
         name = name[1:-1]
@@ -146,22 +148,24 @@ def _host(name: str) -> str:
 
 
 def _references(value: Any) -> Iterable[tuple[str, str]]:
+    """Yield scheme and name of every reference in nested options."""
     for leaf in leaves(value):
         if isinstance(leaf, str):
             yield from REFERENCE.findall(leaf)
 
 
 async def _addresses(host: str) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+    """Return the addresses of a host; an IPv4 address mapped to IPv6 as IPv4."""
     if host.startswith("/"):
         raise PolicyError(f"the socket {host!r} is in no network, and networks are restricted")
     name = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    import asyncio  # here: who only reads settings does without
+    import asyncio  # here, as the command line reads settings without it
 
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(name, None, type=socket.SOCK_STREAM)
+        answers = await asyncio.get_running_loop().getaddrinfo(name, None, type=socket.SOCK_STREAM)
     except OSError as exc:
         raise ConnectError(f"host {host!r} cannot be resolved: {exc.strerror}") from exc
-    except ValueError as exc:  # of the encoding of names: too long, empty between dots, a NUL
+    except ValueError as exc:  # the name cannot be encoded: too long, an empty label, a NUL
         raise ConnectError(f"host {host!r} cannot be resolved: it is not a host's name") from exc
-    addresses = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
+    addresses = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in answers]
     return [getattr(address, "ipv4_mapped", None) or address for address in addresses]

@@ -1,207 +1,119 @@
 """Take secrets out of values and texts that people or logs will see.
 
-Options that a connector declares are masked by declaration, see `options`.  This module is for
-everything else: undeclared options, drivers' messages, URLs.  It rather masks too much.
+Options that a connector declares are masked by declaration, see `options`. This module is for
+everything else: undeclared options, messages of drivers, URLs. In doubt it masks.
 
-Time grows with the length of a text and no faster: what a pattern reads is bounded, or consumed.
+Linear time: every pattern has bounded repetitions or consumes what it scans, so that no input
+makes it backtrack over all of a text.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
-from urllib.parse import quote, quote_plus
 
-MARK = "***REDACTED***"
+from datasources.masking import MARK, mask_error, mask_secrets
+from datasources.redaction_tables import (
+    EVERYDAY_WORDS,
+    HEADERS,
+    INTRODUCERS,
+    PEM,
+    PUBLIC_NAME,
+    QUALIFIER,
+    QUOTE,
+    SECRET_NAME,
+    SHAPES,
+)
+
+__all__ = [
+    "MARK",
+    "REFERENCE",
+    "is_secret_name",
+    "mask_error",
+    "mask_secrets",
+    "redact",
+    "redact_text",
+]
 
 REFERENCE = re.compile(r"\$\{([a-z][a-z0-9_+.-]*):([^{}]+)\}")
-"""A reference to a secret kept elsewhere: `${scheme:name}`; it is not a secret itself."""
+"""A reference to a secret that is elsewhere, `${scheme:name}`; it is not a secret itself."""
 
-_DEPTH = 64  # what is nested deeper, or in a circle, is masked whole
-_Span = tuple[int, int]
+_DEPTH = 64  # levels; values nested deeper, or in a circle, are masked whole
+_Span = tuple[int, int]  # where a value begins and ends in a text
 
-# Names.  Their words are joined by one of these, or by humps.
-_J = r"[_\-. ]?"
-_WORDS = rf"""
-    pass{_J}(?:words?|wds?|phrases?|codes?|wort)? | p(?:as)?s?wd | kennwort | secrets? | tokens?
-    | cred(?:ential)?s? | keys? | signatures? | auth(?:orization|entication)? | bearer | cookies?
-    | (?:access|auth(?:orization)?|security|verification|recovery|backup){_J}codes? | mnemonic
-    | conn(?:ection)?{_J}str(?:ing)?s? | conn{_J}info | database{_J}ur[il]s? | sess(?:ion)?{_J}id
-    | webhook(?:{_J}ur[il])? | certificate{_J}data | service{_J}account(?:{_J}info)?
-    | kube{_J}config"""
-_SHORT_WORDS = rf"""
-    (?:db|my|user)?pw | sas(?:{_J}(?:ur[il]|query))? | sig | hmac | salt | dsn | jwt | t?otp | cvv
-    | cvc | pin(?:{_J}code)? | pem | pfx | p12 | jks"""
-_SUFFIX = rf"""(?:{_J}(?:value|data|text|string|str|hex|base64|b64|json|pem|der|hash|plain|raw|old
-    |new|current|previous|confirm(?:ation)?|(?:file{_J})?contents?|\d{{1,9}})){{0,3}}"""
-_SECRET_NAME = re.compile(rf"(?:{_WORDS}|(?<![a-z0-9])(?:{_SHORT_WORDS})){_SUFFIX}$", re.VERBOSE)
-_PUBLIC_NAME = re.compile(
-    rf"""^keys$
-    | (?:public|primary|foreign|partition|sort|cache|row|object|range|unique|shard|join)_?keys?
-      {_SUFFIX}$
-    | (?:^|_)(?:max|min|num|n|total|prompt|completion|input|output|cached)_tokens?$""",
-    re.VERBOSE,
-)
-_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
-_JOINT = re.compile(r"[\W_]+")
+_WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")  # in camelCase
+_SEPARATORS = re.compile(r"[\W_]+")
 
-# What stands before a value in a text.
-_QUOTE = r"""\\{0,8}["']"""
+# Before a value: its sign, such as `=`, `: `, `=>`, `%3D`; `::` and `://` match to be passed over.
 _SIGN = re.compile(r"::+|://|=[=>]?|:=?|<>|%(?:25){0,3}3[DA]", re.IGNORECASE)
-_CODE = re.compile(r"^(?:25){0,3}[0-9A-F]{2}", re.IGNORECASE)  # `%26password%3D`
+_CODE = re.compile(r"^(?:25){0,3}[0-9A-F]{2}", re.IGNORECASE)  # `26` in `%26password%3D`
 _SPACE = re.compile(r"\s{0,20}")
-_INTRODUCERS = [
-    re.compile(pattern, re.IGNORECASE)
-    for pattern in (
-        # An element of XML; an option of a command line, also as a list; a pair in brackets.
-        r"<(?P<name>[\w:.\-]{1,80})(?:\s[^<>]{0,200})?>",
-        rf"(?<![\w\-])(?P<name>--?[a-z][\w\-]{{0,60}})(?:[ \t]{{1,9}}|{_QUOTE},\s{{0,9}})",
-        rf"[(\[]\s{{0,9}}b?{_QUOTE}(?P<name>[\w.\-]{{1,80}}){_QUOTE}\s{{0,9}},\s{{0,9}}",
-        # `name="password" value="…"`, `{"name": "password", "value": "…"}`, and forms over HTTP.
-        (
-            rf"\b(?:name|key|id)(?:{_QUOTE})?\s{{0,9}}[=:]\s{{0,9}}"
-            rf"{_QUOTE}(?P<name>[\w.\-]{{1,80}}){_QUOTE}"
-            rf"(?:[\s,;]{{1,9}}(?:{_QUOTE})?value(?:{_QUOTE})?\s{{0,9}}[=:]\s{{0,9}}|\r?\n\r?\n)"
-        ),
-        # SQL.
-        r"\b(?P<name>pass(?:word|phrase)|secret|\w{1,60}_(?:key|token|secret|password))\s{1,9}(?=E?'|\$\$)",
-        r"\bidentified\s{1,9}by\s{1,9}(?P<name>)",
-    )
-]
 _NAME_CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-"
-# Words of ordinary sentences, which `=` makes secret and `:` does not, unless they are qualified.
-_EVERYDAY = {
-    "key",
-    "pass",
-    "pin",
-    "salt",
-    "auth",
-    "authentication",
-    "pem",
-    "signature",
-    "fe_sendauth",
-}
-_QUALIFIED = re.compile(
-    r"\b(?:access|account|api|client|encryption|master|private|secret|shared|signing|storage) \Z",
-    re.IGNORECASE,
-)
-_HEADERS = {"authorization", "proxy_authorization", "cookie", "set_cookie"}
 
-# Values in a text.
-_QUOTED = re.compile(rf"(?:[A-Za-z_][\w.]{{0,40}}\()?[bBuUrRfFeE]{{0,2}}({_QUOTE}|\$\$)")
+# Values. The beginning of a quoted one, such as `b'`, `SecretStr("` and `$$`; its content, in which
+# quotes are escaped or doubled; and what follows a closing quote.
+_QUOTED = re.compile(rf"(?:[A-Za-z_][\w.]{{0,40}}\()?[bBuUrRfFeE]{{0,2}}({QUOTE}|\$\$)")
 _CONTENT = {q: re.compile(rf"(?:[^{q}\\]|\\.|{q}{q})*", re.DOTALL) for q in ("'", '"')}
+_CLOSED = r"""(?:\\{0,8}["'])?(?:[\s,;:)\]}>]|\Z)"""
+# Brackets, and texts in which brackets do not count.
 _TOKEN = re.compile(r"""[()\[\]{}]|(\\{0,8}["'])(?:(?!\1)(?:\\.|[^\\]))*(?:\1|\Z)""", re.DOTALL)
-_CLOSED = r"""(?:\\{0,8}["'])?(?:[\s,;:)\]}>]|\Z)"""  # what a closing quote stands before
+# One word, up to the next field of a connection string, query or list of arguments.
 _FIELD = r"""\s{0,5}\w[\w .\-]{0,40}="""
-_WORD = re.compile(rf"""(?:(?!;{_FIELD}|[&,][\w.\-]{{1,40}}=|{_QUOTE}{_CLOSED}|</|&amp;)\S)+""")
+_WORD = re.compile(rf"""(?:(?!;{_FIELD}|[&,][\w.\-]{{1,40}}=|{QUOTE}{_CLOSED}|</|&amp;)\S)+""")
+# A number or word after a quoted name, as in JSON.
 _LITERAL = re.compile(r"[^\s,}\])]+")
+# Percent-encoded, up to an encoded `&`, `;`, space or line end.
 _ENCODED = re.compile(r"""(?:(?!%(?:25){0,3}(?:26|3B|20|0A))[^\s&;'"<>])+""", re.IGNORECASE)
+# Several words, up to the next field; the last field may go on to the end of the text.
 _PHRASE = re.compile(rf"[^;=&\r\n]{{1,200}}(?=;{_FIELD})")
 _LAST_PHRASE = re.compile(rf"[^;=&\r\n]{{1,200}}(?=;{_FIELD}|;?\Z)")
 _BRACED = re.compile(r"\{(?:[^}]|\}\})*\}?")  # of ODBC
 _BLOCK = re.compile(r"[|>][-+]?\d?(?:\r?\n[ \t]+[^\n]*)+")  # of YAML
 _ELEMENT = re.compile(r"[^<]*")
 _LINE = re.compile(r"[^\r\n]*")
+# Values that are no secrets.
 _NOTHING = re.compile(
     r"""(?:none|null|nil|true|false|\*{3,}|…|\.{3})(?=[\s,;&)\]}'"]|\Z)""", re.IGNORECASE
 )
 
-# URLs.
+# URLs. All up to a space or a closing quote; `://user:`; a port instead of a password.
 _RUN = re.compile(rf"""(?:[^\s"']|["'](?!{_CLOSED}))*""")
 _USER = re.compile(r"""://[^:/?#\s"'\[]*:""")
 _PORT = re.compile(r"\d{1,5}(?=[/?#,;:)\]}>]|\Z)")
-_SPACED_URL = re.compile(  # alone in a value, so that spaces are the password's
+# A URL that is a whole value: spaces in it belong to the password.
+_SPACED_URL = re.compile(
     r"(\s*[a-z][a-z0-9+.\-]{0,40}://[^:/?#\s]*:)(?!\d{1,5}(?:[/?#\s]|\Z)).*@",
     re.IGNORECASE | re.DOTALL,
 )
 
-_PEM = re.compile(  # its end may be cut off
-    r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY(?: BLOCK)?-----.*?"
-    r"(?:-----END [A-Z ]{0,40}PRIVATE KEY(?: BLOCK)?-----|\Z)",
-    re.DOTALL,
-)
-_SHAPES = [  # what a text must have, in lower case, for the pattern to be tried
-    (needle, re.compile(pattern), replacement)
-    for needle, pattern, replacement in (
-        # User and password without a scheme, of Go's drivers, of Oracle, percent-encoded, of curl.
-        (
-            "@",
-            (
-                r"(?<![\w.%+\-/:@])(?!(?i:mailto|sips?|xmpp|acct):)([\w.%+\-]{1,64}):(?!//)"
-                r"[^\s:@/\"'<>,=]{1,128}@(?!sha256)(?=[\w\[.])"
-            ),
-            rf"\1:{MARK}@",
-        ),
-        ("@", r"((?:(?<!\S)|(?<=[\"'=(]))\w{1,64}:)\S{1,256}@(?=(?:tcp|unix)\()", rf"\1{MARK}"),
-        ("jdbc:", r"(?i)\b(jdbc:oracle:\w{1,9}:[\w$#]{1,64}/)[^\s@]{1,128}@", rf"\1{MARK}@"),
-        ("%40", r"(?i)(%3A%2F%2F[^\s%&]{0,128}%3A)[^\s&'\"]{1,256}?%40", rf"\1{MARK}%40"),
-        ("-u", r"((?<!\S)(?:-u|--user)[ =]['\"]?[^\s:'\"]{1,128}:)[^\s'\"]+", rf"\1{MARK}"),
-        ("://", r"(?i)(https?://)[\w.~%\-]{20,}(?=@)", rf"\1{MARK}"),
-        ("slack", r"(\bhooks\.slack\.com/\w{1,20}/)[\w/]+", rf"\1{MARK}"),
-        # `code=42P01` is harmless.
-        ("code=", r"(?i)([?&;]code=)[^\s&;'\"<>]{16,}", rf"\1{MARK}"),
-        # Credentials of HTTP; but not "basic authentication" and "bearer token".
-        (
-            "",
-            (
-                r"(?i)\b(bearer|sharedkey(?:lite)?)(?::|\s{1,9})(?!(?:auth\w*|tokens?|scheme|error"
-                r"|credentials?|header|access|challenge|realm|is|was|not|of|for|and|or|in)\b)"
-                r"[^\s'\",;]{4,}"
-            ),
-            rf"\1 {MARK}",
-        ),
-        (
-            "basic",
-            r"\b([Bb]asic|BASIC)\s{1,9}(?=[A-Za-z][a-z]{0,200}[A-Z0-9+/=])[\w+/\-]{6,}={0,2}",
-            rf"\1 {MARK}",
-        ),
-        # A JSON Web Token; keys of AWS, GitHub, GitLab, Slack, Stripe, OpenAI, Google and others
-        # who mark theirs.
-        ("eyj", r"(?<![\w\-])eyJ[\w\-]{5,}\.[\w\-]+(?:\.[\w\-]*){0,3}", MARK),
-        (
-            "",
-            (
-                r"\b(?:(?:AKIA|ASIA)[A-Z0-9]{16}\b|(?:gh[pousr]_|github_pat_|glpat-)[\w\-]{10,}"
-                r"|xox[abeoprs]-[\w\-]{10,}|xapp-[\w\-]{10,}|[sr]k_(?:live|test)_\w{8,}"
-                r"|sk-(?:proj-|ant-)?[\w\-]{20,}|whsec_\w{16,}|AIza[\w\-]{35}|ya29\.[\w\-]{10,}"
-                r"|GOCSPX-[\w\-]{10,}|(?:hf_|npm_|dckr_pat_|pypi-)[\w\-]{20,}|dapi[0-9a-f]{32}"
-                r"|SG\.[\w\-]{16,}\.[\w\-]{16,})"
-            ),
-            MARK,
-        ),
-        # Keys of 64 bytes, as Azure's, and of 32, as Fernet's, in base64.
-        ("", r"(?<![\w+/])[A-Za-z0-9+/]{86}(?:==|%3D%3D)", MARK),
-        ("=", r"(?<![\w+/\-])(?<!sha256:)(?<!sha256-)[\w\-]{43}=(?![\w=])", MARK),
-    )
-]
-
 
 def is_secret_name(name: str) -> bool:
-    """Tell whether an option of that name could hold a secret."""
-    plain = _JOINT.sub("_", _HUMP.sub("_", name[-200:])).strip("_").lower()
-    return bool(_SECRET_NAME.search(plain)) and not _PUBLIC_NAME.search(plain)
+    """Return True if an option of that name could hold a secret."""
+    plain = _SEPARATORS.sub("_", _WORD_START.sub("_", name[-200:])).strip("_").lower()
+    return bool(SECRET_NAME.search(plain)) and not PUBLIC_NAME.search(plain)
 
 
 def redact_text(text: str, secrets: Iterable[str] = ()) -> str:
-    """Mask in a text the secrets given, and whatever has the shape of one."""
-    if known := _known(secrets):
-        text = known.sub(MARK, text)
-    text = _PEM.sub(MARK, text)
+    """Mask the given secrets in a text, and everything that has the shape of a secret."""
+    text = mask_secrets(text, secrets)
+    text = PEM.sub(MARK, text)
     text = _mask_urls(text)
-    for introducer in _INTRODUCERS:
-        text = _mask(text, introducer, _introduced)
-    text = _mask(text, _SIGN, _assigned)
+    for introducer in INTRODUCERS:
+        text = _mask(text, introducer, _introduced_value)
+    text = _mask(text, _SIGN, _assigned_value)
     lower = text.lower()
-    for needle, pattern, replacement in _SHAPES:
+    for needle, pattern, replacement in SHAPES:
         if needle in lower:
             text = pattern.sub(replacement, text)
     return text
 
 
 def redact(value: Any) -> Any:
-    """Copy nested mappings and sequences with every value that could be a secret masked."""
+    """Copy nested mappings and sequences with every value that could be a secret masked.
+
+    Containers become dicts and lists; values of other types than JSON has are masked.
+    """
     return _redact(value, _DEPTH)
 
 
@@ -221,11 +133,11 @@ def _redact(value: Any, depth: int) -> Any:
 def _redact_mapping(value: Mapping[Any, Any], depth: int) -> dict[Any, Any]:
     copy: dict[Any, Any] = {}
     for key, item in value.items():
-        secret = isinstance(key, str) and is_secret_name(key) and _holds_secret(item)
+        secret = isinstance(key, str) and is_secret_name(key) and _may_be_secret(item)
         copy[_redact(key, 0)] = MARK if secret else _redact(item, depth)
     for key in ("name", "key", "id"):  # `{"name": "password", "value": "…"}`
         named = value.get(key)
-        if isinstance(named, str) and is_secret_name(named) and _holds_secret(value.get("value")):
+        if isinstance(named, str) and is_secret_name(named) and _may_be_secret(value.get("value")):
             copy["value"] = MARK
     return copy
 
@@ -235,35 +147,19 @@ def _redact_sequence(items: list[Any], depth: int) -> list[Any]:
     for index, name in enumerate(items[:-1]):
         # `["password", "…"]` as a pair, `["--password", "…"]` anywhere.
         named = isinstance(name, str) and (len(items) == 2 or name.startswith("-"))
-        if named and is_secret_name(name) and _holds_secret(items[index + 1]):
+        if named and is_secret_name(name) and _may_be_secret(items[index + 1]):
             copy[index + 1] = MARK
     return copy
 
 
-def _holds_secret(value: Any) -> bool:
+def _may_be_secret(value: Any) -> bool:
     if isinstance(value, str):
         return bool(value) and not REFERENCE.fullmatch(value)
     return value is not None and not isinstance(value, bool) and value not in ([], {}, ())
 
 
-def _known(secrets: Iterable[str]) -> re.Pattern[str] | None:
-    """Return what finds the secrets: as they are, escaped, percent-encoded, or in parts."""
-    forms: set[str] = set()
-    for secret in [secrets] if isinstance(secrets, str) else secrets:
-        forms |= {secret, secret.strip(), json.dumps(secret)[1:-1], repr(secret)[1:-1]}
-        forms |= {encode(secret.encode(errors="replace")) for encode in (quote, quote_plus)}
-        forms |= {quote(secret.encode(errors="replace"), safe="")}
-        if not re.search(r"://|[=;]", secret):
-            # Where a URL is taken apart its password may end early, and messages show the pieces.
-            forms |= {part for part in re.split(r"[/#?@:]", secret) if len(part) > 3}
-    ordered = sorted(filter(None, forms), key=len, reverse=True)
-    # One of a letter or two would also be found where it is not.
-    found = [re.escape(f) if len(f) > 3 else rf"(?<!\w){re.escape(f)}(?!\w)" for f in ordered]
-    return re.compile("|".join(found)) if found else None
-
-
 def _mask_urls(text: str) -> str:
-    """Mask passwords of URLs; one may hold '/', '#' and '@', so all up to the last '@'."""
+    """Mask passwords in URLs: all up to the last `@`, as one may contain `/`, `#` and `@`."""
     parts: list[str] = []
     done, end, at = 0, 0, -1
     position = text.find("://")
@@ -287,7 +183,7 @@ def _is_port(text: str, scheme_end: int, start: int) -> bool:
 def _mask(
     text: str, pattern: re.Pattern[str], find: Callable[[str, re.Match[str]], _Span | None]
 ) -> str:
-    """Mask the span that `find` tells for a match of `pattern`, match by match."""
+    """Mask the span that `find` returns for each match of `pattern`."""
     parts: list[str] = []
     done = position = 0
     while match := pattern.search(text, position):
@@ -299,7 +195,8 @@ def _mask(
     return "".join([*parts, text[done:]])
 
 
-def _introduced(text: str, match: re.Match[str]) -> _Span | None:
+def _introduced_value(text: str, match: re.Match[str]) -> _Span | None:
+    """Return the span of the value after an introducer, if its name is that of a secret."""
     if match["name"] and not is_secret_name(match["name"]):
         return None
     if match[0].startswith("<"):
@@ -307,7 +204,8 @@ def _introduced(text: str, match: re.Match[str]) -> _Span | None:
     return _value(text, match.end(), _WORD)
 
 
-def _assigned(text: str, match: re.Match[str]) -> _Span | None:
+def _assigned_value(text: str, match: re.Match[str]) -> _Span | None:
+    """Return the span of the value after a sign, if the name before it is that of a secret."""
     name, before, quoted = _name_before(text, match.start())
     sign, plain = match[0], name.lower().replace("-", "_").strip("_")
     if sign.startswith(("::", "://")) or before.endswith("${") or not is_secret_name(name):
@@ -317,10 +215,10 @@ def _assigned(text: str, match: re.Match[str]) -> _Span | None:
         return _value(text, start, _LITERAL)
     if sign[0] == "%":
         return _value(text, start, _ENCODED)
-    if plain in _EVERYDAY and not _QUALIFIED.search(before):
+    if plain in EVERYDAY_WORDS and not QUALIFIER.search(before):
         named = plain != "key" or before.endswith(("?", "&", ";"))
         return _value(text, start, _WORD) if "=" in sign and named else None
-    if plain in _HEADERS and sign == ":":
+    if plain in HEADERS and sign == ":":
         return start, _end_of_header(text, start, before[-1:])
     return _value(text, start, _WORD, phrase=_LAST_PHRASE if before[-1:] == ";" else _PHRASE)
 
@@ -356,8 +254,8 @@ def _value(
         return start, max(_balanced(text, start), _match_end(_BRACED, text, start))
     if block := _BLOCK.match(text, start):
         return start, block.end()
-    if phrase and (found := phrase.match(text, start)):
-        return start, found.end()
+    if phrase and (words := phrase.match(text, start)):
+        return start, words.end()
     word = bare.match(text, start)
     return (start, start + len(word[0].rstrip(",;)]}>"))) if word else None
 
@@ -373,9 +271,13 @@ def _closing(text: str, start: int, quote: str) -> int:
 
 
 def _balanced(text: str, start: int) -> int:
+    """Return where the bracket at `start` is closed, or the end of the text."""
     depth = 0
     for token in _TOKEN.finditer(text, start):
-        depth += (token[0] in "([{") - (token[0] in ")]}")
+        if token[0] in "([{":
+            depth += 1
+        elif token[0] in ")]}":
+            depth -= 1
         if depth == 0:
             return token.end()
     return len(text)

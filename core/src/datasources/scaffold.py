@@ -1,4 +1,4 @@
-"""Write the distribution of a new connector, whole and working, for its author to change."""
+"""Write the distribution of a new connector, which works and which its author then changes."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from pathlib import Path
 from datasources.errors import OptionError
 
 _NAME = re.compile(r"(?=.{1,26}$)[a-z][a-z0-9]*(_[a-z0-9]+)*")
-_SUFFIX = ".tmpl"  # so that no tool takes the templates for code of this package
+_SUFFIX = ".tmpl"  # so that tools do not read the templates as code of this package
 
 
 def create(name: str, into: str | os.PathLike[str] = ".", *, taken: Collection[str] = ()) -> Path:
-    """Write the distribution of a connector; return its directory, new below `into`.
+    """Write the distribution of a connector; return its directory, which is new.
 
     Args:
-        name: The type of its sources.
-        into: Directory, made if missing.
-        taken: Types that are there already.
+        name: The connector type.
+        into: The directory above, made if missing.
+        taken: Names of the connector types that exist already.
 
     Raises:
-        OptionError: The name is not possible or taken, or the directory exists.
+        OptionError: The name is malformed or taken, or the directory exists.
     """
     check_name(name, taken)
     distribution = f"datasources-{name.replace('_', '-')}"
@@ -40,19 +40,23 @@ def create(name: str, into: str | os.PathLike[str] = ".", *, taken: Collection[s
         "package": f"datasources_{name}",
     }
     target.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the target first, so that what is cut off leaves no half of a distribution.
-    with tempfile.TemporaryDirectory(prefix=f".{distribution}-", dir=target.parent) as beside:
-        whole = Path(beside, "whole")
+    # Renamed when complete, so that an interruption leaves no part of a distribution.
+    with tempfile.TemporaryDirectory(prefix=f".{distribution}-", dir=target.parent) as temporary:
+        complete = Path(temporary, distribution)
         for path, text in _rendered(words):
-            file = whole / path
+            file = complete / path
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text, "utf-8")
-        whole.rename(target)
+        complete.rename(target)
     return target
 
 
 def check_name(name: str, taken: Collection[str] = ()) -> None:
-    """Make sure that a new connector may have this name; raises as `create`."""
+    """Check the name of a new connector.
+
+    Raises:
+        OptionError: The name is malformed or taken.
+    """
     if not _NAME.fullmatch(name):
         raise OptionError(
             f"{name!r} cannot be the name of a connector; one is lower-case letters and digits, "
@@ -65,6 +69,8 @@ def check_name(name: str, taken: Collection[str] = ()) -> None:
 
 
 def _rendered(words: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield path and content of every file, with `__word__` replaced in both."""
+
     def fill(text: str) -> str:
         for word, value in words.items():
             text = text.replace(f"__{word}__", value)
@@ -75,6 +81,7 @@ def _rendered(words: dict[str, str]) -> Iterator[tuple[str, str]]:
 
 
 def _templates(folder: Traversable, path: str) -> Iterator[tuple[str, str]]:
+    """Yield path and content of every template in a folder and below it."""
     for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
         if entry.is_dir():
             yield from _templates(entry, f"{path}{entry.name}/")

@@ -1,4 +1,4 @@
-"""What connectors share: CSV files, previews of text, patterns over paths."""
+"""Helpers for connectors: CSV files, previews of text, folders and patterns over paths."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from datasources.errors import DataFetchError
 from datasources.models import DataItem, Preview
 from datasources.workspace import Workspace, WorkspaceFile
 
-_PIECE = 64 * 1024  # bytes written at once
+_BUFFER = 64 * 1024  # bytes collected before they are written
 _QUOTED = re.compile(r'[",\r\n]')
 _DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".psv": "|"}
 
 
 class CsvFile:
-    """A table on its way into a workspace; see `csv_file`."""
+    """A CSV file that is being written to a workspace; `csv_file` makes it."""
 
     def __init__(self, file: WorkspaceFile, most: int | None) -> None:
         self._file = file
@@ -29,19 +29,20 @@ class CsvFile:
 
     @property
     def path(self) -> str:
-        """Where the file will be."""
+        """Absolute path of the file, which is there when the `with` block has ended."""
         return self._file.path
 
     @property
     def truncated(self) -> bool:
-        """Whether there were rows over the limit; no more are taken."""
+        """True if there were more rows than the limit; `write_rows` then takes none."""
         return self._file.truncated
 
     def write_rows(self, rows: Iterable[Iterable[object]]) -> None:
         r"""Append rows, as many as the limit on rows allows.
 
-        Values are written as PostgreSQL does: None is an empty field and an empty text `""`,
-        bytes are hexadecimal after `\x`; what else there is, as `str` shows it.
+        Values are written as by PostgreSQL's `COPY`: None as an empty field, an empty text as `""`,
+        bytes in hexadecimal after `\x`, and other values as `str` returns them. The encoding is
+        UTF-8; lines end with `\n`, also inside of quoted fields if the text has it.
 
         Raises:
             DataFetchError: A text cannot be written as UTF-8.
@@ -60,7 +61,7 @@ class CsvFile:
             self._pending += f"{line}\n".encode(errors="surrogateescape")
         except UnicodeEncodeError as exc:
             raise DataFetchError(f"row {self._file.rows} holds a text that is no Unicode") from exc
-        if len(self._pending) >= _PIECE:
+        if len(self._pending) >= _BUFFER:
             self._flush()
 
     def _flush(self) -> None:
@@ -72,19 +73,24 @@ class CsvFile:
 def csv_file(
     workspace: str, name: str, columns: Iterable[str], *, version: str | None = None
 ) -> Iterator[CsvFile]:
-    """Write a table to `<name>.csv`, header first, within the limits of the workspace.
+    """Write a table to `<name>.csv` in a workspace, with a header, within the host's limits.
 
-    `version` is the source's mark of this content, where it has one.
-
-    The limit on rows cuts it exactly: hand over rows until `truncated` says that there are more.
+    Of more rows than the limit, exactly that many are written, and `truncated` is True: pass rows
+    until then, one more than the limit at least.
 
         with csv_file(workspace, "orders", columns) as file:
             while not file.truncated and (rows := cursor.fetchmany(200)):
                 file.write_rows(rows)
         return file.path
 
+    Args:
+        workspace: As `fetch_data` got it.
+        name: Of the file, without `.csv`; slashes in it become part of the file's name.
+        columns: The header.
+        version: The version of the content, such as an ETag, where the source has one.
+
     Raises:
-        DataFetchError: The caller wants another format than CSV, or as `Workspace.create`.
+        DataFetchError: The caller asked for another format than CSV, or as `Workspace.create`.
         LimitExceededError: The file would grow over the limit on bytes.
     """
     target = Workspace.of(workspace)
@@ -98,7 +104,7 @@ def csv_file(
 
 
 def query_name(query: str) -> str:
-    """Return the name of a query's result: the same for the same text, and nothing of it."""
+    """Return a name for the result of a query: from a hash of its text, which it does not show."""
     return f"query-{hashlib.sha256(query.encode(errors='surrogatepass')).hexdigest()[:12]}"
 
 
@@ -113,11 +119,12 @@ def preview_text(name: str, head: bytes, rows: int = 10, *, complete: bool) -> P
     """Return the first rows of a delimited or plain text file from its first bytes.
 
     Args:
-        name: The file's name; its extension tells the delimiter. Other text gives one column,
-            `line`.
-        head: The first bytes of the file.
-        rows: How many rows at most.
-        complete: True if `head` is the whole file; otherwise its last, cut line is left out.
+        name: The file's name. `.csv`, `.tsv`, `.tab` and `.psv` are delimited text with a header;
+            any other file has one column, `line`.
+        head: The first bytes of the file, in UTF-8; other bytes are replaced by U+FFFD.
+        rows: The most rows to return.
+        complete: True if `head` is the whole file; otherwise its last line, which is cut, is left
+            out.
 
     Raises:
         DataFetchError: The bytes are not text.
@@ -137,30 +144,31 @@ def preview_text(name: str, head: bytes, rows: int = 10, *, complete: bool) -> P
         records = ([line] for line in text.splitlines())
         columns = ["line"]
     try:
-        found = [tuple(record) for record in islice(records, rows + 1)]
+        first = [tuple(record) for record in islice(records, rows + 1)]
     except csv.Error as exc:
         raise DataFetchError(f"{name!r} cannot be read as delimited text: {exc}") from exc
-    return Preview(tuple(columns), found[:rows], truncated=len(found) > rows or not complete)
+    return Preview(tuple(columns), first[:rows], truncated=len(first) > rows or not complete)
 
 
 def items_below(items: Iterable[DataItem], path: str | None) -> list[DataItem]:
-    """Return what `list_items` is to return for `path`, of all items of a source.
+    """Return the items at `path`, as `list_items` has to, from all items of a source.
 
-    It is for sources that know no folders: the slashes in their paths make them.
+    For sources that have no folders: slashes in the paths of items make them.
     """
     if path is None or not path.endswith("/"):
         return [item for item in items if not path or item.path.startswith(f"{path}/")]
     folder = path.lstrip("/")
-    found: dict[str, DataItem] = {}
+    listed: dict[str, DataItem] = {}
     for item in items:
         if item.path.startswith(folder):
             name, slash, _ = item.path[len(folder) :].partition("/")
             below = DataItem(name, f"{folder}{name}/", metadata={"kind": "folder"})
-            found.setdefault(name + slash, below if slash else item)
-    return list(found.values())
+            listed.setdefault(name + slash, below if slash else item)
+    return list(listed.values())
 
 
 WILDCARDS = frozenset("*?[")
+"""Characters that make a text a pattern."""
 
 
 def glob_prefix(pattern: str) -> str:

@@ -1,6 +1,6 @@
-"""What a connector's options tell people: an annotated example, and the questions to ask.
+"""Texts for people from a connector's options: an annotated example, and questions to ask.
 
-Both come from the options model alone, so a connector has nothing to keep up to date.
+Both are made from the options model, so a connector has nothing else to maintain.
 """
 
 from __future__ import annotations
@@ -56,31 +56,31 @@ _WIDTH = 96
 
 @dataclass(frozen=True, slots=True)
 class OptionField:
-    """One option of a connector, as people are asked for it."""
+    """The facts of one option that people need to give it a value."""
 
     name: str
     names: tuple[str, ...]
-    """The name and its aliases."""
+    """The name, then its aliases."""
     kind: Kind
     secret: bool
-    """True if it is, or contains, a declared secret."""
+    """True if the option is, or contains, a declared secret."""
     type_words: str
-    """The type and its bounds in words, such as `whole number, at least 1`."""
+    """Type and bounds in words, such as `whole number, at least 1`."""
     required: bool
     default: Any
-    """`None` where there is none, or it is computed."""
+    """`None` if there is no default, or a computed one, or the option is secret."""
     choices: tuple[str, ...]
     description: str
     example: Any
-    """A value that shows what belongs there; secrets in it are references."""
+    """An example value; secrets in it are references."""
     examples: tuple[Any, ...]
-    """Those of the field, none for a secret."""
+    """The examples that the field declares; none for a secret."""
 
     def parse(self, text: str) -> Any:
-        """Return what a typed text stands for; a reference stands for itself.
+        """Return the value that a text typed by a person means; a reference means itself.
 
         Raises:
-            OptionError: It is not of the option's type; the text is not repeated.
+            OptionError: The text is not of the option's type; the message does not repeat it.
         """
         if REFERENCE.search(text):
             return text
@@ -93,19 +93,19 @@ class OptionField:
 def option_fields(
     options_class: type[ConnectorOptions], type_name: str = "source"
 ) -> list[OptionField]:
-    """Return the options in order of declaration, required ones first.
+    """Return the options: required ones first, otherwise in order of declaration.
 
-    The references in examples are named after the type.
+    `type_name` is part of the names in references, such as `${env:SOURCE_PASSWORD}`.
     """
-    found = [_field(name, info, type_name) for name, info in options_class.fields()]
-    return sorted(found, key=lambda option: not option.required)
+    options = [_field(name, info, type_name) for name, info in options_class.fields()]
+    return sorted(options, key=lambda option: not option.required)
 
 
 def template(type_name: str, connector_class: type[DataSourceConnector]) -> str:
     """Return an annotated example of a source, in TOML as `read_settings` takes it.
 
-    Required options, and others without which the source would not be valid, have example
-    values; the rest is commented out.
+    Required options have example values, and so have optional ones without which the source would
+    not be valid; the others are commented out.
     """
     source_id = f"my_{type_name}"
     options_class = connector_class.options_class
@@ -134,14 +134,12 @@ def template(type_name: str, connector_class: type[DataSourceConnector]) -> str:
 
 
 def extra_template(name: str, type_name: str, connector_class: type[DataSourceConnector]) -> str:
-    """Return another text that a connector offers, from the `template_extras` of its class.
-
-    `role` is what makes an account at the outside system with no more rights than a source needs.
+    """Return a text of a connector's `template_extras`.
 
     Raises:
-        OptionError: The connector offers no such text.
+        OptionError: The connector has no text of that name.
     """
-    extras: Mapping[str, str] = getattr(connector_class, "template_extras", {})
+    extras = connector_class.template_extras
     if name not in extras:
         offered = ", ".join(sorted(extras)) or "none"
         raise OptionError(
@@ -176,7 +174,7 @@ def _undeclared(type_name: str) -> list[str]:
 def _declared(type_name: str, options_class: type[ConnectorOptions]) -> list[str]:
     lines: list[str] = []
     fields = option_fields(options_class, type_name)
-    used = _needed(fields, options_class)
+    used = _names_in_example(fields, options_class)
     for option in fields:
         more = f" For example: {_examples(option)}." if _examples(option) else ""
         required = "Required." if option.required else f"Optional{_default(option)}."
@@ -191,8 +189,10 @@ def _declared(type_name: str, options_class: type[ConnectorOptions]) -> list[str
     return lines
 
 
-def _needed(fields: Iterable[OptionField], options_class: type[ConnectorOptions]) -> set[str]:
-    """Return the required options, with the fewest others that make the example valid."""
+def _names_in_example(
+    fields: Iterable[OptionField], options_class: type[ConnectorOptions]
+) -> set[str]:
+    """Return the required options, and the fewest others that make the example valid."""
     required = [option for option in fields if option.required]
     optional = [option for option in fields if not option.required]
     for count in range(3):
@@ -222,12 +222,12 @@ def _default(option: OptionField) -> str:
 
 
 def _examples(option: OptionField) -> str:
-    """Return the examples beyond the one that is written as the value."""
+    """Return the examples after the first, which is the value in the template."""
     return ", ".join(_toml(value) for value in option.examples[1:])
 
 
 def _comment(text: str) -> list[str]:
-    indent = "  " * text.startswith("  ")
+    indent = "  " if text.startswith("  ") else ""
     return textwrap.wrap(
         re.sub(r"[\x00-\x08\x0b-\x1f\x7f]", " ", text.strip()),
         _WIDTH,
@@ -252,7 +252,7 @@ def _toml(value: Any) -> str:
     if isinstance(value, Mapping):
         pairs = (f"{_toml(str(key))} = {_toml(item)}" for key, item in value.items())
         return "{ " + ", ".join(pairs) + " }" if value else "{}"
-    # A JSON string is a TOML one, but for this character.
+    # A JSON string is also a TOML string, except that TOML does not allow DEL.
     return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
@@ -303,11 +303,11 @@ def _secret_example(kind: Kind, model: type[BaseModel] | None, prefix: str) -> A
 
 
 def _model(annotation: Any) -> type[BaseModel] | None:
-    """Return the model that a type is, or may be."""
+    """Return the first model among the types that a type consists of; None if there is none."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     parts = map(_model, type_arguments(annotation))
-    return next((found for found in parts if found is not None), None)
+    return next((model for model in parts if model is not None), None)
 
 
 def _kind(annotation: Any) -> tuple[Kind, tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""Blocking calls off the event loop."""
+"""Blocking calls in threads beside the event loop."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ async def run_in_thread(
     on_cancel: Callable[[], object] | None = None,
     own_thread: bool = False,
 ) -> T:
-    """Call a blocking function in a worker thread.
+    """Call a blocking function in a worker thread and return its result.
 
-    Unlike with `asyncio.to_thread`, a caller that is cancelled ends only when the function has:
-    nothing that it uses, such as a file, is closed under it.  Keep the pieces short, or stop
-    the function.
+    A caller that is cancelled waits until the function has ended, other than with
+    `asyncio.to_thread`: so nothing that the function uses, such as a file, is closed before.
+    Context variables are those of the caller.
 
     Args:
-        function: What blocks.
-        arguments: Its own.
-        on_cancel: Called on the event loop when the caller is cancelled, to tell the function to
-            end, as `threading.Event.set` may.
-        own_thread: For what takes long: the threads that all share are few, and looking up a
-            host's address needs one of them.
+        function: A function that blocks: for a short time, or until `on_cancel` stops it.
+        arguments: Its positional arguments.
+        on_cancel: Called once on the event loop when the caller is cancelled, to make the function
+            end, such as the `set` of a `threading.Event`.
+        own_thread: True for long calls, which get a new thread. The loop's worker threads are few,
+            and looking up the address of a host needs one of them.
     """
     if own_thread:
-        called = partial(copy_context().run, function, *arguments)
-        call = asyncio.wrap_future(in_own_thread("run_in_thread", called))
+        in_context = partial(copy_context().run, function, *arguments)
+        call = asyncio.wrap_future(call_in_daemon_thread("run_in_thread", in_context))
     else:
         call = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
     try:
@@ -44,21 +44,21 @@ async def run_in_thread(
         if on_cancel is not None and not call.done():
             on_cancel()
         while not call.done():
-            # Cancelled again while waiting: the first time is enough.
+            # A second cancellation does not end the wait; the first one is raised below.
             try:
                 await asyncio.wait([call])
             except asyncio.CancelledError:
                 continue
         if not call.cancelled():
-            call.exception()  # retrieved: nobody else will
+            call.exception()  # so that asyncio does not report it as never retrieved
         raise
 
 
 class ThreadWorker:
-    """Runs the calls of a client that blocks and serves one at a time, each in a thread.
+    """Runs the calls of a blocking client that serves one call at a time, each in a thread.
 
-    A call is told to end when its caller is cancelled, or by `stop`: long ones look at
-    `stopping`.  The caller gets its result only when it has ended.
+    The methods belong to one event loop; `stopping` may be called in any thread. A caller that is
+    cancelled waits until its call has ended, so long calls look at `stopping` and end early.
     """
 
     def __init__(self) -> None:
@@ -67,11 +67,11 @@ class ThreadWorker:
         self._stops = 0
 
     def stopping(self) -> bool:
-        """Tell whether the call under way should end; callable from its thread."""
+        """Return True if the current call should end: it was cancelled, or `stop` was called."""
         return self._stop.is_set()
 
     async def run(self, function: Callable[..., T], *arguments: object) -> T:
-        """Call a function in a thread, after those that are under way."""
+        """Call a function in a thread, after the current call and those that wait before it."""
         stops = self._stops
         async with self._busy:
             if stops == self._stops:
@@ -79,23 +79,26 @@ class ThreadWorker:
             return await run_in_thread(function, *arguments, on_cancel=self._stop.set)
 
     async def stop(self) -> None:
-        """Tell the call under way, and those that wait, to end; wait until they have."""
+        """Ask the current call and those that wait to end, and wait until they have ended."""
         self._stops += 1
         self._stop.set()
         async with self._busy:
             pass
 
 
-def in_own_thread(name: str, function: Callable[[], T]) -> Future[T]:
-    """Call in a thread that a call which never ends may keep, and the process need not wait for."""
-    outcome: Future[T] = Future()
-    outcome.set_running_or_notify_cancel()
+def call_in_daemon_thread(name: str, function: Callable[[], T]) -> Future[T]:
+    """Call a function in a new daemon thread named `name`; return the future of its result.
+
+    A function that hangs blocks neither the loop's worker threads nor the exit of the interpreter.
+    """
+    future: Future[T] = Future()
+    future.set_running_or_notify_cancel()  # from here on it cannot be cancelled
 
     def run() -> None:
         try:
-            outcome.set_result(function())
-        except BaseException as exc:  # noqa: BLE001  (kept whole in the outcome)
-            outcome.set_exception(exc)
+            future.set_result(function())
+        except BaseException as exc:  # noqa: BLE001  (raised again by the future)
+            future.set_exception(exc)
 
     threading.Thread(target=run, name=name, daemon=True).start()
-    return outcome
+    return future

@@ -1,7 +1,7 @@
-"""Sources as a JSON document: without their secrets, or all of it under a passphrase.
+"""Export and import sources as JSON: without secrets, or encrypted with a passphrase.
 
-A document is `{"format": "datasources-export", "version": 1, "sources": […]}`; an encrypted one
-has `"encryption"` (the parameters of scrypt) and `"payload"` (a Fernet token) for `"sources"`.
+A document is `{"format": "datasources-export", "version": 1, "sources": […]}`. An encrypted one has
+`"encryption"`, the parameters of scrypt, and `"payload"`, a Fernet token, instead of `"sources"`.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from datasources.redaction import MARK
 FORMAT = "datasources-export"
 VERSION = 1
 
-# OWASP's first choice for scrypt: 128 MiB and about half a second.
+# The first choice of OWASP's Password Storage Cheat Sheet: 128 MiB of memory, about half a second.
 _SCRYPT = {"n": 2**17, "r": 8, "p": 1}
-_MOST_MEMORY = 2**28  # bytes that a document may make scrypt take
+_MAX_MEMORY = 2**28  # bytes that scrypt may use for the parameters of a document
 
 _KEYS = ("id", "type", "name", "created_at", "metadata", "limits", "options", "left_out")
 
 
 class Reads(Protocol):
-    """What an export needs of a registry, with or without an event loop."""
+    """The method of a registry that an export uses; the blocking registry has it as well."""
 
     def get_config(
         self, source_id: str, decrypt: bool = False, sanitize: bool = True
@@ -40,7 +40,7 @@ class Reads(Protocol):
 
 
 class Registers(Protocol):
-    """What an import needs of a registry."""
+    """The methods of a registry that an import uses."""
 
     def exists(self, source_id: str) -> bool: ...
 
@@ -51,34 +51,38 @@ class Registers(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """One source of a document."""
+    """One source of an export."""
 
     config: DataSourceConfig
     left_out: tuple[str, ...]
-    """Options whose values the export left out as secret: to be filled in, where needed."""
+    """Options that the export has without their values, as these are secret."""
 
 
 def export_sources(
     registry: Reads, source_ids: Iterable[str], passphrase: str | None = None
 ) -> dict[str, Any]:
-    """Return a document of these sources.
+    """Return an export of sources, as a document for `json.dump`.
 
     Args:
-        registry: Holds them.
-        source_ids: Which of them.
-        passphrase: Encrypts everything, secrets included; without one, secrets are left out.
+        registry: The registry that has the sources.
+        source_ids: The sources to export.
+        passphrase: Encrypts the sources with their secrets; without it, secrets are left out.
 
     Raises:
         DataSourceNotFoundError: There is no such source.
-        DecryptionError: A source's credentials do not open.
+        DecryptionError: The credentials of a source cannot be decrypted.
         OptionError: The passphrase is empty.
     """
     head = {"format": FORMAT, "version": VERSION}
     if passphrase is None:
         return head | {
-            "sources": [_without_secrets(registry.get_config(each)) for each in source_ids]
+            "sources": [
+                _without_secrets(registry.get_config(source_id)) for source_id in source_ids
+            ]
         }
-    configs = [registry.get_config(each, decrypt=True, sanitize=False) for each in source_ids]
+    configs = [
+        registry.get_config(source_id, decrypt=True, sanitize=False) for source_id in source_ids
+    ]
     salt = os.urandom(16)
     plain = json.dumps([_entry(config, config.config, ()) for config in configs])
     token = _fernet(passphrase, salt, **_SCRYPT).encrypt(plain.encode())
@@ -87,10 +91,11 @@ def export_sources(
 
 
 def read_export(document: Any, passphrase: str | None = None) -> list[Imported]:
-    """Return the sources of a document, not yet validated against their connectors.
+    """Return the sources of an export; their options are validated when they are registered.
 
     Raises:
-        OptionError: It is not such a document, or is encrypted and no passphrase was given.
+        OptionError: The document is not an export, has unknown or wrong fields, or is encrypted
+            and no passphrase was given.
         DecryptionError: The passphrase is wrong, or the document is damaged.
     """
     if not isinstance(document, Mapping) or document.get("format") != FORMAT:
@@ -113,8 +118,8 @@ async def import_sources(
     """Register all sources or none.
 
     Raises:
-        DataSourceExistsError: Names every id that is taken, unless `replace`.
-        OptionError: As `register_data_sources`; so for what else it raises.
+        DataSourceExistsError: Ids are taken and `replace` is False; the message names all of them.
+        DataSourceError: As `register_data_sources`.
     """
     taken = [] if replace else [c.id for c in configs if registry.exists(c.id)]
     if taken:
@@ -126,14 +131,14 @@ async def import_sources(
 
 
 def is_encrypted(document: Any) -> bool:
-    """Tell whether a document needs a passphrase."""
+    """Return True if reading a document needs a passphrase."""
     return isinstance(document, Mapping) and "encryption" in document
 
 
 def _without_secrets(config: DataSourceConfig) -> dict[str, Any]:
     left_out = [name for name, value in config.config.items() if _masked(value)]
-    shown = {name: value for name, value in config.config.items() if name not in left_out}
-    return _entry(config, shown, left_out)
+    options = {name: value for name, value in config.config.items() if name not in left_out}
+    return _entry(config, options, left_out)
 
 
 def _masked(value: Any) -> bool:
@@ -162,7 +167,7 @@ def _decrypted(document: Mapping[str, Any], passphrase: str | None) -> Any:
     try:
         salt = base64.b64decode(parameters["salt"], validate=True)
         n, r, p = (int(parameters[name]) for name in ("n", "r", "p"))
-        if parameters["kdf"] != "scrypt" or 128 * n * r * p > _MOST_MEMORY or min(n, r, p) < 1:
+        if parameters["kdf"] != "scrypt" or 128 * n * r * p > _MAX_MEMORY or min(n, r, p) < 1:
             raise ValueError(parameters["kdf"])
         fernet = _fernet(passphrase, salt, n=n, r=r, p=p)
         token = document["payload"].encode("ascii")

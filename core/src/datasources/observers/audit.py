@@ -1,23 +1,23 @@
-"""An audit trail: a line of JSON for each operation, each source registered and each removed.
+"""An audit log: a line of JSON for each operation, and for each source registered or removed.
 
 ```python
 registry.plugins.register_plugin(AuditLog("audit.jsonl"))
 ```
 
-What is unknown is left out of a line; texts are cut to 1,000 characters, their secrets masked.
+A line has no keys for unknown values. Texts have 1,000 characters at most, with secrets masked.
 
 | key | |
 |---|---|
-| `time` | UTC, ISO 8601; the operation's start |
+| `time` | start of the operation, in UTC, ISO 8601 |
 | `operation` | the registry method, such as `fetch`; or `registered`, `unregistered` |
-| `source`, `type` | the source's id; of a registered one the type too |
+| `source`, `type` | id of the source; for `registered`, its type too |
 | `request_id`, `user` | as `datasources.caller` named them |
-| `identifier` | the identifier, path or pattern |
-| `outcome` | `ok`, `cancelled`, `stopped` (an iteration's reader had enough), or the error's class |
-| `error` | its class and text |
+| `identifier` | the identifier, path or pattern of the call |
+| `outcome` | `ok`, `cancelled`, `stopped` (the reader left an iteration), or the error's class |
+| `error` | class and text of the error |
 | `duration` | seconds |
-| `bytes`, `rows`, `items` | fetched, uploaded, shown or listed |
-| `sha256`, `truncated`, `unchanged` | as in a fetch's receipt |
+| `bytes`, `rows`, `items` | how many were fetched, uploaded, shown or listed |
+| `sha256`, `truncated`, `unchanged` | of a fetch, as in its receipt |
 """
 
 from __future__ import annotations
@@ -40,13 +40,17 @@ from datasources.registry import (
 
 
 class AuditLog:
-    """Appends to a file that any number of threads and processes may share.
+    """Appends lines to a file that threads and processes may share.
 
-    The file is made with mode 600, and opened for each line: renaming it starts a new one.  A line
-    that cannot be written is lost without harm to the operation; the log says so, the first time.
+    The file is made with mode 600. It is opened for each line, so that a rotation by renaming needs
+    nothing else. A line that cannot be written is lost: the operation goes on, and the log
+    `datasources.plugins` has a warning, the first time.
+
+    Args:
+        path: The file; a pipe or a device, such as `/dev/stderr`, is possible.
 
     Raises:
-        OptionError: The file cannot be opened now.
+        OptionError: The file cannot be opened.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -54,9 +58,9 @@ class AuditLog:
         self._torn = False
         try:
             os.close(self._open())
-        except (OSError, ValueError) as exc:  # the latter of a path with a NUL
-            text = exc.strerror if isinstance(exc, OSError) else exc
-            raise OptionError(f"the audit log {self.path!r} cannot be written: {text}") from exc
+        except (OSError, ValueError) as exc:  # ValueError: a path with a NUL
+            reason = exc.strerror if isinstance(exc, OSError) else exc
+            raise OptionError(f"the audit log {self.path!r} cannot be written: {reason}") from exc
 
     @hookimpl
     def datasources_operation_finished(
@@ -106,23 +110,25 @@ class AuditLog:
             "user": user,
             **more,
         }
-        known = {key: value for key, value in fields.items() if value is not None}
-        # A connector's figures may be anything; all that is not ASCII is escaped.
-        self._write(json.dumps(known, default=str).encode() + b"\n")
+        present = {key: value for key, value in fields.items() if value is not None}
+        # `default`, as figures of a connector may have any type.
+        self._write(json.dumps(present, default=str).encode() + b"\n")
 
     def _write(self, line: bytes) -> None:
-        """Append in one call, which the system keeps whole among those of other writers."""
-        line = b"\n" * self._torn + line
+        """Append a line in one call, so that lines of other writers are not mixed into it."""
+        if self._torn:  # the last line is incomplete, and must not be continued by this one
+            line = b"\n" + line
         descriptor = self._open()
         try:
             written = os.write(descriptor, line)
         finally:
             os.close(descriptor)
         self._torn = written < len(line)
-        if self._torn:  # as on a full disk; the next line is not to continue this one
+        if self._torn:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.path)
 
     def _open(self) -> int:
-        # A pipe that nobody reads is an error then, and no wait.
+        # Without waiting: a pipe that nobody reads is an error. Not `open_regular`, as a host may
+        # log to a pipe or a device.
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
         return os.open(self.path, flags, 0o600)

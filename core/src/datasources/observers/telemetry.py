@@ -4,31 +4,30 @@
 registry.plugins.register_plugin(Telemetry())
 ```
 
-A span `datasources.<operation>` for each, a child of the host's; those of drivers are its children.
-Texts are cut to 1,000 characters, their secrets masked.
+Each operation has a span `datasources.<operation>`: a child of the host's current span, and the
+parent of those of drivers. Texts have 1,000 characters at most, with secrets masked.
 
 | attribute | |
 |---|---|
 | `datasources.operation` | the registry method, such as `fetch` |
 | `datasources.source.id` | |
 | `datasources.request.id`, `enduser.id` | as `datasources.caller` named them |
-| `datasources.identifier` | the identifier, path or pattern, if asked for: it may be a query |
-| `datasources.result.size`, `.rows`, `.items`, `.truncated` | size in bytes |
-| `error.type` | the error's class |
+| `datasources.identifier` | the identifier, path or pattern; only with `identifiers=True` |
+| `datasources.result.size`, `.rows`, `.items`, `.truncated` | of the result; size in bytes |
+| `error.type` | class of the error |
 
 | metric | |
 |---|---|
 | `datasources.operation.duration` | seconds, by operation, source and `error.type` |
-| `datasources.fetch.size` | bytes of each file brought, by source |
-| `datasources.fetch.rows` | rows brought, by source |
+| `datasources.fetch.size` | bytes of each fetched file, by source |
+| `datasources.fetch.rows` | fetched rows, by source |
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from importlib_metadata import version
-
+from datasources import __version__
 from datasources.errors import DataSourceNotFoundError
 from datasources.models import Operation, Outcome
 from datasources.plugins import hookimpl
@@ -40,18 +39,19 @@ except ImportError as exc:
     reason = 'datasources.telemetry needs OpenTelemetry: pip install "datasources[otel]"'
     raise ImportError(reason) from exc
 
-# The default ones are made for milliseconds.
+# Boundaries of histograms: the default ones suit milliseconds.
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 _BYTES = tuple(10**power for power in range(3, 12))
 
 
 class Telemetry:
-    """Tells OpenTelemetry of every operation.
+    """Observer that makes OpenTelemetry spans and metrics of operations.
 
     Args:
-        tracer_provider: By default the global one.
-        meter_provider: By default the global one.
-        identifiers: Put identifiers, paths and patterns into spans; a query may hold personal data.
+        tracer_provider: The global one by default.
+        meter_provider: The global one by default.
+        identifiers: True to have identifiers, paths and patterns in spans. An identifier can be a
+            query, which may hold personal data.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Telemetry:
         *,
         identifiers: bool = False,
     ) -> None:
-        scope = ("datasources", version("datasources"))
+        scope = ("datasources", __version__)
         self._tracer = trace.get_tracer(*scope, tracer_provider)
         meter = metrics.get_meter(*scope, meter_provider)
         self._duration = meter.create_histogram(
@@ -73,11 +73,11 @@ class Telemetry:
         self._size = meter.create_histogram(
             "datasources.fetch.size",
             unit="By",
-            description="Size of the files brought.",
+            description="Size of fetched files.",
             explicit_bucket_boundaries_advisory=_BYTES,
         )
         self._rows = meter.create_counter(
-            "datasources.fetch.rows", unit="{row}", description="Rows brought."
+            "datasources.fetch.rows", unit="{row}", description="Fetched rows."
         )
         self._identifiers = identifiers
         self._running: dict[int, tuple[trace.Span, context.Context | None]] = {}
@@ -90,7 +90,8 @@ class Telemetry:
             attributes=self._attributes(operation),
         )
         around: context.Context | None = None
-        # Between its items an iteration shares its reader's context, and may end in another's.
+        # Between its items an iteration runs in its reader's context, and it may end in another
+        # one: so its span does not become the current one.
         if operation.name != "iter_items":
             around = context.get_current()
             context.attach(trace.set_span_in_context(span))
@@ -100,19 +101,19 @@ class Telemetry:
     def datasources_operation_finished(
         self, operation: Operation, duration: float, error: BaseException | None, outcome: Outcome
     ) -> None:
-        nothing = (trace.INVALID_SPAN, None)  # for one that began before this was registered
+        nothing = (trace.INVALID_SPAN, None)  # the operation began before this was registered
         span, around = self._running.pop(id(operation), nothing)
         failed = error is not None and not isinstance(error, GeneratorExit)
         error_type = type(error).__name__ if failed else None
         try:
             self._measure(operation, duration, error, error_type, outcome)
-        finally:  # a connector's figures may be no numbers
+        finally:  # recording raises if a connector's figures are no numbers
             span.set_attributes(_result(outcome, error_type))
             if error_type:
                 span.set_status(trace.StatusCode.ERROR, error_type)
             span.end()
-            # Attached, not detached by a token: a coroutine that is closed from outside ends in a
-            # context where the token means nothing.
+            # Not by `detach`: a coroutine that is closed from outside ends in another context,
+            # where the token of `attach` is invalid.
             if around is not None and trace.get_current_span() is span:
                 context.attach(around)
 
@@ -136,7 +137,8 @@ class Telemetry:
         error_type: str | None,
         outcome: Outcome,
     ) -> None:
-        # Ids of sources that do not exist are anybody's: a time series for each has no bound.
+        # Without ids of sources that do not exist: callers can invent any number of them, and
+        # each would be a time series.
         unknown = isinstance(error, DataSourceNotFoundError) or operation.name == "register"
         source = {} if unknown else {"datasources.source.id": operation.source_id}
         failure = {"error.type": error_type} if error_type else {}

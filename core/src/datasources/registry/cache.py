@@ -1,27 +1,29 @@
-"""Metadata kept for a while, and loaded once however many ask: copies in, copies out."""
+"""A cache of metadata with a time to live, and the sharing of loads that run at once."""
 
 from __future__ import annotations
 
 import asyncio
 import copy
-import threading
 import time
 from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from datasources.errors import OptionError
+from datasources.locks import ForkSafeLock
 from datasources.models import is_number
 
 T = TypeVar("T")
 
 
 class MetadataCache:
-    """What is known of each source, and of each of its items; safe under threads.
+    """Metadata of sources and of their items; safe under threads.
+
+    It copies what is put and what is got, so that no caller changes the metadata of another.
 
     Args:
-        ttl: Seconds that an entry lives; 0 or less is no time at all.
-        clock: Returns seconds that never go back.
+        ttl: Seconds after which an entry expires; with 0 or less, at once.
+        clock: Returns seconds, and never less than before.
 
     Raises:
         OptionError: `ttl` is not a number.
@@ -32,17 +34,17 @@ class MetadataCache:
             raise OptionError("'cache_ttl' must be a number of seconds")
         self._ttl = ttl
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._entries: dict[str, dict[str | None, tuple[float, Any]]] = {}
 
     def put(self, source_id: str, metadata: dict[str, Any], item: str | None = None) -> None:
-        """Keep a copy for a source, or for one item of it."""
+        """Store the metadata of a source, or of one item of it."""
         entry = (self._clock() + self._ttl, copy.deepcopy(metadata))
         with self._lock:
             self._entries.setdefault(source_id, {})[item] = entry
 
     def get(self, source_id: str, item: str | None = None) -> Any:
-        """Return a copy of the metadata, or None if there is none or it has expired."""
+        """Return the metadata of a source or an item; None if there is none or it has expired."""
         with self._lock:
             expires, metadata = self._entries.get(source_id, {}).get(item, (0.0, None))
             if metadata is not None and expires <= self._clock():
@@ -51,7 +53,7 @@ class MetadataCache:
         return copy.deepcopy(metadata)
 
     def clear(self, source_id: str | None = None) -> None:
-        """Forget one source, or everything."""
+        """Delete the metadata of one source, or of all."""
         with self._lock:
             if source_id is None:
                 self._entries.clear()
@@ -60,34 +62,37 @@ class MetadataCache:
 
 
 class SingleFlight:
-    """Lets callers that want the same at once share one load; nothing is kept afterwards."""
+    """Runs one load for all callers that want the same at the same time; caches no result.
+
+    Instances are used from any event loop; a load is shared within one loop.
+    """
 
     def __init__(self) -> None:
-        self._flights: dict[Hashable, _Flight] = {}
+        self._running: dict[Hashable, _Load] = {}
 
     async def load(self, key: Hashable, load: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Return what `load` returns, called once for all callers of this loop and key.
+        """Return the result of `load`, which runs once for all callers of this loop and key.
 
-        It is cancelled when its last caller is.
+        When the last of its callers has been cancelled, the load is cancelled too.
         """
-        place = (asyncio.get_running_loop(), key)
-        flight = self._flights.get(place)
-        if flight is None:
-            flight = self._flights[place] = _Flight(asyncio.ensure_future(load()))
-            flight.task.add_done_callback(lambda _: self._flights.pop(place, None))
-        flight.callers += 1
+        loop_and_key = (asyncio.get_running_loop(), key)
+        running = self._running.get(loop_and_key)
+        if running is None:
+            running = self._running[loop_and_key] = _Load(asyncio.ensure_future(load()))
+            running.task.add_done_callback(lambda _: self._running.pop(loop_and_key, None))
+        running.callers += 1
         try:
-            result: T = await asyncio.shield(flight.task)
+            result: T = await asyncio.shield(running.task)
             return result
         finally:
-            flight.callers -= 1
-            if not flight.callers and not flight.task.done():
-                self._flights.pop(place, None)
-                flight.task.cancel()
-                await asyncio.wait([flight.task])
+            running.callers -= 1
+            if not running.callers and not running.task.done():
+                self._running.pop(loop_and_key, None)
+                running.task.cancel()
+                await asyncio.wait([running.task])
 
 
 @dataclass(eq=False)
-class _Flight:
+class _Load:
     task: asyncio.Future[Any]
     callers: int = 0

@@ -15,7 +15,7 @@ from datasources.plugins import IMPORT_TIMEOUT, Plugins
 from datasources.policy import Policy
 from datasources.registry.records import SourceRecords, ValidatedConfig
 from datasources.stores import StoredSource
-from datasources.threads import in_own_thread
+from datasources.threads import call_in_daemon_thread
 
 if TYPE_CHECKING:
     from datasources.options import ConnectorOptions
@@ -85,7 +85,7 @@ class ConnectorFactory:
         importing = self._imports.get(type_name)
         if importing is None or importing.done():
             # Importing a driver can take a second, which no event loop has to spare.
-            self._imports[type_name] = importing = in_own_thread(
+            self._imports[type_name] = importing = call_in_daemon_thread(
                 "datasources-import", lambda: self._plugins.connector_class(type_name)
             )
         try:

@@ -47,7 +47,7 @@ from datasources.registry.pools import SourcePools
 from datasources.registry.records import SourceRecords
 from datasources.registry.sessions import WorkspaceSession
 from datasources.stores import MemoryStore, Store
-from datasources.threads import in_own_thread
+from datasources.threads import call_in_daemon_thread
 from datasources.workspace import Progress
 
 
@@ -74,7 +74,7 @@ class DataSourceRegistry:
         credential_manager: CredentialManager | None = None,
         cache_ttl: float = 300.0,
         *,
-        store: Store | str | None = None,
+        store: Store | str | os.PathLike[str] | None = None,
         policy: Policy | None = None,
         pool_config: PoolConfig | None = None,
         plugins: Plugins | None = None,
@@ -84,7 +84,9 @@ class DataSourceRegistry:
         self.policy = policy or Policy()
         self.credentials = credential_manager or CredentialManager()
         self.store: Store = (
-            open_store(store, self.plugins) if isinstance(store, str) else store or MemoryStore()
+            open_store(store, self.plugins)
+            if isinstance(store, (str, os.PathLike))
+            else store or MemoryStore()
         )
         self._pool_config = pool_config or PoolConfig()
         self._cache = MetadataCache(cache_ttl)
@@ -101,7 +103,7 @@ class DataSourceRegistry:
         credential_manager: CredentialManager | None = None,
         cache_ttl: float = 300.0,
         *,
-        store: Store | str | None = None,
+        store: Store | str | os.PathLike[str] | None = None,
         policy: Policy | None = None,
         pool_config: PoolConfig | None = None,
         plugins: Plugins | None = None,
@@ -110,7 +112,7 @@ class DataSourceRegistry:
 
         Importing plugins and reaching the server of a store can take seconds.
         """
-        opening = in_own_thread(
+        opening = call_in_daemon_thread(
             "datasources-open",
             lambda: cls(
                 credential_manager,
@@ -124,7 +126,7 @@ class DataSourceRegistry:
         try:
             return await asyncio.wrap_future(opening)
         except asyncio.CancelledError:
-            if isinstance(store, str):  # nobody else will close it
+            if isinstance(store, (str, os.PathLike)):  # nobody else will close it
                 opening.add_done_callback(_close_unwanted)
             raise
 

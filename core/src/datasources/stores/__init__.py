@@ -1,11 +1,11 @@
-"""Configurations at rest: always ciphertext, whichever store holds it."""
+"""Stores of configurations, whose secrets are encrypted before a store gets them."""
 
 from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
-import threading
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from datasources import lazy_exports
 from datasources.errors import DataSourceExistsError, OptionError, StoreError
+from datasources.locks import ForkSafeLock
 from datasources.models import DataSourceConfig, DataSourceType, Limits
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class StoredSource:
-    """One source as a store keeps it."""
+    """The record of one source, as a store holds it."""
 
     id: str
     type: str
@@ -33,16 +34,16 @@ class StoredSource:
     metadata: dict[str, Any]
     limits: dict[str, Any] | None
     options: dict[str, Any] | None
-    """The options with secrets masked; `None` where the connector declares none, as then nobody
-    can say what is secret."""
+    """The options with secrets masked; `None` if the connector declares no options, so that it is
+    not known which ones are secret."""
     credentials: str
-    """All options, encrypted."""
+    """All options, encrypted: `<fingerprint of the key>:<Fernet token>`."""
     version: int = 0
-    """Given by the store: rises with each write, and is never given again, not even to a source
-    that was removed and added anew."""
+    """Set by the store: it rises with each write and is never used again, not even for a source
+    that was removed and added again."""
 
     def to_row(self) -> tuple[str | float | None, ...]:
-        """Return the fields in order, as a database takes them: what is nested as JSON."""
+        """Return the fields in order, as a database takes them: nested ones as JSON texts."""
         return (
             self.id,
             self.type,
@@ -57,17 +58,19 @@ class StoredSource:
 
     @classmethod
     def from_row(cls, row: Sequence[Any]) -> Self:
-        """Return the record of a row, of which the database may have decoded the JSON.
+        """Return the record of a row; the database may have decoded the JSON already.
 
-        A row that is no longer as it was written can be listed, under an id like its own, and has
-        credentials that do not open.
+        A damaged row gives a record that can be listed, under an id like its own, with credentials
+        that cannot be decrypted.
         """
-        source_id, kind, name, created_at, metadata, limits, options, credentials, version = row
+        source_id, type_name, name, created_at, metadata, limits, options, credentials, version = (
+            row
+        )
         try:
             return cls(
-                DataSourceConfig(source_id, DataSourceType(kind), name, {}).id,
-                kind,
-                _expect(str, name),
+                DataSourceConfig(source_id, type_name, name, {}).id,
+                type_name,
+                name,
                 _expect(float, created_at),
                 _expect(dict, _decoded(metadata)),
                 None if limits is None else asdict(Limits(**_decoded(limits))),
@@ -83,35 +86,48 @@ class StoredSource:
 
 
 class Store(Protocol):
-    """Where a registry keeps its sources; subclass it, and `add` and `update` are there.
+    """The store of a registry's sources. Subclasses inherit `add` and `update`.
 
-    Methods are called from any thread.  `get` and `list` are called on event loops and answer
-    from memory or a local file, in well under a millisecond; the others may take their time.
-    Records must not be changed.
+    Methods are called from any thread, and several at once. `get` and `list` are called often and
+    on event loops: they have to answer from memory or a local file, in well under a millisecond.
+    The others may block for seconds; the registry calls them in worker threads or before it
+    serves. Records are shared: nobody may change them.
     """
 
     persistent: bool
-    """True if records outlive the process: then a key that nobody wrote down is refused."""
+    """True if records outlive the process; a generated encryption key, which does not, is then
+    refused."""
 
     @abstractmethod
     def get(self, source_id: str) -> StoredSource | None:
-        """Return a record, or None."""
+        """Return the record of a source, or None; called for every operation on the source.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
         ...
 
     @abstractmethod
     def list(self) -> list[StoredSource]:
-        """Return all records in order of their ids."""
+        """Return all records in order of their ids, as a new list.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
         ...
 
     @abstractmethod
     def write(
         self, *, add: Sequence[StoredSource] = (), update: Sequence[StoredSource] = ()
     ) -> None:
-        """Add and replace all of these or none, whoever else writes and whatever happens.
+        """Add and replace all of the records or none.
+
+        That holds when other processes write at the same time and when this one is killed. What was
+        written is seen by `get` and `list` of this instance at once, by others within a second.
 
         Args:
-            add: Records of new ids; their versions do not matter.
-            update: Records of the versions that were read.
+            add: Records with new ids; their versions are ignored.
+            update: Records with the versions that `get` or `list` returned.
 
         Raises:
             DataSourceExistsError: An id to add is taken.
@@ -130,15 +146,19 @@ class Store(Protocol):
 
     @abstractmethod
     def remove(self, source_id: str) -> bool:
-        """Remove a record; return whether there was one."""
+        """Remove a record; return True if there was one.
+
+        Raises:
+            StoreError: The store cannot be written.
+        """
         ...
 
     @abstractmethod
     def compact(self) -> None:
-        """Leave nothing of what was overwritten or removed in the store's files, if it has any.
+        """Erase overwritten and removed content from the files of the store, if it has any.
 
         Raises:
-            StoreError: Something of it may still be there.
+            StoreError: Some of the content may still be there.
         """
         ...
 
@@ -149,14 +169,14 @@ class Store(Protocol):
 
 
 class MemoryStore(Store):
-    """Keeps records as long as the process lives; the default for embedding."""
+    """Holds records in memory, as long as the process lives; the default of a registry."""
 
     persistent = False
 
     def __init__(self) -> None:
         self._records: dict[str, StoredSource] = {}
         self._versions = itertools.count(1)
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
 
     def get(self, source_id: str) -> StoredSource | None:
         return self._records.get(source_id)
@@ -189,7 +209,17 @@ def check_write(
     add: Iterable[StoredSource],
     update: Iterable[StoredSource],
 ) -> None:
-    """Raise what `Store.write` raises if these do not fit what is stored now."""
+    """Check that records can be added and updated; for the `write` of a store.
+
+    Args:
+        current: The stored records, by id.
+        add: As `Store.write` takes it.
+        update: Likewise.
+
+    Raises:
+        DataSourceExistsError: An id to add is taken.
+        StoreError: A record to replace has changed since it was read, or is gone.
+    """
     seen: set[str] = set()
     for record in add:
         if record.id in current or record.id in seen:
@@ -198,21 +228,70 @@ def check_write(
             )
         seen.add(record.id)
     for record in update:
-        known = current.get(record.id)
-        if known is None or known.version != record.version or record.id in seen:
+        stored = current.get(record.id)
+        if stored is None or stored.version != record.version or record.id in seen:
             raise StoreError(
                 f"source {record.id!r} was changed or removed meanwhile; read it again"
             )
         seen.add(record.id)
 
 
+def open_builtin(url: str | os.PathLike[str]) -> Store | None:
+    """Open a store in memory or in a SQLite file; return None for a URL of another scheme.
+
+    Args:
+        url: `memory:` or `sqlite:///:memory:`, or as `sqlite_path` takes it.
+
+    Raises:
+        StoreError: The URL is malformed, or the file cannot be opened.
+    """
+    if url in ("memory:", "sqlite:///:memory:"):
+        return MemoryStore()
+    path = sqlite_path(url)
+    if path is None:
+        return None
+    from datasources.stores.sqlite import SQLiteStore
+
+    return SQLiteStore(path)
+
+
+def sqlite_path(url: str | os.PathLike[str]) -> str | None:
+    """Return the path of the SQLite file that a URL names; None for a URL of another scheme.
+
+    Args:
+        url: `sqlite:///relative.db`, `sqlite:////absolute.db`, or a path. A `~` at its beginning
+            is the home directory.
+
+    Raises:
+        StoreError: The URL has a host, parameters or no path, or there is no home directory.
+    """
+    text = os.fspath(url)
+    scheme, separator, rest = text.partition(":")
+    if isinstance(url, str) and scheme == "sqlite" and separator:
+        path = rest.removeprefix("///")
+        if path in (rest, "") or "?" in path:
+            raise StoreError(
+                f"{text!r} is not the URL of a SQLite store; one is sqlite:///relative/path or "
+                "sqlite:////absolute/path, without parameters"
+            )
+    elif isinstance(url, str) and separator and "/" not in scheme:
+        return None
+    else:
+        path = text
+    expanded = os.path.expanduser(path)
+    if expanded.startswith("~"):
+        user = expanded.partition("/")[0]
+        raise StoreError(f"the store {text!r} cannot be used: there is no home directory {user!r}")
+    return expanded
+
+
 def _decoded(value: object) -> Any:
     return json.loads(value) if isinstance(value, str) else value
 
 
-def _expect(kind: type[T], value: object) -> T:
-    if not isinstance(value, kind):
-        raise TypeError(f"not {kind.__name__}")
+def _expect(cls: type[T], value: object) -> T:
+    if not isinstance(value, cls):
+        raise TypeError(f"not {cls.__name__}")
     return value
 
 

@@ -1,4 +1,4 @@
-"""SQLite files that can be read and not written: another user's, on a full or a read-only disk."""
+"""Read SQLite files that cannot be written, such as another user's or those on a full disk."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ import sqlite3
 from pathlib import Path
 
 FileState = tuple[tuple[int, int, int] | None, ...]
-"""What of a store's files is another value once they were written."""
+"""Inode, size and time of change in nanoseconds, of the database file and of its `-wal`; `None` for
+a file that is missing. A write changes it."""
 
 
 def connect_read_only(path: str) -> tuple[sqlite3.Connection, FileState | None]:
-    """Return a connection that makes no files, and of what state they are if it takes no locks.
+    """Return a connection that creates no files, and the state of the files if it takes no locks.
 
-    Without a write-ahead log nobody is writing, and the file is read as if nobody ever did: whoever
-    uses the connection has to see to that.
+    Without a write-ahead log nobody writes at present. SQLite then reads the file as immutable,
+    without locks, and would not notice a later write: before each use, compare the returned state
+    with `file_state`, and connect again if they differ. With a log, SQLite's locks work and the
+    state is None.
 
     Raises:
         sqlite3.OperationalError: The file cannot be read, or its log cannot be.
@@ -28,11 +31,11 @@ def connect_read_only(path: str) -> tuple[sqlite3.Connection, FileState | None]:
 
 
 def file_state(path: str) -> FileState:
-    """Return inode, size and time of change of the file and of its log."""
-    return tuple(_stated(path + suffix) for suffix in ("", "-wal"))
+    """Return the state of a database file and of its log."""
+    return tuple(_state(path + suffix) for suffix in ("", "-wal"))
 
 
-def _stated(path: str) -> tuple[int, int, int] | None:
+def _state(path: str) -> tuple[int, int, int] | None:
     try:
         status = os.stat(path)
     except OSError:

@@ -1,4 +1,11 @@
-"""Sources in one SQLite file, shared safely by threads and processes."""
+"""The store of sources in a SQLite file, shared by threads and processes.
+
+There are two connections: the writer, used under `_write_lock`, and the reader, used under `_lock`.
+Reads come from `_records`, a copy in memory. `PRAGMA data_version` of the reader differs when
+another connection has committed, and then `_current` reads the rows whose version is over
+`_version`. A write holds `_write_lock` for its transaction and `_lock` only where it touches the
+copy, so that reads never wait for the disk.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +26,8 @@ from datasources.retrying import backoff
 from datasources.stores import Store, StoredSource, check_write
 from datasources.stores.read_only import FileState, connect_read_only, file_state
 
-_APPLICATION = 0x44535243  # "DSRC", in the file's header: tells our files from others'
-# The schema of a new file, and what brings it from each version to the next one.
+_APPLICATION = 0x44535243  # "DSRC" in the header of the file, by which SQLite files are told apart
+# Scripts that bring the schema from each version to the next; the first one makes a new file.
 _MIGRATIONS = (
     """
 CREATE TABLE sources (
@@ -51,7 +58,7 @@ SELECT id, type, name, created_at, metadata, limits, options, credentials, versi
 """
 _CHANGED = f"{_ALL} WHERE version > ?"
 _REMOVED = "SELECT id, version FROM removed WHERE version > ?"
-# What a damaged file holds must not keep the rest from being read.
+# Damaged text is replaced, so that the other records of the file can be read.
 _text = partial(str, encoding="utf-8", errors="replace")
 _LOCK_TIMEOUT = 10.0  # seconds to wait for another process's write
 
@@ -61,13 +68,15 @@ _Row = tuple[Any, ...]  # a damaged file may hold anything
 
 
 class SQLiteStore(Store):
-    """Keeps records in a file of mode 600; what was acknowledged survives any crash.
+    """Holds records in a file of mode 600; a write that has returned survives any crash.
 
-    Reads come from memory and never wait for a write, of this process or another; one
-    `PRAGMA data_version` tells whether there was one, and only what it changed is read.
-    Deleted content is overwritten (`secure_delete`).  After a fork the child has connections of
-    its own.  Where the file or the disk cannot be written, records can be read, and writing says
-    why not.
+    Reads come from memory and never wait for a write, of this process or another. What other
+    processes wrote is noticed at the next read, and only what has changed is read. Deleted content
+    is overwritten (`secure_delete`). After a fork the child opens connections of its own. If the
+    file or the disk cannot be written, records can be read, and a write raises the reason.
+
+    Args:
+        path: The file, made if missing, as are the directories above it.
 
     Raises:
         StoreError: The file cannot be opened, is not such a store, or was written by a newer
@@ -80,13 +89,13 @@ class SQLiteStore(Store):
         self.path = os.path.abspath(path)
         self._records: dict[str, StoredSource] = {}
         self._version = _BEFORE_ALL
-        self._seen = -1
+        self._data_version = -1
         self._closed = False
         self._read_only = False
-        self._unlocked: FileState | None = None
-        self._forget_connections()
+        self._unlocked: FileState | None = None  # of the files, if the reader takes no locks
+        self._reset_connections()
         try:
-            with self._explained():
+            with self._translating_errors():
                 self._open()
         except BaseException:
             self._disconnect()
@@ -97,12 +106,12 @@ class SQLiteStore(Store):
         return f"SQLiteStore({self.path!r})"
 
     def get(self, source_id: str) -> StoredSource | None:
-        with self._reading() as known:
-            return known.get(source_id)
+        with self._reading() as records:
+            return records.get(source_id)
 
     def list(self) -> list[StoredSource]:
-        with self._reading() as known:
-            return [record for _, record in sorted(known.items())]
+        with self._reading() as records:
+            return [record for _, record in sorted(records.items())]
 
     def write(
         self, *, add: Sequence[StoredSource] = (), update: Sequence[StoredSource] = ()
@@ -127,34 +136,36 @@ class SQLiteStore(Store):
         return True
 
     def compact(self) -> None:
-        """Rewrite the file and empty its log, so that nothing overwritten is left in either.
+        """Rewrite the file and empty its log, which erases overwritten content from both.
 
         Raises:
-            StoreError: Another process reads just now, or the disk is full.
+            StoreError: Another process is reading, or the disk is full.
         """
-        with self._write_lock, self._explained():
+        with self._write_lock, self._translating_errors():
             connection = self._writer()
             connection.execute("VACUUM")
             busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if busy:
             raise StoreError(
-                f"the store {self.path!r} is in use, so that what was overwritten is still in its "
-                "log; compact it again"
+                f"the store {self.path!r} is in use, so that its log still has overwritten "
+                "content; compact it again"
             )
 
     def close(self) -> None:
-        with self._write_lock, self._lock, self._explained():
+        with self._write_lock, self._lock, self._translating_errors():
             self._closed = True
             self._disconnect()
 
-    def _remember(self, version: int, records: Sequence[StoredSource], gone: Sequence[str]) -> None:
-        """Take over what was committed, unless a reader has read it already."""
+    def _remember(
+        self, version: int, records: Sequence[StoredSource], removed: Sequence[str]
+    ) -> None:
+        """Update the copy in memory after a commit, unless `_current` has read the commit."""
         with self._lock:
             if self._version == version - 1:
                 self._records.update((record.id, record) for record in records)
-                for source_id in gone:
+                for source_id in removed:
                     self._records.pop(source_id, None)
-                self._version += len(records) + len(gone)
+                self._version += len(records) + len(removed)
 
     def _open(self) -> None:
         try:
@@ -171,7 +182,7 @@ class SQLiteStore(Store):
 
     def _prepare(self) -> None:
         os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
-        # Made before SQLite opens it: the log and its index take the mode of the file.
+        # Before SQLite opens the file: it gives its log and index the mode that the file has.
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             status = os.fstat(descriptor)
@@ -196,7 +207,7 @@ class SQLiteStore(Store):
         self._connections["writer"] = connection
 
     def _check_readable(self, reason: Exception) -> None:
-        """Raise why the file cannot be written unless it is a store that can be read."""
+        """Raise `reason`, for which the file cannot be written, unless it can be read."""
         try:
             if not os.path.isfile(self.path):
                 raise reason
@@ -207,7 +218,7 @@ class SQLiteStore(Store):
 
     def _schema_version(self, connection: sqlite3.Connection) -> int:
         """Return the version of the schema, 0 for a new file."""
-        # In this order: somebody else may make the store in between.
+        # The tables first, as another process may create the store between these statements.
         (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         (application,) = connection.execute("PRAGMA application_id").fetchone()
@@ -227,7 +238,7 @@ class SQLiteStore(Store):
     def _migrate(self, connection: sqlite3.Connection) -> None:
         connection.execute("BEGIN IMMEDIATE")
         try:
-            # Read again: somebody else may have been faster.
+            # The version again, as another process may have migrated the file meanwhile.
             for script in _MIGRATIONS[self._schema_version(connection) :]:
                 for statement in script.split(";"):
                     connection.execute(statement)
@@ -251,10 +262,10 @@ class SQLiteStore(Store):
         return connection
 
     def _reader(self) -> sqlite3.Connection:
-        """Return the connection that reads; lock held."""
+        """Return the connection that reads; the caller holds `_lock`."""
         self._check_open()
         if self._unlocked is not None and self._unlocked != file_state(self.path):
-            self._forget_reader()
+            self._close_reader()
         if "reader" not in self._connections:
             if self._read_only:
                 self._connections["reader"], self._unlocked = connect_read_only(self.path)
@@ -263,26 +274,26 @@ class SQLiteStore(Store):
             self._connections["reader"].text_factory = _text
         return self._connections["reader"]
 
-    def _forget_reader(self) -> None:
+    def _close_reader(self) -> None:
         if reader := self._connections.pop("reader", None):
             reader.close()
-        self._unlocked, self._seen = None, -1
+        self._unlocked, self._data_version = None, -1
 
     def _writer(self) -> sqlite3.Connection:
-        """Return the connection that writes; write lock held."""
+        """Return the connection that writes; the caller holds `_write_lock`."""
         self._check_open()
         if "writer" not in self._connections:
             try:
                 self._prepare()
             except (OSError, sqlite3.OperationalError) as exc:
-                text = exc.strerror if isinstance(exc, OSError) else exc
+                reason = exc.strerror if isinstance(exc, OSError) else exc
                 raise StoreError(
-                    f"the store {self.path!r} can be read, but not written: {text}"
+                    f"the store {self.path!r} can be read, but not written: {reason}"
                 ) from exc
             with self._lock:
                 self._read_only = False
-                self._forget_reader()
-        if os.stat(self.path).st_ino != self._inode:  # SQLite would write to the one that is gone
+                self._close_reader()
+        if os.stat(self.path).st_ino != self._inode:  # SQLite would go on in the deleted file
             raise StoreError(f"the store {self.path!r} was replaced since it was opened")
         return self._connections["writer"]
 
@@ -290,51 +301,51 @@ class SQLiteStore(Store):
         if self._closed:
             raise StoreError(f"the store {self.path!r} is closed")
 
-    def _forget_connections(self) -> None:
-        self._lock = threading.Lock()  # of the records; held for moments
-        self._write_lock = threading.Lock()
+    def _reset_connections(self) -> None:
+        self._lock = threading.Lock()  # guards the reader and the copy; held for moments
+        self._write_lock = threading.Lock()  # guards the writer; taken before `_lock`
         self._connections: dict[str, sqlite3.Connection] = {}
-        self._seen = -1
+        self._data_version = -1
 
     @contextmanager
     def _reading(self) -> Iterator[dict[str, StoredSource]]:
-        with self._lock, self._explained():
+        with self._lock, self._translating_errors():
             yield self._current()
 
     def _current(self) -> dict[str, StoredSource]:
-        """Return the records, with what was written since the last time; lock held."""
+        """Return the records with the changes since the last call; the caller holds `_lock`."""
         connection = self._reader()
-        (seen,) = connection.execute("PRAGMA data_version").fetchone()
-        if seen != self._seen:
+        (data_version,) = connection.execute("PRAGMA data_version").fetchone()
+        if data_version != self._data_version:
             since = (self._version,)
-            # Both in one transaction, or a removal between them could be missed.
+            # In one transaction: a removal between the two statements would be missed.
             connection.execute("BEGIN")
             try:
                 if self._version == _BEFORE_ALL:
                     rows = connection.execute(_ALL).fetchall()
                 else:
                     rows = connection.execute(_CHANGED, since).fetchall()
-                gone = connection.execute(_REMOVED, since).fetchall()
+                removed = connection.execute(_REMOVED, since).fetchall()
             finally:
                 connection.execute("COMMIT")
             if self._unlocked is not None and self._unlocked != file_state(self.path):
-                return self._current()  # somebody wrote while it was read
-            self._take(rows, gone)
-            self._seen = seen
+                return self._current()  # read while it was written
+            self._apply(rows, removed)
+            self._data_version = data_version
         return self._records
 
-    def _take(self, rows: Sequence[_Row], gone: Sequence[tuple[str, int]]) -> None:
-        for source_id, _ in gone:
+    def _apply(self, rows: Sequence[_Row], removed: Sequence[tuple[str, int]]) -> None:
+        for source_id, _ in removed:
             self._records.pop(source_id, None)
         for record in map(StoredSource.from_row, rows):
             self._records[record.id] = record
-        versions = [row[-1] for row in rows] + [version for _, version in gone]
+        versions = [row[-1] for row in rows] + [version for _, version in removed]
         self._version = max([self._version, *(v for v in versions if isinstance(v, int))])
 
     @contextmanager
     def _writing(self) -> Iterator[tuple[sqlite3.Connection, int]]:
-        """Hold the file against other writers; yield the connection and the next version."""
-        with self._write_lock, self._explained():
+        """Begin a transaction that locks out other writers; yield connection and next version."""
+        with self._write_lock, self._translating_errors():
             connection = self._writer()
             connection.execute("BEGIN IMMEDIATE")
             try:
@@ -350,7 +361,7 @@ class SQLiteStore(Store):
                 raise
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _translating_errors(self) -> Iterator[None]:
         try:
             yield
         except sqlite3.Error as exc:
@@ -362,20 +373,21 @@ class SQLiteStore(Store):
 
 
 _stores: weakref.WeakSet[SQLiteStore] = weakref.WeakSet()
-_inherited: list[object] = []  # connections of the parent, which a child must not even close
+# Connections of the parent. SQLite forbids using them in a child, and closing is a use.
+_inherited: list[object] = []
 
 
 def _after_fork() -> None:
     for store in _stores:
         _inherited.append(store._connections)
-        store._forget_connections()
+        store._reset_connections()
 
 
 os.register_at_fork(after_in_child=_after_fork)
 
 
 def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
-    # SQLite's own lock timeout does not cover the switch, which two first users may race for.
+    # SQLite does not apply its lock timeout to the switch, which two processes may attempt at once.
     deadline = time.monotonic() + _LOCK_TIMEOUT
     for pause in backoff(first=0.01, maximum=0.2):
         try:

@@ -1,4 +1,4 @@
-"""Checks of a connector, for its author: subclass `ConnectorContract`, give it a `Subject`.
+"""Checks of a connector for its author, who subclasses `ConnectorContract` with a `Subject`.
 
     class TestShelf(ConnectorContract):
         @pytest.fixture
@@ -11,12 +11,12 @@
                 missing="journals",
             )
 
-It needs the extra `testing`: pip install "datasources[testing]".
+The extra `testing` is needed: pip install "datasources[testing]".
 """
 
 import pytest
 
-# Before the checks are imported, so that a failed one shows the values it compared.
+# Before the checks are imported: pytest then shows the compared values of a failed one.
 pytest.register_assert_rewrite("datasources.testing.checks")
 
 from datasources.testing.contract import ConnectorContract  # noqa: E402

@@ -1,4 +1,4 @@
-"""What all groups of checks share: fixtures, waivers, and the two ways to a source."""
+"""The base of all groups of checks: fixtures, waivers, and the two ways to use a source."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from datasources.workspace import WrittenFile
 
 
 class Source:
-    """A source as a connector gives it."""
+    """The subject's source, used through a connector."""
 
     def __init__(self, subject: Subject) -> None:
         self.connector = subject.connector()
@@ -37,13 +37,13 @@ class Source:
     async def fetch(
         self, identifier: str, workspace: Path, limits: Limits | None = None
     ) -> WrittenFile:
-        """Fetch with the default limits or these, and check what came as a registry does."""
+        """Fetch with the default limits or those given, and verify the file as a registry does."""
         target = Workspace(workspace, limits=limits)
         return target.adopt(await self.connector.fetch_data(identifier, target))
 
 
 class HostedSource(Source):
-    """The same source as hosts get it, through a registry and its pool."""
+    """The subject's source, used as hosts do, through a registry and its pool."""
 
     def __init__(self, subject: Subject) -> None:
         self.registry = registry_of(subject)
@@ -72,7 +72,7 @@ class HostedSource(Source):
 
 
 def registry_of(subject: Subject, **arguments: Any) -> DataSourceRegistry:
-    """Return a registry that sees the subject's connector and no plugin."""
+    """Return a registry that has the subject's connector and no plugins."""
     registry = DataSourceRegistry(plugins=Plugins(index=[]), **arguments)
     registry.register_connector_class(subject.type, subject.connector_class)
     return registry
@@ -82,12 +82,12 @@ class Checks:
     """Base of every group of checks."""
 
     waived: ClassVar[Mapping[str, str]] = {}
-    """Checks that the connector need not pass, and why not."""
+    """Names of checks that the connector need not pass, and the reasons."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         for name, check in vars(cls).items():
-            # So that an author's pytest-asyncio may run in either of its modes.
+            # Marked, so that the checks also run with an author's pytest-asyncio in strict mode.
             if name.startswith("test_") and inspect.iscoroutinefunction(check):
                 pytest.mark.asyncio(check)
 
@@ -99,12 +99,12 @@ class Checks:
 
     @pytest.fixture
     def workspace(self, tmp_path: Path) -> Path:
-        """A directory that fetching makes."""
+        """A directory that does not exist yet; a fetch makes it."""
         return tmp_path / "workspace"
 
     @pytest_asyncio.fixture
     async def connector(self, subject: Subject) -> AsyncIterator[DataSourceConnector]:
-        """The subject's connector, connected."""
+        """A connected instance of the subject's connector."""
         connector = subject.connector()
         await connector.connect()
         yield connector
@@ -114,7 +114,7 @@ class Checks:
     async def source(
         self, request: pytest.FixtureRequest, subject: Subject
     ) -> AsyncIterator[Source]:
-        """The subject's source, as a connector and as a registry give it."""
+        """The subject's source, used through a connector and, in a second run, a registry."""
         source: Source = request.param(subject)
         await source.open()
         yield source

@@ -1,4 +1,4 @@
-"""All checks in one class, for a connector's author to subclass."""
+"""The class of all checks, which authors of connectors subclass."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class ConnectorContract(
     AbilityChecks,
     HostedChecks,
 ):
-    """What every connector must do; a subclass named `Test…` gives the fixture `subject`.
+    """The contract of connectors; subclass it as `Test…` with a fixture `subject`.
 
-    Checks of items, limits and failures run twice: on a connector, and through a registry.  One
-    that cannot apply is skipped and says why.  One that a connector cannot pass is waived with a
-    reason, which pytest's report shows: `waived: ClassVar = {"test_name": "why"}`.
+    Checks of items, limits and failures run twice: on a connector, and through a registry. A check
+    that does not apply is skipped, with the reason in pytest's report. A check that a connector
+    cannot pass is waived, likewise with a reason: `waived: ClassVar = {"test_name": "why"}`.
     """

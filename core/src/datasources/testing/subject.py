@@ -1,4 +1,4 @@
-"""What a connector's author tells the checks."""
+"""The subject of the checks, which a connector's author describes."""
 
 from __future__ import annotations
 
@@ -8,66 +8,66 @@ from typing import Any
 
 import pytest
 
-from datasources import DataSourceConfig, DataSourceConnector, DataSourceType
+from datasources import DataSourceConfig, DataSourceConnector
 from datasources.options import is_secret
 
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A connector and a source prepared for it; the fixture that returns it fills the source."""
+    """A connector and a source for it; the fixture that returns a subject fills the source."""
 
     connector_class: type[DataSourceConnector]
     type: str
-    """The type its sources have and its entry point bears."""
+    """The connector type, which is the name of its entry point."""
     options: Mapping[str, Any] = field(repr=False)
-    """They connect to the source; with a value for a secret, if there are secret options."""
+    """Options that connect to the source; with a secret, if secret options are declared."""
     items: Mapping[str, bytes] = field(repr=False)
-    """By identifier, what fetching it writes, to the byte: two at least, one of them not empty,
-    none over the default limits.  Slashes in identifiers are taken for folders."""
+    """The exact bytes that a fetch writes, by identifier: at least two items, one of them not empty,
+    none over the default limits. Slashes in identifiers separate folders."""
     missing: str
-    """An identifier of the right form that the source does not have."""
+    """A well-formed identifier of an item that the source does not have."""
     tables: Mapping[str, int] = field(default_factory=dict)
-    """Those of `items` that are tables, and their number of data rows: 2 at least."""
+    """The number of data rows of those `items` that are tables: 2 at least."""
     counts_rows: bool = True
-    """False if the connector copies files as they are, so that `max_rows` cannot matter."""
+    """False if the connector copies files as they are, and `max_rows` does not apply."""
     abilities: Collection[str] = ()
-    """Which it claims of `iter_items`, `glob`, `preview`, `statistics`, `upload`, `read_table`."""
+    """Abilities to check: `iter_items`, `glob`, `preview`, `statistics`, `upload`, `read_table`."""
     wrong_credentials: Mapping[str, Any] | None = field(default=None, repr=False)
-    """Complete options that the system refuses; needed if there are secret options."""
+    """Complete options that the system refuses; required if there are secret options."""
     unreachable: Mapping[str, Any] | None = field(default=None, repr=False)
-    """Complete options of a host that does not answer; needed if the options name hosts."""
+    """Complete options with a host that does not answer; required if the options name hosts."""
     connect_within: float = 15.0
-    """Seconds that refusing, or giving up on such a host, may take."""
+    """Seconds after which a connect with either of these has to have failed."""
 
     def config(self, options: Mapping[str, Any] | None = None) -> DataSourceConfig:
-        """Return the configuration of a source, with `options` in place of the good ones."""
-        chosen = dict(self.options if options is None else options)
-        return DataSourceConfig("subject", DataSourceType(self.type), "Subject", chosen)
+        """Return the configuration of the source, or of one with other options."""
+        given = dict(self.options if options is None else options)
+        return DataSourceConfig("subject", self.type, "Subject", given)
 
     def connector(self, options: Mapping[str, Any] | None = None) -> DataSourceConnector:
-        """Return a connector that is not connected."""
+        """Return a new connector for the source, or for one with other options; not connected."""
         return self.connector_class(self.config(options))
 
     @property
     def secret_options(self) -> list[str]:
-        """The options that are declared secret."""
+        """Names of the options that are declared secret."""
         declared = self.connector_class.options_class
         fields = declared.fields() if declared else []
         return [name for name, info in fields if is_secret(info.annotation)]
 
     def secrets(self, options: Mapping[str, Any] | None = None) -> list[str]:
-        """Return every secret in the options; skip where none can be."""
+        """Return every secret in the options; skip the check if no option is declared secret."""
         if not self.secret_options:
             pytest.skip("not applicable: no option is declared secret")
-        found = self.connector(options).options.secret_values()
-        assert found, "give Subject.options a value for at least one of the secret options"
-        assert all(len(secret) >= 6 for secret in found), (
+        values = self.connector(options).options.secret_values()
+        assert values, "give Subject.options a value for at least one of the secret options"
+        assert all(len(secret) >= 6 for secret in values), (
             "give the secret options values of 6 characters or more: shorter ones occur by chance"
         )
-        return list(found)
+        return list(values)
 
     def refused(self) -> Mapping[str, Any]:
-        """Return options with wrong credentials; skip where none can be."""
+        """Return options with wrong credentials; skip the check if no option is declared secret."""
         if self.wrong_credentials is None and not self.secret_options:
             pytest.skip("not applicable: no option is declared secret")
         assert self.wrong_credentials is not None, (
@@ -76,7 +76,7 @@ class Subject:
         return self.wrong_credentials
 
     def unanswered(self) -> Mapping[str, Any]:
-        """Return options of a host that does not answer; skip where there is no host."""
+        """Return options with a host that does not answer; skip the check if they name no host."""
         options = self.connector().options
         hosts = list(options.hosts()) if options is not None else []
         if self.unreachable is None and not hosts:
@@ -85,7 +85,10 @@ class Subject:
         return self.unreachable
 
     def a_table(self, *, counted: bool = False) -> tuple[str, int]:
-        """Return a table and its rows; skip where there is none, or rows are not counted."""
+        """Return the largest table and its number of rows; skip the check if there is none.
+
+        With `counted`, skip it as well if the connector counts no rows.
+        """
         if not self.tables:
             pytest.skip("not applicable: no item of the subject is a table")
         if counted and not self.counts_rows:
@@ -95,5 +98,5 @@ class Subject:
         return identifier, rows
 
     def largest(self) -> tuple[str, bytes]:
-        """Return the largest item."""
+        """Return identifier and content of the largest item."""
         return max(self.items.items(), key=lambda item: len(item[1]))

@@ -1,4 +1,4 @@
-"""What only shows from outside: stalls of the event loop, and what is left behind."""
+"""Observe calls from outside: stalls of the event loop, cancellation, and what is left open."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ T = TypeVar("T")
 Call = Callable[[], Coroutine[Any, Any, Any]]
 
 STALL = 0.1
-"""Seconds that a call may keep the event loop; a sound one needs a hundredth of it."""
+"""Seconds for which a call may block the event loop; one that does not block takes about 1 ms."""
 SETTLE = 5.0
-"""Seconds for what was closed to be gone."""
+"""Seconds to wait until what was closed is gone."""
 END = 10.0
-"""Seconds that a cancelled call may take to end."""
+"""Seconds within which a cancelled call has to end."""
 _TICK = 0.005
-_EARLY, _LATE = 12, 12  # cancellations within the first steps, and spread over the whole call
+_EARLY = 12  # cancellations after each of the first steps of the event loop
+_LATE = 12  # cancellations at random moments of the call
 
 
 async def all_of(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Run calls at once; raise the first error when all have ended, so that none goes on."""
+    """Run calls at once; when all have ended, return their results or raise the first error."""
     results = await asyncio.gather(*calls, return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):
@@ -38,7 +39,7 @@ async def all_of(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
 
 
 async def longest_stall(call: Call) -> float:
-    """Return the seconds for which the event loop was not free at most while `call` ran."""
+    """Return the longest time in seconds for which the event loop was blocked by `call`."""
     last, longest = time.monotonic(), 0.0
 
     async def beat() -> None:
@@ -59,33 +60,33 @@ async def longest_stall(call: Call) -> float:
 
 
 async def assert_never_stalls(call: Call, what: str, *, attempts: int = 4) -> None:
-    """Fail if every attempt stalls: one alone may be an import, or another process's doing."""
+    """Fail if every attempt blocks the loop; a single one may do so for other reasons."""
     stalls = []
     for _ in range(attempts):
         stalls.append(await longest_stall(call))
         if stalls[-1] < STALL:
             return
     raise AssertionError(
-        f"{what} kept the event loop for {min(stalls):.2f} s: await it, or use "
+        f"{what} blocked the event loop for {min(stalls):.2f} s: await it, or use "
         "datasources.run_in_thread"
     )
 
 
 def descriptors() -> dict[int, str]:
-    """Return the open file descriptors of this process and what they are."""
+    """Return the open file descriptors of this process, and the files they are open on."""
     folder = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
-    found = {}
+    targets = {}
     for name in os.listdir(folder):
-        with suppress(OSError):  # that of the listing itself
+        with suppress(OSError):  # the descriptor of this listing is closed by now
             os.fstat(int(name))
             link = os.path.join(folder, name)
-            found[int(name)] = os.readlink(link) if os.path.islink(link) else "open"
-    return found
+            targets[int(name)] = os.readlink(link) if os.path.islink(link) else "open"
+    return targets
 
 
 def _threads() -> set[threading.Thread]:
-    # Those of the loop's own executor stay, for the next call.
-    return {each for each in threading.enumerate() if not each.name.startswith("asyncio_")}
+    # Without those of the loop's executor, which stay for later calls.
+    return {thread for thread in threading.enumerate() if not thread.name.startswith("asyncio_")}
 
 
 @asynccontextmanager
@@ -106,25 +107,26 @@ async def nothing_left(what: str) -> AsyncIterator[None]:
                 *(f"temporary file {name}" for name in os.listdir(temporary)),
             ]
 
-        gc.freeze()  # what others forgot is not the block's doing
+        gc.freeze()  # leaves out objects that were lost before the block
         try:
-            with warnings.catch_warnings(record=True) as noted:
+            with warnings.catch_warnings(record=True) as recorded:
                 warnings.simplefilter("always", ResourceWarning)
                 yield
                 deadline = time.monotonic() + SETTLE
-                while left() and time.monotonic() < deadline:  # noqa: ASYNC110  (of many kinds)
+                # No event announces the end of tasks, threads and descriptors alike.
+                while left() and time.monotonic() < deadline:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
                 gc.collect()
         finally:
             gc.unfreeze()
-        forgotten = [note for note in noted if issubclass(note.category, ResourceWarning)]
-        found = [*left(), *(str(note.message) for note in forgotten)]
-        assert not found, f"{what} left behind: {', '.join(found)}"
+        unclosed = [w for w in recorded if issubclass(w.category, ResourceWarning)]
+        remains = [*left(), *(str(warning.message) for warning in unclosed)]
+        assert not remains, f"{what} left behind: {', '.join(remains)}"
 
 
 @contextmanager
 def _temporary_directory() -> Iterator[str]:
-    """Have temporary files made in a directory of their own."""
+    """Make temporary files in a directory of their own, and yield its path."""
     before = tempfile.tempdir
     with tempfile.TemporaryDirectory() as folder:
         tempfile.tempdir = folder
@@ -135,7 +137,7 @@ def _temporary_directory() -> Iterator[str]:
 
 
 def files(workspace: Path) -> dict[str, bytes]:
-    """Return what lies in a directory, by relative path, links not followed."""
+    """Return the contents of the files in a directory by relative path, without links."""
     return {
         str(path.relative_to(workspace)): path.read_bytes()
         for path in workspace.rglob("*")
@@ -144,19 +146,20 @@ def files(workspace: Path) -> dict[str, bytes]:
 
 
 async def cancel_everywhere(call: Call, what: str) -> AsyncIterator[str]:
-    """Run `call` again and again, cancelled ever later; yield how each run ended.
+    """Run `call` and cancel it, again and again at other moments; yield how each run ended.
 
-    Fails if a run turns its cancellation into something else, or does not end.
+    That is "cancelled" or, if the call ended before, "done". Fails if a cancelled call ends in
+    another way, or not within `END` seconds.
     """
     started = time.monotonic()
     await call()
     duration = time.monotonic() - started
     yield "done"
-    chosen = random.Random(what)  # the same moments in every run
+    moments = random.Random(what)  # the same in every run
     for steps in range(_EARLY):
         yield await _cancelled(call, what, steps=steps)
     for _ in range(_LATE):
-        yield await _cancelled(call, what, delay=chosen.uniform(0, duration))
+        yield await _cancelled(call, what, delay=moments.uniform(0, duration))
 
 
 async def _cancelled(call: Call, what: str, *, steps: int = 0, delay: float = 0.0) -> str:
@@ -178,7 +181,7 @@ async def _cancelled(call: Call, what: str, *, steps: int = 0, delay: float = 0.
 
 
 def assert_unchanged(folder: Path, before: Mapping[str, bytes], what: str) -> None:
-    """Fail if the files of a directory are others than they were."""
+    """Fail if a file of a directory was added, changed or removed since `before`."""
     now = files(folder) if folder.is_dir() else {}
     new = sorted(set(now) - set(before))
     assert not new, f"{what} left {', '.join(map(repr, new))}"

@@ -1,1 +1,1 @@
-"""The checks, one module for each group of them."""
+"""The groups of checks, each in a module."""

@@ -1,4 +1,4 @@
-"""Checks of optional abilities: those claimed work, those not claimed say so."""
+"""Checks of optional abilities: claimed ones work, calls of others raise an error."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class AbilityChecks(Checks):
 
     @pytest.fixture
     def able(self, connector: DataSourceConnector) -> Any:
-        """The connector; its abilities are checked by use, and not by type."""
+        """The connected connector, as `Any`: it is checked by calls, not by type."""
         return connector
 
     async def test_iter_items_yields_what_list_items_returns(

@@ -1,4 +1,4 @@
-"""Checks of calls that are cancelled, at every moment there is."""
+"""Checks of calls that are cancelled at many moments."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from datasources.testing.watch import assert_unchanged, cancel_everywhere, files
 
 
 class CancellationChecks(Checks):
-    """A cancelled call ends as cancelled, soon, and leaves nothing."""
+    """A cancelled call ends soon with `CancelledError`, and leaves nothing."""
 
     async def test_a_cancelled_fetch_leaves_no_half_file(
         self, source: Source, subject: Subject, workspace: Path

@@ -1,4 +1,4 @@
-"""Checks of many callers at once, and of an event loop that stays free for others."""
+"""Checks of many callers at once, and of calls that must not block the event loop."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CALLERS = 8
 
 
 class ConcurrencyChecks(Checks):
-    """As many at once as the class declares, without holding up anybody else."""
+    """A shareable instance serves many callers at once, an exclusive one does in a pool."""
 
     async def test_one_instance_serves_many_fetches_at_once(
         self, connector: DataSourceConnector, subject: Subject, tmp_path: Path

@@ -1,4 +1,4 @@
-"""Checks of the connector class by itself."""
+"""Checks of the connector class, without a connection."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _METHODS = {
 
 
 class DeclarationChecks(Checks):
-    """The class, its methods and what it says of itself."""
+    """The class, its attributes and its methods."""
 
     def test_waivers_name_checks_and_give_reasons(self) -> None:
         for name, reason in self.waived.items():

@@ -1,4 +1,4 @@
-"""Checks of what goes wrong outside, and of names that mean harm."""
+"""Checks of failures of the outside system, and of hostile identifiers."""
 
 from __future__ import annotations
 
@@ -24,40 +24,27 @@ from datasources.testing.watch import assert_unchanged, nothing_left
 
 T = TypeVar("T")
 
-_SENTINEL = b"this file of the machine is no item of the source\n"
-_HOSTILE = (
-    *("", " ", ".", "..", "/", "//", "./", "../", "../outside", "../../outside", "a/../../outside"),
-    *("..\\outside", "\\\\host\\share", "%2e%2e/outside", "..%2foutside", "%00", "a\0b", "\0"),
-    *(
-        "a\nb",
-        "a\rb",
-        "\x1b[2J",
-        "-rf",
-        "--help",
-        "~",
-        "~/outside",
-        "$HOME",
-        "`id`",
-        "$(id)",
-        "|id",
-    ),
-    *("*", "?", "[", "{", "}", "'", '"', "';--", '" OR ""="', "x'); DROP TABLE x; --", "a" * 300),
-    *(
-        "a/" * 200,
-        "é" * 200,
-        "\u202egpj.exe",
-        "\ud800",
-        "CON",
-        "nul.txt",
-        ".hidden",
-        "a:b",
-        "a?b#c",
-    ),
-)
+_SENTINEL = b"this file of the machine is not an item of the source\n"
+_TRAVERSALS = ["..", "./", "../", "../outside", "../../outside", "a/../../outside", "..\\outside"]
+_ENCODED = ["%2e%2e/outside", "..%2foutside", "%00", "\\\\host\\share", "a?b#c", "a:b"]
+_ODD_PATHS = ["", " ", ".", "/", "//", "~", "~/outside", ".hidden", "CON", "nul.txt"]
+_CONTROLS = ["a\0b", "\0", "a\nb", "a\rb", "\x1b[2J", "\u202egpj.exe", "\ud800"]
+_COMMANDS = ["-rf", "--help", "$HOME", "`id`", "$(id)", "|id", "*", "?", "[", "{", "}"]
+_STATEMENTS = ["'", '"', "';--", '" OR ""="', "x'); DROP TABLE x; --"]
+_LONG = ["a" * 300, "a/" * 200, "é" * 200]
+_HOSTILE = [
+    *_TRAVERSALS,
+    *_ENCODED,
+    *_ODD_PATHS,
+    *_CONTROLS,
+    *_COMMANDS,
+    *_STATEMENTS,
+    *_LONG,
+]
 
 
 class FailureChecks(Checks):
-    """The right class of error, in time, in one sentence, and nothing left."""
+    """A failure raises the right error in time, in one sentence, and leaves nothing."""
 
     async def test_fetching_a_missing_item_is_item_not_found(
         self, source: Source, subject: Subject, workspace: Path
@@ -196,7 +183,7 @@ class FailureChecks(Checks):
 
     @pytest.fixture
     def outside(self, tmp_path: Path) -> Path:
-        """A file of this machine that no connector has any business with."""
+        """A file of this machine that no connector may read or write."""
         path = tmp_path / "machine" / "outside-sentinel"
         path.parent.mkdir()
         path.write_bytes(_SENTINEL)
@@ -213,21 +200,21 @@ async def _error_or(call: Callable[[str], Awaitable[T]], name: str) -> T | None:
         return await call(name)
     except DataSourceError:
         return None
-    except Exception as exc:  # noqa: BLE001  (told in the failure)
+    except Exception as exc:  # noqa: BLE001  (shown in the failure)
         pytest.fail(f"{name!r} must be refused with a DataSourceError, not {exc!r}")
 
 
 async def _refusal(
     connector: DataSourceConnector, subject: Subject, *, disconnect: bool = True
 ) -> DataSourceError:
-    """Return the error of connecting, or of the first use where connecting asks for nothing."""
+    """Return the error of connecting, or of the first use if connecting sends nothing."""
     started = time.monotonic()
     try:
         await connector.connect()
         await connector.list_items()
     except DataSourceError as exc:
         return exc
-    except Exception as exc:  # noqa: BLE001  (told in the failure)
+    except Exception as exc:  # noqa: BLE001  (shown in the failure)
         pytest.fail(f"connecting must fail with a ConnectorError, not {exc!r}")
     else:
         pytest.fail("connecting with these options succeeded; it should have been refused")

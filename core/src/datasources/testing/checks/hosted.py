@@ -1,4 +1,4 @@
-"""Checks of what only shows in a registry: as hosts use a connector."""
+"""Checks of a connector in a registry, as hosts use it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from datasources.testing.watch import all_of, assert_unchanged, cancel_everywher
 
 
 class HostedChecks(Checks):
-    """A source is registered, tried, fetched from, given up."""
+    """A source is registered, tested, fetched from and closed."""
 
     @pytest_asyncio.fixture
     async def registry(self, subject: Subject) -> AsyncIterator[DataSourceRegistry]:
@@ -72,7 +72,7 @@ class HostedChecks(Checks):
         secrets = subject.secrets()
         shown = [registry.get_config("subject"), *registry.list_data_sources()]
         text = json.dumps([asdict(config) for config in shown], default=str)
-        # Not as an assertion on the text: its report would show the secret.
+        # Not by assert, whose report would show the text with the secret.
         if any(secret in text for secret in secrets):
             pytest.fail("a shown configuration holds a secret option's value", pytrace=False)
 

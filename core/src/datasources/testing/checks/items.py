@@ -1,4 +1,4 @@
-"""Checks of listing, describing and fetching: they must agree with the items and one another."""
+"""Checks that listing, describing and fetching agree with the items and with each other."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MANY = 50  # listed items that are fetched
 
 
 class ItemChecks(Checks):
-    """What is listed can be fetched, and is what it was said to be."""
+    """Listed items can be fetched, and are as listed."""
 
     async def test_listing_is_a_list_of_items(self, source: Source) -> None:
         listed = await source.list_items()

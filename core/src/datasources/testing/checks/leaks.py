@@ -1,4 +1,4 @@
-"""Checks that a connector can be used for days."""
+"""Checks that repeated use leaves nothing open."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CYCLES = 200
 
 
 class LeakChecks(Checks):
-    """Nothing adds up."""
+    """Connections, tasks, threads and files do not accumulate."""
 
     async def test_200_cycles_of_connect_fetch_disconnect_leave_nothing(
         self, subject: Subject, workspace: Path

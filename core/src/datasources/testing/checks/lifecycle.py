@@ -1,4 +1,4 @@
-"""Checks of connecting and disconnecting, in every order."""
+"""Checks of connecting and disconnecting, in any order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from datasources.testing.watch import nothing_left
 
 
 class LifecycleChecks(Checks):
-    """A connector is connected, used and disconnected, twice, too early, too late."""
+    """A connector is connected, used and disconnected, also twice, early and late."""
 
     async def test_connect_returns_true(self, subject: Subject) -> None:
         connector = subject.connector()
@@ -151,7 +151,7 @@ async def _assert_clear_error(
         await getattr(connector, method)(*arguments[method])
     except DataSourceError as exc:
         assert "connect" in str(exc), f"{method} should say that there is no connection, not {exc}"
-    except Exception as exc:  # noqa: BLE001  (told in the failure)
+    except Exception as exc:  # noqa: BLE001  (shown in the failure)
         pytest.fail(f"{method} without a connection must be a ConnectError, not {exc!r}")
     else:
         pytest.fail(f"{method} without a connection must raise ConnectError")

@@ -1,4 +1,4 @@
-"""Checks that a host's limits are honoured exactly."""
+"""Checks that the limits of the host are applied exactly."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from datasources.testing.watch import assert_unchanged, files
 
 
 class LimitChecks(Checks):
-    """Bytes end a fetch, rows cut it, and neither by one too many or too few."""
+    """The limit on bytes ends a fetch and the limit on rows cuts it, each exactly."""
 
     async def test_exactly_max_bytes_is_enough(
         self, source: Source, subject: Subject, workspace: Path

@@ -1,4 +1,4 @@
-"""Checks of the options: declared, described, refused in good time."""
+"""Checks of the options: their declaration, description and validation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _JUNK = "hush-hush-7f3a91"
 
 
 class OptionChecks(Checks):
-    """What people are asked for, and what becomes of it."""
+    """The options, as people give them."""
 
     @pytest.fixture
     def declared(self, subject: Subject) -> type[ConnectorOptions]:
@@ -135,7 +135,7 @@ class OptionChecks(Checks):
 
 
 def _fault(declared: type[ConnectorOptions], options: dict[str, Any], name: str) -> str:
-    """Return what is wrong with one option; how it goes with the others does not matter here."""
+    """Return the error of one option; errors of the others do not matter here."""
     try:
         declared.model_validate(options)
     except ValidationError as exc:

@@ -1,4 +1,4 @@
-"""Checks of the distribution: what pip installed and what core will find."""
+"""Checks of the installed distribution, as core finds it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ print(json.dumps(sorted({name.partition(".")[0] for name in set(sys.modules) - b
 
 
 class PackagingChecks(Checks):
-    """The entry point, the metadata, and what importing costs."""
+    """The entry point, the metadata, and the cost of importing the plugin."""
 
     @pytest.fixture
     def entry(self, subject: Subject) -> PluginEntry:
@@ -91,7 +91,7 @@ class PackagingChecks(Checks):
 
 
 def _imported(module: str) -> set[str]:
-    """Return the top-level modules that importing one imports in a fresh interpreter."""
+    """Return the top-level modules that an import of a module imports in a new interpreter."""
     done = subprocess.run(
         [sys.executable, "-c", _IMPORTED, module],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},

@@ -1,4 +1,4 @@
-"""Checks that no secret is seen: not in what is printed, logged, raised or told."""
+"""Checks that no secret is in what is printed, logged, raised or returned."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from datasources.testing.subject import Subject
 
 
 class SecretChecks(Checks):
-    """The values of secret options stay inside."""
+    """The values of secret options are not shown."""
 
     def test_secrets_are_not_in_repr_or_str(self, subject: Subject) -> None:
         secrets = subject.secrets()
@@ -92,7 +92,7 @@ class SecretChecks(Checks):
 
 
 async def _use(subject: Subject, workspace: Path) -> list[str]:
-    """Use every method once; return all that was told."""
+    """Use every method once; return the texts of all results and errors."""
     connector = subject.connector()
     told = []
     await connector.connect()
@@ -118,6 +118,6 @@ def _told(error: BaseException) -> list[str]:
 def _assert_absent(secrets: Iterable[str], texts: Iterable[str], where: str) -> None:
     for text in texts:
         for secret in secrets:
-            # Not as an assertion on the text: its report would show the secret.
+            # Not by assert, whose report would show the text with the secret.
             if secret in text:
                 pytest.fail(f"a secret option's value is in {where}", pytrace=False)
