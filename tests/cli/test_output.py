@@ -8,7 +8,7 @@ import os
 import pty
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -290,3 +290,37 @@ def test_sizes_have_a_unit_on_a_terminal_only(monkeypatch, count: int, text: str
     assert tables.size(None) is None
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     assert str(tables.size(count)) == str(count)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text", "exact"),
+    [
+        (0, "1970-01-01T00:00:00+00:00", "1970-01-01T00:00:00+00:00"),
+        (1.7e9 + 0.25, "2023-11-14T22:13:20+00:00", "2023-11-14T22:13:20.250000+00:00"),
+        (-1, "1969-12-31T23:59:59+00:00", "1969-12-31T23:59:59+00:00"),
+        (1e300, "1e+300", 1e300),
+        (None, "", None),
+    ],
+)
+def test_times_are_in_utc_and_iso_form(seconds: float, text: str, exact: object) -> None:
+    assert output.format_time(seconds) == text
+    assert output.to_iso_time(seconds) == exact
+
+
+def test_times_have_one_form_in_every_command(ok, docs: Path) -> None:
+    os.utime(docs / "a.csv", (1.7e9, 1.7e9))
+    time = "2023-11-14T22:13:20+00:00"
+    assert ok("items", "docs", "--json").json[0]["modified_at"] == time
+    assert time in ok("items", "docs").out.split()
+    assert ok("info", "docs", "a.csv", "--json").json["modified_at"] == time
+    assert time in ok("info", "docs", "a.csv").out.split()
+    receipt = ok("fetch", "docs", "a.csv", "--into", str(docs / "ws"), "--json").json[0]
+    for text in (
+        receipt["fetched_at"],
+        ok("show", "docs", "--json").json["created_at"],
+        ok("list", "--json").json[0]["created_at"],
+    ):
+        parsed = datetime.fromisoformat(text)
+        assert parsed.utcoffset() == timedelta(0)
+        assert parsed.isoformat() == text
+    assert ok("show", "docs", "--json").json["created_at"][:19] in ok("show", "docs").out

@@ -13,7 +13,7 @@ import click
 
 from datasources.cli import output, paths, tables
 from datasources.cli.context import CliContext
-from datasources.cli.items import read_identifier
+from datasources.cli.items import item_to_dict, read_identifier
 from datasources.errors import DataFetchError, DataSourceError, ItemNotFoundError
 from datasources.models import DataItem, FetchReceipt, FetchRequest, FetchResult, Limits
 from datasources.tabular import WILDCARDS
@@ -149,7 +149,7 @@ def upload_command(
 
     item = context.run(upload, source_id)
     if as_json:
-        output.print_json(dataclasses.asdict(item))
+        output.print_json(item_to_dict(item))
     else:
         output.echo(item.path)
 
@@ -282,7 +282,10 @@ def _print_results(results: Sequence[FetchResult], *, as_json: bool) -> None:
         return
     receipts = [result.receipt for result in results if result.receipt]
     if receipts:
-        rows = [[r.identifier, _relative_path(r), r.size, r.rows, r.sha256[:12]] for r in receipts]
+        rows = [
+            [r.identifier, _relative_path(r), tables.size(r.size), r.rows, r.sha256[:12]]
+            for r in receipts
+        ]
         tables.print_table(["item", "file", "bytes", "rows", "sha256"], rows)
     if unchanged := sum(receipt.unchanged for receipt in receipts):
         output.echo_err(f"{unchanged} of {len(receipts)} were there already, unchanged")

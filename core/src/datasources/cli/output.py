@@ -134,16 +134,28 @@ def to_json(value: Any, *, indent: int | None = None) -> str:
     return json.dumps(_to_json_value(value), indent=indent, allow_nan=False)
 
 
-def format_time(seconds: float | None) -> str:
-    """Return Unix seconds as a time in UTC; None as empty text."""
+def to_iso_time(seconds: float | None, *, timespec: str = "auto") -> str | float | None:
+    """Return Unix seconds as an ISO 8601 time in UTC, the form of receipts and the audit log.
+
+    None stays None. A number beyond the years that `datetime` can hold stays a number.
+
+    Args:
+        seconds: The time.
+        timespec: As `datetime.isoformat` takes it.
+    """
     from datetime import UTC, datetime
 
     if seconds is None:
-        return ""
+        return None
     try:
-        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-    except (ValueError, OverflowError, OSError):  # beyond the years that `datetime` can hold
-        return str(seconds)
+        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec=timespec)
+    except (ValueError, OverflowError, OSError):
+        return seconds
+
+
+def format_time(seconds: float | None) -> str:
+    """Return Unix seconds as `to_iso_time` does, without fractions; None as empty text."""
+    return printable(to_iso_time(seconds, timespec="seconds"))
 
 
 def _format_bytes(value: bytes | bytearray | memoryview) -> str:
