@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import html
 import json
 import logging
+import shlex
 import time
 from typing import Any
 from urllib.parse import quote, quote_plus
+from xml.sax import saxutils
 
 import pytest
 from hypothesis import given, strategies as st
 
-from datasources.redaction import MARK, is_secret_name, redact, redact_text
+from datasources.redaction import MARK, is_secret_name, mask_secrets, redact, redact_text
 from tests.core.redaction_corpus import (
     HARMLESS,
     HARMLESS_NAMES,
@@ -138,14 +141,59 @@ def test_original_is_left_alone():
     assert options == {"password": "hunter2", "list": [{"token": "x"}]}
 
 
-@pytest.mark.parametrize("secret", ["hunter2", "a b", "p/w#x@y", "q\"uo\\te's", "ü~%&+", "\ud800x"])
-def test_given_secret_is_masked_in_every_spelling(secret: str):
+GIVEN = [
+    "hunter2",
+    "a b",
+    "p/w#x@y",
+    "q\"uo\\te's",
+    "ü~%&+",
+    "\ud800x",
+    "pässwörd",
+    "it's<&>",
+    "a'b/c",
+]
+
+
+def spellings(secret: str) -> dict[str, str]:
+    """Return a secret as programs write it down, by the name of the spelling."""
     encoded = secret.encode(errors="replace")
-    for form in (secret, repr(secret), json.dumps(secret), quote(encoded), quote_plus(encoded)):
-        text = redact_text(f"refused: {form} at host", [secret])
-        assert form.strip("'\"") not in text
-        assert text.startswith("refused: ")
-        assert text.endswith(" at host")
+    return {
+        "plain": secret,
+        "a text of Python": repr(secret)[1:-1],
+        "within a text of Python": repr(f"{secret}'\"")[1:-1].removesuffix("\\'\""),
+        "bytes of Python": repr(encoded)[2:-1],
+        "ASCII of Python": ascii(secret)[1:-1],
+        "JSON": json.dumps(secret)[1:-1],
+        "JSON in Unicode": json.dumps(secret, ensure_ascii=False)[1:-1],
+        "JSON of PHP": json.dumps(secret)[1:-1].replace("/", "\\/"),
+        "a path of a URL": quote(encoded),
+        "a part of a URL": quote(encoded, safe=""),
+        "a part of a URL in small letters": quote(encoded, safe="").lower(),
+        "a form": quote_plus(encoded),
+        "HTML": html.escape(secret),
+        "HTML without quotes": html.escape(secret, quote=False),
+        "HTML of templates": html.escape(secret).replace("&quot;", "&#34;").replace("x27", "39"),
+        "XML": saxutils.escape(secret, {'"': "&quot;", "'": "&apos;"}),
+        "SQL": secret.replace("'", "''"),
+        "a shell": shlex.quote(secret).removeprefix("'").removesuffix("'"),
+    }
+
+
+@pytest.mark.parametrize("secret", GIVEN)
+def test_given_secret_is_masked_in_every_spelling(secret: str):
+    for name, form in spellings(secret).items():
+        for mask in (redact_text, mask_secrets):
+            text = mask(f"refused: {form} at host", [secret])
+            assert form not in text, name
+            assert MARK in text, name
+            assert text.startswith("refused: ")
+            assert text.endswith(" at host")
+
+
+def test_only_given_secrets_are_masked_where_nothing_else_is_to_be():
+    message = "password=hunter2 is not password=other"
+    assert mask_secrets(message, ["hunter2"]) == f"password={MARK} is not password=other"
+    assert mask_secrets(message, []) == message
 
 
 def test_pieces_of_a_given_password_are_masked_where_a_url_was_taken_apart():

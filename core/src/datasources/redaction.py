@@ -50,6 +50,7 @@ _JOINT = re.compile(r"[\W_]+")
 # What stands before a value in a text.
 _QUOTE = r"""\\{0,8}["']"""
 _SIGN = re.compile(r"::+|://|=[=>]?|:=?|<>|%(?:25){0,3}3[DA]", re.IGNORECASE)
+_PERCENT_CODE = re.compile("%[0-9A-F]{2}")
 _CODE = re.compile(r"^(?:25){0,3}[0-9A-F]{2}", re.IGNORECASE)  # `%26password%3D`
 _SPACE = re.compile(r"\s{0,20}")
 _INTRODUCERS = [
@@ -186,8 +187,7 @@ def is_secret_name(name: str) -> bool:
 
 def redact_text(text: str, secrets: Iterable[str] = ()) -> str:
     """Mask in a text the secrets given, and whatever has the shape of one."""
-    if known := _known(secrets):
-        text = known.sub(MARK, text)
+    text = mask_secrets(text, secrets)
     text = _PEM.sub(MARK, text)
     text = _mask_urls(text)
     for introducer in _INTRODUCERS:
@@ -198,6 +198,12 @@ def redact_text(text: str, secrets: Iterable[str] = ()) -> str:
         if needle in lower:
             text = pattern.sub(replacement, text)
     return text
+
+
+def mask_secrets(text: str, secrets: Iterable[str]) -> str:
+    """Mask in a text the secrets given, however they are spelled, and nothing else."""
+    known = _known(secrets)
+    return known.sub(MARK, text) if known else text
 
 
 def redact(value: Any) -> Any:
@@ -247,12 +253,10 @@ def _holds_secret(value: Any) -> bool:
 
 
 def _known(secrets: Iterable[str]) -> re.Pattern[str] | None:
-    """Return what finds the secrets: as they are, escaped, percent-encoded, or in parts."""
+    """Return a pattern that finds the secrets in every spelling, or in parts; None without any."""
     forms: set[str] = set()
     for secret in [secrets] if isinstance(secrets, str) else secrets:
-        forms |= {secret, secret.strip(), json.dumps(secret)[1:-1], repr(secret)[1:-1]}
-        forms |= {encode(secret.encode(errors="replace")) for encode in (quote, quote_plus)}
-        forms |= {quote(secret.encode(errors="replace"), safe="")}
+        forms |= _spellings(secret)
         if not re.search(r"://|[=;]", secret):
             # Where a URL is taken apart its password may end early, and messages show the pieces.
             forms |= {part for part in re.split(r"[/#?@:]", secret) if len(part) > 3}
@@ -260,6 +264,41 @@ def _known(secrets: Iterable[str]) -> re.Pattern[str] | None:
     # One of a letter or two would also be found where it is not.
     found = [re.escape(f) if len(f) > 3 else rf"(?<!\w){re.escape(f)}(?!\w)" for f in ordered]
     return re.compile("|".join(found)) if found else None
+
+
+def _spellings(secret: str) -> set[str]:
+    """Return the forms that a secret takes where others write it down: escaped or encoded."""
+    encoded = secret.encode(errors="replace")
+    escaped = secret.replace("\\", "\\\\")
+    markup = secret.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    forms = {
+        secret,
+        secret.strip(),
+        # Python: texts and bytes. The quotes around a longer text decide which are escaped.
+        repr(secret)[1:-1],
+        escaped.replace("'", "\\'"),
+        escaped.replace('"', '\\"'),
+        ascii(secret)[1:-1],
+        repr(encoded)[2:-1],
+        # JSON, also with the slashes that PHP escapes.
+        json.dumps(secret)[1:-1],
+        json.dumps(secret, ensure_ascii=False)[1:-1],
+        json.dumps(secret)[1:-1].replace("/", "\\/"),
+        # SQL and shells.
+        secret.replace("'", "''"),
+        secret.replace("'", "'\"'\"'"),
+        # HTML and XML; the codes of quotes differ.
+        markup,
+        markup.replace('"', "&quot;").replace("'", "&#x27;"),
+        markup.replace('"', "&#34;").replace("'", "&#39;"),
+        markup.replace('"', "&quot;").replace("'", "&#39;"),
+        markup.replace('"', "&quot;").replace("'", "&apos;"),
+        markup.replace('"', "&quot;"),
+    }
+    percent = {quote(encoded), quote(encoded, safe=""), quote_plus(encoded)}
+    forms |= percent
+    forms |= {_PERCENT_CODE.sub(lambda code: code[0].lower(), form) for form in percent}
+    return forms
 
 
 def _mask_urls(text: str) -> str:
