@@ -223,3 +223,24 @@ def test_an_input_that_cannot_be_read_is_one_sentence(
         check=False,
     )
     assert (done.returncode, done.stderr) == (1, f"Error: standard input {reason}\n")
+
+
+@pytest.mark.parametrize(
+    ("secret", "spelling"),
+    [
+        ("a/b+c d?e=f&g#h", "a%2Fb%2Bc+d%3Fe%3Df%26g%23h"),
+        ("a/b+c d?e=f&g#h", "a/b%2Bc%20d%3Fe%3Df%26g%23h"),
+        ("pässwörd", r"p\u00e4ssw\u00f6rd"),
+        ("pässwörd", r"p\xc3\xa4ssw\xc3\xb6rd"),
+        ('it\'s"q"', r"it's\"q\""),
+        ("a<b>&'c'", "a&lt;b&gt;&amp;&#39;c&#39;"),
+    ],
+)
+def test_a_secret_is_masked_however_a_driver_spells_it(
+    run, ok, vault: Site, secret: str, spelling: str
+) -> None:
+    ok("add", "vault", "--stdin", pipe=json.dumps({"host": "h", "token": secret}))
+    done = run("info", "vault", f"quote {spelling}")
+    assert done.error == "the server said: ***REDACTED***"
+    done = run("fetch", "vault", f"quote {spelling}", "doc", "--json")
+    assert done.json[0]["error"] == "the server said: ***REDACTED***"

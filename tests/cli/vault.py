@@ -122,6 +122,8 @@ class VaultConnector(DataSourceConnector):
             raise DataFetchError(f"failed at {HOSTILE}\nwith {token!r}")
         if identifier == "chained":
             raise DataFetchError("failed") from ValueError(f"low level {token}")
+        if identifier.startswith("quote "):
+            raise DataFetchError("the server said: " + identifier.removeprefix("quote "))
         if identifier == "bug":
             raise TypeError(f"cannot add {token}")
         if identifier == "exit":

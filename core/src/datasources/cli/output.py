@@ -38,11 +38,7 @@ def printable(value: object) -> str:
 
 def register_secrets(secrets: Iterable[str]) -> None:
     """Mask these secrets in everything that is written to stderr from now on."""
-    from urllib.parse import quote
-
-    for secret in secrets:
-        if len(secret) >= _MIN_SECRET_LENGTH:
-            _secrets.update((secret, repr(secret)[1:-1], quote(secret, safe="")))
+    _secrets.update(secret for secret in secrets if len(secret) >= _MIN_SECRET_LENGTH)
 
 
 def reset() -> None:
@@ -98,13 +94,9 @@ def mask(text: str, *, shapes: bool = False) -> str:
     """Mask the registered secrets in a text; with `shapes`, also anything that looks like one."""
     if not (shapes or _secrets):
         return text
-    from datasources.redaction import MARK, redact_text  # its patterns take a while to compile
+    from datasources.redaction import mask_secrets, redact_text  # compiling it takes a while
 
-    if shapes:
-        return redact_text(text, _secrets)
-    for secret in sorted(_secrets, key=len, reverse=True):
-        text = text.replace(secret, MARK)
-    return text
+    return redact_text(text, _secrets) if shapes else mask_secrets(text, _secrets)
 
 
 def echo(text: str = "") -> None:
