@@ -71,6 +71,7 @@ def test_listing_plugins_imports_no_plugin_and_nothing_heavy(vault: Site, args: 
             "datasources.cli.app",
             "datasources.cli.context",
             "datasources.cli.discovery",
+            "datasources.cli.errors",
             "datasources.cli.paths",
             "datasources.cli.plugins",
             "datasources.cli.suggestions",

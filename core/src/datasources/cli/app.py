@@ -10,10 +10,9 @@ from typing import Any
 import click
 
 from datasources import __version__
-from datasources.cli import output
+from datasources.cli import errors, output
 from datasources.cli.context import CliContext
 from datasources.cli.suggestions import SuggestingGroup
-from datasources.errors import DataSourceError
 
 _COMMANDS = {
     "plugins": "discovery",
@@ -156,7 +155,9 @@ def _print_error(exc: BaseException) -> None:
         return
     if isinstance(exc, click.Abort):
         click.echo(err=True)  # ends the line of the prompt
-    click.echo(f"Error: {_format_error(exc, output_failed=output_failed)}", err=True)
+    hint = " (-v shows the traceback)"
+    message = errors.describe(exc, output_failed=output_failed, hint=hint)
+    click.echo(f"Error: {message}", err=True)
 
 
 def _start_log() -> None:
@@ -213,28 +214,8 @@ def _discard_output(stream: Any) -> None:
 def _print_usage_error(exc: click.UsageError) -> None:
     if exc.ctx is not None:
         click.echo(exc.ctx.get_usage(), err=True)
-    message = output.printable(output.mask(_join_lines(exc.format_message()), shapes=True))
+    message = output.printable(output.mask(errors.join_lines(exc.format_message()), shapes=True))
     click.echo(f"Error: {message}", err=True)
-
-
-def _format_error(exc: BaseException, *, output_failed: bool = False) -> str:
-    if isinstance(exc, click.Abort):
-        return "the input ended before it was complete"
-    if isinstance(exc, click.ClickException):
-        return output.printable(output.mask(_join_lines(exc.format_message())))
-    text = _join_lines(str(exc))
-    if isinstance(exc, DataSourceError):
-        return output.printable(output.mask(text)) or type(exc).__name__
-    if isinstance(exc, OSError) and exc.strerror and (output_failed or exc.filename is not None):
-        file = "the output" if output_failed else repr(exc.filename)
-        return output.printable(output.mask(f"{file}: {exc.strerror}", shapes=True))
-    unexpected = f"unexpected {type(exc).__name__}" + (f": {text}" if text else "")
-    message = output.printable(output.mask(unexpected, shapes=True))
-    return f"{message} (-v shows the traceback)"
-
-
-def _join_lines(text: str) -> str:
-    return " ".join(text.split())
 
 
 def _print_traceback(exc: BaseException) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from datasources.cli import output, paths, secrets, stdin
-from datasources.cli.context import CliContext, register_source_secrets
+from datasources.cli.context import CliContext
 from datasources.errors import OptionError, RegistryError
 
 if TYPE_CHECKING:
@@ -83,11 +83,10 @@ def import_command(context: CliContext, file: str, replace: bool, from_stdin: bo
     configs = _fill_from_stdin(imported) if from_stdin else [_fill(source) for source in imported]
 
     async def register(registry: DataSourceRegistry) -> None:
-        for config in configs:
-            register_source_secrets(registry, config)
         await import_sources(registry, configs, replace=replace)
 
     context.check_not_declared(config.id for config in configs)
+    context.try_sources(configs, connect=False)  # before a store and a key are made
     context.run(register, create=True)
     output.echo_err(f"Imported {len(configs)}: {', '.join(config.id for config in configs)}")
 

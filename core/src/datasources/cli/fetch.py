@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from datasources.cli import output, paths, progress, tables
+from datasources.cli import errors, output, paths, progress, tables
 from datasources.cli.context import CliContext
 from datasources.cli.items import item_to_dict, read_identifier
-from datasources.errors import DataFetchError, DataSourceError, ItemNotFoundError
+from datasources.errors import DataFetchError, ItemNotFoundError
 from datasources.models import DataItem, FetchReceipt, FetchRequest, FetchResult, Limits
 from datasources.tabular import WILDCARDS
 
@@ -117,12 +117,12 @@ def fetch_command(
     started = time.monotonic()
     results = context.run(fetch, source_id)
     _print_results(results, time.monotonic() - started, as_json=as_json)
-    failed = [result for result in results if result.error is not None]
-    if len(results) == 1 and failed and failed[0].error:
-        raise failed[0].error
+    failed = [(result.request, result.error) for result in results if result.error is not None]
+    if len(results) == 1 and failed:
+        raise failed[0][1]
     if failed:
         reasons = "; ".join(
-            f"{result.request.identifier!r}: {_format_error(result)}" for result in failed
+            f"{request.identifier!r}: {errors.describe(error)}" for request, error in failed
         )
         raise click.ClickException(f"{len(failed)} of {len(results)} fetches failed: {reasons}")
 
@@ -290,12 +290,5 @@ def _to_dict(result: FetchResult) -> dict[str, Any]:
     return {
         "source_id": result.request.source_id,
         "identifier": result.request.identifier,
-        "error": _format_error(result),
+        "error": errors.describe(result.error) if result.error else None,
     }
-
-
-def _format_error(result: FetchResult) -> str:
-    error = result.error
-    is_expected = isinstance(error, DataSourceError)
-    text = output.mask(" ".join(str(error).split()), shapes=not is_expected)
-    return text if is_expected else f"unexpected {type(error).__name__}: {text}"
