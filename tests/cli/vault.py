@@ -93,6 +93,8 @@ class VaultConnector(DataSourceConnector):
         return True
 
     async def list_items(self, path=None):
+        if path == "wait/":
+            await asyncio.sleep(60)
         if path == "many":
             return [DataItem(f"item{n}", f"item{n}", n) for n in range(2500)]
         return [

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from datasources.cli import errors, output, paths, prompts, secrets, stdin
+from datasources.cli.completers import complete
 from datasources.cli.context import CliContext
 from datasources.errors import DataSourceExistsError, OptionError
 from datasources.models import DataSourceConfig, DataSourceType
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command("add")
-@click.argument("type_name", metavar="[TYPE]", required=False)
+@click.argument("type_name", metavar="[TYPE]", required=False, shell_complete=complete("types"))
 @click.option("--id", "source_id", metavar="ID", help="The source's id; default: the type.")
 @click.option("--name", help="A name for people; default: the id.")
 @click.option(
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     "--option",
     "pairs",
     metavar="KEY=VALUE",
+    shell_complete=complete("option_pairs"),
     multiple=True,
     help="An option of the connector. A secret only as a reference: '${env:NAME}', '${file:/path}'.",
 )
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     "--secret",
     "secret_keys",
     metavar="KEY",
+    shell_complete=complete("option_keys"),
     multiple=True,
     help="Ask for this option without echo.",
 )
@@ -50,6 +53,7 @@ if TYPE_CHECKING:
     "file",
     metavar="FILE",
     type=paths.expand,
+    shell_complete=complete("files"),
     help="Take the sources of a TOML file, such as a filled-in template; --id chooses one.",
 )
 @click.option("--test/--no-test", default=True, help="Connect before storing.  [default: test]")

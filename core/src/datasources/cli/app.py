@@ -11,6 +11,7 @@ import click
 
 from datasources import __version__
 from datasources.cli import errors, output
+from datasources.cli.completers import complete
 from datasources.cli.context import CliContext
 from datasources.cli.suggestions import SuggestingGroup
 
@@ -34,6 +35,7 @@ _COMMANDS = {
     "import": "export_import",
     "keys": "keys",
     "new": "new",
+    "completion": "completion",
 }
 """The module of each built-in command, in the order of `datasources --help`."""
 _PLUGINS_LOADED = "datasources.plugins_loaded"  # key in `click.Context.meta`
@@ -114,7 +116,7 @@ class Group(SuggestingGroup):
             return
         ctx.meta[_PLUGINS_LOADED] = True
         _start_log()
-        context = ctx.find_object(CliContext) or _create_context(ctx)
+        context = ctx.find_object(CliContext) or CliContext.from_options(ctx.params)
         context.plugins.load_observers()
         context.plugins.notify("datasources_commands", group=self)
 
@@ -164,23 +166,6 @@ def _start_log() -> None:
     from datasources.cli import log  # importing logging takes milliseconds; few commands need it
 
     log.start()
-
-
-def _create_context(ctx: click.Context) -> CliContext:
-    options = ctx.params
-    if "@" in (options.get("store") or ""):
-        from datasources.redaction import redact_text
-
-        if redact_text(options["store"]) != options["store"]:
-            raise click.UsageError(
-                "a password is never an argument: give the store's URL in DATASOURCES_STORE"
-            )
-    return CliContext(
-        store=options.get("store") or os.environ.get("DATASOURCES_STORE"),
-        config=options.get("config") or os.environ.get("DATASOURCES_CONFIG"),
-        key_file=options.get("key_file"),
-        environ=os.environ,
-    )
 
 
 def _is_interrupt(exc: BaseException) -> bool:
@@ -234,17 +219,20 @@ def _set_verbose(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--store",
+    shell_complete=complete("files"),
     metavar="PATH",
     help="Where sources are kept: a file, or a URL that a plugin opens. [env: DATASOURCES_STORE; "
     "default: datasources/sources.db in the user's data directory]",
 )
 @click.option(
     "--config",
+    shell_complete=complete("files"),
     metavar="FILE",
     help="TOML file that declares more sources, limits and rules. [env: DATASOURCES_CONFIG]",
 )
 @click.option(
     "--key-file",
+    shell_complete=complete("files"),
     metavar="FILE",
     help="Encryption keys, one a line. [env: DATASOURCE_ENCRYPTION_KEY, "
     "DATASOURCE_ENCRYPTION_KEY_FILE; default: 'key' beside the store]",
@@ -265,4 +253,4 @@ def cli(ctx: click.Context, /, **_: str | None) -> None:
 
     Results go to standard output, everything else to standard error.
     """
-    ctx.obj = _create_context(ctx)
+    ctx.obj = CliContext.from_options(ctx.params)

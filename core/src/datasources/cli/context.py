@@ -6,7 +6,9 @@ import os
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from functools import cached_property
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn, Self, TypeVar
+
+import click
 
 from datasources.cli import output, paths
 from datasources.cli.suggestions import did_you_mean
@@ -46,6 +48,28 @@ class CliContext:
         self._config = config
         self._key_option = key_file
         self._environ = environ
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, str | None]) -> Self:
+        """Return the context of the command line's global options, and of the environment.
+
+        Raises:
+            UsageError: The URL of the store holds a password, which other users would see.
+        """
+        store = options.get("store")
+        if store and "@" in store:
+            from datasources.redaction import redact_text
+
+            if redact_text(store) != store:
+                raise click.UsageError(
+                    "a password is never an argument: give the store's URL in DATASOURCES_STORE"
+                )
+        return cls(
+            store=store or os.environ.get("DATASOURCES_STORE"),
+            config=options.get("config") or os.environ.get("DATASOURCES_CONFIG"),
+            key_file=options.get("key_file"),
+            environ=os.environ,
+        )
 
     @cached_property
     def home(self) -> str:

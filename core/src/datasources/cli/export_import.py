@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from datasources.cli import output, paths, secrets, stdin
+from datasources.cli.completers import complete
 from datasources.cli.context import CliContext
 from datasources.errors import OptionError, RegistryError
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command("export")
-@click.argument("source_ids", metavar="[ID]...", nargs=-1)
+@click.argument("source_ids", metavar="[ID]...", nargs=-1, shell_complete=complete("source_ids"))
 @click.option(
     "--encrypt",
     is_flag=True,
@@ -56,7 +57,7 @@ def export_command(context: CliContext, source_ids: Sequence[str], encrypt: bool
 
 
 @click.command("import")
-@click.argument("file", metavar="FILE", type=paths.expand)
+@click.argument("file", metavar="FILE", type=paths.expand, shell_complete=complete("files"))
 @click.option("--replace", is_flag=True, help="Overwrite sources of the same id.")
 @click.option(
     "--stdin",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from datasources.cli import errors, output, paths, progress, tables
+from datasources.cli.completers import complete
 from datasources.cli.context import CliContext
 from datasources.cli.items import item_to_dict, read_identifier
 from datasources.errors import DataFetchError, ItemNotFoundError
@@ -46,12 +47,15 @@ def _parse_limit(text: str, number_type: Callable[[str], Number]) -> Number | st
 
 
 @click.command("fetch")
-@click.argument("source_id", metavar="ID")
-@click.argument("items", metavar="ITEM...", nargs=-1, required=True)
+@click.argument("source_id", metavar="ID", shell_complete=complete("source_ids"))
+@click.argument(
+    "items", metavar="ITEM...", nargs=-1, required=True, shell_complete=complete("items")
+)
 @click.option(
     "--into",
     metavar="DIR",
     type=paths.expand,
+    shell_complete=complete("directories"),
     default=".",
     help="Workspace, made if missing. [default: .]",
 )
@@ -128,8 +132,8 @@ def fetch_command(
 
 
 @click.command("upload")
-@click.argument("source_id", metavar="ID")
-@click.argument("file", type=paths.expand)
+@click.argument("source_id", metavar="ID", shell_complete=complete("source_ids"))
+@click.argument("file", type=paths.expand, shell_complete=complete("files"))
 @click.option("--as", "name", metavar="NAME", help="Its name in the source; default: the file's.")
 @click.option("--no-overwrite", is_flag=True, help="Fail if there is such an item already.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -156,7 +160,14 @@ def upload_command(
 
 
 @click.command("clean")
-@click.argument("directories", metavar="DIR...", type=paths.expand, nargs=-1, required=True)
+@click.argument(
+    "directories",
+    metavar="DIR...",
+    type=paths.expand,
+    nargs=-1,
+    required=True,
+    shell_complete=complete("directories"),
+)
 def clean_command(directories: Sequence[str]) -> None:
     """Delete the temporary files that killed fetches have left in workspaces.
 

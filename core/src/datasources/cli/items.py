@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from datasources.cli import output, stdin, tables
+from datasources.cli.completers import complete
 from datasources.cli.context import CliContext
 from datasources.errors import OptionError
 
@@ -36,8 +37,8 @@ def read_identifier(text: str) -> str:
 
 
 @click.command("items")
-@click.argument("source_id", metavar="ID")
-@click.argument("path", required=False)
+@click.argument("source_id", metavar="ID", shell_complete=complete("source_ids"))
+@click.argument("path", required=False, shell_complete=complete("items"))
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after so many.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
@@ -70,8 +71,8 @@ def items_command(
 
 
 @click.command("info")
-@click.argument("source_id", metavar="ID")
-@click.argument("item")
+@click.argument("source_id", metavar="ID", shell_complete=complete("source_ids"))
+@click.argument("item", shell_complete=complete("items"))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def info_command(context: CliContext, source_id: str, item: str, as_json: bool) -> None:
@@ -100,8 +101,8 @@ def info_command(context: CliContext, source_id: str, item: str, as_json: bool) 
 
 
 @click.command("preview")
-@click.argument("source_id", metavar="ID")
-@click.argument("item")
+@click.argument("source_id", metavar="ID", shell_complete=complete("source_ids"))
+@click.argument("item", shell_complete=complete("items"))
 @click.option(
     "-n", "--rows", type=click.IntRange(min=1), default=10, show_default=True, help="Rows."
 )
@@ -129,8 +130,8 @@ def preview_command(
 
 
 @click.command("stats")
-@click.argument("source_id", metavar="ID")
-@click.argument("item")
+@click.argument("source_id", metavar="ID", shell_complete=complete("source_ids"))
+@click.argument("item", shell_complete=complete("items"))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def stats_command(context: CliContext, source_id: str, item: str, as_json: bool) -> None:

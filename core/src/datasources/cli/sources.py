@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from datasources.cli import output, tables
+from datasources.cli.completers import complete
 from datasources.cli.context import CliContext
 from datasources.errors import RegistryError
 from datasources.models import DataSourceConfig, Limits
@@ -50,7 +51,7 @@ def list_command(context: CliContext, as_json: bool) -> None:
 
 
 @click.command("show")
-@click.argument("source_id", metavar="ID")
+@click.argument("source_id", metavar="ID", shell_complete=complete("source_ids"))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def show_command(context: CliContext, source_id: str, as_json: bool) -> None:
@@ -80,7 +81,7 @@ def show_command(context: CliContext, source_id: str, as_json: bool) -> None:
 
 
 @click.command("test")
-@click.argument("source_id", metavar="ID")
+@click.argument("source_id", metavar="ID", shell_complete=complete("source_ids"))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def test_command(context: CliContext, source_id: str, as_json: bool) -> None:
@@ -102,7 +103,7 @@ def test_command(context: CliContext, source_id: str, as_json: bool) -> None:
 
 
 @click.command("remove")
-@click.argument("source_id", metavar="ID")
+@click.argument("source_id", metavar="ID", shell_complete=complete("source_ids"))
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def remove_command(context: CliContext, source_id: str, yes: bool) -> None:
