@@ -53,6 +53,10 @@ def test_types_and_options_are_completed(sources) -> None:
     assert complete("add", "vault", "-o", "t") == ["token=", "tags=", "tls="]
     assert complete("add", "vault", "-s", "") == ["token", "tls"]
     assert complete("add", "nonsense", "-o", "") == []
+    assert complete("edit", "sealed", "-o", "ho") == ["host="]
+    assert complete("edit", "sealed", "-s", "") == ["token", "tls"]
+    assert complete("edit", "sealed", "--unset", "to") == ["token"]
+    assert complete("edit", "none", "-o", "") == []
 
 
 def test_items_are_completed_a_folder_at_a_time(sources: Path) -> None:

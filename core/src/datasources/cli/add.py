@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -147,7 +147,7 @@ def _build_config(
         type_name = type_name or prompts.ask_type(context.plugins.types())
     source_type = DataSourceType(type_name or "")
     options_class = context.plugins.connector_class(source_type).options_class
-    options = _parse_pairs(options_class, pairs)
+    options = parse_pairs(options_class, pairs)
     if asks:
         source_id = source_id or prompts.ask("Id of the source", source_type.value)
         name = name or prompts.ask("Name for people", source_id)
@@ -155,19 +155,14 @@ def _build_config(
     config = DataSourceConfig(source_id, source_type, name or source_id, {})
     _check_ids_free(context, [config], replace=replace)
     if from_stdin:
-        options |= _read_stdin(options_class)
-    for key in secret_keys:
-        text = secrets.prompt_secret(f"{key} (not shown)")
-        output.register_secrets([text])
-        options |= prompts.parse_options(options_class, {key: text})
+        options |= read_options(options_class)
+    options |= read_secrets(options_class, secret_keys)
     if asks:
         options = prompts.ask_options(options_class)
     return dataclasses.replace(config, config=options)
 
 
-def _parse_pairs(
-    options_class: secrets.OptionsClass | None, pairs: Sequence[str]
-) -> dict[str, Any]:
+def parse_pairs(options_class: secrets.OptionsClass | None, pairs: Sequence[str]) -> dict[str, Any]:
     """Return the options of the arguments `KEY=VALUE`; refuse secrets."""
     texts: dict[str, str] = {}
     for pair in pairs:
@@ -181,7 +176,18 @@ def _parse_pairs(
     return prompts.parse_options(options_class, texts)
 
 
-def _read_stdin(options_class: secrets.OptionsClass | None) -> dict[str, Any]:
+def read_secrets(options_class: secrets.OptionsClass | None, keys: Sequence[str]) -> dict[str, Any]:
+    """Ask for these options without echo, or read a line of a pipe for each."""
+    options: dict[str, Any] = {}
+    for key in keys:
+        text = secrets.prompt_secret(f"{key} (not shown)")
+        output.register_secrets([text])
+        options |= prompts.parse_options(options_class, {key: text})
+    return options
+
+
+def read_options(options_class: secrets.OptionsClass | None) -> dict[str, Any]:
+    """Return the options that are piped in, as TOML or JSON."""
     options = secrets.parse_table(stdin.read(), "standard input")
     output.register_secrets(
         value
@@ -191,14 +197,23 @@ def _read_stdin(options_class: secrets.OptionsClass | None) -> dict[str, Any]:
     return options
 
 
-def make_paths_absolute(context: CliContext, config: DataSourceConfig) -> DataSourceConfig:
-    """Return a source whose relative paths are absolute, so that it works from every directory."""
+def make_paths_absolute(
+    context: CliContext, config: DataSourceConfig, *, names: Collection[str] | None = None
+) -> DataSourceConfig:
+    """Return a source whose relative paths are absolute, so that it works from every directory.
+
+    Args:
+        context: Of the command.
+        config: The source.
+        names: The options to be looked at; None is all of them.
+    """
     options_class = context.plugins.connector_class(config.type).options_class
     if options_class is None:
         return config
     options = dict(config.config)
     for name, value in config.config.items():
-        if isinstance(value, str) and _is_relative(value):
+        is_given = names is None or name in names
+        if is_given and isinstance(value, str) and _is_relative(value):
             changed = {**options, name: os.path.abspath(value)}
             if _paths(options_class, changed) != _paths(options_class, options):
                 options = changed
@@ -220,7 +235,13 @@ def _paths(options_class: secrets.OptionsClass, options: dict[str, Any]) -> list
 
 
 def try_until_it_works(
-    context: CliContext, configs: list[DataSourceConfig], *, connect: bool, asks: bool
+    context: CliContext,
+    configs: list[DataSourceConfig],
+    *,
+    connect: bool,
+    asks: bool,
+    done: str = "added",
+    protect: Callable[[DataSourceConfig, Iterable[str]], DataSourceConfig] | None = None,
 ) -> list[DataSourceConfig]:
     """Validate sources, and connect to each; return them as they are to be stored.
 
@@ -229,6 +250,9 @@ def try_until_it_works(
         configs: The sources.
         connect: False to validate them only.
         asks: Somebody described the one source at a terminal, and can change it if it fails.
+        done: What is done with them, for messages.
+        protect: Called with the source after each change, and the options that were changed;
+            returns it as it is to be tried.
 
     Raises:
         DataSourceError: A source is not valid, or does not work.
@@ -246,17 +270,19 @@ def try_until_it_works(
             config, error = failure
             can_store = True
             if not asks:
-                output.echo_err(f"{config.id!r} was not added; --no-test adds it all the same.")
+                output.echo_err(f"{config.id!r} was not {done}; --no-test stores it all the same.")
                 raise error
         (config,) = configs
         output.echo_err(f"{errors.describe(error)}.")
-        action = prompts.ask_after_failure(config.id, can_store=can_store)
+        action = prompts.ask_after_failure(f"{config.id!r} was not {done}", can_store=can_store)
         if action == "give up":
-            raise click.ClickException(f"{config.id!r} was not added")
+            raise click.ClickException(f"{config.id!r} was not {done}")
         if action == "store":
             return configs
         options_class = context.plugins.connector_class(config.type).options_class
         options = dict(config.config)
-        prompts.change_option(options_class, options)
-        prompts.ask_until_valid(options_class, options)
-        configs = [make_paths_absolute(context, dataclasses.replace(config, config=options))]
+        changed = prompts.change_option(options_class, options)
+        changed |= prompts.ask_until_valid(options_class, options)
+        config = dataclasses.replace(config, config=options)
+        config = protect(config, changed) if protect else make_paths_absolute(context, config)
+        configs = [config]

@@ -23,6 +23,7 @@ _COMMANDS = {
     "list": "sources",
     "show": "sources",
     "test": "sources",
+    "edit": "edit",
     "remove": "sources",
     "items": "items",
     "info": "items",

@@ -59,32 +59,83 @@ def ask_options(options_class: OptionsClass | None) -> dict[str, Any]:
     return answers
 
 
-def ask_until_valid(options_class: OptionsClass | None, answers: dict[str, Any]) -> None:
-    """Ask for options to be changed until all of them are valid together."""
+def ask_until_valid(options_class: OptionsClass | None, answers: dict[str, Any]) -> set[str]:
+    """Ask for options to be changed until all are valid together; return those changed."""
+    changed: set[str] = set()
     while options_class is not None and (error := _check(options_class, answers)):
         output.echo_err(f"{error}.")
-        change_option(options_class, answers)
+        changed |= change_option(options_class, answers)
+    return changed
 
 
-def change_option(options_class: OptionsClass | None, answers: dict[str, Any]) -> None:
-    """Ask which option is to be changed, and for its value."""
+def change_option(options_class: OptionsClass | None, answers: dict[str, Any]) -> set[str]:
+    """Ask which option is to be changed, and for its value; return those changed."""
+    before = dict(answers)
     if options_class is None:
         _ask_undeclared(answers)
+    else:
+        fields = _fields_by_name(options_class)
+        name = click.prompt("Option to change", value_proc=_name_of(fields), err=True)
+        output.echo_err("Enter keeps what was given, '-' takes it away.")
+        _ask_fields(options_class, [fields[name]], answers)
+    return _differences(before, answers)
+
+
+def edit_options(options_class: OptionsClass | None, answers: dict[str, Any]) -> set[str]:
+    """Ask which options are to be changed until that is none; return those changed."""
+    before = dict(answers)
+    if options_class is None:
+        _ask_undeclared(answers)
+        return _differences(before, answers)
+    fields = _fields_by_name(options_class)
+    check_name = _name_of(fields)
+    while name := click.prompt(
+        "Option to change, or Enter to end",
+        default="",
+        show_default=False,
+        value_proc=lambda text: check_name(text) if text else "",
+        err=True,
+    ):
+        output.echo_err("Enter keeps what is set, '-' takes it away.")
+        _ask_fields(options_class, [fields[name]], answers)
+    ask_until_valid(options_class, answers)
+    return _differences(before, answers)
+
+
+def ask_named(
+    options_class: OptionsClass | None, names: Iterable[str], answers: dict[str, Any]
+) -> None:
+    """Ask for options that `answers` lacks, without echo where they are secret."""
+    if options_class is None:
+        for name in names:
+            answers[name] = click.prompt(f"{name} (not shown)", hide_input=True, err=True)
+            output.register_secrets([answers[name]])
         return
     from datasources.templates import option_fields
 
-    fields = {name: field for field in option_fields(options_class) for name in field.names}
-    output.echo_err(f"Options: {', '.join(dict.fromkeys(f.name for f in fields.values()))}")
-    name = click.prompt("Option to change", value_proc=_name_of(fields), err=True)
-    output.echo_err("Enter keeps what was given, '-' takes it away.")
-    _ask_fields(options_class, [fields[name]], answers)
+    fields = [f for f in option_fields(options_class) if not set(f.names).isdisjoint(names)]
+    _ask_fields(options_class, fields, answers)
+    ask_until_valid(options_class, answers)
 
 
-def ask_after_failure(source_id: str, *, can_store: bool) -> Action:
+def _fields_by_name(options_class: OptionsClass) -> dict[str, OptionField]:
+    """Return the options by their names and aliases, after listing them."""
+    from datasources.templates import option_fields
+
+    fields = option_fields(options_class)
+    output.echo_err(f"Options: {', '.join(field.name for field in fields)}")
+    return {name: field for field in fields for name in field.names}
+
+
+def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> set[str]:
+    return {name for name in {*before, *after} if before.get(name) != after.get(name)}
+
+
+def ask_after_failure(problem: str, *, can_store: bool) -> Action:
     """Ask what to do with a source that is not valid or does not work.
 
     Args:
-        source_id: Its id.
+        problem: What was not done for that, such as `'docs' was not added`.
         can_store: It is valid, so that it could be stored all the same.
     """
     actions: list[Action] = ["change", "store", "give up"] if can_store else ["change", "give up"]
@@ -97,7 +148,7 @@ def ask_after_failure(source_id: str, *, can_store: bool) -> Action:
 
     words = {"change": "change an option", "store": "store it all the same", "give up": "give up"}
     question = ", ".join(words[action] for action in actions[:-1])
-    prompt = f"{source_id!r} was not added: {question}, or give up? [{'/'.join(actions)}]"
+    prompt = f"{problem}: {question}, or give up? [{'/'.join(actions)}]"
     action: Action = click.prompt(output.printable(prompt), value_proc=parse, err=True)
     return action
 
@@ -185,21 +236,27 @@ def _ask_fields(
         if field.description:
             output.echo_err("")
             output.echo_err(field.description)
-        answered = field.name in answers
-        text = _prompt(options_class, field, answered=answered)
-        if text == "-" and answered:
-            del answers[field.name]
-        elif text:
+        names = [name for name in field.names if name in answers]
+        current = answers[names[0]] if names else None
+        text = _prompt(options_class, field, answered=bool(names), current=current)
+        if not text:
+            continue
+        for name in names:  # an answer may have been given by an alias
+            del answers[name]
+        if text != "-" or not names:
             answers[field.name] = field.parse(text)
 
 
-def _prompt(options_class: OptionsClass, field: OptionField, *, answered: bool) -> str:
+def _prompt(
+    options_class: OptionsClass, field: OptionField, *, answered: bool, current: Any = None
+) -> str:
     """Ask until the text is a value that the connector takes; Enter changes nothing.
 
     Args:
         options_class: The connector's, whose validators the value has to pass.
         field: The option.
         answered: There is an answer from before, which `-` removes.
+        current: That answer; shown unless it is a secret.
     """
 
     def check(text: str) -> str:
@@ -212,7 +269,8 @@ def _prompt(options_class: OptionsClass, field: OptionField, *, answered: bool) 
             raise click.BadParameter("it is required")
         return text
 
-    default = f" [{_format(field.default)}]" if _format(field.default) else ""
+    shown = _format(current if answered and not field.secret else field.default)
+    default = f" [{shown}]" if shown else ""
     return str(
         click.prompt(
             output.printable(f"{field.name} ({_describe_type(field)}){default}"),
