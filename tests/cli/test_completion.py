@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import command
+from tests.cli.vault import COMMANDS
 from tests.core.plugin_fixtures import Site
 
 
@@ -103,6 +104,14 @@ print("imported")
 print("imported", file=sys.stderr)
 raise RuntimeError("broken")
 """
+
+
+def test_completing_commands_is_quiet_though_a_plugin_fails(site: Site) -> None:
+    site.observer("loud-observer", LOUD)
+    site.observer("bad-observer", COMMANDS.replace('@group.command("hello")', "raise OSError"))
+    site.observer("good-observer", COMMANDS)
+    assert complete("he") == ["hello"]
+    assert complete("pl") == ["plugins"]
 
 
 def test_completing_is_quiet_whatever_is_wrong(sources, site: Site, tmp_path, store) -> None:

@@ -116,7 +116,16 @@ class Group(SuggestingGroup):
         if ctx.meta.setdefault(_PLUGINS_LOADED, False):
             return
         ctx.meta[_PLUGINS_LOADED] = True
-        _start_log()
+        if ctx.resilient_parsing:  # a shell completes words
+            from datasources.cli.completion import silence
+
+            with silence():
+                self._ask_plugins(ctx)
+        else:
+            _start_log()
+            self._ask_plugins(ctx)
+
+    def _ask_plugins(self, ctx: click.Context) -> None:
         context = ctx.find_object(CliContext) or CliContext.from_options(ctx.params)
         context.plugins.load_observers()
         context.plugins.notify("datasources_commands", group=self)

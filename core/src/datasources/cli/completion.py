@@ -154,7 +154,7 @@ def directories(
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """Keep logs and plugins from writing between the lines that somebody types."""
     logging.disable()
     stderr = sys.stderr
@@ -207,7 +207,7 @@ def _complete(
 
     # A thread that a remote source may keep: the process ends without it.
     thread = threading.Thread(target=run, name="datasources-complete", daemon=True)
-    with _silence():
+    with silence():
         thread.start()
         thread.join(_PATIENCE)
     fitting = [
