@@ -308,6 +308,14 @@ def test_times_are_in_utc_and_iso_form(seconds: float, text: str, exact: object)
     assert output.to_iso_time(seconds) == exact
 
 
+def test_times_of_the_log_have_the_same_form(run, docs: Path) -> None:
+    lines = run("-v", "items", "docs").err.splitlines()
+    assert lines
+    for line in lines:
+        time = datetime.fromisoformat(line.partition(" ")[0])
+        assert time.utcoffset() == timedelta(0)
+
+
 def test_times_have_one_form_in_every_command(ok, docs: Path) -> None:
     os.utime(docs / "a.csv", (1.7e9, 1.7e9))
     time = "2023-11-14T22:13:20+00:00"
