@@ -76,7 +76,7 @@ def test_optional_ones_are_chosen_by_name(ok, vault: Site) -> None:
         "no",
     ]
     done = ok("add", "vault", answers=answers)
-    assert "Optional: port, level, tags, verify, tls" in done.err
+    assert "Optional: tls, port, level, tags, verify" in done.err
     assert "there is no option 'nonsense'; options: " in done.err
     assert 'tls (secret table, in JSON such as {"key": "${env:SOURCE_TLS_KEY}"}' in done.err
     assert ok("show", "vault", "--json").json["options"] == {

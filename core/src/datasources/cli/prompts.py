@@ -196,7 +196,9 @@ def _choose(fields: Sequence[OptionField]) -> list[OptionField]:
     """Ask which of the optional options are to be set."""
     names = {name: field for field in fields for name in field.names}
     output.echo_err("")
-    output.echo_err(f"Optional: {', '.join(field.name for field in fields)}")
+    # Secrets first: they are needed more often than the rest.
+    listed = sorted(fields, key=lambda field: not field.secret)
+    output.echo_err(f"Optional: {', '.join(field.name for field in listed)}")
 
     def parse(text: str) -> list[OptionField]:
         words = re.split(r"[,\s]+", text.strip())
