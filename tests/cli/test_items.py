@@ -124,7 +124,10 @@ def test_a_folder_is_fetched_whole_and_again_only_what_changed(ok, docs, workspa
     assert fetched() == {"sub/b.csv": False, "sub/deep/c.csv": True}
     assert fetched("--refresh") == {"sub/b.csv": False, "sub/deep/c.csv": False}
     done = ok("fetch", "docs", "**/*.csv", "--into", str(workspace))
-    assert done.err == "2 of 3 were there already, unchanged\n"
+    total, unchanged = done.err.splitlines()
+    assert total.startswith("3 files, 21 B, ")
+    assert unchanged == "2 of 3 were there already, unchanged"
+    assert len(done.out.splitlines()) == 4
     assert (workspace / "sub" / "b.csv").read_text() == "changed"
 
 
@@ -198,3 +201,12 @@ def test_a_preview_says_that_there_are_more_rows(ok, docs: Path) -> None:
         done = ok("preview", "docs", "many.csv", *args)
         assert done.err == "There are more rows; -n 2 ended the preview.\n"
     assert ok("preview", "docs", "many.csv", "-n", "3").err == ""
+
+
+def test_in_a_pipe_every_file_has_its_line_however_many(ok, docs, workspace) -> None:
+    for index in range(30):
+        (docs / f"many{index}.csv").write_text("id\n1\n")
+    done = ok("fetch", "docs", "many*.csv", "--into", str(workspace))
+    assert len(done.out.splitlines()) == 31
+    assert done.err.startswith("30 files, 150 B, ")
+    assert ok("fetch", "docs", "a.csv", "--into", str(workspace)).err == ""

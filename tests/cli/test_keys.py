@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -148,6 +149,21 @@ def test_the_option_goes_before_the_environment(ok, fails, docs, store, monkeypa
     monkeypatch.setenv("DATASOURCE_ENCRYPTION_KEY", CredentialManager.generate_key())
     fails("items", "docs")
     ok("--key-file", str(store.parent / "key"), "items", "docs")
+
+
+def test_a_key_file_that_can_be_read_once_is_enough(ok, docs, store: Path, tmp_path) -> None:
+    key = (store.parent / "key").read_text()
+    for args in (
+        ["add", "local_file", "--id", "more", "-o", f"path={docs}"],
+        ["edit", "more", "--name", "x"],
+        ["keys", "list"],
+        ["items", "more"],
+    ):
+        reader, writer = os.pipe()
+        os.write(writer, key.encode())
+        os.close(writer)
+        ok("--key-file", f"/dev/fd/{reader}", *args)
+        os.close(reader)
 
 
 def test_processes_that_add_at_once_agree_on_one_key(ok, folder: Path, key_file: Path) -> None:

@@ -24,10 +24,11 @@ def test_the_exit_code_is_returned(arguments, capsys) -> None:
     assert "there is no source 'x'" in capsys.readouterr().err
 
 
-def test_the_module_runs_like_the_command(arguments, capsys) -> None:
+@pytest.mark.parametrize("module", ["datasources", "datasources.cli"])
+def test_the_module_runs_like_the_command(arguments, capsys, module: str) -> None:
     arguments("plugins", "--json")
     with pytest.raises(SystemExit) as ended:
-        runpy.run_module("datasources.cli", run_name="__main__")
+        runpy.run_module(module, run_name="__main__")
     assert ended.value.code == 0
     assert capsys.readouterr().out.startswith("[")
 

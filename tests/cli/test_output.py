@@ -8,7 +8,7 @@ import os
 import pty
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -17,8 +17,7 @@ from hypothesis import given, strategies as st
 from rich.cells import cell_len
 
 from datasources import FetchRequest
-from datasources.cli import output, tables
-from datasources.cli.fetch import _progress
+from datasources.cli import output, progress, tables
 from tests.cli.conftest import command
 
 
@@ -151,7 +150,9 @@ def test_a_table_at_a_terminal_is_drawn(docs) -> None:
 def test_names_at_progress_bars_are_harmless(monkeypatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    with _progress([FetchRequest("s", "\x1b[2J[red]x"), FetchRequest("s", "done")]) as callbacks:
+    with progress.show(
+        [FetchRequest("s", "\x1b[2J[red]x"), FetchRequest("s", "done")]
+    ) as callbacks:
         callbacks[0](5, 10)
         callbacks[1](10, 10)
     assert "\\x1b[2J[red]x" in terminal.getvalue()
@@ -290,3 +291,74 @@ def test_sizes_have_a_unit_on_a_terminal_only(monkeypatch, count: int, text: str
     assert tables.size(None) is None
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     assert str(tables.size(count)) == str(count)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text", "exact"),
+    [
+        (0, "1970-01-01T00:00:00+00:00", "1970-01-01T00:00:00+00:00"),
+        (1.7e9 + 0.25, "2023-11-14T22:13:20+00:00", "2023-11-14T22:13:20.250000+00:00"),
+        (-1, "1969-12-31T23:59:59+00:00", "1969-12-31T23:59:59+00:00"),
+        (1e300, "1e+300", 1e300),
+        (None, "", None),
+    ],
+)
+def test_times_are_in_utc_and_iso_form(seconds: float, text: str, exact: object) -> None:
+    assert output.format_time(seconds) == text
+    assert output.to_iso_time(seconds) == exact
+
+
+def test_times_of_the_log_have_the_same_form(run, docs: Path) -> None:
+    lines = run("-v", "items", "docs").err.splitlines()
+    assert lines
+    for line in lines:
+        time = datetime.fromisoformat(line.partition(" ")[0])
+        assert time.utcoffset() == timedelta(0)
+
+
+def test_times_have_one_form_in_every_command(ok, docs: Path) -> None:
+    os.utime(docs / "a.csv", (1.7e9, 1.7e9))
+    time = "2023-11-14T22:13:20+00:00"
+    assert ok("items", "docs", "--json").json[0]["modified_at"] == time
+    assert time in ok("items", "docs").out.split()
+    assert ok("info", "docs", "a.csv", "--json").json["modified_at"] == time
+    assert time in ok("info", "docs", "a.csv").out.split()
+    receipt = ok("fetch", "docs", "a.csv", "--into", str(docs / "ws"), "--json").json[0]
+    for text in (
+        receipt["fetched_at"],
+        ok("show", "docs", "--json").json["created_at"],
+        ok("list", "--json").json[0]["created_at"],
+    ):
+        parsed = datetime.fromisoformat(text)
+        assert parsed.utcoffset() == timedelta(0)
+        assert parsed.isoformat() == text
+    assert ok("show", "docs", "--json").json["created_at"][:19] in ok("show", "docs").out
+
+
+def test_many_files_have_one_bar_and_one_sum_at_a_terminal(docs: Path, tmp_path) -> None:
+    for index in range(30):
+        (docs / f"many{index}.csv").write_text("id\n1\n")
+    args = ["fetch", "docs", "many*.csv", "--into"]
+    code, shown = at_terminal(*args, str(tmp_path / "one"))
+    assert code == 0
+    text = shown.decode()
+    assert "30 files, 150 B, " in text
+    assert "30 files" in text[: text.index("150 B")]
+    assert "many7.csv" not in text
+    code, shown = at_terminal("-v", *args, str(tmp_path / "two"))
+    assert code == 0
+    assert {f"many{index}.csv" for index in range(30)} <= set(shown.decode().split())
+
+
+def test_one_bar_for_many_files_adds_up(monkeypatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    requests = [FetchRequest("s", f"item{index}") for index in range(11)]
+    with progress.show(requests) as callbacks:
+        for callback in callbacks.values():
+            callback(500, 1000)
+        for callback in callbacks.values():
+            callback(1000, 1000)
+    assert "item" not in terminal.getvalue()
+    assert "11 of 11 files" in terminal.getvalue()
+    assert "11.0/11.0 kB" in terminal.getvalue()

@@ -7,6 +7,8 @@ import pty
 import subprocess
 import sys
 
+import pytest
+
 from tests.cli.conftest import SECRET
 from tests.core.plugin_fixtures import Site
 
@@ -43,16 +45,106 @@ def test_a_wrong_answer_is_asked_again(ok, vault: Site) -> None:
     assert ok("show", "vault", "--json").json["options"]["port"] == 12
 
 
-def test_what_does_not_fit_together_is_told_and_asked_again(ok, vault: Site) -> None:
-    again = ["", "", "-", "", "", "", '{"key": "k-s3cret"}']
-    done = ok("add", "vault", answers=["", "", "h", SECRET, "y", "0", "", "", "", "", *again])
-    assert "option 'port': input should be greater than or equal to 1" in done.err
+def test_what_does_not_fit_together_is_told_and_one_option_is_changed(ok, vault: Site) -> None:
+    answers = ["", "", "h", SECRET, "level", "high", "prot", "port", "2"]
+    done = ok("add", "vault", answers=answers)
+    assert "this 'level' needs another 'port'" in done.err
+    assert "there is no option 'prot'; did you mean 'port'?" in done.err
+    assert ok("show", "vault", "--json").json["options"] == {
+        "host": "h",
+        "token": "***REDACTED***",
+        "level": "high",
+        "port": 2,
+    }
+
+
+def test_an_answer_is_taken_away_again(ok, vault: Site) -> None:
+    ok("add", "vault", answers=["", "", "h", SECRET, "level", "high", "level", "-"])
+    assert "level" not in ok("show", "vault", "--json").json["options"]
+
+
+def test_optional_ones_are_chosen_by_name(ok, vault: Site) -> None:
+    answers = [
+        "",
+        "",
+        "h",
+        SECRET,
+        "nonsense",
+        "tags, tls verify",
+        "a",
+        '{"key": "k-s3cret"}',
+        "no",
+    ]
+    done = ok("add", "vault", answers=answers)
+    assert "Optional: tls, port, level, tags, verify" in done.err
+    assert "there is no option 'nonsense'; options: " in done.err
     assert 'tls (secret table, in JSON such as {"key": "${env:SOURCE_TLS_KEY}"}' in done.err
     assert ok("show", "vault", "--json").json["options"] == {
         "host": "h",
         "token": "***REDACTED***",
+        "tags": ["a"],
         "tls": "***REDACTED***",
+        "verify": False,
     }
+
+
+def test_the_connectors_validators_check_each_answer(ok, vault: Site) -> None:
+    answers = ["", "", "a b", "h", f"bad{SECRET}", SECRET, "port", "0", "12"]
+    done = ok("add", "vault", answers=answers)
+    assert "Error: option 'host': a host has no blanks" in done.err
+    assert "Error: option 'token': the token '***REDACTED***' is none" in done.err
+    assert "Error: option 'port': input should be greater than or equal to 1" in done.err
+    assert SECRET not in done.err
+    assert ok("show", "vault", "--json").json["options"]["port"] == 12
+
+
+def test_what_a_connector_needs_is_asked_for_first(ok) -> None:
+    pytest.importorskip("datasources_postgresql")
+    done = ok("add", "postgresql", "--no-test", answers=["", "", "h", "d", "u", "password", SECRET])
+    questions = [line.partition(" (")[0] for line in done.err.splitlines() if " (text" in line]
+    assert questions[:3] == ["host", "database", "user"]
+    assert ok("show", "postgresql", "--json").json["options"] == {
+        "host": "h",
+        "database": "d",
+        "user": "u",
+        "password": "***REDACTED***",
+    }
+    dsn = "postgresql://u@h/d"
+    ok("add", "postgresql", "--id", "other", "--no-test", answers=["", "", dsn, ""])
+    assert list(ok("show", "other", "--json").json["options"]) == ["dsn"]
+
+
+DESCRIBED = ["", "", "nowhere", SECRET, "tags", "a"]
+
+
+def test_a_source_that_does_not_work_is_changed_with_the_other_answers_kept(ok, vault) -> None:
+    done = ok("add", "vault", answers=[*DESCRIBED, "what", "change", "host", "h"])
+    assert "'nowhere' cannot be reached with ***REDACTED***." in done.err
+    assert "one of: change, store, give up" in done.err
+    assert SECRET not in done.err
+    assert ok("show", "vault", "--json").json["options"]["tags"] == ["a"]
+    ok("test", "vault")
+
+
+def test_a_source_that_does_not_work_is_stored_all_the_same(ok, fails, vault) -> None:
+    ok("add", "vault", answers=[*DESCRIBED, "s"])
+    assert "'nowhere' cannot be reached" in fails("test", "vault")
+
+
+def test_giving_up_stores_nothing(fails, store, vault) -> None:
+    assert fails("add", "vault", answers=[*DESCRIBED, "give up"]) == "'vault' was not added"
+    assert not store.parent.exists()
+
+
+def test_a_source_that_is_not_valid_cannot_be_stored(ok, run, vault, tmp_path) -> None:
+    settings = tmp_path / "settings.toml"
+    settings.write_text('[policy]\nallowed_hosts = ["example.com"]\n')
+    answers = [*DESCRIBED, "store", "g"]
+    done = run("--config", str(settings), "add", "vault", answers=answers)
+    assert "may not use the host 'nowhere'" in done.err
+    assert "one of: change, give up" in done.err
+    assert done.code == 1
+    assert ok("list", "--json").json == []
 
 
 def test_optional_ones_that_are_needed_are_asked_for_without_a_question(ok) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from datasources import CredentialManager
+from datasources.cli.app import _COMMANDS
 from tests.cli.conftest import SECRET, command
 from tests.core.plugin_fixtures import Site, connector_module
 
@@ -122,6 +123,9 @@ def every_command(file: Path, workspace: Path) -> Iterator[list[str]]:
     yield ["add", "vault", "--id", "again", "-o", "host=h", "-s", "token"]
     yield ["add", "vault", "--id", "other", "-o", "host=h", "-o", "port=x", "-s", "token"]
     yield ["add", "vault", "--id", "other", "-o", "host=h", "-o", "nope=x", "-s", "token"]
+    yield ["edit", "sealed", "-o", "level=low"]
+    yield ["edit", "sealed", "-o", "host=nowhere", "-s", "token"]
+    yield ["edit", "sealed", "-o", "host=nowhere"]
     yield from (["remove", "again", "--yes"], ["remove", "again", "--yes"])
 
 
@@ -140,7 +144,8 @@ def test_no_command_prints_or_stores_a_secret(
             assert key not in text, (args, name)
         if verbose and args[0] in ("test", "items"):
             assert "connecting with ***REDACTED***" in done.err
-    assert len(reached) == 17 - 1  # all but import, which has no secret that is not in its file
+    unused = {"clean", "completion", "import", "new"}  # these use no secret of a stored source
+    assert reached == set(_COMMANDS) - unused
     for path in [*store.parent.iterdir(), *(tmp_path / "ws").iterdir()]:
         assert sealed.encode() not in path.read_bytes(), path
 
@@ -223,3 +228,24 @@ def test_an_input_that_cannot_be_read_is_one_sentence(
         check=False,
     )
     assert (done.returncode, done.stderr) == (1, f"Error: standard input {reason}\n")
+
+
+@pytest.mark.parametrize(
+    ("secret", "spelling"),
+    [
+        ("a/b+c d?e=f&g#h", "a%2Fb%2Bc+d%3Fe%3Df%26g%23h"),
+        ("a/b+c d?e=f&g#h", "a/b%2Bc%20d%3Fe%3Df%26g%23h"),
+        ("pässwörd", r"p\u00e4ssw\u00f6rd"),
+        ("pässwörd", r"p\xc3\xa4ssw\xc3\xb6rd"),
+        ('it\'s"q"', r"it's\"q\""),
+        ("a<b>&'c'", "a&lt;b&gt;&amp;&#39;c&#39;"),
+    ],
+)
+def test_a_secret_is_masked_however_a_driver_spells_it(
+    run, ok, vault: Site, secret: str, spelling: str
+) -> None:
+    ok("add", "vault", "--stdin", pipe=json.dumps({"host": "h", "token": secret}))
+    done = run("info", "vault", f"quote {spelling}")
+    assert done.error == "the server said: ***REDACTED***"
+    done = run("fetch", "vault", f"quote {spelling}", "doc", "--json")
+    assert done.json[0]["error"] == "the server said: ***REDACTED***"

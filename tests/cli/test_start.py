@@ -71,8 +71,10 @@ def test_listing_plugins_imports_no_plugin_and_nothing_heavy(vault: Site, args: 
         if args == ["plugins"]
         else {
             "datasources.cli.app",
+            "datasources.cli.completers",
             "datasources.cli.context",
             "datasources.cli.discovery",
+            "datasources.cli.errors",
             "datasources.cli.paths",
             "datasources.cli.plugins",
             "datasources.cli.suggestions",

@@ -22,7 +22,7 @@ def datasources_connectors():
 CONNECTOR = r"""
 import asyncio, logging, sys
 from typing import Literal
-from pydantic import AliasChoices, BaseModel, Field, SecretStr
+from pydantic import AliasChoices, BaseModel, Field, SecretStr, field_validator, model_validator
 from datasources import (
     AuthenticationError, ColumnStatistics, ConnectError, ConnectorOptions, DataFetchError, DataItem,
     DataSourceConnector, DataSourceExistsError, ItemNotFoundError, Preview, Workspace,
@@ -46,6 +46,26 @@ class VaultOptions(ConnectorOptions):
     tags: list[str] = Field([], description="Which ones.", examples=[["a", "b"]])
     verify: bool = Field(True, description="Whether to look twice.")
     tls: Tls | None = Field(None, description="The key of a certificate.")
+
+    @field_validator("host")
+    @classmethod
+    def _check_host(cls, value):
+        if " " in value:
+            raise ValueError("a host has no blanks")
+        return value
+
+    @field_validator("token")
+    @classmethod
+    def _check_token(cls, value):
+        if value.get_secret_value().startswith("bad"):
+            raise ValueError(f"the token {value.get_secret_value()!r} is none")
+        return value
+
+    @model_validator(mode="after")
+    def _check_together(self):
+        if self.level == "high" and self.port == 1:
+            raise ValueError("this 'level' needs another 'port'")
+        return self
 
     def hosts(self):
         return [self.host]
@@ -73,6 +93,8 @@ class VaultConnector(DataSourceConnector):
         return True
 
     async def list_items(self, path=None):
+        if path == "wait/":
+            await asyncio.sleep(60)
         if path == "many":
             return [DataItem(f"item{n}", f"item{n}", n) for n in range(2500)]
         return [
@@ -122,6 +144,8 @@ class VaultConnector(DataSourceConnector):
             raise DataFetchError(f"failed at {HOSTILE}\nwith {token!r}")
         if identifier == "chained":
             raise DataFetchError("failed") from ValueError(f"low level {token}")
+        if identifier.startswith("quote "):
+            raise DataFetchError("the server said: " + identifier.removeprefix("quote "))
         if identifier == "bug":
             raise TypeError(f"cannot add {token}")
         if identifier == "exit":

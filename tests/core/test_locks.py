@@ -9,10 +9,10 @@ import warnings
 from collections.abc import Callable
 
 import pytest
-from datasources.registry.cache import MetadataCache
 
 from datasources import MemoryStore
 from datasources.locks import ForkSafeLock
+from datasources.registry.cache import MetadataCache
 
 
 def use_store() -> tuple[ForkSafeLock, Callable[[], object]]:

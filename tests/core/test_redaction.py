@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import logging
+import shlex
 import time
 import traceback
 from collections.abc import Callable
@@ -246,6 +247,61 @@ def test_an_error_that_cannot_be_changed_is_left_alone():
     error.__cause__ = DefiantError("hunter2")
     mask_error(error, ["hunter2"])
     assert str(error) == f"refused {MARK}"
+
+
+GIVEN = [
+    "hunter2",
+    "a b",
+    "p/w#x@y",
+    "q\"uo\\te's",
+    "ü~%&+",
+    "\ud800x",
+    "pässwörd",
+    "it's<&>",
+    "a'b/c",
+]
+
+
+def spellings(secret: str) -> dict[str, str]:
+    """Return a secret as programs write it down, by the name of the spelling."""
+    encoded = secret.encode(errors="replace")
+    return {
+        "plain": secret,
+        "a text of Python": repr(secret)[1:-1],
+        "within a text of Python": repr(f"{secret}'\"")[1:-1].removesuffix("\\'\""),
+        "bytes of Python": repr(encoded)[2:-1],
+        "ASCII of Python": ascii(secret)[1:-1],
+        "JSON": json.dumps(secret)[1:-1],
+        "JSON in Unicode": json.dumps(secret, ensure_ascii=False)[1:-1],
+        "JSON of PHP": json.dumps(secret)[1:-1].replace("/", "\\/"),
+        "a path of a URL": quote(encoded),
+        "a part of a URL": quote(encoded, safe=""),
+        "a part of a URL in small letters": quote(encoded, safe="").lower(),
+        "a form": quote_plus(encoded),
+        "HTML": html.escape(secret),
+        "HTML without quotes": html.escape(secret, quote=False),
+        "HTML of templates": html.escape(secret).replace("&quot;", "&#34;").replace("x27", "39"),
+        "XML": saxutils.escape(secret, {'"': "&quot;", "'": "&apos;"}),
+        "SQL": secret.replace("'", "''"),
+        "a shell": shlex.quote(secret).removeprefix("'").removesuffix("'"),
+    }
+
+
+@pytest.mark.parametrize("secret", GIVEN)
+def test_given_secret_is_masked_as_programs_write_it(secret: str):
+    for name, form in spellings(secret).items():
+        for mask in (redact_text, mask_secrets):
+            text = mask(f"refused: {form} at host", [secret])
+            assert form not in text, name
+            assert MARK in text, name
+            assert text.startswith("refused: ")
+            assert text.endswith(" at host")
+
+
+def test_only_given_secrets_are_masked_where_nothing_else_is_to_be():
+    message = "password=hunter2 is not password=other"
+    assert mask_secrets(message, ["hunter2"]) == f"password={MARK} is not password=other"
+    assert mask_secrets(message, []) == message
 
 
 def test_pieces_of_a_given_password_are_masked_where_a_url_was_taken_apart():

@@ -31,7 +31,7 @@ _DONE = "\x1e"
 _LONGEST = 120.0  # seconds that one command may take
 _PASSING = (  # what differs from run to run, as it is shown and as it may be
     (r"\d+(?:\.\d+)? ms", "milliseconds"),
-    (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ", "a moment"),
+    (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", "a moment"),
     (r"in \d+\.\d+s", "a duration"),
     (r" {2,}", "  "),  # the width of a column
 )

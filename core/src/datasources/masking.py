@@ -79,6 +79,8 @@ def _spellings(secret: str) -> set[str]:
     encoded = secret.encode(errors="replace")
     spellings = {secret, secret.strip(), repr(encoded)[2:-1]}
     spellings |= _percent_encoded(encoded) | _in_markup(secret)
+    # In a literal of SQL, and in single quotes of a shell.
+    spellings |= {secret.replace("'", "''"), secret.replace("'", "'\"'\"'")}
     for _ in range(2):  # as in the `repr` of a JSON text
         spellings |= {escape(form) for form in spellings for escape in _ESCAPES}
     if not re.search(r"://|[=;]", secret):
@@ -92,6 +94,8 @@ _ESCAPES: tuple[Callable[[str], str], ...] = (
     lambda text: json.dumps(text, ensure_ascii=False)[1:-1],
     lambda text: json.dumps(text)[1:-1].replace("/", "\\/"),  # as PHP writes it
     lambda text: repr(text)[1:-1],
+    # `repr` of a longer text: its quotes decide which of those inside are escaped.
+    lambda text: text.replace("\\", "\\\\").replace("'", "\\'"),
     lambda text: ascii(text)[1:-1],
 )
 

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from datasources.cli import output, paths, prompts, secrets, stdin
-from datasources.cli.context import CliContext, register_source_secrets
+from datasources.cli import errors, output, paths, prompts, secrets, stdin
+from datasources.cli.completers import complete
+from datasources.cli.context import CliContext
 from datasources.errors import DataSourceExistsError, OptionError
 from datasources.models import DataSourceConfig, DataSourceType
+from datasources.redaction import REFERENCE
 
 if TYPE_CHECKING:
     from datasources.registry import DataSourceRegistry
 
 
 @click.command("add")
-@click.argument("type_name", metavar="[TYPE]", required=False)
+@click.argument("type_name", metavar="[TYPE]", required=False, shell_complete=complete("types"))
 @click.option("--id", "source_id", metavar="ID", help="The source's id; default: the type.")
 @click.option("--name", help="A name for people; default: the id.")
 @click.option(
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     "--option",
     "pairs",
     metavar="KEY=VALUE",
+    shell_complete=complete("option_pairs"),
     multiple=True,
     help="An option of the connector. A secret only as a reference: '${env:NAME}', '${file:/path}'.",
 )
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
     "--secret",
     "secret_keys",
     metavar="KEY",
+    shell_complete=complete("option_keys"),
     multiple=True,
     help="Ask for this option without echo.",
 )
@@ -48,6 +53,7 @@ if TYPE_CHECKING:
     "file",
     metavar="FILE",
     type=paths.expand,
+    shell_complete=complete("files"),
     help="Take the sources of a TOML file, such as a filled-in template; --id chooses one.",
 )
 @click.option("--test/--no-test", default=True, help="Connect before storing.  [default: test]")
@@ -66,31 +72,29 @@ def add_command(
 ) -> None:
     """Add a source of TYPE, validated, and tested unless told otherwise, before it is stored.
 
-    On a terminal, and without options, it asks for everything.
+    On a terminal, and without options, it asks for everything, and what to do if it does not work.
+    Relative paths are stored as absolute ones.
     """
+    asks = file is None and output.is_interactive() and not any(given.values())
     if file is not None:
         if type_name or name or any(given.values()):
             raise click.UsageError("--from FILE says it all; only --id goes with it")
         configs = _read_configs(file, source_id)
         _check_ids_free(context, configs, replace=replace)
+    elif type_name is None and not asks:
+        raise click.UsageError("give a TYPE, as `datasources types` lists them, or --from FILE")
     else:
-        _check_type_given(type_name, given)
-        configs = [_build_config(context, type_name, source_id, name, replace=replace, **given)]
+        configs = [
+            _build_config(context, type_name, source_id, name, replace=replace, asks=asks, **given)
+        ]
+    configs = [make_paths_absolute(context, config) for config in configs]
+    configs = try_until_it_works(context, configs, connect=test, asks=asks)
 
     async def register(registry: DataSourceRegistry) -> None:
-        for config in configs:
-            register_source_secrets(registry, config)
-        if test:
-            await _test_connections(context, configs)
         await registry.register_data_sources(configs, replace=replace)
 
     context.run(register, create=True)
     output.echo_err(f"Added {', '.join(repr(config.id) for config in configs)}.")
-
-
-def _check_type_given(type_name: str | None, given: dict[str, Any]) -> None:
-    if type_name is None and (any(given.values()) or not output.is_interactive()):
-        raise click.UsageError("give a TYPE, as `datasources types` lists them, or --from FILE")
 
 
 def _read_configs(file: str, source_id: str | None) -> list[DataSourceConfig]:
@@ -112,16 +116,15 @@ def _read_configs(file: str, source_id: str | None) -> list[DataSourceConfig]:
 def _check_ids_free(
     context: CliContext, configs: Sequence[DataSourceConfig], *, replace: bool
 ) -> None:
-    """Raise DataSourceExistsError if an id is taken, before anything is asked or tested."""
+    """Raise before anything is asked or tested if an id is taken, or the keys are lost."""
     context.check_not_declared(config.id for config in configs)
-    if replace:
-        return
     store = context.open_store()
     try:
+        context.check_keys(store)
         taken = [config.id for config in configs if store.get(config.id)]
     finally:
         store.close()
-    if taken:
+    if taken and not replace:
         raise DataSourceExistsError(
             f"source {', '.join(map(repr, taken))} exists already; --replace overwrites it"
         )
@@ -134,17 +137,17 @@ def _build_config(
     name: str | None,
     *,
     replace: bool,
+    asks: bool,
     pairs: Sequence[str],
     secret_keys: Sequence[str],
     from_stdin: bool,
 ) -> DataSourceConfig:
     """Return the source of the arguments, after asking for everything that they leave open."""
-    asks = output.is_interactive() and not (pairs or secret_keys or from_stdin)
     if asks:
         type_name = type_name or prompts.ask_type(context.plugins.types())
     source_type = DataSourceType(type_name or "")
     options_class = context.plugins.connector_class(source_type).options_class
-    options = _parse_pairs(options_class, pairs)
+    options = parse_pairs(options_class, pairs)
     if asks:
         source_id = source_id or prompts.ask("Id of the source", source_type.value)
         name = name or prompts.ask("Name for people", source_id)
@@ -152,19 +155,14 @@ def _build_config(
     config = DataSourceConfig(source_id, source_type, name or source_id, {})
     _check_ids_free(context, [config], replace=replace)
     if from_stdin:
-        options |= _read_stdin(options_class)
-    for key in secret_keys:
-        text = secrets.prompt_secret(f"{key} (not shown)")
-        output.register_secrets([text])
-        options |= prompts.parse_options(options_class, {key: text})
+        options |= read_options(options_class)
+    options |= read_secrets(options_class, secret_keys)
     if asks:
         options = prompts.ask_options(options_class)
     return dataclasses.replace(config, config=options)
 
 
-def _parse_pairs(
-    options_class: secrets.OptionsClass | None, pairs: Sequence[str]
-) -> dict[str, Any]:
+def parse_pairs(options_class: secrets.OptionsClass | None, pairs: Sequence[str]) -> dict[str, Any]:
     """Return the options of the arguments `KEY=VALUE`; refuse secrets."""
     texts: dict[str, str] = {}
     for pair in pairs:
@@ -178,7 +176,18 @@ def _parse_pairs(
     return prompts.parse_options(options_class, texts)
 
 
-def _read_stdin(options_class: secrets.OptionsClass | None) -> dict[str, Any]:
+def read_secrets(options_class: secrets.OptionsClass | None, keys: Sequence[str]) -> dict[str, Any]:
+    """Ask for these options without echo, or read a line of a pipe for each."""
+    options: dict[str, Any] = {}
+    for key in keys:
+        text = secrets.prompt_secret(f"{key} (not shown)")
+        output.register_secrets([text])
+        options |= prompts.parse_options(options_class, {key: text})
+    return options
+
+
+def read_options(options_class: secrets.OptionsClass | None) -> dict[str, Any]:
+    """Return the options that are piped in, as TOML or JSON."""
     options = secrets.parse_table(stdin.read(), "standard input")
     output.register_secrets(
         value
@@ -188,11 +197,92 @@ def _read_stdin(options_class: secrets.OptionsClass | None) -> dict[str, Any]:
     return options
 
 
-async def _test_connections(context: CliContext, configs: Sequence[DataSourceConfig]) -> None:
-    """Connect to all sources before any is stored; raise the first error."""
-    registry = await context.create_memory_registry(configs)
-    for config in configs:
-        check = await registry.check_connection(config.id)
-        if check.error is not None:
-            output.echo_err(f"{config.id!r} was not added; --no-test adds it all the same.")
-            raise check.error
+def make_paths_absolute(
+    context: CliContext, config: DataSourceConfig, *, names: Collection[str] | None = None
+) -> DataSourceConfig:
+    """Return a source whose relative paths are absolute, so that it works from every directory.
+
+    Args:
+        context: Of the command.
+        config: The source.
+        names: The options to be looked at; None is all of them.
+    """
+    options_class = context.plugins.connector_class(config.type).options_class
+    if options_class is None:
+        return config
+    options = dict(config.config)
+    for name, value in config.config.items():
+        is_given = names is None or name in names
+        if is_given and isinstance(value, str) and _is_relative(value):
+            changed = {**options, name: os.path.abspath(value)}
+            if _paths(options_class, changed) != _paths(options_class, options):
+                options = changed
+    return dataclasses.replace(config, config=options)
+
+
+def _is_relative(path: str) -> bool:
+    """Return True if a path depends on the working directory; a reference is not looked into."""
+    return not (REFERENCE.search(path) or path == "" or os.path.isabs(os.path.expanduser(path)))
+
+
+def _paths(options_class: secrets.OptionsClass, options: dict[str, Any]) -> list[str]:
+    """Return the local paths of a source; none if its options are not valid."""
+    try:
+        loaded = options_class.check(options)
+    except OptionError:
+        return []  # reported when the source is validated
+    return [os.fspath(path) for path in loaded.paths()] if loaded is not None else []
+
+
+def try_until_it_works(
+    context: CliContext,
+    configs: list[DataSourceConfig],
+    *,
+    connect: bool,
+    asks: bool,
+    done: str = "added",
+    protect: Callable[[DataSourceConfig, Iterable[str]], DataSourceConfig] | None = None,
+) -> list[DataSourceConfig]:
+    """Validate sources, and connect to each; return them as they are to be stored.
+
+    Args:
+        context: Of the command.
+        configs: The sources.
+        connect: False to validate them only.
+        asks: Somebody described the one source at a terminal, and can change it if it fails.
+        done: What is done with them, for messages.
+        protect: Called with the source after each change, and the options that were changed;
+            returns it as it is to be tried.
+
+    Raises:
+        DataSourceError: A source is not valid, or does not work.
+    """
+    while True:
+        try:
+            failure = context.try_sources(configs, connect=connect)
+        except Exception as exc:
+            if not asks:
+                raise
+            error, can_store = exc, False
+        else:
+            if failure is None:
+                return configs
+            config, error = failure
+            can_store = True
+            if not asks:
+                output.echo_err(f"{config.id!r} was not {done}; --no-test stores it all the same.")
+                raise error
+        (config,) = configs
+        output.echo_err(f"{errors.describe(error)}.")
+        action = prompts.ask_after_failure(f"{config.id!r} was not {done}", can_store=can_store)
+        if action == "give up":
+            raise click.ClickException(f"{config.id!r} was not {done}")
+        if action == "store":
+            return configs
+        options_class = context.plugins.connector_class(config.type).options_class
+        options = dict(config.config)
+        changed = prompts.change_option(options_class, options)
+        changed |= prompts.ask_until_valid(options_class, options)
+        config = dataclasses.replace(config, config=options)
+        config = protect(config, changed) if protect else make_paths_absolute(context, config)
+        configs = [config]

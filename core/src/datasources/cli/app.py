@@ -10,10 +10,10 @@ from typing import Any
 import click
 
 from datasources import __version__
-from datasources.cli import output
+from datasources.cli import errors, output
+from datasources.cli.completers import complete
 from datasources.cli.context import CliContext
 from datasources.cli.suggestions import SuggestingGroup
-from datasources.errors import DataSourceError
 
 _COMMANDS = {
     "plugins": "discovery",
@@ -23,6 +23,7 @@ _COMMANDS = {
     "list": "sources",
     "show": "sources",
     "test": "sources",
+    "edit": "edit",
     "remove": "sources",
     "items": "items",
     "info": "items",
@@ -35,6 +36,7 @@ _COMMANDS = {
     "import": "export_import",
     "keys": "keys",
     "new": "new",
+    "completion": "completion",
 }
 """The module of each built-in command, in the order of `datasources --help`."""
 _PLUGINS_LOADED = "datasources.plugins_loaded"  # key in `click.Context.meta`
@@ -114,8 +116,17 @@ class Group(SuggestingGroup):
         if ctx.meta.setdefault(_PLUGINS_LOADED, False):
             return
         ctx.meta[_PLUGINS_LOADED] = True
-        _start_log()
-        context = ctx.find_object(CliContext) or _create_context(ctx)
+        if ctx.resilient_parsing:  # a shell completes words
+            from datasources.cli.completion import silence
+
+            with silence():
+                self._ask_plugins(ctx)
+        else:
+            _start_log()
+            self._ask_plugins(ctx)
+
+    def _ask_plugins(self, ctx: click.Context) -> None:
+        context = ctx.find_object(CliContext) or CliContext.from_options(ctx.params)
         context.plugins.load_observers()
         context.plugins.notify("datasources_commands", group=self)
 
@@ -156,30 +167,15 @@ def _print_error(exc: BaseException) -> None:
         return
     if isinstance(exc, click.Abort):
         click.echo(err=True)  # ends the line of the prompt
-    click.echo(f"Error: {_format_error(exc, output_failed=output_failed)}", err=True)
+    hint = " (-v shows the traceback)"
+    message = errors.describe(exc, output_failed=output_failed, hint=hint)
+    click.echo(f"Error: {message}", err=True)
 
 
 def _start_log() -> None:
     from datasources.cli import log  # importing logging takes milliseconds; few commands need it
 
     log.start()
-
-
-def _create_context(ctx: click.Context) -> CliContext:
-    options = ctx.params
-    if "@" in (options.get("store") or ""):
-        from datasources.redaction import redact_text
-
-        if redact_text(options["store"]) != options["store"]:
-            raise click.UsageError(
-                "a password is never an argument: give the store's URL in DATASOURCES_STORE"
-            )
-    return CliContext(
-        store=options.get("store") or os.environ.get("DATASOURCES_STORE"),
-        config=options.get("config") or os.environ.get("DATASOURCES_CONFIG"),
-        key_file=options.get("key_file"),
-        environ=os.environ,
-    )
 
 
 def _is_interrupt(exc: BaseException) -> bool:
@@ -213,28 +209,8 @@ def _discard_output(stream: Any) -> None:
 def _print_usage_error(exc: click.UsageError) -> None:
     if exc.ctx is not None:
         click.echo(exc.ctx.get_usage(), err=True)
-    message = output.printable(output.mask(_join_lines(exc.format_message()), shapes=True))
+    message = output.printable(output.mask(errors.join_lines(exc.format_message()), shapes=True))
     click.echo(f"Error: {message}", err=True)
-
-
-def _format_error(exc: BaseException, *, output_failed: bool = False) -> str:
-    if isinstance(exc, click.Abort):
-        return "the input ended before it was complete"
-    if isinstance(exc, click.ClickException):
-        return output.printable(output.mask(_join_lines(exc.format_message())))
-    text = _join_lines(str(exc))
-    if isinstance(exc, DataSourceError):
-        return output.printable(output.mask(text)) or type(exc).__name__
-    if isinstance(exc, OSError) and exc.strerror and (output_failed or exc.filename is not None):
-        file = "the output" if output_failed else repr(exc.filename)
-        return output.printable(output.mask(f"{file}: {exc.strerror}", shapes=True))
-    unexpected = f"unexpected {type(exc).__name__}" + (f": {text}" if text else "")
-    message = output.printable(output.mask(unexpected, shapes=True))
-    return f"{message} (-v shows the traceback)"
-
-
-def _join_lines(text: str) -> str:
-    return " ".join(text.split())
 
 
 def _print_traceback(exc: BaseException) -> None:
@@ -253,17 +229,20 @@ def _set_verbose(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--store",
+    shell_complete=complete("files"),
     metavar="PATH",
     help="Where sources are kept: a file, or a URL that a plugin opens. [env: DATASOURCES_STORE; "
     "default: datasources/sources.db in the user's data directory]",
 )
 @click.option(
     "--config",
+    shell_complete=complete("files"),
     metavar="FILE",
     help="TOML file that declares more sources, limits and rules. [env: DATASOURCES_CONFIG]",
 )
 @click.option(
     "--key-file",
+    shell_complete=complete("files"),
     metavar="FILE",
     help="Encryption keys, one a line. [env: DATASOURCE_ENCRYPTION_KEY, "
     "DATASOURCE_ENCRYPTION_KEY_FILE; default: 'key' beside the store]",
@@ -284,4 +263,4 @@ def cli(ctx: click.Context, /, **_: str | None) -> None:
 
     Results go to standard output, everything else to standard error.
     """
-    ctx.obj = _create_context(ctx)
+    ctx.obj = CliContext.from_options(ctx.params)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from functools import cached_property
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn, Self, TypeVar
+
+import click
 
 from datasources.cli import output, paths
 from datasources.cli.suggestions import did_you_mean
@@ -46,6 +48,28 @@ class CliContext:
         self._config = config
         self._key_option = key_file
         self._environ = environ
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, str | None]) -> Self:
+        """Return the context of the command line's global options, and of the environment.
+
+        Raises:
+            UsageError: The URL of the store holds a password, which other users would see.
+        """
+        store = options.get("store")
+        if store and "@" in store:
+            from datasources.redaction import redact_text
+
+            if redact_text(store) != store:
+                raise click.UsageError(
+                    "a password is never an argument: give the store's URL in DATASOURCES_STORE"
+                )
+        return cls(
+            store=store or os.environ.get("DATASOURCES_STORE"),
+            config=options.get("config") or os.environ.get("DATASOURCES_CONFIG"),
+            key_file=options.get("key_file"),
+            environ=os.environ,
+        )
 
     @cached_property
     def home(self) -> str:
@@ -158,6 +182,28 @@ class CliContext:
             needs_keys: False if the operation decrypts nothing.
             create: Make a store and a key if there are none, as the operation adds sources.
         """
+        return self._call(
+            lambda: self._run(operation, source_id, needs_keys=needs_keys, create=create)
+        )
+
+    def try_sources(
+        self, configs: Iterable[DataSourceConfig], *, connect: bool
+    ) -> tuple[DataSourceConfig, Exception] | None:
+        """Validate sources, and connect to each of them; nothing is stored.
+
+        Args:
+            configs: The sources.
+            connect: False to validate them only.
+
+        Returns:
+            The first source that does not work, and why; None if all of them do.
+
+        Raises:
+            DataSourceError: A source is not valid.
+        """
+        return self._call(lambda: self._try_sources(list(configs), connect=connect))
+
+    def _call(self, operation: Callable[[], Coroutine[None, None, T]]) -> T:
         import asyncio
 
         from datasources.cli import log
@@ -165,9 +211,22 @@ class CliContext:
 
         log.start()
         with caller(user=_login_name()), output.stdout_to_stderr():
-            return asyncio.run(
-                self._run(operation, source_id, needs_keys=needs_keys, create=create)
-            )
+            return asyncio.run(operation())
+
+    async def _try_sources(
+        self, configs: list[DataSourceConfig], *, connect: bool
+    ) -> tuple[DataSourceConfig, Exception] | None:
+        for config in configs:
+            register_source_secrets(self.plugins, config)
+        registry = await self.create_memory_registry(configs)
+        try:
+            for config in configs if connect else []:
+                check = await registry.check_connection(config.id)
+                if check.error is not None:
+                    return config, check.error
+        finally:
+            await registry.close()
+        return None
 
     async def _run(
         self,
@@ -189,7 +248,7 @@ class CliContext:
             if source_id and needs_keys:
                 with suppress(DataSourceError):  # the operation raises the same
                     register_source_secrets(
-                        registry, registry.get_config(source_id, True, sanitize=False)
+                        self.plugins, registry.get_config(source_id, True, sanitize=False)
                     )
             result = await operation(registry)
         except BaseException:
@@ -218,6 +277,7 @@ class CliContext:
 
     async def _open_registry(self, *, needs_keys: bool, create: bool) -> DataSourceRegistry:
         """Return a registry on the store."""
+        _ = self.audit_log  # opened before a store and a key are made, as that can fail
         store = self.open_store(create=create)
         try:
             if (needs_keys or create) and not self.keys.exists:
@@ -254,6 +314,16 @@ class CliContext:
             "DATASOURCE_ENCRYPTION_KEY"
         )
 
+    def check_keys(self, store: Store) -> None:
+        """Raise MissingKeyError if the keys cannot be used, or the store's own are lost.
+
+        For commands that add sources, before they ask or test anything.
+        """
+        if self.keys.exists:
+            self.keys.manager()
+        else:
+            self._check_keyless_store(store, create=False)
+
     def _check_keyless_store(self, store: Store, *, create: bool) -> None:
         """Raise MissingKeyError if the store has sources; on `create`, make a key for an empty one.
 
@@ -280,18 +350,16 @@ def _login_name() -> str:
     return str(os.getuid())
 
 
-def register_source_secrets(registry: DataSourceRegistry, config: DataSourceConfig) -> None:
+def register_source_secrets(plugins: Plugins, config: DataSourceConfig) -> None:
     """Mask a source's secrets in everything that goes to stderr from now on."""
     from datasources.cli import secrets
     from datasources.credentials import resolve_references
 
     def resolve(scheme: str, name: str) -> str | None:
-        secret: str | None = registry.plugins.first(
-            "datasources_resolve_secret", scheme=scheme, name=name
-        )
+        secret: str | None = plugins.first("datasources_resolve_secret", scheme=scheme, name=name)
         return secret
 
     with suppress(DataSourceError):  # using the source raises the same
         options = resolve_references(config.config, resolve)
-        connector_class = registry.plugins.connector_class(config.type)
+        connector_class = plugins.connector_class(config.type)
         output.register_secrets(secrets.secret_values(connector_class, options))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from datasources.cli import listing, output, tables
+from datasources.cli.completers import complete
 from datasources.cli.context import CliContext
 from datasources.errors import PluginError
 from datasources.names import CONNECTORS_GROUP
@@ -54,7 +55,7 @@ def types_command(context: CliContext, abilities: bool, as_json: bool) -> None:
 
 
 @click.command("template")
-@click.argument("type_name", metavar="TYPE")
+@click.argument("type_name", metavar="TYPE", shell_complete=complete("types"))
 @click.option(
     "--role",
     is_flag=True,

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from datasources.cli import output, paths, secrets, stdin
-from datasources.cli.context import CliContext, register_source_secrets
+from datasources.cli.completers import complete
+from datasources.cli.context import CliContext
 from datasources.errors import OptionError, RegistryError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command("export")
-@click.argument("source_ids", metavar="[ID]...", nargs=-1)
+@click.argument("source_ids", metavar="[ID]...", nargs=-1, shell_complete=complete("source_ids"))
 @click.option(
     "--encrypt",
     is_flag=True,
@@ -56,7 +57,7 @@ def export_command(context: CliContext, source_ids: Sequence[str], encrypt: bool
 
 
 @click.command("import")
-@click.argument("file", metavar="FILE", type=paths.expand)
+@click.argument("file", metavar="FILE", type=paths.expand, shell_complete=complete("files"))
 @click.option("--replace", is_flag=True, help="Overwrite sources of the same id.")
 @click.option(
     "--stdin",
@@ -83,11 +84,10 @@ def import_command(context: CliContext, file: str, replace: bool, from_stdin: bo
     configs = _fill_from_stdin(imported) if from_stdin else [_fill(source) for source in imported]
 
     async def register(registry: DataSourceRegistry) -> None:
-        for config in configs:
-            register_source_secrets(registry, config)
         await import_sources(registry, configs, replace=replace)
 
     context.check_not_declared(config.id for config in configs)
+    context.try_sources(configs, connect=False)  # before a store and a key are made
     context.run(register, create=True)
     output.echo_err(f"Imported {len(configs)}: {', '.join(config.id for config in configs)}")
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from datasources.cli import output, paths, tables
+from datasources.cli import errors, output, paths, progress, tables
+from datasources.cli.completers import complete
 from datasources.cli.context import CliContext
-from datasources.cli.items import read_identifier
-from datasources.errors import DataSourceError
+from datasources.cli.items import item_to_dict, read_identifier
 from datasources.models import DataItem, FetchReceipt, FetchRequest, FetchResult, Limits
 from datasources.tabular import WILDCARDS
 
@@ -46,12 +46,15 @@ def _parse_limit(text: str, number_type: Callable[[str], Number]) -> Number | st
 
 
 @click.command("fetch")
-@click.argument("source_id", metavar="ID")
-@click.argument("items", metavar="ITEM...", nargs=-1, required=True)
+@click.argument("source_id", metavar="ID", shell_complete=complete("source_ids"))
+@click.argument(
+    "items", metavar="ITEM...", nargs=-1, required=True, shell_complete=complete("items")
+)
 @click.option(
     "--into",
     metavar="DIR",
     type=paths.expand,
+    shell_complete=complete("directories"),
     default=".",
     help="Workspace, made if missing. [default: .]",
 )
@@ -105,7 +108,7 @@ def fetch_command(
             for identifier, version in versions.items()
         ]
         _clean(into)
-        with _progress(requests) as callbacks:
+        with progress.show(requests) as callbacks:
             return await registry.fetch_many(
                 requests,
                 into,
@@ -114,21 +117,22 @@ def fetch_command(
                 progress=callbacks,
             )
 
+    started = time.monotonic()
     results = context.run(fetch, source_id)
-    _print_results(results, as_json=as_json)
-    failed = [result for result in results if result.error is not None]
-    if len(results) == 1 and failed and failed[0].error:
-        raise failed[0].error
+    _print_results(results, time.monotonic() - started, as_json=as_json)
+    failed = [(result.request, result.error) for result in results if result.error is not None]
+    if len(results) == 1 and failed:
+        raise failed[0][1]
     if failed:
         reasons = "; ".join(
-            f"{result.request.identifier!r}: {_format_error(result)}" for result in failed
+            f"{request.identifier!r}: {errors.describe(error)}" for request, error in failed
         )
         raise click.ClickException(f"{len(failed)} of {len(results)} fetches failed: {reasons}")
 
 
 @click.command("upload")
-@click.argument("source_id", metavar="ID")
-@click.argument("file", type=paths.expand)
+@click.argument("source_id", metavar="ID", shell_complete=complete("source_ids"))
+@click.argument("file", type=paths.expand, shell_complete=complete("files"))
 @click.option("--as", "name", metavar="NAME", help="Its name in the source; default: the file's.")
 @click.option("--no-overwrite", is_flag=True, help="Fail if there is such an item already.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -149,13 +153,20 @@ def upload_command(
 
     item = context.run(upload, source_id)
     if as_json:
-        output.print_json(dataclasses.asdict(item))
+        output.print_json(item_to_dict(item))
     else:
         output.echo(item.path)
 
 
 @click.command("clean")
-@click.argument("directories", metavar="DIR...", type=paths.expand, nargs=-1, required=True)
+@click.argument(
+    "directories",
+    metavar="DIR...",
+    type=paths.expand,
+    nargs=-1,
+    required=True,
+    shell_complete=complete("directories"),
+)
 def clean_command(directories: Sequence[str]) -> None:
     """Delete the temporary files that killed fetches have left in workspaces.
 
@@ -223,45 +234,28 @@ def _clean(into: str) -> None:
         Workspace(into).clean()
 
 
-@contextmanager
-def _progress(requests: Sequence[FetchRequest]) -> Iterator[Mapping[int, Any]]:
-    """Draw a bar for each request if stderr is a terminal; yield callbacks by request index."""
-    if not output.is_terminal(sys.stderr):
-        yield {}
-        return
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+def _print_results(results: Sequence[FetchResult], seconds: float, *, as_json: bool) -> None:
+    """Print a line for each file and the sum; for many files at a terminal the sum alone.
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-    )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, redirect_stdout=False) as bars:
-
-        def add_bar(request: FetchRequest) -> Callable[[int, int | None], None]:
-            name = escape(output.printable(request.identifier)[:40])
-            task = bars.add_task(name, total=None, visible=False)
-
-            def update(done: int, total: int | None) -> None:
-                bars.update(task, completed=done, total=total, visible=done != total)
-
-            return update
-
-        yield {index: add_bar(request) for index, request in enumerate(requests)}
-
-
-def _print_results(results: Sequence[FetchResult], *, as_json: bool) -> None:
+    Args:
+        results: Of the fetch; errors are left out.
+        seconds: How long all of it took.
+        as_json: Print JSON instead, errors included.
+    """
     if as_json:
         output.print_json([_to_dict(result) for result in results])
         return
     receipts = [result.receipt for result in results if result.receipt]
-    if receipts:
-        rows = [[r.identifier, _relative_path(r), r.size, r.rows, r.sha256[:12]] for r in receipts]
+    shows_files = len(receipts) <= progress.MANY or output.is_verbose()
+    if receipts and (shows_files or not output.is_terminal(output.stdout())):
+        rows = [
+            [r.identifier, _relative_path(r), tables.size(r.size), r.rows, r.sha256[:12]]
+            for r in receipts
+        ]
         tables.print_table(["item", "file", "bytes", "rows", "sha256"], rows)
+    if len(receipts) > 1:
+        total = tables.Size(sum(receipt.size for receipt in receipts))
+        output.echo_err(f"{len(receipts)} files, {total}, {seconds:.1f} s")
     if unchanged := sum(receipt.unchanged for receipt in receipts):
         output.echo_err(f"{unchanged} of {len(receipts)} were there already, unchanged")
     for receipt in receipts:
@@ -284,12 +278,5 @@ def _to_dict(result: FetchResult) -> dict[str, Any]:
     return {
         "source_id": result.request.source_id,
         "identifier": result.request.identifier,
-        "error": _format_error(result),
+        "error": errors.describe(result.error) if result.error else None,
     }
-
-
-def _format_error(result: FetchResult) -> str:
-    error = result.error
-    is_expected = isinstance(error, DataSourceError)
-    text = output.mask(" ".join(str(error).split()), shapes=not is_expected)
-    return text if is_expected else f"unexpected {type(error).__name__}: {text}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from datasources.cli import output, stdin, tables
+from datasources.cli.completers import complete
 from datasources.cli.context import CliContext
 from datasources.errors import OptionError
 
@@ -36,8 +37,8 @@ def read_identifier(text: str) -> str:
 
 
 @click.command("items")
-@click.argument("source_id", metavar="ID")
-@click.argument("path", required=False)
+@click.argument("source_id", metavar="ID", shell_complete=complete("source_ids"))
+@click.argument("path", required=False, shell_complete=complete("items"))
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after so many.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
@@ -70,8 +71,8 @@ def items_command(
 
 
 @click.command("info")
-@click.argument("source_id", metavar="ID")
-@click.argument("item")
+@click.argument("source_id", metavar="ID", shell_complete=complete("source_ids"))
+@click.argument("item", shell_complete=complete("items"))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def info_command(context: CliContext, source_id: str, item: str, as_json: bool) -> None:
@@ -82,18 +83,26 @@ def info_command(context: CliContext, source_id: str, item: str, as_json: bool) 
         return await registry.get_metadata(source_id, identifier)
 
     metadata = context.run(get_metadata, source_id)
+    times = {
+        name: value
+        for name, value in metadata.items()
+        if name.endswith("_at") and isinstance(value, (int, float))
+    }
     if as_json:
-        output.print_json(metadata)
+        output.print_json(
+            metadata | {name: output.to_iso_time(value) for name, value in times.items()}
+        )
         return
-    for name, value in metadata.items():
-        if name.endswith("_at") and isinstance(value, (int, float)):
-            metadata[name] = output.format_time(value)
+    metadata |= {name: output.format_time(value) for name, value in times.items()}
+    size = metadata.get("size")
+    if isinstance(size, int):
+        metadata["size"] = tables.describe_size(size)
     tables.print_fields({name: value for name, value in metadata.items() if value is not None})
 
 
 @click.command("preview")
-@click.argument("source_id", metavar="ID")
-@click.argument("item")
+@click.argument("source_id", metavar="ID", shell_complete=complete("source_ids"))
+@click.argument("item", shell_complete=complete("items"))
 @click.option(
     "-n", "--rows", type=click.IntRange(min=1), default=10, show_default=True, help="Rows."
 )
@@ -121,8 +130,8 @@ def preview_command(
 
 
 @click.command("stats")
-@click.argument("source_id", metavar="ID")
-@click.argument("item")
+@click.argument("source_id", metavar="ID", shell_complete=complete("source_ids"))
+@click.argument("item", shell_complete=complete("items"))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def stats_command(context: CliContext, source_id: str, item: str, as_json: bool) -> None:
@@ -149,6 +158,11 @@ def stats_command(context: CliContext, source_id: str, item: str, as_json: bool)
         output.echo_err(f"{identifier!r} has no numeric columns.")
 
 
+def item_to_dict(item: DataItem) -> dict[str, Any]:
+    """Return an item's fields for JSON."""
+    return asdict(item) | {"modified_at": output.to_iso_time(item.modified_at)}
+
+
 class _JsonPrinter:
     """Prints a JSON array, item by item."""
 
@@ -156,7 +170,7 @@ class _JsonPrinter:
         self._separator = "["
 
     def add(self, item: DataItem) -> None:
-        output.echo_raw(f"{self._separator}\n  {output.to_json(asdict(item))}", newline=False)
+        output.echo_raw(f"{self._separator}\n  {output.to_json(item_to_dict(item))}", newline=False)
         self._separator = ","
 
     def end(self) -> None:
@@ -178,7 +192,12 @@ class _TablePrinter:
     def end(self) -> None:
         if self._page:
             rows = [
-                [item.path, item.size, output.format_time(item.modified_at), _kind(item)]
+                [
+                    item.path,
+                    tables.size(item.size),
+                    output.format_time(item.modified_at),
+                    _kind(item),
+                ]
                 for item in self._page
             ]
             tables.print_table(["path", "size", "modified", "kind"], rows, header=self._header)

@@ -34,6 +34,7 @@ class KeyFile:
     def __init__(
         self, option: str | None, beside: Callable[[], str], environ: Mapping[str, str]
     ) -> None:
+        self._manager: CredentialManager | None = None
         self.path: str | None = None
         """The file; `None` if the environment holds the keys themselves."""
         if environ.get(KEY_VARIABLE, "").strip() and not option:
@@ -60,18 +61,22 @@ class KeyFile:
     def manager(self) -> CredentialManager:
         """Return the keys; if there are none, a generated key that ends with the process.
 
+        The file is read once, as a pipe such as `<(vault read …)` can be.
+
         Raises:
             MissingKeyError: A key is malformed, or the file cannot be read.
         """
         if self.path is None:
             return CredentialManager()
-        if not self.exists:
-            return _generated_manager()
-        keys = self.read()
-        try:
-            return CredentialManager(keys)
-        except MissingKeyError as exc:
-            raise MissingKeyError(f"the key file {self.path!r} cannot be used: {exc}") from None
+        if self._manager is None:
+            if not self.exists:
+                return _generated_manager()
+            keys = self.read()
+            try:
+                self._manager = CredentialManager(keys)
+            except MissingKeyError as exc:
+                raise MissingKeyError(f"the key file {self.path!r} cannot be used: {exc}") from None
+        return self._manager
 
     def read(self) -> list[str]:
         """Return the keys of the file."""
@@ -80,6 +85,7 @@ class KeyFile:
     def write(self, keys: Sequence[str]) -> None:
         """Replace the keys of the file; the caller holds `lock`."""
         write_key_file(self.require_path(), keys)
+        self._manager = None
 
     def create(self) -> bool:
         """Write a file with a new key unless there are keys; return True if it did."""

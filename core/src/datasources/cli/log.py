@@ -14,6 +14,10 @@ class _MaskingFormatter(logging.Formatter):
         lines = output.mask(super().format(record), shapes=True).splitlines()
         return "\n".join(map(output.printable, lines))
 
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802  (the name is that of the base class)
+        del datefmt
+        return output.printable(output.to_iso_time(record.created, timespec="milliseconds"))
+
 
 class _StderrHandler(logging.Handler):
     """Writes to the current `sys.stderr`, which tests and prompts replace."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from datasources.cli import output, paths
+from datasources.cli.completers import complete
 from datasources.cli.context import CliContext
 
 
@@ -14,6 +15,7 @@ from datasources.cli.context import CliContext
     "--into",
     metavar="DIR",
     type=paths.expand,
+    shell_complete=complete("directories"),
     default=".",
     help="Directory for the distribution's own; made if missing.  [default: this one]",
 )

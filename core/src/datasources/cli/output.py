@@ -38,11 +38,7 @@ def printable(value: object) -> str:
 
 def register_secrets(secrets: Iterable[str]) -> None:
     """Mask these secrets in everything that is written to stderr from now on."""
-    from urllib.parse import quote
-
-    for secret in secrets:
-        if len(secret) >= _MIN_SECRET_LENGTH:
-            _secrets.update((secret, repr(secret)[1:-1], quote(secret, safe="")))
+    _secrets.update(secret for secret in secrets if len(secret) >= _MIN_SECRET_LENGTH)
 
 
 def reset() -> None:
@@ -98,13 +94,9 @@ def mask(text: str, *, shapes: bool = False) -> str:
     """Mask the registered secrets in a text; with `shapes`, also anything that looks like one."""
     if not (shapes or _secrets):
         return text
-    from datasources.redaction import MARK, redact_text  # its patterns take a while to compile
+    from datasources.redaction import mask_secrets, redact_text  # compiling it takes a while
 
-    if shapes:
-        return redact_text(text, _secrets)
-    for secret in sorted(_secrets, key=len, reverse=True):
-        text = text.replace(secret, MARK)
-    return text
+    return redact_text(text, _secrets) if shapes else mask_secrets(text, _secrets)
 
 
 def echo(text: str = "") -> None:
@@ -134,16 +126,28 @@ def to_json(value: Any, *, indent: int | None = None) -> str:
     return json.dumps(_to_json_value(value), indent=indent, allow_nan=False)
 
 
-def format_time(seconds: float | None) -> str:
-    """Return Unix seconds as a time in UTC; None as empty text."""
+def to_iso_time(seconds: float | None, *, timespec: str = "auto") -> str | float | None:
+    """Return Unix seconds as an ISO 8601 time in UTC, the form of receipts and the audit log.
+
+    None stays None. A number beyond the years that `datetime` can hold stays a number.
+
+    Args:
+        seconds: The time.
+        timespec: As `datetime.isoformat` takes it.
+    """
     from datetime import UTC, datetime
 
     if seconds is None:
-        return ""
+        return None
     try:
-        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-    except (ValueError, OverflowError, OSError):  # beyond the years that `datetime` can hold
-        return str(seconds)
+        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec=timespec)
+    except (ValueError, OverflowError, OSError):
+        return seconds
+
+
+def format_time(seconds: float | None) -> str:
+    """Return Unix seconds as `to_iso_time` does, without fractions; None as empty text."""
+    return printable(to_iso_time(seconds, timespec="seconds"))
 
 
 def _format_bytes(value: bytes | bytearray | memoryview) -> str:

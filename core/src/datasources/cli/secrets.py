@@ -49,6 +49,11 @@ def check_no_secret(options_class: OptionsClass | None, name: str, value: str) -
         )
 
 
+def looks_secret(value: Any) -> bool:
+    """Return True if a value holds something that looks like a secret, such as a URL's password."""
+    return any(isinstance(leaf, str) and redact_text(leaf) != leaf for leaf in leaves(value))
+
+
 def secret_values(connector_class: ConnectorClass, options: Mapping[str, Any]) -> list[str]:
     """Return the secrets in a source's options, whose references are resolved already."""
     options_class = connector_class.options_class

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from datasources.cli import output, tables
+from datasources.cli.completers import complete
 from datasources.cli.context import CliContext
 from datasources.errors import RegistryError
 from datasources.models import DataSourceConfig, Limits
@@ -26,7 +27,10 @@ def list_command(context: CliContext, as_json: bool) -> None:
     try:
         rows_by_id = {
             record.id: _row(record.id, record.type, record.name, "stored")
-            | {"created_at": record.created_at, "metadata": record.metadata}
+            | {
+                "created_at": output.to_iso_time(record.created_at),
+                "metadata": record.metadata,
+            }
             for record in store.list()
         }
     finally:
@@ -47,7 +51,7 @@ def list_command(context: CliContext, as_json: bool) -> None:
 
 
 @click.command("show")
-@click.argument("source_id", metavar="ID")
+@click.argument("source_id", metavar="ID", shell_complete=complete("source_ids"))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def show_command(context: CliContext, source_id: str, as_json: bool) -> None:
@@ -58,9 +62,10 @@ def show_command(context: CliContext, source_id: str, as_json: bool) -> None:
 
     config = context.run(get_config, source_id, needs_keys=False)
     origin = context.origin(source_id)
+    created_at = config.created_at if origin == "stored" else None
     fields: dict[str, Any] = {
         **_row(config.id, config.type, config.name, origin),
-        "created_at": config.created_at if origin == "stored" else None,
+        "created_at": output.to_iso_time(created_at),
         "metadata": config.metadata,
         "limits": asdict(config.limits) if config.limits else None,
         "options": config.config,
@@ -68,8 +73,7 @@ def show_command(context: CliContext, source_id: str, as_json: bool) -> None:
     if as_json:
         output.print_json(fields)
     else:
-        created_at = fields["created_at"]
-        fields["created_at"] = output.format_time(created_at) if created_at else None
+        fields["created_at"] = output.format_time(created_at) or None
         fields["limits"] = _format_limits(config.limits, context.settings.policy.limits)
         tables.print_fields(
             {name: value for name, value in fields.items() if value not in (None, {})}
@@ -77,7 +81,7 @@ def show_command(context: CliContext, source_id: str, as_json: bool) -> None:
 
 
 @click.command("test")
-@click.argument("source_id", metavar="ID")
+@click.argument("source_id", metavar="ID", shell_complete=complete("source_ids"))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def test_command(context: CliContext, source_id: str, as_json: bool) -> None:
@@ -99,7 +103,7 @@ def test_command(context: CliContext, source_id: str, as_json: bool) -> None:
 
 
 @click.command("remove")
-@click.argument("source_id", metavar="ID")
+@click.argument("source_id", metavar="ID", shell_complete=complete("source_ids"))
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def remove_command(context: CliContext, source_id: str, yes: bool) -> None:

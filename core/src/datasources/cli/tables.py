@@ -36,6 +36,13 @@ def size(count: int | None) -> int | None:
     return Size(count)
 
 
+def describe_size(count: int) -> str:
+    """Return a number of bytes in full, on a terminal with a unit as well."""
+    if count < 1000 or not output.is_terminal(output.stdout()):
+        return str(count)
+    return f"{Size(count)} ({count} bytes)"
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Row], *, header: bool = True) -> None:
     """Print rows; on a terminal that is too narrow for the columns, one value a line.
 
