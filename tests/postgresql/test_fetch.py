@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import os
 import re
+import sys
 import time
 from pathlib import Path
 
@@ -471,6 +472,21 @@ async def test_missing_table_is_not_found(
 
 
 HUGE = "SELECT repeat('x', 300000000) AS huge"
+
+
+@pytest.mark.parametrize("platform", ["linux", "another"])
+async def test_row_that_comes_whole_is_refused_as_one_that_is_cut_off(
+    reader: PostgreSQLConnector,
+    workspace: Workspace,
+    monkeypatch: pytest.MonkeyPatch,
+    platform: str,
+) -> None:
+    monkeypatch.setattr(sys, "platform", platform)  # another does not tell how much has come
+    limited = with_limits(workspace, max_bytes=1_000_000)
+    with pytest.raises(LimitExceededError, match="one row has 1000000 bytes or more"):
+        await reader.fetch_data("SELECT repeat('x', 30000000)", limited)
+    assert os.listdir(limited) == []
+    assert await reader.test_connection()
 
 
 async def test_row_over_the_byte_limit_is_refused(
