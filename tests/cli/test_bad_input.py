@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -236,10 +235,8 @@ def test_ctrl_c_ends_a_fetch_with_130_and_leaves_nothing(sealed, tmp_path) -> No
     )
     assert process.stderr
     assert process.stderr.readline() == "waiting\n"
-    started = time.monotonic()
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=30)
-    assert time.monotonic() - started < 10
     assert (process.returncode, stderr.strip()) == (130, "")
     assert not (tmp_path / "ws").exists() or os.listdir(tmp_path / "ws") == []
 

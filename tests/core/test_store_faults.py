@@ -120,15 +120,13 @@ def test_first_users_of_a_new_file_may_race(tmp_path: Path):
     store.close()
 
 
-def test_change_of_another_process_is_seen_within_a_second(tmp_path: Path):
+def test_change_of_another_process_is_seen_at_the_next_read(tmp_path: Path):
     store = SQLiteStore(tmp_path / "s.db")
     code = "store.add(source('b')); os.write(1, b'added\\n'); sys.stdin.read(1)"
     process = start(code, tmp_path / "s.db")
     assert process.stdout
     assert process.stdout.readline() == b"added\n"
-    acknowledged = time.monotonic()
     assert store.get("b")
-    assert time.monotonic() - acknowledged < 1
     finish(process)
     store.close()
 
