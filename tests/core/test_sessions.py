@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 import subprocess
@@ -205,6 +206,39 @@ async def test_a_workspace_is_open_once(registry: DataSourceRegistry, tmp_path: 
         assert os.listdir(tmp_path) == ["chat-1"]
     async with registry.workspace("chat-1", root=tmp_path):
         pass
+
+
+async def test_a_workspace_that_was_refused_holds_nothing_and_opens_later(
+    registry: DataSourceRegistry, tmp_path: Path
+) -> None:
+    refused = registry.workspace("chat-1", root=tmp_path)
+    async with registry.workspace("chat-1", root=tmp_path):
+        descriptors = os.listdir("/dev/fd")
+        for _ in range(2):
+            with pytest.raises(RegistryError, match=r"'chat-1' is open already"):
+                await refused.__aenter__()
+        assert os.listdir("/dev/fd") == descriptors
+    async with refused:
+        await refused.fetch("s", "a.csv")
+    assert os.listdir(tmp_path) == []
+
+
+async def test_a_workspace_that_cannot_be_cleaned_holds_nothing_and_opens_later(
+    registry: DataSourceRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def clean(workspace: Workspace) -> list[str]:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    workspace = registry.workspace("chat-1", root=tmp_path)
+    descriptors = os.listdir("/dev/fd")
+    with monkeypatch.context() as patch:
+        patch.setattr(Workspace, "clean", clean)
+        with pytest.raises(RegistryError, match=r"'chat-1' cannot be opened: Permission denied"):
+            await workspace.__aenter__()
+    assert os.listdir("/dev/fd") == descriptors
+    async with workspace:
+        await workspace.fetch("s", "a.csv")
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("bad", ["", "..", "a/b", ".hidden", "x" * 129, "nul\0", "new\nline"])
