@@ -561,6 +561,24 @@ async def test_connect_that_ignores_cancellation_is_bounded_too():
 
 
 @in_virtual_time
+async def test_abandoned_connect_that_fails_later_is_not_complained_about():
+    world = World()
+
+    async def stubborn() -> bool:
+        with pytest.raises(asyncio.CancelledError):
+            await forever()
+        await asyncio.sleep(30)
+        raise RuntimeError("late")
+
+    world.connects = [stubborn]
+    pool = pool_of(world.exclusive, connect_attempts=1, connect_timeout=3)
+    with pytest.raises(ConnectError, match="within 3 s"):
+        await pool.acquire()
+    await pool.close()
+    await asyncio.sleep(60)  # in which it fails; `in_virtual_time` sees what the loop says of it
+
+
+@in_virtual_time
 async def test_connect_that_returns_false_did_not_connect():
     world = World()
     world.connects = [False, False]
@@ -1021,6 +1039,21 @@ async def test_shared_connection_nobody_uses_is_closed_when_idle():
     await asyncio.sleep(102)
     assert world.live == []
     await _use(pool)
+    await pool.close()
+
+
+@in_virtual_time
+async def test_min_size_of_a_shareable_connector_is_one_connection_opened_and_kept():
+    world = World()
+    pool = pool_of(world.shareable, min_size=2, max_size=4, max_idle_time=100)
+    await pool.initialize()
+    assert len(world.live) == 1
+    assert pool.available_count == 4
+    await asyncio.sleep(1000)
+    assert len(world.made) == len(world.live) == 1
+    await pool.release(await pool.acquire(), discard=True)
+    await asyncio.sleep(1)
+    assert world.live == world.made[1:]
     await pool.close()
 
 

@@ -261,6 +261,20 @@ async def test_all_callers_get_the_same_connector_connected_once() -> None:
         assert await registry.get_connector("s") is not got[0]
 
 
+async def test_a_connector_asked_for_while_its_source_is_disconnected_leaks_no_lease() -> None:
+    cls = fresh()
+    async with registry_of(cls) as registry:
+        await registry.register_data_source(source())
+        for turns in range(40):
+            asking = asyncio.create_task(registry.get_connector("s"))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await registry.disconnect_all(timeout=5)
+            await asking
+            await registry.disconnect_all(timeout=5)
+            assert cls.live == 0
+
+
 async def test_leases_are_exclusive_and_bounded() -> None:
     cls = fresh()
     config = PoolConfig(max_size=2, acquire_timeout=0.01)
@@ -549,6 +563,25 @@ async def test_a_preview_without_the_ability_comes_from_the_file() -> None:
         await registry.register_data_source(source())
         preview = await registry.preview("s", "a.csv")
         assert (preview.columns, list(preview.rows)) == (("x", "y"), [("1", "2")])
+
+
+@pytest.mark.parametrize(
+    ("size", "rows", "truncated"), [(1_000_000, 5, False), (1_000_001, 4, True)]
+)
+async def test_a_preview_by_fetching_reads_a_million_bytes_and_shows_no_row_that_is_cut(
+    size: int, rows: int, truncated: bool
+) -> None:
+    content = b"\n".join([b"x" * 200_000] * 6)[:size]
+
+    class Large(SeedConnector):
+        async def connect(self) -> bool:
+            self._connection = {"large.txt": content}
+            return True
+
+    async with registry_of(Large) as registry:
+        await registry.register_data_source(source())
+        preview = await registry.preview("s", "large.txt", rows=10)
+    assert (len(preview.rows), preview.truncated) == (rows, truncated)
 
 
 async def test_what_a_connector_cannot_do_is_said_with_what_it_can() -> None:
@@ -886,6 +919,22 @@ def test_connections_are_closed_with_the_event_loop_they_belong_to(tmp_path: Pat
     assert cls.connects == 10
     asyncio.run(registry.close())
     assert len(registry._connections._loops) <= 1
+
+
+def test_an_event_loop_that_has_ended_is_given_nothing_to_do() -> None:
+    cls = fresh()
+    registry = registry_of(cls)
+    ending = asyncio.new_event_loop()
+    ending.run_until_complete(registry.register_data_source(source()))
+    ending.run_until_complete(registry.get_connector("s"))
+    ending.run_until_complete(ending.shutdown_asyncgens())  # what `asyncio.run` does at its end
+    assert cls.live == 0
+    asyncio.run(registry.disconnect_all())  # another loop, which asks every loop there is
+    ending.call_soon(ending.stop)
+    ending.run_forever()  # once more, as a loop may turn before it is closed
+    assert asyncio.all_tasks(ending) == set()
+    ending.close()
+    asyncio.run(registry.close())
 
 
 @pytest.mark.parametrize("concurrency", [0, -1])

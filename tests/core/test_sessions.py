@@ -366,6 +366,18 @@ async def test_a_file_in_place_of_another_needs_room_beside_it_until_it_is_whole
     assert (tmp_path / "x").stat().st_size == 6
 
 
+def test_a_quota_counts_links_and_not_what_they_lead_to(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "large").write_bytes(bytes(1000))
+    workspace = tmp_path / "workspace"
+    workspace.mkdir()
+    (workspace / "own").write_bytes(bytes(5))
+    links = {"folder": "../elsewhere", "file": "../elsewhere/large", "loop": ".", "gone": "x"}
+    for name, target in links.items():
+        (workspace / name).symlink_to(target)
+    assert Quota(str(workspace), 100).used == 5 + sum(map(len, links.values()))
+
+
 async def test_a_failed_fetch_gives_its_bytes_back(
     registry: DataSourceRegistry, tmp_path: Path
 ) -> None:

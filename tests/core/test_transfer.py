@@ -193,6 +193,8 @@ def entry(**changes: object) -> dict:
         (entry(limits={"max_row": 3}), "'limits' must be"),
         (entry(limits={"max_rows": SECRET}), "'limits' must be"),
         (entry(limits={"max_rows": -3}), "must not be negative"),
+        (entry(limits={"max_rows": True}), "'limits' must be"),
+        (entry(limits={"timeout": False}), "'limits' must be"),
         (entry(optoins={"password": SECRET}), "unknown 'optoins'; accepted: id, type"),
     ],
 )
