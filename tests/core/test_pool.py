@@ -800,7 +800,7 @@ async def test_failing_check_with_a_failing_connect_gives_the_real_error():
     assert world.live == []
 
 
-class SeedConnector(FakeConnector):
+class SelfTestingFake(FakeConnector):
     """Tests itself in the manner of the documented example: connect, then disconnect."""
 
     open_count = 0
@@ -830,14 +830,14 @@ class SeedConnector(FakeConnector):
 async def test_check_that_disconnects_is_followed_by_connect():
     world = World()
 
-    def factory() -> SeedConnector:
-        world.made.append(connector := SeedConnector(world))
+    def factory() -> SelfTestingFake:
+        world.made.append(connector := SelfTestingFake(world))
         return connector
 
     pool = pool_of(factory)
     for _ in range(4):
         async with pool.connection() as connector:
-            assert isinstance(connector, SeedConnector)
+            assert isinstance(connector, SelfTestingFake)
             assert connector.connected
             assert connector._connection
         await asyncio.sleep(60)
@@ -845,7 +845,7 @@ async def test_check_that_disconnects_is_followed_by_connect():
     assert pool.statistics().check_failures == 0
     await pool.close()
     # The first check replaces what is open, as the example does; the pool learns from it.
-    assert SeedConnector.open_count <= 1
+    assert SelfTestingFake.open_count <= 1
 
 
 # Age
