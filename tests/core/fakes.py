@@ -135,7 +135,9 @@ def source(source_id: str = "s", type_name: str = "memory", **options: Any) -> D
 def stored(source_id: str = "a", credentials: str = "ciphertext", **values: Any) -> StoredSource:
     """Return a record as a store holds it."""
     fields = {"metadata": {"n": [1, None, "ü"]}, "limits": None, "options": None} | values
-    return StoredSource(source_id, "custom", source_id.upper(), 12.5, credentials=credentials, **fields)
+    return StoredSource(
+        source_id, "custom", source_id.upper(), 12.5, credentials=credentials, **fields
+    )
 
 
 def registry_of(connector_class: type[DataSourceConnector], **arguments: Any) -> DataSourceRegistry:
