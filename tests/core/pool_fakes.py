@@ -175,6 +175,6 @@ async def outcomes(*tasks: asyncio.Task[Any]) -> list[Any]:
     return await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _use(pool: ConnectionPool) -> None:
+async def use_once(pool: ConnectionPool) -> None:
     async with pool.connection():
         await asyncio.sleep(0.1)

@@ -18,12 +18,12 @@ from datasources import (
 )
 from tests.core.pool_fakes import (
     World,
-    _use,
     after,
     in_virtual_time,
     outcomes,
     pool_of,
     spawn,
+    use_once,
 )
 from tests.waiting import wait_until
 
@@ -362,7 +362,7 @@ async def test_statistics_count_what_happened():
 async def test_record_of_a_connection_counts_its_uses():
     pool = pool_of(World().exclusive)
     for _ in range(3):
-        await _use(pool)
+        await use_once(pool)
     (record,) = pool._records.values()
     now = asyncio.get_running_loop().time()
     assert (record.use_count, record.leases) == (3, 0)
@@ -379,7 +379,7 @@ async def test_infinite_times_are_accepted():
         max_lifetime=math.inf,
         acquire_timeout=math.inf,
     )
-    await _use(pool)
+    await use_once(pool)
     await asyncio.sleep(10_000)
     assert pool.available_count == 1
     await pool.close()

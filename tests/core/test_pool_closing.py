@@ -19,12 +19,12 @@ from datasources import (
 from tests.core.pool_fakes import (
     Clockwork,
     World,
-    _use,
     forever,
     in_virtual_time,
     outcomes,
     pool_of,
     spawn,
+    use_once,
 )
 from tests.waiting import wait_until
 
@@ -115,7 +115,7 @@ async def test_close_right_after_acquire_began_leaves_nothing():
     for turns in range(8):
         world = World()
         pool = pool_of(world.exclusive)
-        await _use(pool)
+        await use_once(pool)
         await asyncio.sleep(10)  # so that there is a check to interrupt
         waiter = spawn(pool.acquire())
         for _ in range(turns):
@@ -132,7 +132,7 @@ async def test_close_right_after_acquire_began_leaves_nothing():
 async def test_errors_of_disconnect_are_raised_by_close_after_the_rest_is_closed():
     world = World()
     pool = pool_of(world.exclusive)
-    await asyncio.gather(*(_use(pool) for _ in range(4)))
+    await asyncio.gather(*(use_once(pool) for _ in range(4)))
     world.disconnects = [OSError("one"), True, ValueError("two")]
     with pytest.raises(ExceptionGroup, match="'fake'") as caught:
         await pool.close()
@@ -207,7 +207,7 @@ def test_event_loop_closed_under_a_pool_causes_no_further_errors(
     loop = Clockwork()
     pool = ConnectionPool("fake", world.exclusive, clock=loop.time)
     if idle:
-        loop.run_until_complete(_use(pool))
+        loop.run_until_complete(use_once(pool))
         loop.run_until_complete(asyncio.sleep(60))
     world.connects = world.checks = [forever]
     waiter = loop.create_task(pool.acquire())
@@ -228,6 +228,6 @@ async def test_eager_tasks_do_not_overfill_the_pool():
     world = World()
     pool = pool_of(world.exclusive, max_size=2, min_size=1)
     await pool.initialize()
-    await asyncio.gather(*(_use(pool) for _ in range(10)))
+    await asyncio.gather(*(use_once(pool) for _ in range(10)))
     assert len(world.made) == 2
     await pool.close()

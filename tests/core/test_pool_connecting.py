@@ -17,13 +17,13 @@ from datasources import (
 from tests.core.pool_fakes import (
     FakeConnector,
     World,
-    _use,
     after,
     forever,
     in_virtual_time,
     outcomes,
     pool_of,
     spawn,
+    use_once,
 )
 from tests.waiting import wait_until
 
@@ -175,7 +175,7 @@ async def test_failing_connect_fails_one_waiter_and_strands_none():
     world = World()
     world.connects = [after(1, ConnectError("bad"))]
     pool = pool_of(world.exclusive, max_size=1, connect_attempts=1)
-    found = await outcomes(*(spawn(_use(pool)) for _ in range(5)))
+    found = await outcomes(*(spawn(use_once(pool)) for _ in range(5)))
     assert [type(one) for one in found] == [ConnectError, *[type(None)] * 4]
     await pool.close()
 
@@ -282,12 +282,12 @@ async def test_cold_pool_connects_for_all_waiters_at_once():
 async def test_connection_is_checked_only_after_it_has_idled():
     world = World()
     pool = pool_of(world.exclusive)
-    await _use(pool)
+    await use_once(pool)
     await asyncio.sleep(4.9)
-    await _use(pool)
+    await use_once(pool)
     assert pool.statistics().checks == 0
     await asyncio.sleep(5)
-    await _use(pool)
+    await use_once(pool)
     assert pool.statistics().checks == 1
     assert len(world.made) == 1
     await pool.close()
@@ -299,7 +299,7 @@ async def test_connection_that_fails_its_check_is_replaced(answer: Any):
     world = World()
     world.checks = [answer]
     pool = pool_of(world.exclusive, max_size=1)
-    await _use(pool)
+    await use_once(pool)
     await asyncio.sleep(60)
     connector = await pool.acquire()
     assert connector is world.made[1]
@@ -314,12 +314,12 @@ async def test_check_counts_as_use():
     world = World()
     world.checks = [after(1)]
     pool = pool_of(world.exclusive)
-    await _use(pool)
+    await use_once(pool)
     await asyncio.sleep(60)
     with pytest.raises(PoolTimeoutError, match="1 opening"):
         await pool.acquire(timeout=0.5)
     await asyncio.sleep(1)
-    await _use(pool)
+    await use_once(pool)
     assert pool.statistics().checks == 1
     await pool.close()
 
@@ -329,7 +329,7 @@ async def test_failing_check_with_a_failing_connect_gives_the_real_error():
     world = World()
     world.checks, world.connects = [False], [True, AuthenticationError("expired")]
     pool = pool_of(world.exclusive, max_size=1)
-    await _use(pool)
+    await use_once(pool)
     await asyncio.sleep(60)
     with pytest.raises(AuthenticationError, match="expired"):
         await pool.acquire()

@@ -14,9 +14,9 @@ from datasources import (
 )
 from tests.core.pool_fakes import (
     World,
-    _use,
     after,
     in_virtual_time,
+    use_once,
 )
 
 
@@ -84,7 +84,7 @@ async def test_close_all_closes_the_rest_when_one_fails_then_says_so():
     manager = ConnectionPoolManager(track_leases=True)
     pools = [await manager.get_pool(name, world.exclusive) for name in "abc"]
     for pool in pools:
-        await _use(pool)
+        await use_once(pool)
     await pools[1].acquire()
     with pytest.raises(ExceptionGroup) as caught:
         await manager.close_all(timeout=1)

@@ -14,12 +14,12 @@ from datasources import (
 )
 from tests.core.pool_fakes import (
     World,
-    _use,
     after,
     in_virtual_time,
     outcomes,
     pool_of,
     spawn,
+    use_once,
 )
 from tests.waiting import wait_until
 
@@ -50,9 +50,9 @@ async def test_failing_shareable_connect_fails_all_who_wait_for_it():
     world = World()
     world.connects = [after(1, AuthenticationError("no"))]
     pool = pool_of(world.shareable, max_size=2)
-    found = await outcomes(*(spawn(_use(pool)) for _ in range(5)))
+    found = await outcomes(*(spawn(use_once(pool)) for _ in range(5)))
     assert {type(one) for one in found} == {AuthenticationError}
-    await _use(pool)
+    await use_once(pool)
     await pool.close()
 
 
@@ -65,7 +65,7 @@ async def test_shared_connection_outlives_a_block_that_fails():
             async with pool.connection():
                 raise ConnectError("the server went away")
         assert other in world.live
-    await _use(pool)
+    await use_once(pool)
     assert len(world.made) == 1
     await pool.close()
 
@@ -106,7 +106,7 @@ async def test_shared_connection_nobody_uses_is_closed_when_idle():
     assert world.live == [held]
     await asyncio.sleep(102)
     assert world.live == []
-    await _use(pool)
+    await use_once(pool)
     await pool.close()
 
 

@@ -16,13 +16,13 @@ from datasources import (
 )
 from tests.core.pool_fakes import (
     World,
-    _use,
     after,
     forever,
     in_virtual_time,
     outcomes,
     pool_of,
     spawn,
+    use_once,
 )
 from tests.waiting import wait_until
 
@@ -33,7 +33,7 @@ from tests.waiting import wait_until
 async def test_idle_connections_over_min_size_are_closed_without_anybody_asking():
     world = World()
     pool = pool_of(world.exclusive, max_size=5, min_size=2, max_idle_time=100)
-    await asyncio.gather(*(_use(pool) for _ in range(5)))
+    await asyncio.gather(*(use_once(pool) for _ in range(5)))
     await asyncio.sleep(99)
     assert len(world.live) == 5
     await asyncio.sleep(2)
@@ -48,7 +48,7 @@ async def test_connection_used_meanwhile_is_not_idle():
     world = World()
     pool = pool_of(world.exclusive, max_idle_time=100)
     for _ in range(5):
-        await _use(pool)
+        await use_once(pool)
         await asyncio.sleep(80)
     assert len(world.made) == 1
     await asyncio.sleep(30)
@@ -78,14 +78,14 @@ async def test_expired_connection_is_not_handed_out():
     clock = 0.0  # of connections only: the timer does not know yet
     config = PoolConfig(max_size=1, max_lifetime=10, max_idle_time=1000)
     pool = ConnectionPool("fake", world.exclusive, config, clock=lambda: clock)
-    await _use(pool)
+    await use_once(pool)
     clock = 4.0
-    await _use(pool)
+    await use_once(pool)
     clock = 8.9
-    await _use(pool)
+    await use_once(pool)
     assert len(world.made) == 1
     clock = 11.1
-    await _use(pool)
+    await use_once(pool)
     assert len(world.made) == 2
     assert len(world.live) == 1
     await pool.close()
@@ -115,7 +115,7 @@ async def test_initialize_raises_the_real_error_and_the_pool_still_works():
     pool = pool_of(world.exclusive, min_size=2)
     with pytest.raises(AuthenticationError, match="no"):
         await pool.initialize()
-    await _use(pool)
+    await use_once(pool)
     await asyncio.sleep(31)
     assert pool.available_count == 2
     await pool.close()
@@ -157,7 +157,7 @@ async def test_block_that_ends_with_another_error_keeps_its_connection():
     with pytest.raises(ZeroDivisionError):
         async with pool.connection():
             raise ZeroDivisionError
-    await _use(pool)
+    await use_once(pool)
     assert len(world.made) == 1
     await pool.close()
 
@@ -183,7 +183,7 @@ async def test_hanging_disconnect_is_bounded_and_reported_once(caplog: pytest.Lo
     with caplog.at_level(logging.DEBUG, logger="datasources"):
         for _ in range(2):
             await pool.release(await pool.acquire(), discard=True)
-        await _use(pool)
+        await use_once(pool)
         await pool.close()
     assert [record.getMessage() for record in caplog.records] == [
         "disconnecting from source 'fake' took longer than 5 s and was abandoned"
@@ -231,7 +231,7 @@ async def test_shrinking_holds_for_connections_being_opened():
     world = World()
     world.connects = [after(1)] * 3
     pool = pool_of(world.exclusive, max_size=3)
-    users = [spawn(_use(pool)) for _ in range(6)]
+    users = [spawn(use_once(pool)) for _ in range(6)]
     await wait_until(lambda: pool.statistics().opening == 3)
     pool.resize(max_size=1)
     await outcomes(*users)
