@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from datasources.cli.app import cli
 from tests.cli.vault import install_vault
-from tests.core.plugin_fixtures import Site
+from tests.core.plugin_fixtures import Site, new_site
 
 SECRET = "m4rker-s3cret-t0ken"
 
@@ -87,14 +87,9 @@ def fails(run: Run) -> Callable[..., str]:
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     """A directory on `sys.path`, in other processes too, for distributions of the test's own."""
-    folder = tmp_path / "site"
-    folder.mkdir()
-    monkeypatch.syspath_prepend(str(folder))
-    monkeypatch.setenv("PYTHONPATH", str(folder))
-    yield Site(folder)
-    for name, module in list(sys.modules.items()):
-        if str(getattr(module, "__file__", None)).startswith(str(folder)):
-            del sys.modules[name]
+    for site in new_site(tmp_path, monkeypatch):
+        monkeypatch.setenv("PYTHONPATH", str(site.path))
+        yield site
 
 
 @pytest.fixture

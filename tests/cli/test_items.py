@@ -84,6 +84,7 @@ def test_fetch_brings_several_items_and_tells_what_landed(ok, docs, workspace) -
     assert done.err == ""
     lines = ok("fetch", "docs", "a.csv", "--into", str(workspace)).out.splitlines()
     assert lines[0].split() == ["item", "file", "bytes", "rows", "sha256"]
+    assert lines[1].split()[-1] == done.json[0]["sha256"][:12]
 
 
 def test_patterns_are_expanded_once_each(ok, docs, workspace) -> None:

@@ -159,6 +159,16 @@ def test_names_at_progress_bars_are_harmless(monkeypatch) -> None:
     assert "done" not in terminal.getvalue()
 
 
+def test_bars_of_what_did_not_end_are_erased(monkeypatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with progress.show([FetchRequest("s", "endless")]) as callbacks:
+        callbacks[0](5, None)
+    drawn, _, after = terminal.getvalue().rpartition("endless")
+    assert drawn
+    assert "\x1b[1A\x1b[2K" in after
+
+
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&-", "2>&-"])
 def test_closed_streams_are_no_error(docs, closed: str) -> None:
     shell = f'exec "$0" -m datasources.cli items docs {closed}'

@@ -18,7 +18,9 @@ from datasources import (
     DataSourceConnector,
     DataSourceRegistry,
     ItemNotFoundError,
+    StoredSource,
     Workspace,
+    blocking,
 )
 from datasources.plugins import Plugins
 
@@ -132,9 +134,26 @@ def source(source_id: str = "s", type_name: str = "memory", **options: Any) -> D
     return DataSourceConfig(source_id, type_name, source_id.title(), options)
 
 
+def stored(source_id: str = "a", credentials: str = "ciphertext", **values: Any) -> StoredSource:
+    """Return a record as a store holds it."""
+    fields = {"metadata": {"n": [1, None, "ü"]}, "limits": None, "options": None} | values
+    return StoredSource(
+        source_id, "custom", source_id.upper(), 12.5, credentials=credentials, **fields
+    )
+
+
 def registry_of(connector_class: type[DataSourceConnector], **arguments: Any) -> DataSourceRegistry:
     """Return a registry that serves the type `memory` with a class and sees no plugin."""
     registry = DataSourceRegistry(plugins=Plugins(index=[]), **arguments)
+    registry.register_connector_class("memory", connector_class)
+    return registry
+
+
+def blocking_registry_of(
+    connector_class: type[DataSourceConnector],
+) -> blocking.DataSourceRegistry:
+    """Return the same for code without an event loop."""
+    registry = blocking.DataSourceRegistry(plugins=Plugins(index=[]))
     registry.register_connector_class("memory", connector_class)
     return registry
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import indent
@@ -98,6 +98,17 @@ class Site:
     def plugins(self, **options: object) -> Plugins:
         """Return the plugins of this directory alone, as they are now."""
         return Plugins(scan([str(self.path)], refresh=True), **options)  # type: ignore[arg-type]
+
+
+def new_site(parent: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """Yield an empty directory on `sys.path`; modules imported from it are forgotten afterwards."""
+    folder = parent / "site"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(str(folder))
+    yield Site(folder)
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None)).startswith(str(folder)):
+            del sys.modules[name]
 
 
 def entry_of(plugins: Plugins, name: str, distribution: str | None = None) -> PluginEntry:

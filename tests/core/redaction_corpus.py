@@ -265,6 +265,7 @@ HARMLESS_NAMES = [
 """Options whose value is shown."""
 
 TEXTS = r"""
+://bob:@S@@db.example.com/sales
 postgresql://bob:@S@@db.example.com/sales
 postgresql://bob:@S@@db.example.com:5432/sales?sslmode=require
 postgres://bob@server:@S@@server.postgres.database.azure.com/sales

@@ -7,13 +7,17 @@ import subprocess
 import sys
 
 
-def run_python(code: str, *arguments: str, **environment: str) -> str:
-    """Run a program text, warnings being errors, and return what it printed."""
+def environment() -> dict[str, str]:
+    """Return the variables for Python in a process of its own."""
     # A coverage tool that follows into subprocesses imports and opens files of its own.
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("COV", "PYTHON"))}
+    return {k: v for k, v in os.environ.items() if not k.startswith(("COV", "PYTHON"))}
+
+
+def run_python(code: str, *arguments: str, **variables: str) -> str:
+    """Run a program text, warnings being errors, and return what it printed."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code, *arguments],
-        env=inherited | environment,
+        env=environment() | variables,
         capture_output=True,
         text=True,
         timeout=120,

@@ -22,14 +22,12 @@ from datasources import (
     hookimpl,
 )
 from datasources.blocking import DataSourceRegistry
-from datasources.plugins import Plugins
-from tests.core.fakes import AbleConnector, MemoryConnector, fresh, source
+from tests.core.fakes import AbleConnector, MemoryConnector, blocking_registry_of, fresh, source
 
 
 @pytest.fixture
 def registry() -> Iterator[DataSourceRegistry]:
-    with DataSourceRegistry(plugins=Plugins(index=[])) as registry:
-        registry.register_connector_class("memory", fresh(AbleConnector))
+    with blocking_registry_of(fresh(AbleConnector)) as registry:
         registry.register_data_source(source(), test_connection=True)
         yield registry
 
@@ -93,8 +91,7 @@ def test_who_asks_is_known_across_the_threads(registry: DataSourceRegistry) -> N
 
 def test_closing_ends_the_thread_and_the_connections() -> None:
     cls = fresh(MemoryConnector)
-    registry = DataSourceRegistry(plugins=Plugins(index=[]))
-    registry.register_connector_class("memory", cls)
+    registry = blocking_registry_of(cls)
     registry.register_data_source(source())
     registry.list_items("s")
     assert cls.live == 1
@@ -112,8 +109,7 @@ def test_calls_under_way_end_when_another_thread_closes() -> None:
             await asyncio.sleep(0.001)
             return await super().list_items(path)
 
-    registry = DataSourceRegistry(plugins=Plugins(index=[]))
-    registry.register_connector_class("memory", fresh(Slow))
+    registry = blocking_registry_of(fresh(Slow))
     registry.register_data_source(source())
     ended: list[str] = []
     started = threading.Barrier(7)

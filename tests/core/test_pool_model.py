@@ -40,7 +40,7 @@ from datasources import (
     PoolTimeoutError,
 )
 from datasources.pool.state import CHECK_AFTER_IDLE
-from tests.core.test_pool import Clockwork, FakeConnector, World, after, forever
+from tests.core.pool_fakes import Clockwork, FakeConnector, World, after, forever
 
 PATIENCE = 1000.0
 """Seconds that a user waits who is to be served in any case."""

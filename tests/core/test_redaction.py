@@ -6,7 +6,6 @@ import html
 import json
 import logging
 import shlex
-import time
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -403,35 +402,3 @@ def test_any_text_is_taken_and_masking_twice_changes_nothing_more(text: str):
 @given(st.text(max_size=300))
 def test_any_name_is_taken(name: str):
     assert is_secret_name(name) in (True, False)
-
-
-HOSTILE = [
-    *("a", "a ", "a=", "a:", "a@", "a:/", "://", "://a:b", "://:", "-", ".", "'", "\\", '\\"', "{"),
-    *("password=", "password='", 'password=\\"', "password={", "password=[(", "password: ", "key="),
-    *(
-        "password=|\n x\n",
-        "password=;a ",
-        "password=;",
-        "Pwd=a b",
-        '"token":',
-        "--p ",
-        "<a ",
-        "<a>",
-    ),
-    *("('a', ", 'name="a" ', "identified by ", "basic a", "bearer ", "eyJ", "eyJ-", "SG.", "sk-"),
-    *("%3A%2F%2F%3A", "%26sig%3D", "%253D", "-----BEGIN ", "-----BEGIN PRIVATE KEY-----", "%2B"),
-    *("jdbc:oracle:a:a/", "authorization: ", "http://", "${env:", "hooks.slack.com/a/", " ", "\n"),
-]
-
-
-@pytest.mark.parametrize("unit", HOSTILE)
-def test_time_grows_no_faster_than_the_text(unit: str):
-    def cost(length: int) -> float:
-        text = unit * (length // len(unit))
-        started = time.process_time()
-        redact_text(text)
-        return time.process_time() - started
-
-    # Eight times the length takes 64 times as long where a pattern backtracks over all of it.
-    small = max(min(cost(8_000) for _ in range(3)), 0.001)
-    assert min(cost(64_000) for _ in range(2)) < 24 * small

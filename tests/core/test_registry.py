@@ -1,11 +1,8 @@
-"""The registry: sources, connections and operations, over connectors in memory."""
+"""Sources of a registry: registered, replaced, kept in a store, connected with their secrets."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import logging
-import os
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -16,45 +13,31 @@ import pytest
 from datasources import (
     ConnectError,
     CredentialManager,
-    DataFetchError,
     DataSourceConnector,
     DataSourceExistsError,
     DataSourceNotFoundError,
     DataSourceRegistry,
     DecryptionError,
-    FetchRequest,
-    ItemNotFoundError,
-    LimitExceededError,
-    Limits,
     MemoryStore,
     MissingKeyError,
-    Operation,
     OptionError,
-    Outcome,
     Policy,
     PolicyError,
-    PoolConfig,
-    PoolError,
-    PoolTimeoutError,
-    RegistryError,
     SecretNotFoundError,
     SQLiteStore,
     StoredSource,
     StoreError,
     UnknownConnectorError,
-    caller,
     hookimpl,
 )
 from datasources.plugins import Plugins
 from tests.core.fakes import (
-    AbleConnector,
     MemoryConnector,
     SeedConnector,
     fresh,
     registry_of,
     source,
 )
-from tests.waiting import wait_until
 
 
 async def test_a_registered_source_is_listed_masked_and_gone_once_unregistered() -> None:
@@ -250,40 +233,6 @@ async def test_an_unknown_id_is_named(call: Callable[[DataSourceRegistry], Await
             await call(registry)
 
 
-async def test_all_callers_get_the_same_connector_connected_once() -> None:
-    cls = fresh()
-    async with registry_of(cls) as registry:
-        await registry.register_data_source(source())
-        got = await asyncio.gather(*(registry.get_connector("s") for _ in range(20)))
-        assert len(set(map(id, got))) == 1
-        assert cls.connects == 1
-        await registry.disconnect_all()
-        assert cls.live == 0
-        assert await registry.get_connector("s") is not got[0]
-
-
-async def test_leases_are_exclusive_and_bounded() -> None:
-    cls = fresh()
-    config = PoolConfig(max_size=2, acquire_timeout=0.01)
-    async with registry_of(cls, pool_config=config) as registry:
-        await registry.register_data_source(source())
-        async with registry.connection("s") as one, registry.connection("s") as two:
-            assert one is not two
-            with pytest.raises(PoolTimeoutError, match="2 of 2 in use"):
-                async with registry.connection("s"):
-                    pytest.fail("entered")
-            stats = registry.get_pool_stats("s")
-            assert {k: stats[k] for k in ("total", "in_use", "available", "max_size")} == {
-                "total": 2,
-                "in_use": 2,
-                "available": 0,
-                "max_size": 2,
-            }
-        async with registry.connection("s") as again:
-            assert again in {one, two}
-    assert cls.live == 0
-
-
 async def test_references_are_resolved_at_connect_and_never_stored(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -336,370 +285,6 @@ async def test_a_network_outside_the_allowed_ones_is_refused_at_connect() -> Non
             PolicyError, match=r"may not use '127\.0\.0\.1' at 127\.0\.0\.1; allowed"
         ):
             await registry.get_connector("s")
-
-
-async def test_a_check_tells_why_and_leaves_no_connection() -> None:
-    cls = fresh()
-    async with registry_of(cls) as registry:
-        await registry.register_data_sources([source("good"), source("bad", host="unreachable")])
-        good, bad = await registry.check_connection("good"), await registry.check_connection("bad")
-        assert (good.ok, good.error) == (True, None)
-        assert not bad
-        assert str(bad.error) == "nobody listens at 'unreachable'"
-        assert await registry.test_connection("bad") is False
-        assert cls.live == 0
-
-
-async def test_a_source_that_never_answers_fails_its_check_in_time() -> None:
-    class Hanging(MemoryConnector):
-        async def connect(self) -> bool:
-            await asyncio.Event().wait()
-            return True
-
-    config = PoolConfig(connect_timeout=0.01)
-    async with registry_of(Hanging, pool_config=config) as registry:
-        await registry.register_data_source(source())
-        check = await registry.check_connection("s")
-        assert str(check.error) == "source 's' did not answer within 0.01 seconds"
-
-
-async def test_among_a_thousand_sources_a_hanging_one_delays_only_its_own_callers() -> None:
-    slow = asyncio.Event()
-
-    class Uneven(MemoryConnector):
-        async def connect(self) -> bool:
-            if self.options.host == "hanging":
-                await asyncio.Event().wait()
-            if self.options.host == "slow":
-                await slow.wait()
-            return await super().connect()
-
-    cls = fresh(Uneven)
-    hosts = {0: "hanging", 1: "slow", 2: "unreachable"}
-    configs = [source(f"s{i}", host=hosts.get(i, "ok")) for i in range(1000)]
-    pool_config = PoolConfig(connect_timeout=60, connect_attempts=1)
-    async with registry_of(cls, pool_config=pool_config) as registry:
-        await registry.register_data_sources(configs)
-        callers = [asyncio.create_task(registry.get_connector(config.id)) for config in configs]
-        await asyncio.wait(callers[3:], timeout=30)
-        assert all(caller.done() for caller in callers[3:])
-        await registry.register_data_source(source("new"))
-        await registry.unregister_data_source("s999")
-        assert registry.get_config("s0").config == {"host": "hanging"}
-        with pytest.raises(ConnectError):
-            await callers[2]
-        assert not callers[0].done()
-        assert not callers[1].done()
-        slow.set()
-        assert await callers[1] is await registry.get_connector("s1")
-        await registry.unregister_data_source("s0")
-        with pytest.raises(DataSourceNotFoundError):
-            await callers[0]
-        assert cls.connects == 998
-    assert cls.live == 0
-
-
-async def test_unregistering_waits_for_a_lease_that_comes_back() -> None:
-    cls = fresh()
-    async with registry_of(cls) as registry:
-        await registry.register_data_source(source())
-        async with registry.connection("s") as connector:
-            going = asyncio.create_task(registry.unregister_data_source("s"))
-            await wait_until(lambda: not registry.exists("s"))
-            await asyncio.sleep(0.01)
-            assert not going.done()
-            assert await connector.list_items()
-        await going
-        assert cls.live == 0
-
-
-async def test_unregistering_cuts_off_a_lease_that_does_not_come_back() -> None:
-    cls = fresh()
-    async with registry_of(cls) as registry:
-        await registry.register_data_source(source())
-        async with registry.connection("s"):
-            with pytest.raises(PoolError, match="were never returned"):
-                await registry.unregister_data_source("s", timeout=0.01)
-            assert cls.live == 0
-        assert not registry.exists("s")
-
-
-async def test_a_fetch_of_a_plain_connector_gets_a_receipt(tmp_path: Path) -> None:
-    async with registry_of(SeedConnector) as registry:
-        await registry.register_data_source(source())
-        receipt = await registry.fetch("s", "a.csv", tmp_path)
-        assert receipt.path == str(tmp_path / "a.csv")
-        assert (receipt.size, receipt.rows, receipt.truncated) == (8, None, False)
-        assert receipt.source_id == "s"
-        assert json.loads(json.dumps(receipt.to_dict()))["identifier"] == "a.csv"
-
-
-async def test_limits_come_from_the_call_then_the_source_then_the_policy(tmp_path: Path) -> None:
-    policy = Policy(limits=Limits(max_bytes=1))
-    async with registry_of(MemoryConnector, policy=policy) as registry:
-        roomy = source("roomy")
-        roomy.limits = Limits(max_bytes=8)
-        await registry.register_data_sources([source("tight"), roomy])
-        with pytest.raises(LimitExceededError, match="limit of 1 bytes"):
-            await registry.fetch("tight", "a.csv", tmp_path)
-        assert (await registry.fetch("roomy", "a.csv", tmp_path)).size == 8
-        with pytest.raises(LimitExceededError, match="limit of 7 bytes"):
-            await registry.fetch("roomy", "a.csv", tmp_path, limits=Limits(max_bytes=7))
-        unlimited = Limits(max_bytes=None)
-        assert (await registry.fetch("tight", "b.csv", tmp_path, limits=unlimited)).size == 2
-
-
-async def test_a_fetch_that_takes_too_long_is_ended_and_named(tmp_path: Path) -> None:
-    async with registry_of(fresh()) as registry:
-        await registry.register_data_source(source())
-        with pytest.raises(LimitExceededError, match=r"'slow' from source 's' .* 0.01 seconds"):
-            await registry.fetch("s", "slow", tmp_path, limits=Limits(timeout=0.01))
-        assert registry.get_pool_stats("s")["in_use"] == 0
-
-
-async def test_every_request_of_a_batch_gets_its_result_in_order(tmp_path: Path) -> None:
-    async with registry_of(MemoryConnector) as registry:
-        await registry.register_data_sources([source("s"), source("down", host="unreachable")])
-        progress: list[int] = []
-        results = await registry.fetch_many(
-            [
-                ("s", "a.csv"),
-                ("s", "missing"),
-                FetchRequest("s", "b.csv"),
-                ("x", "y"),
-                ("down", "z"),
-            ],
-            tmp_path,
-            progress={0: lambda done, _: progress.append(done)},
-        )
-        outcomes = [r.receipt.size if r.receipt else type(r.error) for r in results]
-        assert outcomes == [8, ItemNotFoundError, 2, DataSourceNotFoundError, ConnectError]
-        assert [r.request.identifier for r in results] == ["a.csv", "missing", "b.csv", "y", "z"]
-        assert progress == [8]
-
-
-async def test_a_batch_never_runs_more_at_once_than_asked(tmp_path: Path) -> None:
-    running, most = 0, 0
-
-    class Counting(MemoryConnector):
-        async def fetch_data(self, identifier: str, workspace: str) -> str:
-            nonlocal running, most
-            running += 1
-            most = max(most, running)
-            await asyncio.sleep(0.001)
-            running -= 1
-            return await super().fetch_data("a.csv", workspace)
-
-    async with registry_of(Counting) as registry:
-        await registry.register_data_source(source())
-        await registry.fetch_many([("s", "a.csv")] * 20, tmp_path, concurrency=3)
-    assert most == 3
-
-
-async def test_one_file_for_two_items_of_a_batch_is_an_error_of_the_second(tmp_path: Path) -> None:
-    async with registry_of(MemoryConnector) as registry:
-        await registry.register_data_sources([source("one"), source("two")])
-        first, second, same = await registry.fetch_many(
-            [("one", "a.csv"), ("two", "a.csv"), ("one", "a.csv")], tmp_path
-        )
-        assert first.receipt
-        assert same.receipt
-        assert isinstance(second.error, DataFetchError)
-        assert "would overwrite what 'a.csv' of source 'one' brings" in str(second.error)
-
-
-async def test_cancelling_a_batch_leaves_nothing_running(tmp_path: Path) -> None:
-    cls = fresh()
-    async with registry_of(cls) as registry:
-        await registry.register_data_source(source())
-        batch = asyncio.ensure_future(registry.fetch_many([("s", "slow")] * 5, tmp_path))
-        await wait_until(lambda: registry.get_pool_stats("s")["in_use"] == 5)
-        batch.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await batch
-        assert registry.get_pool_stats("s")["in_use"] == 0
-    assert os.listdir(tmp_path) == []
-
-
-async def test_metadata_is_kept_as_copies_until_refreshed_or_cleared() -> None:
-    cls = fresh()
-    async with registry_of(cls) as registry:
-        await registry.register_data_source(source())
-        first = await registry.get_metadata("s", "a.csv")
-        first["columns"].append("changed")
-        second = await registry.get_metadata("s", "a.csv")
-        assert second == {"columns": ["x", "y"]}
-        second.clear()
-        assert await registry.get_metadata("s", "a.csv") == {"columns": ["x", "y"]}
-        assert cls.described == 1
-        await registry.get_metadata("s", "a.csv", refresh=True)
-        registry.clear_cache("s")
-        await registry.get_metadata("s", "a.csv")
-        assert cls.described == 3
-
-
-@pytest.mark.parametrize(("ttl", "expected"), [(60.0, {"tables": []}), (0.0, None)])
-async def test_cached_metadata_lives_for_the_ttl_of_the_registry(ttl: float, expected: Any) -> None:
-    registry = registry_of(MemoryConnector, cache_ttl=ttl)
-    registry.cache_metadata("s", {"tables": []})
-    assert registry.get_cached_metadata("s") == expected
-
-
-async def test_a_preview_without_the_ability_comes_from_the_file() -> None:
-    async with registry_of(SeedConnector) as registry:
-        await registry.register_data_source(source())
-        preview = await registry.preview("s", "a.csv")
-        assert (preview.columns, list(preview.rows)) == (("x", "y"), [("1", "2")])
-
-
-async def test_what_a_connector_cannot_do_is_said_with_what_it_can() -> None:
-    async with registry_of(MemoryConnector) as registry:
-        await registry.register_data_source(source())
-        with pytest.raises(RegistryError, match="'s' of type 'memory' cannot compute statistics"):
-            await registry.statistics("s", "a.csv")
-        with pytest.raises(RegistryError, match="cannot take files; its optional abilities: none"):
-            await registry.upload("s", "/etc/hostname")
-
-
-async def test_abilities_are_used_where_a_connector_has_them() -> None:
-    async with registry_of(AbleConnector) as registry:
-        await registry.register_data_source(source())
-        assert (await registry.statistics("s", "a.csv"))["x"].mean == 1.0
-        assert (await registry.upload("s", "/f", "n", overwrite=False)).metadata == {
-            "overwrite": False
-        }
-        assert [i.path async for i in registry.iter_items("s")] == ["a.csv", "b.csv"]
-        assert [i.path for i in await registry.glob_items("s", "a.*")] == ["a.csv"]
-
-
-async def test_items_iterate_without_the_ability_too() -> None:
-    async with registry_of(MemoryConnector) as registry:
-        await registry.register_data_source(source())
-        assert [item.path async for item in registry.iter_items("s")] == ["a.csv", "b.csv"]
-
-
-async def test_a_failed_operation_is_logged_once_with_who_asked_and_without_secrets(
-    caplog: pytest.LogCaptureFixture, tmp_path: Path
-) -> None:
-    class Leaky(MemoryConnector):
-        async def fetch_data(self, identifier: str, workspace: str) -> str:
-            raise ConnectError("refused: postgresql://u:hunter2@db/x")
-
-    async with registry_of(Leaky) as registry:
-        await registry.register_data_source(source())
-        with (
-            caplog.at_level(logging.DEBUG),
-            caller(user="ann", request_id="r1"),
-            pytest.raises(ConnectError),
-        ):
-            await registry.fetch("s", "a.csv", tmp_path)
-    (record,) = [r for r in caplog.records if r.name.startswith("datasources")]
-    assert record.getMessage() == (
-        "fetch of source 's' failed (request r1, user ann): "
-        "ConnectError: refused: postgresql://u:***REDACTED***@db/x"
-    )
-
-
-async def test_what_names_a_caller_or_a_source_forges_no_line_of_the_log_and_leaks_nothing(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    async with registry_of(MemoryConnector) as registry:
-        forged = "x\nWARNING fetch of source 's' failed password=hunter2"
-        with caller(user=forged, request_id=forged), pytest.raises(DataSourceNotFoundError):
-            await registry.list_items(forged)
-    (message,) = [r.getMessage() for r in caplog.records if r.name.startswith("datasources")]
-    assert len(message.splitlines()) == 1
-    assert "hunter2" not in message
-
-
-async def test_a_caller_or_an_id_that_is_no_text_leaves_the_error_what_it_is() -> None:
-    async with registry_of(MemoryConnector) as registry:
-        with caller(user=7), pytest.raises(DataSourceNotFoundError):  # type: ignore[arg-type]
-            await registry.list_items(5)  # type: ignore[arg-type]
-
-
-class Audit:
-    """Written before observers were told of outcomes."""
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[str, ...]] = []
-
-    @hookimpl
-    def datasources_source_registered(self, config: Any) -> None:
-        self.seen.append(("registered", config.id, str(config.config)))
-
-    @hookimpl
-    def datasources_source_unregistered(self, source_id: str) -> None:
-        self.seen.append(("unregistered", source_id))
-
-    @hookimpl
-    def datasources_operation_finished(
-        self, operation: Operation, error: BaseException | None
-    ) -> None:
-        self.seen.append((operation.name, operation.user or "", type(error).__name__))
-
-
-async def test_observers_are_told_what_came_of_an_operation(tmp_path: Path) -> None:
-    seen: list[Outcome] = []
-
-    class Watching:
-        @hookimpl
-        def datasources_operation_finished(self, outcome: Outcome) -> None:
-            seen.append(outcome)
-
-    async with registry_of(AbleConnector) as registry:
-        await registry.register_data_source(source())
-        registry.plugins.register_plugin(Watching())
-        await registry.list_items("s")
-        items = registry.iter_items("s")
-        await anext(items)
-        await items.aclose()  # type: ignore[attr-defined]
-        receipt = await registry.fetch("s", "a.csv", tmp_path)
-        (result,) = await registry.fetch_many([("s", "b.csv")], tmp_path)
-        await registry.preview("s", "a.csv")
-        with pytest.raises(ItemNotFoundError):
-            await registry.fetch("s", "missing", tmp_path)
-    assert seen == [
-        Outcome(items=2),
-        Outcome(items=1),
-        Outcome(size=8, receipt=receipt),
-        Outcome(size=2, receipt=result.receipt),
-        Outcome(rows=1),
-        Outcome(),
-    ]
-
-
-class Raising:
-    @hookimpl
-    def datasources_operation_started(self) -> None:
-        raise RuntimeError
-
-    @hookimpl
-    def datasources_source_registered(self) -> None:
-        raise SystemExit
-
-
-async def test_observers_see_everything_and_one_that_raises_disturbs_nobody(
-    tmp_path: Path,
-) -> None:
-    audit = Audit()
-    async with registry_of(MemoryConnector) as registry:
-        for plugin in (Raising(), audit):
-            registry.plugins.register_plugin(plugin)
-        with caller(user="ann"):
-            await registry.register_data_source(source(password="hunter2"))
-            await registry.fetch("s", "a.csv", tmp_path)
-            with pytest.raises(ItemNotFoundError):
-                await registry.fetch("s", "missing", tmp_path)
-            await registry.unregister_data_source("s")
-    assert audit.seen == [
-        ("register", "ann", "NoneType"),
-        ("registered", "s", "{'password': '***REDACTED***'}"),
-        ("fetch", "ann", "NoneType"),
-        ("fetch", "ann", "ItemNotFoundError"),
-        ("unregister", "ann", "NoneType"),
-        ("unregistered", "s"),
-    ]
 
 
 async def test_sources_on_disk_survive_a_restart_as_ciphertext(tmp_path: Path) -> None:
@@ -761,94 +346,6 @@ def test_a_store_that_nobody_opens_is_named(url: str) -> None:
         registry_of(MemoryConnector, store=url)
 
 
-async def test_event_loops_have_connections_of_their_own_and_all_are_closed() -> None:
-    cls = fresh()
-    registry = registry_of(cls)
-    await registry.register_data_source(source())
-    seen: list[int] = []
-    ready, done = threading.Event(), threading.Event()
-
-    async def elsewhere() -> None:
-        seen.append(id(await registry.get_connector("s")))
-        ready.set()
-        await asyncio.to_thread(done.wait)
-
-    thread = threading.Thread(target=lambda: asyncio.run(elsewhere()))
-    thread.start()
-    await asyncio.to_thread(ready.wait)
-    seen.append(id(await registry.get_connector("s")))
-    assert len(set(seen)) == 2
-    assert cls.live == 2
-    await registry.close()
-    assert cls.live == 0
-    done.set()
-    await asyncio.to_thread(thread.join)
-
-
-@pytest.mark.parametrize("on_disk", [False, True])
-def test_threads_registering_using_and_removing_one_id_end_consistently(
-    tmp_path: Path, on_disk: bool
-) -> None:
-    cls = fresh()
-    keys = CredentialManager(CredentialManager.generate_key())
-    store = SQLiteStore(tmp_path / "s.db") if on_disk else MemoryStore()
-    registry = registry_of(cls, store=store, credential_manager=keys)
-    unexpected: list[BaseException] = []
-
-    async def churn(number: int) -> None:
-        workspace = tmp_path / str(number)
-        for round_ in range(20):
-            for call in (
-                lambda: registry.register_data_source(source()),
-                lambda: registry.get_connector("s"),
-                lambda: registry.register_data_source(source(port=number), replace=True),
-                lambda: registry.fetch("s", "a.csv", workspace),
-                lambda: registry.unregister_data_source("s"),
-            ):
-                try:
-                    await call()
-                except (DataSourceExistsError, DataSourceNotFoundError):
-                    pass
-                except Exception as exc:  # noqa: BLE001  (kept)
-                    unexpected.append(exc)
-            if round_ % 5 == number:
-                await registry.disconnect_all()
-        await registry.disconnect_all()
-
-    def run(number: int) -> None:
-        asyncio.run(churn(number))
-
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert not any(thread.is_alive() for thread in threads)
-    assert unexpected == []
-    assert cls.live == 0
-    asyncio.run(registry.close())
-
-
-async def test_closing_finishes_the_rest_when_one_fails() -> None:
-    class Stubborn(MemoryConnector):
-        async def disconnect(self) -> None:
-            await super().disconnect()
-            if self.options.port == 13:
-                raise RuntimeError("will not go")
-
-    cls = fresh(Stubborn)
-    registry = registry_of(cls)
-    await registry.register_data_sources([source("a"), source("b", port=13), source("c")])
-    for source_id in "abc":
-        await registry.get_connector(source_id)
-    with pytest.raises(PoolError, match="did not close well: will not go") as caught:
-        await registry.disconnect_all()
-    assert isinstance(caught.value.__cause__, ExceptionGroup)
-    assert [type(error) for error in caught.value.__cause__.exceptions] == [RuntimeError]
-    assert cls.live == 0
-    await registry.close()
-
-
 async def test_a_plugin_whose_import_never_ends_delays_nobody_else(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -874,38 +371,3 @@ async def test_a_plugin_whose_import_never_ends_delays_nobody_else(
     assert (await registry.fetch("s", "a.csv", tmp_path)).size == 8
     release.set()
     await registry.close()
-
-
-def test_connections_are_closed_with_the_event_loop_they_belong_to(tmp_path: Path) -> None:
-    cls = fresh()
-    registry = registry_of(cls)
-    asyncio.run(registry.register_data_source(source()))
-    for _ in range(5):
-        asyncio.run(registry.get_connector("s"))
-        assert cls.live == 0
-        asyncio.run(registry.fetch("s", "a.csv", tmp_path))
-        assert cls.live == 0
-    assert cls.connects == 10
-    asyncio.run(registry.close())
-    assert len(registry._pools._loops) <= 1
-
-
-@pytest.mark.parametrize("concurrency", [0, -1])
-async def test_a_batch_needs_room_for_one(tmp_path: Path, concurrency: int) -> None:
-    async with registry_of(MemoryConnector) as registry:
-        with pytest.raises(OptionError, match="'concurrency' must be at least 1"):
-            await registry.fetch_many([("s", "a.csv")], tmp_path, concurrency=concurrency)
-
-
-@pytest.mark.parametrize("answer", [None, 5, b"a.csv", "a\0b", "", "/etc/hostname", []])
-async def test_a_connector_that_returns_no_file_of_the_workspace_is_told_so(
-    tmp_path: Path, answer: Any
-) -> None:
-    class Lying(MemoryConnector):
-        async def fetch_data(self, identifier: str, workspace: str) -> str:
-            return answer
-
-    async with registry_of(Lying) as registry:
-        await registry.register_data_source(source())
-        with pytest.raises(DataFetchError, match="no file of the workspace"):
-            await registry.fetch("s", "a.csv", tmp_path)

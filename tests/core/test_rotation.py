@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from datasources import (
 )
 from datasources.credentials import fingerprint
 from datasources.registry import SourceRecords
+from tests.core.subprocesses import environment
 
 OLD, NEW = CredentialManager.generate_key(), CredentialManager.generate_key()
 COUNT = 1_000
@@ -150,11 +150,10 @@ def test_killed_process_leaves_all_readable_and_the_next_one_goes_on(tmp_path: P
     path = tmp_path / "s.db"
     store = SQLiteStore(path)
     fill(store, 100)
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("COV", "PYTHON"))}
     for done in (1, 31, 100):
         left = done - all_open(store, NEW, OLD)
         command = [sys.executable, "-c", KILLED, str(path), f"{NEW},{OLD}", str(left)]
-        ended = subprocess.run(command, check=False, env=inherited, timeout=60)
+        ended = subprocess.run(command, check=False, env=environment(), timeout=60)
         assert ended.returncode == -signal.SIGKILL
         assert all_open(store, NEW, OLD) == done
     # All were renewed, and their old ciphertexts not yet overwritten everywhere.

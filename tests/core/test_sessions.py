@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 import subprocess
@@ -207,6 +208,39 @@ async def test_a_workspace_is_open_once(registry: DataSourceRegistry, tmp_path: 
         pass
 
 
+async def test_a_workspace_that_was_refused_holds_nothing_and_opens_later(
+    registry: DataSourceRegistry, tmp_path: Path
+) -> None:
+    refused = registry.workspace("chat-1", root=tmp_path)
+    async with registry.workspace("chat-1", root=tmp_path):
+        descriptors = os.listdir("/dev/fd")
+        for _ in range(2):
+            with pytest.raises(RegistryError, match=r"'chat-1' is open already"):
+                await refused.__aenter__()
+        assert os.listdir("/dev/fd") == descriptors
+    async with refused:
+        await refused.fetch("s", "a.csv")
+    assert os.listdir(tmp_path) == []
+
+
+async def test_a_workspace_that_cannot_be_cleaned_holds_nothing_and_opens_later(
+    registry: DataSourceRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def clean(workspace: Workspace) -> list[str]:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    workspace = registry.workspace("chat-1", root=tmp_path)
+    descriptors = os.listdir("/dev/fd")
+    with monkeypatch.context() as patch:
+        patch.setattr(Workspace, "clean", clean)
+        with pytest.raises(RegistryError, match=r"'chat-1' cannot be opened: Permission denied"):
+            await workspace.__aenter__()
+    assert os.listdir("/dev/fd") == descriptors
+    async with workspace:
+        await workspace.fetch("s", "a.csv")
+    assert os.listdir(tmp_path) == []
+
+
 @pytest.mark.parametrize("bad", ["", "..", "a/b", ".hidden", "x" * 129, "nul\0", "new\nline"])
 async def test_an_id_that_could_lead_elsewhere_is_refused(
     registry: DataSourceRegistry, bad: str
@@ -330,6 +364,18 @@ async def test_a_file_in_place_of_another_needs_room_beside_it_until_it_is_whole
         file.write(bytes(6))
     assert quota.used == 6
     assert (tmp_path / "x").stat().st_size == 6
+
+
+def test_a_quota_counts_links_and_not_what_they_lead_to(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "large").write_bytes(bytes(1000))
+    workspace = tmp_path / "workspace"
+    workspace.mkdir()
+    (workspace / "own").write_bytes(bytes(5))
+    links = {"folder": "../elsewhere", "file": "../elsewhere/large", "loop": ".", "gone": "x"}
+    for name, target in links.items():
+        (workspace / name).symlink_to(target)
+    assert Quota(str(workspace), 100).used == 5 + sum(map(len, links.values()))
 
 
 async def test_a_failed_fetch_gives_its_bytes_back(

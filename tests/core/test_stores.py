@@ -30,11 +30,7 @@ from datasources import (
 )
 from datasources.registry import SourceRecords
 from datasources.stores import sqlite as sqlite_module, sqlite_path
-
-
-def source(name: str = "a", credentials: str = "ciphertext", **values: Any) -> StoredSource:
-    fields = {"metadata": {"n": [1, None, "ü"]}, "limits": None, "options": None} | values
-    return StoredSource(name, "custom", name.upper(), 12.5, credentials=credentials, **fields)
+from tests.core.fakes import stored
 
 
 def plain(record: StoredSource | None) -> StoredSource | None:
@@ -50,7 +46,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
 
 class TestEveryStore:
     def test_record_comes_back_as_it_was(self, store: Store):
-        record = source(
+        record = stored(
             limits={"max_bytes": 5, "max_rows": None, "timeout": 1.5},
             options={"host": "h", "list": [1]},
             metadata={},
@@ -65,68 +61,68 @@ class TestEveryStore:
         assert store.remove("a") is False
 
     def test_records_are_listed_in_order_of_ids(self, store: Store):
-        store.add(source("b"), source("B"), source("a10"), source("a9"))
-        store.add(source("a"))
+        store.add(stored("b"), stored("B"), stored("a10"), stored("a9"))
+        store.add(stored("a"))
         assert [record.id for record in store.list()] == ["B", "a", "a10", "a9", "b"]
 
     def test_add_takes_all_or_none(self, store: Store):
-        store.add(source("b", "old"))
-        for records in ([source("a"), source("b")], [source("c"), source("c")]):
+        store.add(stored("b", "old"))
+        for records in ([stored("a"), stored("b")], [stored("c"), stored("c")]):
             with pytest.raises(DataSourceExistsError, match=f"'{records[1].id}' exists"):
                 store.add(*records)
-        assert [plain(r) for r in store.list()] == [source("b", "old")]
+        assert [plain(r) for r in store.list()] == [stored("b", "old")]
 
     def test_update_takes_all_or_none(self, store: Store):
-        store.add(source("a"), source("b"))
+        store.add(stored("a"), stored("b"))
         a, b = store.list()
         store.update(replace(b, credentials="theirs"))
-        for stale in (b, source("none"), replace(a, version=a.version + 1)):
+        for stale in (b, stored("none"), replace(a, version=a.version + 1)):
             with pytest.raises(StoreError, match=f"'{stale.id}' was changed or removed"):
                 store.update(replace(a, credentials="mine"), stale)
         assert [record.credentials for record in store.list()] == ["ciphertext", "theirs"]
 
     def test_new_and_replaced_are_one_write_or_none(self, store: Store):
-        store.add(source("a"), source("b"))
+        store.add(stored("a"), stored("b"))
         a, b = store.list()
         store.update(replace(b, credentials="theirs"))
         before = store.list()
         new = replace(a, credentials="mine")
         for add, update, error in (
-            ([source("c")], [new, b], StoreError),
-            ([source("c"), source("b")], [new], DataSourceExistsError),
-            ([source("c"), source("c")], [new], DataSourceExistsError),
-            ([source("c")], [replace(a, id="c")], StoreError),
+            ([stored("c")], [new, b], StoreError),
+            ([stored("c"), stored("b")], [new], DataSourceExistsError),
+            ([stored("c"), stored("c")], [new], DataSourceExistsError),
+            ([stored("c")], [replace(a, id="c")], StoreError),
         ):
             with pytest.raises(error):
                 store.write(add=add, update=update)
             assert store.list() == before
-        store.write(add=[source("c"), source("d")], update=[new])
+        store.write(add=[stored("c"), stored("d")], update=[new])
         shown = {record.id: record.credentials for record in store.list()}
         assert shown == {"a": "mine", "b": "theirs", "c": "ciphertext", "d": "ciphertext"}
         assert len({record.version for record in store.list()}) == 4
 
     def test_compacting_changes_nothing_that_is_shown(self, store: Store):
-        store.add(source("a"), source("b"))
+        store.add(stored("a"), stored("b"))
         store.remove("a")
         before = store.list()
         store.compact()
         assert store.list() == before
 
     def test_one_record_is_not_updated_twice_at_once(self, store: Store):
-        store.add(source("a"))
+        store.add(stored("a"))
         [a] = store.list()
         with pytest.raises(StoreError):
             store.update(a, a)
         assert store.list() == [a]
 
     def test_version_rises_and_is_never_given_again(self, store: Store):
-        store.add(source("a"))
+        store.add(stored("a"))
         first = store.get("a")
         assert first
         store.update(first)
         second = store.get("a")
         store.remove("a")
-        store.add(source("a"))
+        store.add(stored("a"))
         third = store.get("a")
         assert second
         assert third
@@ -141,19 +137,19 @@ class TestEveryStore:
         assert store.list() == []
 
     def test_removed_is_gone(self, store: Store):
-        store.add(source("a"), source("b"))
+        store.add(stored("a"), stored("b"))
         assert store.remove("a") is True
         assert store.get("a") is None
         assert [record.id for record in store.list()] == ["b"]
         assert store.remove("a") is False
 
     def test_list_is_the_callers_own(self, store: Store):
-        store.add(source("a"))
+        store.add(stored("a"))
         store.list().clear()
         assert len(store.list()) == 1
 
     def test_threads_lose_no_update(self, store: Store):
-        store.add(source("a", "0"))
+        store.add(stored("a", "0"))
 
         def count(_: int) -> None:
             while True:
@@ -176,7 +172,7 @@ class TestEveryStore:
         def add(number: int) -> bool:
             start.wait()
             try:
-                store.add(source("a", str(number)))
+                store.add(stored("a", str(number)))
             except DataSourceExistsError:
                 return False
             return True
@@ -205,7 +201,7 @@ class TwoOfOneFile(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 1), ids=st.lists(IDS, max_size=3))
     def add(self, which: int, ids: list[str]) -> None:
-        records = [source(i, f"new {i}") for i in ids]
+        records = [stored(i, f"new {i}") for i in ids]
         if len(set(ids)) < len(ids) or set(ids) & self.model.keys():
             with pytest.raises(DataSourceExistsError):
                 self.stores[which].add(*records)
@@ -271,7 +267,7 @@ def sqlite(open_sqlite: Callable[[], SQLiteStore]) -> SQLiteStore:
 
 def test_sqlite_keeps_records_over_a_restart(open_sqlite: Callable[[], SQLiteStore]):
     first = open_sqlite()
-    first.add(source("a"), source("b"))
+    first.add(stored("a"), stored("b"))
     before = first.list()
     first.close()
     assert open_sqlite().list() == before
@@ -281,7 +277,7 @@ def test_files_are_their_owners_only_whatever_the_umask(tmp_path: Path):
     old = os.umask(0)
     try:
         store = SQLiteStore(tmp_path / "new" / "s.db")
-        store.add(source())
+        store.add(stored())
         modes = {f.name: stat.S_IMODE(f.stat().st_mode) for f in (tmp_path / "new").iterdir()}
     finally:
         os.umask(old)
@@ -291,7 +287,7 @@ def test_files_are_their_owners_only_whatever_the_umask(tmp_path: Path):
 
 
 def test_files_that_others_could_read_are_closed_to_them(open_sqlite: Any, tmp_path: Path):
-    open_sqlite().add(source())
+    open_sqlite().add(stored())
     for file in tmp_path.iterdir():
         file.chmod(0o644)
     open_sqlite()
@@ -309,7 +305,7 @@ def test_store_of_an_older_version_is_brought_to_this_one(
     open_sqlite: Callable[[], SQLiteStore], monkeypatch: pytest.MonkeyPatch
 ):
     old = open_sqlite()
-    old.add(source("a"), source("b"))
+    old.add(stored("a"), stored("b"))
     before = old.list()
     monkeypatch.setattr(sqlite_module, "_MIGRATIONS", (*sqlite_module._MIGRATIONS, *NEXT))
     for _ in range(2):  # the second time there is nothing to do
@@ -324,7 +320,7 @@ def test_migration_that_fails_leaves_the_store_as_it_was(
     open_sqlite: Callable[[], SQLiteStore], monkeypatch: pytest.MonkeyPatch
 ):
     old = open_sqlite()
-    old.add(source("a"), source("b"))
+    old.add(stored("a"), stored("b"))
     failing = (*sqlite_module._MIGRATIONS, *NEXT, "DELETE FROM sources; SELECT no FROM such")
     with monkeypatch.context() as patch:
         patch.setattr(sqlite_module, "_MIGRATIONS", failing)
@@ -336,7 +332,7 @@ def test_migration_that_fails_leaves_the_store_as_it_was(
 
 def test_closed_store_says_so(sqlite: SQLiteStore):
     sqlite.close()
-    for use in (sqlite.list, lambda: sqlite.get("a"), lambda: sqlite.add(source()), sqlite.compact):
+    for use in (sqlite.list, lambda: sqlite.get("a"), lambda: sqlite.add(stored()), sqlite.compact):
         with pytest.raises(StoreError, match="is closed"):
             use()
 
@@ -364,23 +360,23 @@ def test_nothing_is_acknowledged_that_went_to_a_file_that_is_gone(
     store = open_sqlite()
     (tmp_path / "s.db").rename(tmp_path / "old")
     with pytest.raises(StoreError, match="No such file"):
-        store.add(source())
+        store.add(stored())
     open_sqlite().close()
     with pytest.raises(StoreError, match="was replaced since it was opened"):
-        store.add(source())
+        store.add(stored())
 
 
 def test_failed_write_leaves_memory_and_file_alike(open_sqlite: Callable[[], SQLiteStore]):
     store = open_sqlite()
-    store.add(source("a"))
+    store.add(stored("a"))
     with pytest.raises(TypeError):
-        store.add(source("b"), source("c", metadata={"x": object()}))
+        store.add(stored("b"), stored("c", metadata={"x": object()}))
     with pytest.raises(TypeError):
         store.write(
-            add=[source("b")], update=[replace(r, metadata={"x": object()}) for r in store.list()]
+            add=[stored("b")], update=[replace(r, metadata={"x": object()}) for r in store.list()]
         )
     assert [r.id for r in store.list()] == [r.id for r in open_sqlite().list()] == ["a"]
-    store.add(source("b"))
+    store.add(stored("b"))
 
 
 def traced(store: SQLiteStore) -> list[str]:
@@ -391,7 +387,7 @@ def traced(store: SQLiteStore) -> list[str]:
 
 
 def test_reads_cost_one_pragma_and_no_rows(sqlite: SQLiteStore):
-    sqlite.add(*(source(f"s{n}") for n in range(50)))
+    sqlite.add(*(stored(f"s{n}") for n in range(50)))
     sqlite.get("s1")
     statements = traced(sqlite)
     for n in range(50):
@@ -405,7 +401,7 @@ def test_change_of_another_process_costs_its_own_rows_only(
     open_sqlite: Callable[[], SQLiteStore], monkeypatch: pytest.MonkeyPatch
 ):
     mine, theirs = open_sqlite(), open_sqlite()
-    theirs.add(*(source(f"s{n}") for n in range(500)))
+    theirs.add(*(stored(f"s{n}") for n in range(500)))
     assert len(mine.list()) == 500
     read: list[int] = []
     take = SQLiteStore._apply
@@ -439,13 +435,13 @@ def test_newer_change_read_just_after_a_write_is_not_overlaid(
         remember(*written)
 
     monkeypatch.setattr(mine, "_remember", meddled)
-    mine.add(source("a", "older"))
+    mine.add(stored("a", "older"))
     assert mine.get("a") == theirs.get("a")
 
 
 def test_adding_many_is_one_transaction_and_is_not_read_back(sqlite: SQLiteStore):
     statements = traced(sqlite)
-    sqlite.add(*(source(f"s{n:05}") for n in range(10_000)))
+    sqlite.add(*(stored(f"s{n:05}") for n in range(10_000)))
     ends = [text for text in statements if text in ("COMMIT", "BEGIN IMMEDIATE")]
     assert ends == ["BEGIN IMMEDIATE", "COMMIT"]
     assert len(statements) < 2 * 10_000 + 20
@@ -455,7 +451,7 @@ def test_adding_many_is_one_transaction_and_is_not_read_back(sqlite: SQLiteStore
 
 def test_listing_ten_thousand_decrypts_none(sqlite: SQLiteStore, monkeypatch: pytest.MonkeyPatch):
     manager = CredentialManager(CredentialManager.generate_key())
-    sqlite.add(*(source(f"s{n:05}", options={"host": "h"}) for n in range(10_000)))
+    sqlite.add(*(stored(f"s{n:05}", options={"host": "h"}) for n in range(10_000)))
     monkeypatch.setattr(CredentialManager, "decrypt_credentials", pytest.fail)
     sources = SourceRecords(sqlite, manager)
     assert len([sources.masked_config(record) for record in sqlite.list()]) == 10_000
@@ -463,11 +459,11 @@ def test_listing_ten_thousand_decrypts_none(sqlite: SQLiteStore, monkeypatch: py
 
 def test_reads_go_on_while_a_write_waits_for_another_process(open_sqlite: Any, tmp_path: Path):
     store = open_sqlite()
-    store.add(source("a"))
+    store.add(stored("a"))
     other = sqlite3.connect(tmp_path / "s.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(store.add, source("b"))
+        waiting = pool.submit(store.add, stored("b"))
         while not store._write_lock.locked():
             pass
         for _ in range(100):
@@ -482,7 +478,7 @@ def test_reads_go_on_while_a_write_waits_for_another_process(open_sqlite: Any, t
 
 def test_compact_leaves_no_byte_of_what_was_overwritten(open_sqlite: Any, tmp_path: Path):
     store = open_sqlite()
-    store.add(*(source(f"s{n}", f"old-{n}-" * 50) for n in range(200)))
+    store.add(*(stored(f"s{n}", f"old-{n}-" * 50) for n in range(200)))
     store.update(*(replace(r, credentials="new" * 100) for r in store.list()[:100]))
     for record in store.list()[100:]:
         store.remove(record.id)
@@ -504,7 +500,7 @@ def test_compact_says_when_a_reader_keeps_old_content(
 ):
     monkeypatch.setattr("datasources.stores.sqlite._LOCK_TIMEOUT", 0.05)
     store = open_sqlite()
-    store.add(source("a"))
+    store.add(stored("a"))
     other = sqlite3.connect(tmp_path / "s.db", isolation_level=None)
     other.execute("BEGIN")
     other.execute("SELECT * FROM sources").fetchall()
@@ -515,7 +511,7 @@ def test_compact_says_when_a_reader_keeps_old_content(
 
 
 def test_child_of_a_fork_uses_connections_of_its_own(sqlite: SQLiteStore):
-    sqlite.add(source("a"))
+    sqlite.add(stored("a"))
     inherited = set(map(id, sqlite._connections.values()))
     held = sqlite._lock.acquire() and sqlite._write_lock.acquire()
     assert held  # as if other threads were at work at that moment
@@ -529,7 +525,7 @@ def test_child_of_a_fork_uses_connections_of_its_own(sqlite: SQLiteStore):
         signal.alarm(20)  # where it waits for a lock of the parent's
         try:
             assert sqlite.get("a")
-            sqlite.add(source("child"))
+            sqlite.add(stored("child"))
             assert not inherited & set(map(id, sqlite._connections.values()))
             sqlite.close()
             status = 0
@@ -538,7 +534,7 @@ def test_child_of_a_fork_uses_connections_of_its_own(sqlite: SQLiteStore):
     sqlite._lock.release()
     sqlite._write_lock.release()
     assert os.waitpid(child, 0)[1] == 0
-    sqlite.add(source("parent"))
+    sqlite.add(stored("parent"))
     assert [r.id for r in sqlite.list()] == ["a", "child", "parent"]
 
 

@@ -29,13 +29,18 @@ from datasources import (
     FetchReceipt,
     Limits,
     Workspace,
-    blocking,
     caller,
 )
-from datasources.observers.telemetry import Telemetry
 from datasources.plugins import Plugins
 from datasources.registry.observing import observe
-from tests.core.fakes import AbleConnector, MemoryConnector, registry_of, source
+from datasources.telemetry import Telemetry
+from tests.core.fakes import (
+    AbleConnector,
+    MemoryConnector,
+    blocking_registry_of,
+    registry_of,
+    source,
+)
 from tests.core.subprocesses import run_python
 from tests.waiting import wait_until
 
@@ -274,8 +279,7 @@ async def test_an_operation_begun_before_is_measured_all_the_same(otel: Collecte
 def test_operations_of_the_blocking_registry_are_children_of_the_calling_threads_span(
     otel: Collected, tmp_path: Path
 ) -> None:
-    with blocking.DataSourceRegistry(plugins=Plugins(index=[])) as registry:
-        registry.register_connector_class("memory", traced(otel))
+    with blocking_registry_of(traced(otel)) as registry:
         registry.register_data_source(source())
         registry._registry.plugins.register_plugin(otel.telemetry)
         with otel.tracer.start_as_current_span("host") as host:

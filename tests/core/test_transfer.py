@@ -196,6 +196,7 @@ def entry(**changes: object) -> dict:
         (entry(limits={"max_rows": -3}), "'limits': 'max_rows' must be a whole number of at least"),
         (entry(limits={"max_rows": True}), "'limits': 'max_rows' must be a whole number"),
         (entry(limits=[]), "'limits' must be a table of max_bytes, max_rows, timeout"),
+        (entry(limits={"timeout": False}), "'limits': 'timeout' must be a number"),
         (entry(optoins={"password": SECRET}), "unknown 'optoins'; accepted: id, type"),
     ],
 )

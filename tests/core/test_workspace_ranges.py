@@ -7,6 +7,7 @@ import os
 import threading
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -122,6 +123,33 @@ def test_right_digest_of_the_source_passes(tmp_path: Path, algorithm: str) -> No
         file.expect_checksum(algorithm, hashlib.new(algorithm, b"data").digest())
         file.write(b"da")
         file.write(b"ta")
+    assert workspace.written[file.path].sha256 == hashlib.sha256(b"data").hexdigest()
+
+
+def test_leaving_waits_for_a_thread_that_hashes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, rename = os.preadv, os.rename
+    reading, renamed = threading.Event(), threading.Event()
+
+    def slow_read(*arguments: Any) -> int:
+        reading.set()
+        renamed.wait(0.2)  # for what must not happen
+        return read(*arguments)
+
+    def note_rename(*arguments: Any, **more: Any) -> None:
+        renamed.set()
+        rename(*arguments, **more)
+
+    monkeypatch.setattr(os, "preadv", slow_read)
+    monkeypatch.setattr(os, "rename", note_rename)
+    workspace = Workspace(tmp_path)
+    with workspace.create("blob") as file:
+        file.write_at(0, b"data")
+        thread = threading.Thread(target=file.update_checksums)
+        thread.start()
+        reading.wait()
+    thread.join()
     assert workspace.written[file.path].sha256 == hashlib.sha256(b"data").hexdigest()
 
 

@@ -4,7 +4,6 @@ import asyncio
 import gc
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -89,23 +88,19 @@ async def test_failed_connect_raises_its_own_error(
     assert not await connector.test_connection()
 
 
-async def test_closed_port_is_a_connect_error_at_once(admin: Admin, pg_database: Database) -> None:
+async def test_closed_port_is_a_connect_error(admin: Admin, pg_database: Database) -> None:
     connector = configured(pg_database, port=free_port())
-    begun = time.monotonic()
     with pytest.raises(ConnectError, match="refused") as caught:
         await connector.connect()
     assert caught.value.code == "08001"
-    assert time.monotonic() - begun < 2
 
 
 async def test_silent_server_is_a_connect_error_within_the_timeout(
     admin: Admin, pg_database: Database, silent_port: int
 ) -> None:
     connector = configured(pg_database, port=silent_port, connect_timeout=0.3)
-    begun = time.monotonic()
     with pytest.raises(ConnectError, match=r"no answer from the server .* within 0\.3 seconds"):
         await connector.connect()
-    assert time.monotonic() - begun < 1.5
 
 
 async def test_nothing_is_left_of_a_failed_connect(admin: Admin, pg_database: Database) -> None:
@@ -202,22 +197,17 @@ async def test_pool_in_use_is_a_timeout_that_says_so(
     assert await connector.test_connection()
 
 
-async def test_server_that_went_away_is_an_error_soon_and_heals_when_back(
+async def test_server_that_went_away_is_an_error_until_it_is_back(
     admin: Admin, pg_roles: PostgresServer, pg_database: Database, source: Source
 ) -> None:
     connector = await source()
     admin.close()
     pg_roles.kill()
     for _ in range(3):
-        begun = time.monotonic()
         with pytest.raises(ConnectError):
             await connector.list_items()
-        assert time.monotonic() - begun < 5
     await asyncio.to_thread(pg_roles.start)
-    begun = time.monotonic()
-    while not await connector.test_connection():
-        assert time.monotonic() - begun < 5
-    assert time.monotonic() - begun < 2
+    assert await connector.list_items() == []
 
 
 async def test_changed_password_is_an_authentication_error_for_new_sessions(

@@ -157,14 +157,14 @@ class WorkspaceSession:
         try:
             while (path := self._lock()) is None:
                 pass  # whoever had it has just deleted it
+            quota = None if self._quota is None else Quota(path, self._quota)
+            self.path = Workspace(path, quota=quota)
+            self.path.clean()  # a host that was killed may have left more than whole files
         except OSError as exc:
             self._close()
             busy = isinstance(exc, BlockingIOError)
             reason = "is open already" if busy else f"cannot be opened: {exc.strerror}"
             raise RegistryError(f"workspace {self.id!r} {reason}") from exc
-        quota = None if self._quota is None else Quota(path, self._quota)
-        self.path = Workspace(path, quota=quota)
-        self.path.clean()  # a host that was killed may have left more than whole files
 
     def _lock(self) -> str | None:
         """Return the directory, locked; None if it is another one by now."""

@@ -109,6 +109,7 @@ class _Receiver:
         self._wanted = sys.maxsize if wanted is None else wanted
         self._pgconn = pgconn
         self._meter = Meter(pgconn.socket, max_row)
+        self._longest = sys.maxsize if max_row is None else max(1, max_row)
         self._batch = batch
         self._buffer = bytearray()
 
@@ -141,6 +142,11 @@ class _Receiver:
     def _hand_over(self) -> None:
         """Pass on what is in the buffer, and empty it."""
         raise NotImplementedError
+
+    def _check_length(self, row: memoryview) -> None:
+        """Raise `TooLongError` for a row that came whole before the meter could tell."""
+        if len(row) >= self._longest:
+            raise TooLongError
 
     def _skip(self) -> int:
         """Drop what libpq holds beyond the rows that are wanted."""
@@ -230,6 +236,7 @@ class TextReceiver(_Receiver):
             buffer += row
         self._taken += planned - length_hint(calls) - (size <= 0)
         if size >= _PIECE:
+            self._check_length(row)
             self._hand_over()
             self._long_row = row
         return size
@@ -269,7 +276,6 @@ class RowReceiver(_Receiver):
     ) -> None:
         super().__init__(pgconn, max_rows, max_row, block)
         self._take = take
-        self._longest = sys.maxsize if max_row is None else max(1, max_row)
         self._piece = min(_PIECE, self._longest)
         self._lengths: list[int] = []
 
@@ -316,8 +322,7 @@ class RowReceiver(_Receiver):
 
     def _take_long_row(self, row: memoryview) -> None:
         """Hand a row over as it is: to copy it takes long."""
-        if len(row) >= self._longest:
-            raise TooLongError
+        self._check_length(row)
         if self._buffer:
             self._hand_over()
         self._taken += 1
