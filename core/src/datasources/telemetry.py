@@ -27,8 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from importlib_metadata import version
-
+from datasources import __version__
 from datasources.errors import DataSourceNotFoundError
 from datasources.hookspecs import hookimpl
 from datasources.models import Operation
@@ -61,7 +60,7 @@ class Telemetry:
         *,
         identifiers: bool = False,
     ) -> None:
-        scope = ("datasources", version("datasources"))
+        scope = ("datasources", __version__)
         self._tracer = trace.get_tracer(*scope, tracer_provider)
         meter = metrics.get_meter(*scope, meter_provider)
         self._duration = meter.create_histogram(
