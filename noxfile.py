@@ -174,10 +174,35 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style and format."""
-    session.install(RUFF)
+    """Check style, format, spelling, metadata and the entries of the changelog."""
+    session.install(RUFF, TYPOS, TOWNCRIER, "validate-pyproject", "trove-classifiers")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
+    session.run("typos")
+    projects = [f"{folder}/pyproject.toml" for folder in (".", *DISTRIBUTIONS, *EXAMPLES)]
+    session.run("validate-pyproject", *projects, env={"VALIDATE_PYPROJECT_NO_NETWORK": "1"})
+    check_fragments(session)
+
+
+def check_fragments(session: nox.Session) -> None:
+    """Check the form of the changelog's entries, as changelog/README.md describes it."""
+    settings = tomllib.loads(Path("pyproject.toml").read_text())["tool"]["towncrier"]
+    types = "|".join(each["directory"] for each in settings["type"])
+    for path in sorted(Path("changelog").iterdir()):
+        if path.name in ("README.md", "template.md.jinja"):
+            continue
+        if not re.fullmatch(rf"[a-z0-9]+(-[a-z0-9]+)*\.({types})\.md", path.name):
+            session.error(f"{path}: the name must be SUBJECT.TYPE.md, with a type of {types}")
+        if not re.fullmatch(r"[A-Z`](?!.*\. [A-Z]).*\.\n", path.read_text()):
+            session.error(f"{path}: must be one sentence on one line, which ends with a period")
+    session.run("towncrier", "build", "--draft", silent=True)
+
+
+@nox.session
+def changelog(session: nox.Session) -> None:
+    """Print the changelog's next section; `-- --version 0.2.0 --yes` writes it for a release."""
+    session.install(TOWNCRIER)
+    session.run("towncrier", "build", *(session.posargs or ["--draft"]))
 
 
 @nox.session
