@@ -136,8 +136,8 @@ def core(session: nox.Session) -> None:
 def report_missing(session: nox.Session) -> None:
     """Log the supported versions of Python that `core` skips."""
     if MISSING:
-        where = f"neither on PATH nor in {PYENV_ROOT / 'versions'}"
-        session.log(f"Not tested on Python {', '.join(MISSING)}: {where}")
+        where = f"found neither on PATH nor in {PYENV_ROOT / 'versions'}"
+        session.log(f"`core` skips Python {', '.join(MISSING)}: {where}")
 
 
 @nox.session
