@@ -7,7 +7,10 @@ from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from datasources.errors import ConnectError
+from datasources.masking import mask_error
 from datasources.models import ColumnStatistics, DataItem, DataSourceConfig, PoolConfig, Preview
+from datasources.nested import leaves
+from datasources.redaction import is_secret_name
 
 if TYPE_CHECKING:
     from datasources.options import ConnectorOptions
@@ -257,3 +260,21 @@ ABILITIES = {
 def abilities(connector: DataSourceConnector | type[DataSourceConnector]) -> frozenset[str]:
     """Return the names of the abilities that a connector or a connector class has."""
     return frozenset(name for name, method in ABILITIES.items() if hasattr(connector, method))
+
+
+def mask_connector_error(connector: DataSourceConnector, error: BaseException) -> None:
+    """Mask the secrets of a connector's options in an error that it raised, and in its causes.
+
+    Without an options class, those are the values of options whose names are those of secrets.
+    """
+    if connector.options is not None:
+        secrets = connector.options.secret_values()
+    else:
+        secrets = [
+            leaf
+            for name, value in connector.config.config.items()
+            if is_secret_name(name)
+            for leaf in leaves(value)
+            if isinstance(leaf, str)
+        ]
+    mask_error(error, secrets)

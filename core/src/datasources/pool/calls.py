@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field
 from typing import TypeVar
 
-from datasources.connector import DataSourceConnector
+from datasources.connector import DataSourceConnector, mask_connector_error
 from datasources.errors import ConnectError, PluginError
 from datasources.models import PoolConfig
 from datasources.retrying import backoff
@@ -195,6 +195,7 @@ class ConnectorCalls:
                 connector = await run_with_deadline(create_and_connect, config.connect_timeout)
             except (Exception, CancelledError) as exc:
                 if pending.connector is not None:
+                    mask_connector_error(pending.connector, exc)
                     await self.disconnect(pending.connector)
                     pending.connector = None
                 if isinstance(exc, CancelledError):

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
-from datasources.connector import DataSourceConnector, SupportsGlob, SupportsIterItems
+from datasources.connector import (
+    DataSourceConnector,
+    SupportsGlob,
+    SupportsIterItems,
+    mask_connector_error,
+)
 from datasources.errors import DataFetchError, ItemNotFoundError
 from datasources.models import DataItem
 from datasources.plugins import Plugins
@@ -39,8 +44,12 @@ class ItemLister:
             async with lease as connector, aclosing(_iterate(connector, path)) as items:
                 while True:
                     # Closing the source may cancel the connector, but not the code that iterates.
-                    async with lease.cancelled_at_close():
-                        item = await anext(items, None)
+                    try:
+                        async with lease.cancelled_at_close():
+                            item = await anext(items, None)
+                    except Exception as exc:
+                        mask_connector_error(connector, exc)
+                        raise
                     if item is None:
                         return
                     outcome.items += 1

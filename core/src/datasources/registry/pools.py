@@ -25,7 +25,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 
-from datasources.connector import DataSourceConnector
+from datasources.connector import DataSourceConnector, mask_connector_error
 from datasources.errors import (
     DataSourceError,
     DataSourceNotFoundError,
@@ -172,7 +172,11 @@ class SourcePools:
         """
         lease = self.lease(source_id)
         async with lease as connector, lease.cancelled_at_close():
-            yield connector
+            try:
+                yield connector
+            except Exception as exc:
+                mask_connector_error(connector, exc)
+                raise
 
     async def connector(self, source_id: str) -> DataSourceConnector:
         """Return the one connector that all callers of this loop share, until the pool closes."""

@@ -18,6 +18,7 @@ from datasources.connector import (
     SupportsStatistics,
     SupportsUpload,
     abilities,
+    mask_connector_error,
 )
 from datasources.credentials import CredentialManager
 from datasources.errors import ConnectError, DataSourceError, RegistryError
@@ -522,6 +523,9 @@ class DataSourceRegistry:
         except TimeoutError as exc:
             reason = f"source {config.id!r} did not answer within {seconds:g} seconds"
             raise ConnectError(reason) from exc
+        except Exception as exc:
+            mask_connector_error(connector, exc)
+            raise
         finally:
             await connector.disconnect()
 

@@ -1,0 +1,127 @@
+"""Errors of a connector hold none of its secrets, wherever they go."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from datasources import (
+    AuditLog,
+    ConnectError,
+    DataFetchError,
+    DataItem,
+    DataSourceConnector,
+    DataSourceRegistry,
+)
+from tests.core.fakes import MemoryConnector, MemoryOptions, registry_of, source
+
+SECRET = "a/b+c d?e=f&g#h'i"
+
+
+class LoudOptions(MemoryOptions):
+    fail_at: str = "use"
+
+
+class Loud(MemoryConnector):
+    """Repeats its password in every error, also in the causes."""
+
+    options_class = LoudOptions
+    options: LoudOptions
+
+    def fault(self, error: type[Exception] = DataFetchError) -> Exception:
+        assert self.options.password is not None
+        exc = error(f"refused {self.options.password.get_secret_value()}")
+        exc.__cause__ = ValueError({"password": self.options.password.get_secret_value()})
+        return exc
+
+    async def connect(self) -> bool:
+        if self.options.fail_at == "connect":
+            raise self.fault(ConnectError)
+        return await super().connect()
+
+    async def list_items(self, path: str | None = None) -> list[DataItem]:
+        raise self.fault()
+
+    async def iter_items(self, path: str | None = None) -> AsyncIterator[DataItem]:
+        yield DataItem("a", "a")
+        raise self.fault()
+
+    async def fetch_data(self, identifier: str, workspace: str) -> str:
+        raise self.fault(ValueError)
+
+    async def get_metadata(self, identifier: str) -> dict[str, Any]:
+        raise self.fault()
+
+
+class Undeclared(DataSourceConnector):
+    """Declares no options: its password is known by the name of the option alone."""
+
+    async def connect(self) -> bool:
+        return True
+
+    async def disconnect(self) -> None:
+        pass
+
+    async def test_connection(self) -> bool:
+        return True
+
+    async def list_items(self, path: str | None = None) -> list[DataItem]:
+        raise DataFetchError(f"refused {self.config.config['password']}")
+
+    async def fetch_data(self, identifier: str, workspace: str) -> str:
+        raise DataFetchError(f"refused {self.config.config['password']}")
+
+    async def get_metadata(self, identifier: str) -> dict[str, Any]:
+        raise DataFetchError(f"refused {self.config.config['password']}")
+
+
+async def _drain(items: AsyncIterator[DataItem]) -> None:
+    async for _ in items:
+        pass
+
+
+OPERATIONS: dict[str, Callable[[DataSourceRegistry, Path], Awaitable[object]]] = {
+    "list_items": lambda registry, _: registry.list_items("s"),
+    "iter_items": lambda registry, _: _drain(registry.iter_items("s")),
+    "get_metadata": lambda registry, _: registry.get_metadata("s", "a"),
+    "fetch": lambda registry, path: registry.fetch("s", "a", path / "workspace"),
+}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize(
+    ("connector", "fail_at"), [(Loud, "use"), (Loud, "connect"), (Undeclared, None)]
+)
+async def test_secrets_are_masked_in_errors_logs_and_audit(
+    connector: type[DataSourceConnector],
+    fail_at: str | None,
+    operation: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    log = tmp_path / "audit.jsonl"
+    options = {"password": SECRET} | ({"fail_at": fail_at} if fail_at else {})
+    async with registry_of(connector) as registry:
+        registry.plugins.register_plugin(AuditLog(log))
+        await registry.register_data_source(source(**options))
+        with caplog.at_level(logging.DEBUG), pytest.raises(Exception, match="refused") as caught:
+            await OPERATIONS[operation](registry, tmp_path)
+    shown = "".join(traceback.format_exception(caught.value)) + caplog.text + log.read_text()
+    assert "refused" in log.read_text()
+    for part in (SECRET, "a/b+c d"):
+        assert part not in shown
+
+
+async def test_secrets_are_masked_in_the_errors_of_checks_and_batches(tmp_path: Path) -> None:
+    async with registry_of(Loud) as registry:
+        await registry.register_data_source(source(password=SECRET, fail_at="connect"))
+        check = await registry.check_connection("s")
+        (result,) = await registry.fetch_many([("s", "a")], tmp_path)
+    for error in (check.error, result.error):
+        assert str(error).startswith("refused")
+        assert SECRET not in "".join(traceback.format_exception(error))
