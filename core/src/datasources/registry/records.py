@@ -82,8 +82,8 @@ class SourceRecords:
                     raise
 
     def _versions(self, records: Sequence[StoredSource]) -> dict[str, int]:
-        known = (self.store.get(record.id) for record in records)
-        return {record.id: record.version for record in known if record is not None}
+        stored = (self.store.get(record.id) for record in records)
+        return {record.id: record.version for record in stored if record is not None}
 
     def _check_key(self, replaced: Collection[str]) -> None:
         """Refuse a second key: who has the first would never open what is stored under it."""

@@ -192,16 +192,23 @@ class DataSourceRegistry:
         self.plugins.notify("datasources_source_unregistered", source_id=source_id)
 
     def exists(self, source_id: str) -> bool:
-        """Tell whether a source of that id is registered."""
+        """Return True if a source of that id is registered."""
         return self.store.get(source_id) is not None
 
     def get_config(
         self, source_id: str, decrypt: bool = False, sanitize: bool = True
     ) -> DataSourceConfig:
-        """Return a copy of a source's configuration.
+        """Return a copy of a source's configuration, with its secrets masked by default.
 
-        Secrets are masked unless `sanitize` is false; then `decrypt` chooses between clear text
-        and `{"encrypted": ciphertext}`.
+        Its `config` is, by the arguments:
+
+        | | `sanitize=True` | `sanitize=False` |
+        |---|---|---|
+        | `decrypt=False` | the options, secrets masked | `{"encrypted": ciphertext}` |
+        | `decrypt=True` | the options, secrets masked | the options in clear |
+
+        Raises:
+            DecryptionError: The options are needed, and none of the keys opens them.
         """
         record = self._records.get(source_id)
         return self._records.config(record, decrypt=decrypt, sanitize=sanitize)
@@ -230,15 +237,22 @@ class DataSourceRegistry:
         return self._pools.lease(source_id)
 
     def get_pool_stats(self, source_id: str) -> dict[str, Any]:
-        """Return the figures of the source's pool on this event loop."""
+        """Return the figures of the source's pool on this event loop: the fields of `PoolStatistics`.
+
+        A source that has not been used on this loop has a new pool, whose figures are 0 but for
+        `min_size` and `max_size`.
+        """
         return self._pools.statistics(source_id).to_dict()
 
     async def test_connection(self, source_id: str) -> bool:
-        """Tell whether the source answers now."""
+        """Return True if the source answers now."""
         return (await self.check_connection(source_id)).ok
 
     async def check_connection(self, source_id: str) -> ConnectionCheck:
-        """Connect anew, outside the pool, and tell whether that worked, or why not."""
+        """Connect to the source outside its pool; return whether that worked, how long it took, and why not.
+
+        Only a `DataSourceError` is returned as the check's `error`; other errors are raised.
+        """
         record = self._records.get(source_id)
         config = self._records.config(record, decrypt=True, sanitize=False)
         started = time.monotonic()
@@ -251,7 +265,11 @@ class DataSourceRegistry:
         return ConnectionCheck(error is None, time.monotonic() - started, error)
 
     async def list_items(self, source_id: str, path: str | None = None) -> list[DataItem]:
-        """Return what can be fetched, below `path` if one is given."""
+        """Return the items that can be fetched: all, or those below `path`.
+
+        A path that ends in `/` returns one folder with the folders in it, where the source has
+        folders; see `DataSourceConnector.list_items`, which also decides the order.
+        """
         return await self._lister.list_items(source_id, path)
 
     def iter_items(self, source_id: str, path: str | None = None) -> AsyncIterator[DataItem]:
@@ -279,7 +297,14 @@ class DataSourceRegistry:
     async def get_metadata(
         self, source_id: str, identifier: str, *, refresh: bool = False
     ) -> dict[str, Any]:
-        """Describe one item; the answer is kept for `cache_ttl` seconds unless `refresh`."""
+        """Return the connector's description of one item; see `DataSourceConnector.get_metadata`.
+
+        Args:
+            source_id: The source.
+            identifier: The item.
+            refresh: Ask the connector although a description of the last `cache_ttl` seconds is
+                cached.
+        """
         # Another process may have replaced the source: metadata belong to the version they describe.
         key = f"{self._records.get(source_id).version}:{identifier}"
         cached: dict[str, Any] | None = self._cache.get(source_id, key)
@@ -296,7 +321,15 @@ class DataSourceRegistry:
         return copy.deepcopy(await self._loading.load((source_id, key), load))
 
     async def preview(self, source_id: str, identifier: str, rows: int = 10) -> Preview:
-        """Return the first rows of an item, fetching it only if the connector has no other way."""
+        """Return the first rows of an item.
+
+        Values are the connector's: Python values, or text; see `SupportsPreview.preview`. An item
+        of a connector without previews is fetched into a temporary directory, within the source's
+        limits, and read as text.
+
+        Raises:
+            DataFetchError: The item is not a table or text.
+        """
         with observe(self.plugins, "preview", source_id, identifier=identifier) as outcome:
             async with self._pools.operation(source_id) as connector:
                 if isinstance(connector, SupportsPreview):
@@ -321,6 +354,9 @@ class DataSourceRegistry:
         self, source_id: str, local_path: str, name: str | None = None, *, overwrite: bool = True
     ) -> DataItem:
         """Store a local file in the source under `name`, the file's own name by default.
+
+        Returns the stored item. Whether a reader can see a part of the file while it is stored is
+        the connector's; see `SupportsUpload.upload_file`.
 
         Raises:
             RegistryError: The connector cannot.

@@ -1,4 +1,4 @@
-"""A workspace while somebody works in it: what may be fetched into it, and its end."""
+"""Workspace sessions: granted sources, a quota, and nothing left at the end."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ T = TypeVar("T")
 
 
 class WorkspaceSession:
-    """A workspace that lasts as long as its `async with` block.
+    """A workspace directory that lasts as long as its `async with` block.
 
-    Leaving the block ends the fetches that are still under way, gives their connections back and
-    deletes the directory with all that is in it.  Code that runs in the directory has the files
-    and nothing else: no credential, no connection.
+    Leaving the block cancels the fetches that are still under way, returns their connections and
+    deletes the directory with everything in it. Code that runs in the directory has the files, and
+    neither a credential nor a connection.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class WorkspaceSession:
             raise OptionError("'quota' must not be negative; None is no bound")
         self.id = workspace_id
         self.path: Workspace
-        """The directory; there from the beginning of the block to its end."""
+        """The directory, which exists from the beginning of the block to its end."""
         self._fetcher = fetcher
         self._root = root
         self._sources = None if sources is None else frozenset(sources)
@@ -83,13 +83,13 @@ class WorkspaceSession:
     async def fetch(
         self, source_id: str, identifier: str, *, format: str | None = None
     ) -> FetchReceipt:
-        """Bring one item; as `DataSourceRegistry.fetch`.
+        """Fetch one item, as `DataSourceRegistry.fetch` does.
 
         Raises:
             PolicyError: The source was not granted.
         """
         self._check(source_id)
-        return await self._run(
+        return await self._run_task(
             lambda: self._fetcher.fetch(
                 source_id, identifier, self.path, format=format, limits=self._limits
             )
@@ -98,14 +98,14 @@ class WorkspaceSession:
     async def fetch_many(
         self, requests: Sequence[FetchRequest | tuple[str, str]], *, concurrency: int = 8
     ) -> list[FetchResult]:
-        """Bring many items; as `DataSourceRegistry.fetch_many`.
+        """Fetch many items, as `DataSourceRegistry.fetch_many` does.
 
         Raises:
             PolicyError: One of the sources was not granted; nothing was fetched.
         """
         for request in requests:
             self._check(request.source_id if isinstance(request, FetchRequest) else request[0])
-        return await self._run(
+        return await self._run_task(
             lambda: self._fetcher.fetch_many(
                 requests, self.path, concurrency=concurrency, limits=self._limits
             )
@@ -114,13 +114,13 @@ class WorkspaceSession:
     async def fetch_tree(
         self, source_id: str, path: str | None = None, *, concurrency: int = 8
     ) -> list[FetchResult]:
-        """Bring what lies below a path or matches a pattern; as `DataSourceRegistry.fetch_tree`.
+        """Fetch all items below a path or pattern, as `DataSourceRegistry.fetch_tree` does.
 
         Raises:
             PolicyError: The source was not granted.
         """
         self._check(source_id)
-        return await self._run(
+        return await self._run_task(
             lambda: self._fetcher.fetch_tree(
                 source_id, path, self.path, concurrency=concurrency, limits=self._limits
             )
@@ -133,11 +133,11 @@ class WorkspaceSession:
                 f"source {source_id!r} is not granted to workspace {self.id!r}; granted: {granted}"
             )
 
-    async def _run(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Do work in a task of its own, which the end of the block can cancel."""
+    async def _run_task(self, fetch: Callable[[], Awaitable[T]]) -> T:
+        """Run a fetch in a task of its own, which the end of the block can cancel."""
         if self._closed:
             raise RegistryError(f"workspace {self.id!r} is closed")
-        task = asyncio.create_task(self._counted(work))
+        task = asyncio.create_task(self._recount_and(fetch))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         try:
@@ -148,10 +148,10 @@ class WorkspaceSession:
                 raise
             raise RegistryError(f"workspace {self.id!r} was closed in mid-fetch") from None
 
-    async def _counted(self, work: Callable[[], Awaitable[T]]) -> T:
+    async def _recount_and(self, fetch: Callable[[], Awaitable[T]]) -> T:
         if self.path.quota:
             await asyncio.to_thread(self.path.quota.measure)
-        return await work()
+        return await fetch()
 
     def _open(self) -> None:
         try:
@@ -167,7 +167,7 @@ class WorkspaceSession:
             raise RegistryError(f"workspace {self.id!r} {reason}") from exc
 
     def _lock(self) -> str | None:
-        """Return the directory, locked; None if it is another one by now."""
+        """Lock the directory and return its path; None if another process has replaced it."""
         path = self._directory()
         with suppress(FileNotFoundError):
             self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
