@@ -110,7 +110,6 @@ CORE_TESTS = [f"tests/{name}" for name in ("core", "cli", "testing", "compatibil
 
 nox.needs_version = ">=2025.2.9"
 nox.options.sessions = ["lint", "typing", "tests"]
-nox.options.download_python = "never"
 
 
 @nox.session
