@@ -85,6 +85,7 @@ def test_option_of_a_harmless_name_is_kept(name: str):
         ("https://h/?page=2&sig=x%2B&se=1", f"https://h/?page=2&sig={MARK}&se=1"),
         ("{'password': 'it\\'s', 'port': 5}", f"{{'password': '{MARK}', 'port': 5}}"),
         ('{"pin": 1234, "port": 5}', f'{{"pin": {MARK}, "port": 5}}'),
+        ("://u:x@h", f"://u:{MARK}@h"),
         ("Cookie: a=b; c=d\r\nHost: h", f"Cookie: {MARK}\r\nHost: h"),
         ("WHERE password = 'it''s' AND a = 'b'", f"WHERE password = '{MARK}' AND a = 'b'"),
         ("tool --token x --host h", f"tool --token {MARK} --host h"),

@@ -50,8 +50,8 @@ def mask_error(error: BaseException, secrets: Iterable[str]) -> None:
 def _pattern_of(secrets: tuple[str, ...]) -> re.Pattern[str] | None:
     spellings = {spelling for secret in secrets for spelling in _spellings(secret) if spelling}
     ordered = sorted(spellings, key=len, reverse=True)
-    found = [re.escape(s) if len(s) > 3 else rf"(?<!\w){re.escape(s)}(?!\w)" for s in ordered]
-    return re.compile("|".join(found)) if found else None
+    patterns = [re.escape(s) if len(s) > 3 else rf"(?<!\w){re.escape(s)}(?!\w)" for s in ordered]
+    return re.compile("|".join(patterns)) if patterns else None
 
 
 def _mask_exception(error: BaseException, secrets: list[str]) -> None:
@@ -69,9 +69,9 @@ def _mask_exception(error: BaseException, secrets: list[str]) -> None:
 def _mask_argument(argument: object, secrets: list[str]) -> object:
     if isinstance(argument, str):
         return mask_secrets(argument, secrets)
-    shown = repr(argument)
-    masked = mask_secrets(shown, secrets)
-    return argument if masked == shown else masked
+    text = repr(argument)
+    masked = mask_secrets(text, secrets)
+    return argument if masked == text else masked
 
 
 def _spellings(secret: str) -> set[str]:

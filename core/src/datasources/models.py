@@ -193,7 +193,7 @@ class DataItem:
     modified_at: float | None = None
     """Unix seconds; `None` where unknown."""
     metadata: dict[str, Any] = field(default_factory=dict)
-    """What else the listing gave; a folder has `{"kind": "folder"}`."""
+    """More facts from the listing; a folder has `{"kind": "folder"}`."""
     version: str | None = None
     """The version of the content now, as a fetch's receipt would have it; `None` where the listing
     gives none."""
@@ -269,9 +269,9 @@ class ColumnStatistics:
     """Statistics of one numeric column."""
 
     count: int
-    """How many values are not null."""
+    """Number of values that are not null."""
     nulls: int
-    """How many values are null."""
+    """Number of values that are null."""
     min: Any
     """The least value, as the connector's driver gives it; `None` for a column without values."""
     max: Any
@@ -302,7 +302,7 @@ class Rotation:
     """The result of encrypting all sources again, with the first key."""
 
     changed: int
-    """How many sources were under another key before."""
+    """Number of sources that another key had encrypted before."""
     failed: Mapping[str, str]
     """The reasons of those that failed and are unchanged, by source id."""
 
@@ -368,11 +368,11 @@ class PoolConfig:
     max_idle_time: float = 300.0
     """Connections over `min_size` are closed when they have been idle for so long."""
     acquire_timeout: float = 30.0
-    """How long `acquire` waits before it raises `PoolTimeoutError`."""
+    """Time that `acquire` waits before it raises `PoolTimeoutError`."""
     max_lifetime: float = 3600.0
     """Age at which a connection is replaced; it varies by 10 %, so that not all are at once."""
     connect_timeout: float = 15.0
-    """How long one attempt to connect may take."""
+    """Time that one attempt to connect may take."""
     connect_attempts: int = 3
     """Attempts to connect, with pauses between them that double; errors other than `ConnectError`
     are not tried again."""

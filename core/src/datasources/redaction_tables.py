@@ -59,7 +59,7 @@ INTRODUCERS = [
         r"\bidentified\s{1,9}by\s{1,9}(?P<name>)",
     )
 ]
-"""What stands before a value other than `name=` and `name:`; the group `name` is the option."""
+"""Introductions of a value other than `name=` and `name:`; the group `name` is the option."""
 
 EVERYDAY_WORDS = {
     "key",

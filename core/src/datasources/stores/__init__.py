@@ -79,10 +79,10 @@ class StoredSource:
                 _expect(int, version),
             )
         except (ValueError, TypeError, OptionError):
-            shown = re.sub(r"[^A-Za-z0-9._-]", "_", str(source_id))[:100]
-            if shown != source_id or not shown[0].isalnum():
-                shown = f"damaged.{shown}"
-            return cls(shown, DataSourceType.CUSTOM.value, shown, 0.0, {}, None, None, "")
+            safe_id = re.sub(r"[^A-Za-z0-9._-]", "_", str(source_id))[:100]
+            if safe_id != source_id or not safe_id[0].isalnum():
+                safe_id = f"damaged.{safe_id}"
+            return cls(safe_id, DataSourceType.CUSTOM.value, safe_id, 0.0, {}, None, None, "")
 
 
 class Store(Protocol):

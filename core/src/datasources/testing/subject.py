@@ -22,7 +22,7 @@ class Subject:
     options: Mapping[str, Any] = field(repr=False)
     """Options that connect to the source; with a secret, if secret options are declared."""
     items: Mapping[str, bytes] = field(repr=False)
-    """The exact bytes that a fetch writes, by identifier: at least two items, one of them not empty,
+    """The exact bytes that a fetch writes, by identifier: two items at least, one not empty,
     none over the default limits. Slashes in identifiers separate folders."""
     missing: str
     """A well-formed identifier of an item that the source does not have."""

@@ -35,10 +35,10 @@ class AbilityChecks(Checks):
         self, able: Any, subject: Subject
     ) -> None:
         _needs(subject, "iter_items")
-        found = [item async for item in able.iter_items()]
-        assert all(isinstance(item, DataItem) for item in found)
+        results = [item async for item in able.iter_items()]
+        assert all(isinstance(item, DataItem) for item in results)
         listed = await able.list_items()
-        assert sorted(item.path for item in found) == sorted(item.path for item in listed)
+        assert sorted(item.path for item in results) == sorted(item.path for item in listed)
 
     async def test_iter_items_can_be_left_early(self, able: Any, subject: Subject) -> None:
         _needs(subject, "iter_items")
@@ -53,14 +53,14 @@ class AbilityChecks(Checks):
         _needs(subject, "glob")
         for identifier in subject.items:
             if not set("*?[]") & set(identifier):
-                found = [item.path for item in await able.glob_items(identifier)]
-                assert found == [identifier], f"the pattern {identifier!r} found {found}"
+                results = [item.path for item in await able.glob_items(identifier)]
+                assert results == [identifier], f"the pattern {identifier!r} found {results}"
 
     async def test_two_stars_are_everything_in_order(self, able: Any, subject: Subject) -> None:
         _needs(subject, "glob")
-        found = [item.path for item in await able.glob_items("**")]
-        assert set(found) == {item.path for item in await able.list_items()}
-        assert found == sorted(found), "glob_items returns items in order of their paths"
+        results = [item.path for item in await able.glob_items("**")]
+        assert set(results) == {item.path for item in await able.list_items()}
+        assert results == sorted(results), "glob_items returns items in order of their paths"
 
     async def test_a_pattern_that_matches_nothing_finds_nothing(
         self, able: Any, subject: Subject
@@ -84,11 +84,11 @@ class AbilityChecks(Checks):
     ) -> None:
         _needs(subject, "preview")
         identifier, rows = subject.a_table()
-        whole = await able.preview(identifier, rows)
-        assert whole.truncated is False, "there are no more rows: truncated is False"
+        complete = await able.preview(identifier, rows)
+        assert complete.truncated is False, "there are no more rows: truncated is False"
         for number in (1, rows - 1):
             part = await able.preview(identifier, number)
-            assert list(part.rows) == list(whole.rows)[:number], "a preview is the first rows"
+            assert list(part.rows) == list(complete.rows)[:number], "a preview is the first rows"
             assert part.truncated is True, "there are more rows: truncated is True"
 
     async def test_preview_of_a_missing_item_is_item_not_found(
@@ -101,9 +101,9 @@ class AbilityChecks(Checks):
     async def test_statistics_are_of_numeric_columns(self, able: Any, subject: Subject) -> None:
         _needs(subject, "statistics")
         identifier, rows = subject.a_table()
-        found = await able.statistics(identifier)
-        assert all(isinstance(figures, ColumnStatistics) for figures in found.values())
-        for name, figures in found.items():
+        results = await able.statistics(identifier)
+        assert all(isinstance(figures, ColumnStatistics) for figures in results.values())
+        for name, figures in results.items():
             assert figures.count + figures.nulls == rows, f"the counts of {name!r} are not {rows}"
             if figures.count:
                 assert figures.min <= figures.mean <= figures.max, f"the figures of {name!r}"
@@ -124,7 +124,7 @@ class AbilityChecks(Checks):
         name, content = "contract-upload.csv", b"x\n1\n"
         item = await able.upload_file(str(_local(tmp_path, content)), name)
         assert item.path == name
-        assert name in {each.path for each in await able.list_items()}
+        assert name in {listed.path for listed in await able.list_items()}
         path = await able.fetch_data(name, str(tmp_path / "workspace"))
         assert Path(path).read_bytes() == content
 

@@ -19,9 +19,9 @@ class CancellationChecks(Checks):
         identifier, content = subject.largest()
         fetch = lambda: source.fetch(identifier, workspace)  # noqa: E731
         async for _ in cancel_everywhere(fetch, "a fetch"):
-            found = files(workspace) if workspace.is_dir() else {}
-            assert set(found.values()) <= {content}, f"a cancelled fetch left {sorted(found)}"
-            for path in found:
+            written = files(workspace) if workspace.is_dir() else {}
+            assert set(written.values()) <= {content}, f"a cancelled fetch left {sorted(written)}"
+            for path in written:
                 (workspace / path).unlink()
 
     async def test_a_cancelled_fetch_keeps_the_older_file(

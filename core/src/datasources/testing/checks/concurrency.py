@@ -24,9 +24,9 @@ class ConcurrencyChecks(Checks):
         self, connector: DataSourceConnector, subject: Subject, tmp_path: Path
     ) -> None:
         _needs_shareable(subject)
-        wanted = [(name, tmp_path / str(n)) for n in range(_CALLERS) for name in subject.items]
-        paths = await all_of(connector.fetch_data(name, str(place)) for name, place in wanted)
-        for (name, _), path in zip(wanted, paths, strict=True):
+        requests = [(name, tmp_path / str(n)) for n in range(_CALLERS) for name in subject.items]
+        paths = await all_of(connector.fetch_data(name, str(place)) for name, place in requests)
+        for (name, _), path in zip(requests, paths, strict=True):
             assert Path(path).read_bytes() == subject.items[name], f"{name!r} came otherwise"
 
     async def test_one_instance_serves_different_calls_at_once(
@@ -81,15 +81,15 @@ class ConcurrencyChecks(Checks):
     async def test_a_pool_serves_more_callers_than_it_has_connections(
         self, subject: Subject, tmp_path: Path, size: int
     ) -> None:
-        wanted = [name for _ in range(_CALLERS) for name in subject.items]
+        requests = [name for _ in range(_CALLERS) for name in subject.items]
         async with registry_of(subject, pool_config=PoolConfig(max_size=size)) as registry:
             await registry.register_data_source(subject.config())
             receipts = await all_of(
                 registry.fetch("subject", name, tmp_path / str(number))
-                for number, name in enumerate(wanted)
+                for number, name in enumerate(requests)
             )
             assert registry.get_pool_stats("subject")["in_use"] == 0
-        for name, receipt in zip(wanted, receipts, strict=True):
+        for name, receipt in zip(requests, receipts, strict=True):
             assert Path(receipt.path).read_bytes() == subject.items[name]
 
     async def test_connecting_and_disconnecting_keep_the_loop_free(self, subject: Subject) -> None:

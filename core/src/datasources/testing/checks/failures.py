@@ -153,8 +153,8 @@ class FailureChecks(Checks):
         for name in _hostile(outside):
             file = await _error_or(lambda each: source.fetch(each, workspace), name)
             if file is not None:
-                found = Path(file.path).read_bytes()
-                assert _SENTINEL.strip() not in found, f"{name!r} brought a file of this machine"
+                content = Path(file.path).read_bytes()
+                assert _SENTINEL.strip() not in content, f"{name!r} brought a file of this machine"
 
     async def test_hostile_identifiers_are_described_or_refused(
         self, source: Source, outside: Path
@@ -177,7 +177,7 @@ class FailureChecks(Checks):
         link = tmp_path / "second" / relative
         link.parent.mkdir(parents=True)
         link.symlink_to(outside)
-        file = await _error_or(lambda each: source.fetch(each, tmp_path / "second"), identifier)
+        file = await _error_or(lambda name: source.fetch(name, tmp_path / "second"), identifier)
         assert outside.read_bytes() == _SENTINEL, "fetching wrote through a link in the workspace"
         assert file is None or Path(file.path).read_bytes() == content
 

@@ -70,8 +70,8 @@ class HostedChecks(Checks):
         self, registry: DataSourceRegistry, subject: Subject
     ) -> None:
         secrets = subject.secrets()
-        shown = [registry.get_config("subject"), *registry.list_data_sources()]
-        text = json.dumps([asdict(config) for config in shown], default=str)
+        configs = [registry.get_config("subject"), *registry.list_data_sources()]
+        text = json.dumps([asdict(config) for config in configs], default=str)
         # Not by assert, whose report would show the text with the secret.
         if any(secret in text for secret in secrets):
             pytest.fail("a shown configuration holds a secret option's value", pytrace=False)
@@ -89,9 +89,9 @@ class HostedChecks(Checks):
     async def test_many_are_fetched_with_a_result_for_each(
         self, registry: DataSourceRegistry, subject: Subject, workspace: Path
     ) -> None:
-        wanted = [*subject.items, subject.missing]
-        results = await registry.fetch_many([("subject", name) for name in wanted], workspace)
-        assert [result.request.identifier for result in results] == wanted
+        identifiers = [*subject.items, subject.missing]
+        results = await registry.fetch_many([("subject", name) for name in identifiers], workspace)
+        assert [result.request.identifier for result in results] == identifiers
         *good, missing = results
         assert all(result.receipt for result in good), [result.error for result in good]
         assert isinstance(missing.error, ItemNotFoundError)

@@ -71,9 +71,9 @@ class LimitChecks(Checks):
         identifier, rows = subject.a_table(counted=True)
         file = await source.fetch(identifier, workspace, Limits(max_rows=rows - 1))
         assert (file.rows, file.truncated) == (rows - 1, True)
-        cut, whole = Path(file.path).read_bytes(), subject.items[identifier]
-        assert len(cut) < len(whole)
-        assert whole.startswith(cut), "the file must hold exactly the first rows"
+        cut, complete = Path(file.path).read_bytes(), subject.items[identifier]
+        assert len(cut) < len(complete)
+        assert complete.startswith(cut), "the file must hold exactly the first rows"
 
     async def test_max_rows_of_none_at_all_is_a_table_without_rows(
         self, source: Source, subject: Subject, workspace: Path

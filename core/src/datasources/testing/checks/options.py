@@ -67,13 +67,13 @@ class OptionChecks(Checks):
     def test_json_schema_builds_for_forms(self, declared: type[ConnectorOptions]) -> None:
         schema = json.loads(json.dumps(declared.model_json_schema()))
         for name, info in declared.fields():
-            shown = next(
-                (each for key, each in schema["properties"].items() if key in _keys(name, info)),
+            described = next(
+                (entry for key, entry in schema["properties"].items() if key in _keys(name, info)),
                 None,
             )
-            assert shown is not None, f"the JSON Schema lacks {name!r}"
+            assert described is not None, f"the JSON Schema lacks {name!r}"
             if is_secret(info.annotation):
-                assert "password" in json.dumps([shown, schema.get("$defs", {})]), (
+                assert "password" in json.dumps([described, schema.get("$defs", {})]), (
                     f"the JSON Schema does not mark {name!r} as a password"
                 )
 
@@ -119,9 +119,9 @@ class OptionChecks(Checks):
 
     def test_hosts_and_paths_are_texts(self, subject: Subject) -> None:
         options = subject.connector().options
-        for told in (options.hosts(), options.paths()):
-            assert not isinstance(told, str), "hosts() and paths() return a list, not one text"
-            assert all(isinstance(each, str) and each for each in told)
+        for places in (options.hosts(), options.paths()):
+            assert not isinstance(places, str), "hosts() and paths() return a list, not one text"
+            assert all(isinstance(place, str) and place for place in places)
 
     def test_hosts_are_names_without_scheme_or_port(self, subject: Subject) -> None:
         for host in subject.connector().options.hosts():

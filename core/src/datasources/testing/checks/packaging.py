@@ -32,14 +32,14 @@ class PackagingChecks(Checks):
     @pytest.fixture
     def entry(self, subject: Subject) -> PluginEntry:
         """The connector's entry point."""
-        found = [e for e in scan(refresh=True) if e.is_connector and e.name == subject.type]
-        assert found, (
+        entries = [e for e in scan(refresh=True) if e.is_connector and e.name == subject.type]
+        assert entries, (
             f"no installed distribution has an entry point {subject.type!r} in the group "
             "'datasources.connectors': pip install -e ."
         )
-        sources = ", ".join(entry.source for entry in found)
-        assert len(found) == 1, f"several distributions offer {subject.type!r}: {sources}"
-        return found[0]
+        sources = ", ".join(entry.source for entry in entries)
+        assert len(entries) == 1, f"several distributions offer {subject.type!r}: {sources}"
+        return entries[0]
 
     @pytest.fixture
     def metadata(self, entry: PluginEntry) -> Distribution:
@@ -75,11 +75,11 @@ class PackagingChecks(Checks):
 
     def test_metadata_pins_the_major_version_of_core(self, metadata: Distribution) -> None:
         needed = [Requirement(text) for text in metadata.requires or ()]
-        ours = [each for each in needed if canonicalize_name(each.name) == "datasources"]
+        on_core = [each for each in needed if canonicalize_name(each.name) == "datasources"]
         major = int(__version__.partition(".")[0])
         example = f"datasources>={__version__},<{major + 1}"
-        assert ours, f"the distribution does not depend on core: {example!r}"
-        for requirement in ours:
+        assert on_core, f"the distribution does not depend on core: {example!r}"
+        for requirement in on_core:
             assert requirement.specifier.contains(__version__), f"{requirement} leaves out this one"
             assert not requirement.specifier.contains(f"{major + 1}.0"), (
                 f"{str(requirement)!r} admits core's next major version; write {example!r}"

@@ -28,15 +28,15 @@ class SecretChecks(Checks):
     def test_secrets_are_masked_in_stored_options(self, subject: Subject) -> None:
         secrets = subject.secrets()
         declared = subject.connector().options
-        shown = type(declared).redact(dict(subject.options))
-        _assert_absent(secrets, [json.dumps(shown)], "the options as lists and stores show them")
+        masked = type(declared).redact(dict(subject.options))
+        _assert_absent(secrets, [json.dumps(masked)], "the options as lists and stores show them")
 
     def test_secrets_are_not_in_option_errors(self, subject: Subject) -> None:
         secrets = subject.secrets()
         for name in [*subject.options, "no_such_option"]:
             with pytest.raises(DataSourceError) as caught:
                 subject.connector({**subject.options, name: {"odd": 1}, "another": secrets[0]})
-            _assert_absent(secrets, _told(caught.value), "an error about options")
+            _assert_absent(secrets, _texts_of(caught.value), "an error about options")
 
     async def test_secrets_are_not_in_log_records(
         self, subject: Subject, workspace: Path, caplog: pytest.LogCaptureFixture
@@ -51,8 +51,8 @@ class SecretChecks(Checks):
         self, subject: Subject, workspace: Path
     ) -> None:
         secrets = subject.secrets()
-        told = await _use(subject, workspace)
-        _assert_absent(secrets, told, "a listing, metadata or a path")
+        texts = await _use(subject, workspace)
+        _assert_absent(secrets, texts, "a listing, metadata or a path")
 
     async def test_secrets_are_not_in_errors_or_tracebacks(
         self, subject: Subject, workspace: Path
@@ -67,7 +67,7 @@ class SecretChecks(Checks):
             ):
                 with pytest.raises(DataSourceError) as caught:
                     await call()
-                _assert_absent(secrets, _told(caught.value), "an error or its traceback")
+                _assert_absent(secrets, _texts_of(caught.value), "an error or its traceback")
         finally:
             await connector.disconnect()
 
@@ -87,31 +87,31 @@ class SecretChecks(Checks):
             finally:
                 await connector.disconnect()
         records = [logging.Formatter().format(record) for record in caplog.records]
-        _assert_absent(secrets, _told(caught.value), "the error or its traceback")
+        _assert_absent(secrets, _texts_of(caught.value), "the error or its traceback")
         _assert_absent(secrets, records, "a log record")
 
 
 async def _use(subject: Subject, workspace: Path) -> list[str]:
     """Use every method once; return the texts of all results and errors."""
     connector = subject.connector()
-    told = []
+    texts = []
     await connector.connect()
     try:
         await connector.test_connection()
-        told += [json.dumps(asdict(item), default=str) for item in await connector.list_items()]
+        texts += [json.dumps(asdict(item), default=str) for item in await connector.list_items()]
         for identifier in subject.items:
-            told.append(json.dumps(await connector.get_metadata(identifier), default=str))
-            told.append(await connector.fetch_data(identifier, str(workspace)))
+            texts.append(json.dumps(await connector.get_metadata(identifier), default=str))
+            texts.append(await connector.fetch_data(identifier, str(workspace)))
         try:
             await connector.fetch_data(subject.missing, str(workspace))
         except DataSourceError as exc:
-            told.append(str(exc))
+            texts.append(str(exc))
     finally:
         await connector.disconnect()
-    return told
+    return texts
 
 
-def _told(error: BaseException) -> list[str]:
+def _texts_of(error: BaseException) -> list[str]:
     return [str(error), repr(error), "".join(traceback.format_exception(error))]
 
 
