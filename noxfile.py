@@ -37,6 +37,7 @@ TEST = [
     *("editables", "fastapi", "httpx2"),  # what the docs show
     *("hatchling", "hypothesis", "opentelemetry-sdk"),
     *("pytest>=8.4", "pytest-asyncio>=1", "pytest-cov>=6"),
+    "pytest-randomly>=4",  # another order in every run, and its seed
     *(RUFF, MYPY),  # what `datasources new` writes passes both
 ]
 DOCS = ["furo", "myst-parser>=5", "sphinx>=9,<10"]
