@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from tests.conftest import SERVER_CACHE
+from tests.core.subprocesses import interruptible
 from tests.servers import AzuriteServer, PostgresServer, Server
 from tests.servers.process import accepts, alive, state_directory
 from tests.waiting import wait_until_blocking
@@ -157,13 +158,15 @@ def test_leftover_is_not_taken_for_a_process_that_got_its_id_since(own_server):
 
 
 def test_interrupted_owner_stops_its_server(own_server):
-    with subprocess.Popen(
-        [sys.executable, "-c", OWNER, own_server.name, str(SERVER_CACHE), "main"],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as owner:
+    with interruptible():
+        starting = subprocess.Popen(
+            [sys.executable, "-c", OWNER, own_server.name, str(SERVER_CACHE), "main"],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+    with starting as owner:
         assert owner.stdout is not None
         pid, directory = owner.stdout.readline().split()
         owner.send_signal(signal.SIGINT)

@@ -16,6 +16,7 @@ import pytest
 from datasources import CredentialManager
 from tests.cli.conftest import SECRET, command
 from tests.core.plugin_fixtures import Site
+from tests.core.subprocesses import interruptible
 
 
 @pytest.fixture(autouse=True)
@@ -227,12 +228,13 @@ def test_a_reader_that_goes_away_is_no_error_to_tell(sealed, args: list[str]) ->
 
 
 def test_ctrl_c_ends_a_fetch_with_130_and_leaves_nothing(sealed, tmp_path) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "datasources.cli", "fetch", "sealed", "slow", "--into", "ws"],
-        cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    with interruptible():
+        process = subprocess.Popen(
+            [sys.executable, "-m", "datasources.cli", "fetch", "sealed", "slow", "--into", "ws"],
+            cwd=tmp_path,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
     assert process.stderr
     assert process.stderr.readline() == "waiting\n"
     process.send_signal(signal.SIGINT)
