@@ -47,6 +47,7 @@ CORE_TEST = [
     "opentelemetry-sdk",
     "pytest>=8.4",
     "pytest-asyncio>=1",
+    "pytest-randomly>=4",  # another order in every run, and its seed
     RUFF,  # what `datasources new` writes passes both
     MYPY,
 ]

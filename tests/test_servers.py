@@ -158,13 +158,14 @@ def test_leftover_is_not_taken_for_a_process_that_got_its_id_since(own_server):
 
 
 def test_interrupted_owner_stops_its_server(own_server):
-    with subprocess.Popen(
+    starting = subprocess.Popen(
         [sys.executable, "-c", OWNER, own_server.name, str(SERVER_CACHE), "main"],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-    ) as owner:
+    )
+    with starting as owner:
         assert owner.stdout is not None
         pid, directory = owner.stdout.readline().split()
         owner.send_signal(signal.SIGINT)
