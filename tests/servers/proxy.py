@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import socket
 import threading
 from contextlib import suppress
 from dataclasses import replace
@@ -15,21 +15,24 @@ _BLOCK = 1 << 16  # bytes
 
 
 class SilentProxy:
-    """Stands between clients and a server, in a thread of its own.
+    """Stands between clients and a server on loopback, in threads of its own.
 
     After `silence` the proxy still accepts connections and still reads what both sides send, so
     the kernel acknowledges every byte; but nothing is passed on, as behind a tunnel or a firewall
     that has forgotten its connections. After `restore` new connections work; those that were
     silenced stay silent, for their bytes are lost.
+
+    Args:
+        port: Where the server listens.
     """
 
     def __init__(self, port: int) -> None:
         self._target = port
         self._silent = False
-        self._streams: set[_Stream] = set()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
-        self.port = 0
+        self._links: list[_Link] = []
+        self._listener = socket.create_server((HOST, 0))
+        self._accepting = threading.Thread(target=self._accept, name="proxy", daemon=True)
+        self.port: int = self._listener.getsockname()[1]
 
     def in_front_of(self, database: Database) -> Database:
         """Return the way into a database of the server through the proxy."""
@@ -38,77 +41,77 @@ class SilentProxy:
     def silence(self) -> None:
         """Pass nothing on any more."""
         self._silent = True
-        for stream in list(self._streams):
-            stream.silent = True
+        for link in self._links:
+            link.silent = True
 
     def restore(self) -> None:
         """Serve new connections again."""
         self._silent = False
 
     @property
-    def connections(self) -> int:
-        """How many connections are open."""
-        return len(self._streams)
-
-    @property
     def round_trips(self) -> int:
-        """How often a client has sent something after an answer, on all open connections."""
-        return sum(stream.round_trips for stream in list(self._streams))
+        """How often a client has sent something after an answer, over all connections."""
+        return sum(link.round_trips for link in self._links)
 
     def __enter__(self) -> Self:
-        self._thread.start()
-        starting = asyncio.start_server(self._serve, HOST, 0)
-        self._server = asyncio.run_coroutine_threadsafe(starting, self._loop).result()
-        self.port = self._server.sockets[0].getsockname()[1]
+        self._accepting.start()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        self._listener.shutdown(socket.SHUT_RDWR)  # ends `accept`, which closing does not
+        self._accepting.join()
+        self._listener.close()
+        for link in self._links:
+            link.close()
 
-    async def _close(self) -> None:
-        self._server.close()
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError, asyncio.CancelledError):
-            server_reader, server_writer = await asyncio.open_connection(HOST, self._target)
-            stream = _Stream(self._silent)
-            self._streams.add(stream)
-            try:
-                forth = stream.forward(reader, server_writer, from_client=True)
-                back = stream.forward(server_reader, writer, from_client=False)
-                await asyncio.gather(forth, back)
-            finally:
-                self._streams.discard(stream)
-                writer.transport.abort()
-                server_writer.transport.abort()
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                try:
+                    server = socket.create_connection((HOST, self._target))
+                except OSError:  # the server is down
+                    client.close()
+                    continue
+                self._links.append(_Link(client, server, silent=self._silent))
 
 
-class _Stream:
-    """One connection through the proxy."""
+class _Link:
+    """One connection through the proxy: two sockets, and a thread for each direction."""
 
-    def __init__(self, silent: bool) -> None:
+    def __init__(self, client: socket.socket, server: socket.socket, *, silent: bool) -> None:
         self.silent = silent
         self.round_trips = 0
         self._answered = True
+        self._sockets = client, server
+        for one in self._sockets:  # passed on at once, as without a proxy
+            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._threads = [
+            threading.Thread(target=self._forward, args=ends, daemon=True)
+            for ends in ((client, server, True), (server, client, False))
+        ]
+        for thread in self._threads:
+            thread.start()
 
-    async def forward(
-        self, source: asyncio.StreamReader, target: asyncio.StreamWriter, *, from_client: bool
-    ) -> None:
-        """Pass on what `source` sends, until it ends."""
-        while data := await source.read(_BLOCK):
-            if from_client and self._answered:
-                self.round_trips += 1
-            self._answered = not from_client
-            if not self.silent:
-                target.write(data)
-                await target.drain()
-        # An end is news too, which a silent path does not bring.
-        if not self.silent and target.can_write_eof():
-            target.write_eof()
+    def close(self) -> None:
+        """Hang up on both sides and wait for the threads."""
+        for one in self._sockets:
+            with suppress(OSError):  # the other side has hung up
+                one.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+        for one in self._sockets:
+            one.close()
+
+    def _forward(self, source: socket.socket, target: socket.socket, from_client: bool) -> None:
+        """Pass on what `source` sends, until it ends; its end is passed on too."""
+        with suppress(OSError):
+            while data := source.recv(_BLOCK):
+                if from_client and self._answered:
+                    self.round_trips += 1
+                self._answered = not from_client
+                if not self.silent:
+                    target.sendall(data)
+        if not self.silent:
+            with suppress(OSError):
+                target.shutdown(socket.SHUT_WR)
