@@ -61,25 +61,25 @@ def require(*files: Path) -> None:
 
 
 def install_missing() -> None:
-    """Install the missing packages if this is root on a system with apt.
-
-    Raises:
-        subprocess.CalledProcessError: `apt-get` failed; it has printed why.
-    """
+    """Install the missing packages if this is root on a system with apt; say what stays missing."""
     packages = sorted({package for file, package in NEEDED.items() if not file.exists()})
     if not packages:
         return
+    names = ", ".join(packages)
     if os.getuid() != 0 or shutil.which("apt-get") is None:
-        print(f"not installed, for it takes root and apt-get: {', '.join(packages)}")
+        print(f"not installed, for it takes root and apt-get: {names}")
         return
     options = [f"--option=Dpkg::Options::=--path-include={pattern}" for pattern in _INCLUDED]
     options += ["--option=DPkg::Lock::Timeout=120", "--yes", "--quiet"]
+    # `--reinstall`: a package may be there without the files that were left out.
+    install = ["apt-get", "install", "--reinstall", "--no-install-recommends", *options, *packages]
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    with _nothing_starts():
-        subprocess.run(["apt-get", "update", "--quiet"], check=True, env=environment)
-        # `--reinstall`: a package may be there without the files that were left out.
-        command = ["apt-get", "install", "--reinstall", "--no-install-recommends"]
-        subprocess.run([*command, *options, *packages], check=True, env=environment)
+    try:
+        with _nothing_starts():
+            for command in (["apt-get", "update", "--quiet"], install):
+                subprocess.run(command, check=True, env=environment, stdin=subprocess.DEVNULL)
+    except subprocess.CalledProcessError:
+        print(f"not installed, for apt-get failed: {names}")
 
 
 @contextmanager
