@@ -88,8 +88,21 @@ def tests(session: nox.Session) -> None:
     if session.posargs:
         session.run("pytest", "-q", *session.posargs)
         return
-    chosen = ["--ignore=tests/bench", "-m", "not bench and not soak"]
+    chosen = ["--ignore=tests/bench", "--ignore=tests/field", "-m", "not bench and not soak"]
     session.run("pytest", "-q", *chosen, "--cov", "--cov-report=term")
+
+
+@nox.session
+def field(session: nox.Session) -> None:
+    """Test and measure on servers that people have: Debian's PostgreSQL, PgBouncer, a standby.
+
+    As root on Debian 12 the session installs their packages; none of their services is started.
+    """
+    session.install(*EDITABLE, *TEST)
+    session.run("python", "-m", "tests.servers.debian")
+    session.run("pytest", "-q", *(session.posargs or ["tests/field"]))
+    if not session.posargs:
+        session.run("pytest", "-q", "-s", "-m", "bench", "tests/bench/field.py")
 
 
 @nox.session
