@@ -17,7 +17,7 @@ import pytest
 from datasources import DataSourceError, Workspace
 from datasources_postgresql import PostgreSQLConnector
 from tests.field.operations import OPERATIONS, SMALL_TABLE
-from tests.postgresql.conftest import Admin, active, configured, until
+from tests.postgresql.conftest import Admin, configured, number, until
 from tests.servers import Database
 from tests.servers.debian import StandbyServer
 
@@ -78,7 +78,9 @@ async def test_read_that_conflicts_with_recovery_is_an_error_and_the_next_works(
     reading = asyncio.ensure_future(
         standby_reader.fetch_data(SLOW, workspace) if fetch else standby_reader.preview(SLOW)
     )
-    await until(lambda: active(standby_admin, "pg_sleep"), "the read to run")
+    # Not the statement's text, which is that of its preparation too: the snapshot must be taken.
+    asleep = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+    await until(lambda: number(standby_admin, asleep), "the read to run")
     for statement in CONFLICTS[change]:
         admin.execute(statement)
     with pytest.raises(DataSourceError, match="conflict with recovery") as raised:
