@@ -27,7 +27,7 @@ models
 options
 connector
 threads
-workspace: paths quota checksums directory receipts
+workspace: paths quota checksums partfiles directory receipts
 tabular
 credentials
 policy

@@ -1,4 +1,4 @@
-"""Workspaces: the directories that fetched data is written to, and what keeps them in bounds."""
+"""Workspaces: directories for fetched data, with atomic files, checksums, a quota and receipts."""
 
 from datasources.workspace.directory import (
     Progress as Progress,
