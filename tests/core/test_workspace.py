@@ -222,7 +222,10 @@ def test_two_items_of_one_batch_never_share_a_file(tmp_path: Path) -> None:
         pytest.fail("entered")
 
 
-def test_cleaning_removes_what_a_killed_writer_left_and_nothing_else(tmp_path: Path) -> None:
+@pytest.mark.parametrize("age", [-86_400, 0, 86_400])
+def test_cleaning_removes_what_a_killed_writer_left_of_any_age_and_nothing_else(
+    tmp_path: Path, age: float
+) -> None:
     script = (
         "import sys, time\nfrom datasources import Workspace\n"
         "with Workspace(sys.argv[1]).create('x') as file:\n"
@@ -234,7 +237,8 @@ def test_cleaning_removes_what_a_killed_writer_left_and_nothing_else(tmp_path: P
         assert writer.stdout is not None
         writer.stdout.readline()
         (temporary,) = tmp_path.iterdir()
-        os.utime(temporary, (0, 0))
+        written_at = temporary.stat().st_mtime - age
+        os.utime(temporary, (written_at, written_at))
         (tmp_path / "kept").write_bytes(b"")
         assert Workspace(tmp_path).clean() == []  # its writer lives
         writer.send_signal(signal.SIGKILL)

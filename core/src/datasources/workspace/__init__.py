@@ -6,5 +6,6 @@ from datasources.workspace.directory import (
     WorkspaceFile as WorkspaceFile,
     WrittenFile as WrittenFile,
 )
+from datasources.workspace.locking import lock as lock
 from datasources.workspace.quota import Quota as Quota
 from datasources.workspace.receipts import Receipts as Receipts
