@@ -275,7 +275,7 @@ class WorkspaceFile:
     def _write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         self._check_limit(self.size + len(data))
         if self._workspace.quota:
-            self._workspace.quota.reserve(len(data), self._name)
+            self._workspace.quota.reserve(len(data), self._name, written=self.size)
         self.size += len(data)
         view = memoryview(data).cast("B")
         try:

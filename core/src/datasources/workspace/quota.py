@@ -47,8 +47,13 @@ class Quota:
         with self._lock:
             self.used = used + max(0, self.used - used_before)
 
-    def reserve(self, size: int, name: str) -> None:
-        """Count `size` more bytes of the item `name`, which are about to be written.
+    def reserve(self, size: int, name: str, *, written: int = 0) -> None:
+        """Count bytes of an item that are about to be written.
+
+        Args:
+            size: How many.
+            name: The item, for the error.
+            written: Bytes of the item that were reserved before, for the error.
 
         Raises:
             LimitExceededError: The workspace would exceed its quota; nothing is counted.
@@ -56,8 +61,9 @@ class Quota:
         with self._lock:
             if self.used + size > self.max_bytes:
                 raise LimitExceededError(
-                    f"{name!r} does not fit: the workspace has {self.used} bytes, and may have "
-                    f"{self.max_bytes}; delete files, or raise its quota"
+                    f"{name!r} does not fit: the other files of the workspace have "
+                    f"{self.used - written} bytes, and may have {self.max_bytes} together with it; "
+                    "delete files, or raise the quota"
                 )
             self.used += size
 
