@@ -27,7 +27,7 @@ models
 options
 connector
 threads
-workspace: paths quota checksums locking partfiles directory receipts
+workspace: paths quota checksums locking partfiles order directory receipts
 tabular
 credentials
 policy

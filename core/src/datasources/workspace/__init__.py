@@ -7,5 +7,6 @@ from datasources.workspace.directory import (
     WrittenFile as WrittenFile,
 )
 from datasources.workspace.locking import lock as lock
+from datasources.workspace.order import RequestOrder as RequestOrder
 from datasources.workspace.quota import Quota as Quota
 from datasources.workspace.receipts import Receipts as Receipts

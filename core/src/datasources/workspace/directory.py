@@ -20,6 +20,7 @@ from types import TracebackType
 from datasources.errors import DataFetchError, LimitExceededError
 from datasources.models import Limits
 from datasources.workspace.checksums import Checksums
+from datasources.workspace.order import RequestOrder
 from datasources.workspace.partfiles import create_part, delete_abandoned
 from datasources.workspace.paths import safe_path
 from datasources.workspace.quota import Quota
@@ -64,6 +65,8 @@ class Workspace(str):  # noqa: SLOT000  (a handful of attributes, a handful of o
     that two items of a batch never write one file."""
     owner: str
     """The item and source of the fetch, as errors about a claimed path name them."""
+    order: RequestOrder
+    """The order of the requests of a batch, by which a path goes to the earliest of them."""
     quota: Quota | None
     """Bound of all files of the workspace together. A workspace made from another shares its
     quota."""
@@ -78,6 +81,7 @@ class Workspace(str):  # noqa: SLOT000  (a handful of attributes, a handful of o
         owner: str = "",
         owners: dict[str, str] | None = None,
         quota: Quota | None = None,
+        order: RequestOrder | None = None,
     ) -> Workspace:
         self = super().__new__(cls, os.path.realpath(path))
         self.limits = limits or Limits()
@@ -86,6 +90,7 @@ class Workspace(str):  # noqa: SLOT000  (a handful of attributes, a handful of o
         self.written = {}
         self.owner = owner
         self.owners = {} if owners is None else owners
+        self.order = order or RequestOrder()
         self.quota = quota or (path.quota if isinstance(path, Workspace) else None)
         return self
 
@@ -118,10 +123,16 @@ class Workspace(str):  # noqa: SLOT000  (a handful of attributes, a handful of o
     def claim(self, path: str, name: str) -> None:
         """Reserve `path` for the item `name` until the end of the batch.
 
+        An item that comes earlier in `order` takes the path from a later one. The later one fails
+        when it puts its file in place; if it has done so, claiming the path again tells it.
+
         Raises:
-            DataFetchError: Another item of the batch has it.
+            DataFetchError: Another item of the batch has the path, and this one is not before it.
         """
-        owner = self.owners.setdefault(path, self.owner)
+        with self.order.lock:
+            owner = self.owners.setdefault(path, self.owner)
+            if self.order.precedes(self.owner, owner):
+                owner = self.owners[path] = self.owner
         if owner != self.owner:
             raise DataFetchError(
                 f"{name!r} would overwrite what {owner} brings in the same batch; "
@@ -307,9 +318,11 @@ class WorkspaceFile:
             for folder in folders:
                 descriptors.append(_open_folder(descriptors[-1], folder))
             replaced_size = _size_of(file_name, descriptors[-1]) if self._workspace.quota else 0
-            os.rename(
-                self._part_name, file_name, src_dir_fd=self._root_fd, dst_dir_fd=descriptors[-1]
-            )
+            with self._workspace.order.lock:  # so that no earlier item comes between the two
+                self._workspace.claim(self.path, self._name)
+                os.rename(
+                    self._part_name, file_name, src_dir_fd=self._root_fd, dst_dir_fd=descriptors[-1]
+                )
         except OSError as exc:
             raise self._write_error(exc) from exc
         finally:
