@@ -215,6 +215,7 @@ class WorkspaceFile:
         self._checksums = Checksums()
         self._root_fd = self._fd = -1
         self._part_name = ""
+        self._process = os.getpid()
 
     def __enter__(self) -> WorkspaceFile:
         if self._expected_size is not None:
@@ -304,6 +305,14 @@ class WorkspaceFile:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if self._process != os.getpid():
+            # After a fork, the part file is that of the parent, which goes on writing it.
+            self._close()
+            if exc_type is None:
+                raise DataFetchError(
+                    f"{self._name!r} belongs to the process that began to write it"
+                )
+            return
         try:
             if exc_type is None:
                 self._commit()
@@ -365,6 +374,9 @@ class WorkspaceFile:
                 os.unlink(self._part_name, dir_fd=self._root_fd)
             if self._workspace.quota:
                 self._workspace.quota.release(self.size)
+        self._close()
+
+    def _close(self) -> None:
         for descriptor in (self._fd, self._root_fd):
             if descriptor >= 0:
                 os.close(descriptor)
