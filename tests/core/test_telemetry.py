@@ -274,10 +274,11 @@ async def test_an_operation_begun_before_is_measured_all_the_same(otel: Collecte
 def test_operations_of_the_blocking_registry_are_children_of_the_calling_threads_span(
     otel: Collected, tmp_path: Path
 ) -> None:
-    with blocking.DataSourceRegistry(plugins=Plugins(index=[])) as registry:
+    plugins = Plugins(index=[])
+    with blocking.DataSourceRegistry(plugins=plugins) as registry:
         registry.register_connector_class("memory", traced(otel))
         registry.register_data_source(source())
-        registry._registry.plugins.register_plugin(otel.telemetry)
+        plugins.register_plugin(otel.telemetry)
         with otel.tracer.start_as_current_span("host") as host:
             registry.fetch("s", "a.csv", tmp_path)
     (fetch,) = otel.spans("datasources.fetch")
