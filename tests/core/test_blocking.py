@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import subprocess
 import sys
 import threading
@@ -29,6 +30,7 @@ from datasources import (
 from datasources.blocking import DataSourceRegistry
 from datasources.plugins import Plugins
 from tests.core.fakes import AbleConnector, MemoryConnector, fresh, source
+from tests.core.subprocesses import run_python
 
 CLASSES = [
     (datasources.DataSourceRegistry, blocking.DataSourceRegistry),
@@ -237,6 +239,32 @@ def test_closing_ends_the_thread_and_the_connections() -> None:
         registry.list_items("s")
 
 
+async def test_a_registry_can_be_closed_where_an_event_loop_runs(tmp_path: Path) -> None:
+    """As in notebooks and in asynchronous tests."""
+    with DataSourceRegistry(plugins=Plugins(index=[])) as registry:
+        registry.register_connector_class("memory", fresh(AbleConnector))
+        registry.register_data_source(source())
+        registry.fetch("s", "a.csv", tmp_path)
+    assert registry._loop.is_closed()
+    assert not any(thread.name.startswith("asyncio_") for thread in threading.enumerate())
+
+
+def test_closing_from_the_registrys_own_thread_is_an_error(
+    registry: DataSourceRegistry, tmp_path: Path
+) -> None:
+    errors: list[RegistryError] = []
+
+    def close(size: int, total: int | None) -> None:
+        try:
+            registry.close()
+        except RegistryError as exc:
+            errors.append(exc)
+
+    registry.fetch("s", "a.csv", tmp_path, progress=close)
+    assert "own thread" in str(errors[0])
+    assert registry.exists("s")
+
+
 def test_calls_under_way_end_when_another_thread_closes() -> None:
     class Slow(MemoryConnector):
         async def list_items(self, path: str | None = None) -> list[DataItem]:
@@ -293,3 +321,45 @@ def test_after_a_fork_the_child_is_told_to_make_its_own() -> None:
     assert done.stdout == (
         "this registry belongs to the process that made it; make one after the fork\n"
     )
+
+
+def test_a_child_of_a_fork_leaves_its_parents_workspace_alone(tmp_path: Path) -> None:
+    script = (
+        "import os, sys, warnings\n"
+        "warnings.simplefilter('ignore', DeprecationWarning)\n"  # of forks beside threads
+        "from datasources.blocking import DataSourceRegistry\n"
+        "from datasources.plugins import Plugins\n"
+        "registry = DataSourceRegistry(plugins=Plugins(index=[]))\n"
+        "with registry.workspace('w', root=sys.argv[1]) as workspace:\n"
+        "    child = os.fork()\n"
+        "    if child:\n"
+        "        assert os.waitpid(child, 0)[1] == 0\n"
+        "        print(os.listdir(sys.argv[1]))\n"
+        "if not child:\n"
+        "    registry.close()\n"
+        "    os._exit(0)\n"
+        "registry.close()\n"
+    )
+    assert run_python(script, str(tmp_path)) == "['w']\n"
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_child_of_a_fork_does_not_wait_for_a_lock_of_its_parent() -> None:
+    script = (
+        "import os, warnings\n"
+        "warnings.simplefilter('ignore', DeprecationWarning)\n"  # of forks beside threads
+        "from datasources import RegistryError\n"
+        "from datasources.blocking import DataSourceRegistry\n"
+        "from datasources.plugins import Plugins\n"
+        "registry = DataSourceRegistry(plugins=Plugins(index=[]))\n"
+        "with registry._lock:\n"  # as another thread may hold it at that moment
+        "    child = os.fork()\n"
+        "    if not child:\n"
+        "        try:\n            registry.list_items('s')\n"
+        "        except RegistryError as exc:\n            print(exc, flush=True)\n"
+        "        registry.close()\n"
+        "        os._exit(0)\n"
+        "os.waitpid(child, 0)\n"
+        "registry.close()\n"
+    )
+    assert "belongs to the process that made it" in run_python(script)

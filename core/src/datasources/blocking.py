@@ -115,9 +115,7 @@ class DataSourceRegistry:
             plugins=plugins,
         )
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(
-            target=self._loop.run_forever, name="datasources", daemon=True
-        )
+        self._thread = threading.Thread(target=self._run_loop, name="datasources", daemon=True)
         self._thread.start()
         self._process = os.getpid()
         # Held while a coroutine is handed to the loop: none is once `_closed` is set.
@@ -230,31 +228,48 @@ class DataSourceRegistry:
             if self._closed:
                 self._thread.join()  # which ends the fetches
                 session._delete()
-            else:
+            elif os.getpid() == self._process:  # in a child, the workspace is still the parent's
                 self._run(session.__aexit__(None, None, None))
 
     def close(self, *, timeout: float | None = None) -> None:
         """Close every connection, the store and the thread; closing twice does nothing more.
 
+        In the child of a fork it does nothing: what is open belongs to the parent.
+
         Args:
             timeout: Seconds that operations under way in other threads may take to finish before
                 they are cut off; None is 30.
+
+        Raises:
+            DataSourceError: As `disconnect_all`; everything is closed all the same.
+            RegistryError: It was called from the registry's own thread, as in a progress callback.
         """
+        if os.getpid() != self._process:
+            return
+        if threading.current_thread() is self._thread:
+            raise RegistryError(_OWN_THREAD)
         with self._lock:
             if self._closed:
                 return
             self._closed = True
-        if os.getpid() != self._process:
-            return
         try:
             asyncio.run_coroutine_threadsafe(self._end(timeout), self._loop).result()
         finally:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
-            self._loop.run_until_complete(self._loop.shutdown_default_executor())
+
+    def _run_loop(self) -> None:
+        """Run the event loop until `close` stops it; called in the registry's own thread.
+
+        The loop is closed here as well: in the thread of the caller, another one may be running.
+        """
+        try:
+            self._loop.run_forever()
+        finally:
             self._loop.close()
 
     async def _end(self, timeout: float | None) -> None:
+        """Close the registry and end all that still runs on the loop, as `asyncio.run` does."""
         try:
             await self._asynchronous.close(timeout=timeout)
         finally:
@@ -262,6 +277,8 @@ class DataSourceRegistry:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self._loop.shutdown_asyncgens()
+            await self._loop.shutdown_default_executor()
 
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the loop and return its result; an interruption cancels it."""
@@ -289,6 +306,9 @@ class DataSourceRegistry:
     @contextmanager
     def _open(self) -> Iterator[None]:
         """Keep the registry from being closed during the block, or raise why it cannot be used."""
+        # Before the lock, too: in the child of a fork, it may be held by a thread that is not there.
+        if reason := self._unusable():
+            raise RegistryError(reason)
         with self._lock:
             if reason := self._unusable():
                 raise RegistryError(reason)
