@@ -1,4 +1,4 @@
-"""Check that a plugin fits: its requirements before it is imported, its contract afterwards.
+"""Check that a plugin fits: its requirements before it is imported, its hooks and class afterwards.
 
 Nearly every requirement compares plain version numbers, such as `datasources>=0.1,<1`. These are
 checked here, without `packaging`, whose import takes 70 ms of the start of every host. All others
@@ -7,15 +7,23 @@ go to `packaging`; tests compare the two.
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from datasources.errors import PluginError, PluginIncompatibleError, PluginLoadError
+from datasources.plugins import hookspecs
 from datasources.plugins.discovery import PluginEntry, installed_version, normalized
 
+if TYPE_CHECKING:
+    from datasources.connector import DataSourceConnector
+
 _CORE = "datasources"
+HOOK_PREFIX = f"{hookspecs.PROJECT}_"
+_KNOWN_HOOKS = [name for name in vars(hookspecs) if name.startswith(HOOK_PREFIX)]
 _SIMPLE_REQUIREMENT = re.compile(
     r"([A-Za-z0-9][\w.-]*)\s*(?:\[[^\]]*\])?\s*\(?((?:(?:>=|<)\s*[\d.]+[,\s]*)*)\)?"
 )
@@ -39,6 +47,77 @@ def unmet_requirement(entry: PluginEntry) -> tuple[str, type[PluginError]] | Non
     return None
 
 
+class RefusedError(Exception):
+    """Raised for a fault of a plugin; callers of `Plugins` get the `PluginError` that it names."""
+
+    def __init__(self, reason: str, kind: type[PluginError] = PluginLoadError) -> None:
+        super().__init__(reason)
+        self.kind = kind
+
+
+def check_hook(hook: str, function: object, options: Mapping[str, Any]) -> None:
+    """Check a function that a plugin marked as a hook; `options` are those of `hookimpl`.
+
+    Raises:
+        RefusedError: It would never be called, or not be called one by one.
+    """
+    if hook not in _KNOWN_HOOKS and not options.get("optionalhook"):
+        raise RefusedError(f"its hook {hook!r} is not known{closest_hook(hook)}")
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise RefusedError(f"its hook {hook!r} is async; hooks are plain functions")
+    if options.get("wrapper") or options.get("hookwrapper"):
+        raise RefusedError(f"its hook {hook!r} is a wrapper; hooks are called one by one")
+
+
+def closest_hook(hook: str) -> str:
+    """Return the end of an error: the hook whose name is closest, nothing if it is known."""
+    if hook in _KNOWN_HOOKS:
+        return ""
+    from difflib import get_close_matches
+
+    (closest,) = get_close_matches(hook, _KNOWN_HOOKS, n=1, cutoff=0)
+    return f"; the closest hook is {closest!r}"
+
+
+def select_class(classes: object, type_name: str) -> type[DataSourceConnector]:
+    """Return the class of a type among those that `datasources_connectors` returned.
+
+    Raises:
+        RefusedError: There is not exactly one, or it is not a connector that this core can use.
+    """
+    if not isinstance(classes, (list, tuple)):
+        what = f"a {type(classes).__name__}"
+        raise RefusedError(f"'datasources_connectors' returned {what}, not a list of classes")
+    matching = [cls for cls in classes if getattr(cls, "type", None) == type_name]
+    if len(matching) != 1:
+        types = ", ".join(repr(getattr(cls, "type", None)) for cls in classes) or "none"
+        reason = f"one class of type {type_name!r}, as its entry point is named, is needed"
+        raise RefusedError(f"{reason}; 'datasources_connectors' returned: {types}")
+    (cls,) = matching
+    check_class(cls)
+    return cls  # type: ignore[no-any-return]
+
+
+def check_class(cls: object) -> None:
+    """Check that a class is a connector that this core can use.
+
+    Raises:
+        RefusedError: It is not.
+    """
+    from datasources import connector
+
+    if not (isinstance(cls, type) and issubclass(cls, connector.DataSourceConnector)):
+        raise RefusedError(f"{_class_name(cls)} is not a subclass of DataSourceConnector")
+    if reason := check_api_version(cls, connector.OLDEST_API_VERSION, connector.API_VERSION):
+        raise RefusedError(reason, PluginIncompatibleError)
+    if missing := sorted(cls.__abstractmethods__):
+        raise RefusedError(f"{_class_name(cls)} lacks {', '.join(missing)}")
+
+
+def _class_name(cls: object) -> str:
+    return repr(getattr(cls, "__qualname__", None) or type(cls).__name__)
+
+
 def check_api_version(cls: type, oldest: int, newest: int) -> str | None:
     """Return the reason why core cannot use a connector class of this contract, None if it can.
 
@@ -60,8 +139,6 @@ def warn_author(cls: type, message: str) -> None:
 
     Test runners show such warnings to the author of the plugin; Python hides them from its users.
     """
-    import inspect  # imported here: it takes as long as all other imports of this module together
-
     file = getattr(sys.modules.get(cls.__module__), "__file__", None) or cls.__module__
     try:
         line = inspect.getsourcelines(cls)[1]

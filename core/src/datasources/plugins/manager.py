@@ -33,13 +33,20 @@ import pluggy
 from datasources.errors import (
     PluginConflictError,
     PluginError,
-    PluginIncompatibleError,
     PluginLoadError,
     UnknownConnectorError,
 )
 from datasources.names import CONNECTORS_GROUP, PLUGINS_GROUP
 from datasources.plugins import hookspecs
-from datasources.plugins.compatibility import check_api_version, unmet_requirement
+from datasources.plugins.compatibility import (
+    HOOK_PREFIX,
+    RefusedError,
+    check_class,
+    check_hook,
+    closest_hook,
+    select_class,
+    unmet_requirement,
+)
 from datasources.plugins.discovery import PluginEntry, describe_error, resolve_conflicts, scan
 from datasources.plugins.hookspecs import PROJECT
 
@@ -51,9 +58,7 @@ __all__ = ["PluginEntry", "Plugins", "scan"]
 IMPORT_TIMEOUT = 60.0
 """Seconds that a plugin may take to be imported. The slowest driver known takes two."""
 
-_PREFIX = f"{PROJECT}_"
 _REASON_LIMIT = 1_000  # characters of an error; it may quote what a plugin returned
-_KNOWN_HOOKS = [name for name in vars(hookspecs) if name.startswith(_PREFIX)]
 
 
 class Plugins:
@@ -126,8 +131,8 @@ class Plugins:
             PluginIncompatibleError: It was written for another version of core.
         """
         try:
-            _check_class(connector)
-        except _RefusedError as exc:
+            check_class(connector)
+        except RefusedError as exc:
             raise exc.kind(f"connector {type_name!r} of the host: {exc}") from None
         self._host_classes[str(type_name)] = connector
 
@@ -146,7 +151,7 @@ class Plugins:
         try:
             self._hooks_of(plugin)
             self._register_hooks(plugin, name)
-        except _RefusedError as exc:
+        except RefusedError as exc:
             raise PluginLoadError(f"plugin {name!r} of the host: {exc}") from None
 
     def load_observers(self) -> None:
@@ -252,7 +257,7 @@ class Plugins:
             self._import(slot)
         except KeyboardInterrupt:
             raise
-        except _RefusedError as exc:
+        except RefusedError as exc:
             slot.fail(str(exc), exc.kind, None)
         except BaseException as exc:  # noqa: BLE001  (kept in the slot; a plugin may call sys.exit)
             slot.fail(describe_error(exc), PluginLoadError, _mask_chain(exc, handled))
@@ -264,20 +269,20 @@ class Plugins:
 
         entry = slot.entry
         if unmet := unmet_requirement(entry):
-            raise _RefusedError(*unmet)
+            raise RefusedError(*unmet)
         plugin = EntryPoint(name=entry.name, value=entry.value, group=entry.group).load()
         hooks = self._hooks_of(plugin)
         if entry.is_connector:
             if "datasources_connectors" not in hooks:
-                raise _RefusedError(f"{entry.value!r} has no hook 'datasources_connectors'")
-            slot.connector = _select_class(hooks["datasources_connectors"](), entry.name)
+                raise RefusedError(f"{entry.value!r} has no hook 'datasources_connectors'")
+            slot.connector = select_class(hooks["datasources_connectors"](), entry.name)
         self._register_hooks(plugin, str(entry))
 
     def _hooks_of(self, plugin: object) -> dict[str, Callable[[], object]]:
         """Return a plugin's hooks by name.
 
         Raises:
-            _RefusedError: It has none, or one that would silently never be called.
+            RefusedError: It has none, or one that would silently never be called.
         """
         hooks = {}
         for name in dir(plugin):
@@ -285,12 +290,12 @@ class Plugins:
             if options:
                 hook = options.get("specname") or name
                 hooks[hook] = getattr(plugin, name)
-                _check_hook(hook, hooks[hook], options)
-            elif name.startswith(_PREFIX) and inspect.isroutine(getattr(plugin, name)):
+                check_hook(hook, hooks[hook], options)
+            elif name.startswith(HOOK_PREFIX) and inspect.isroutine(getattr(plugin, name)):
                 reason = f"its function {name!r} is not marked with datasources.hookimpl"
-                raise _RefusedError(reason + _suggestion(name))
+                raise RefusedError(reason + closest_hook(name))
         if not hooks:
-            raise _RefusedError("it has no hook; mark its functions with datasources.hookimpl")
+            raise RefusedError("it has no hook; mark its functions with datasources.hookimpl")
         return hooks
 
     def _register_hooks(self, plugin: object, name: str) -> None:
@@ -301,11 +306,11 @@ class Plugins:
             try:
                 self._manager.register(plugin, name)
             except ValueError:
-                raise _RefusedError("a plugin of that name is registered") from None
+                raise RefusedError("a plugin of that name is registered") from None
             except pluggy.PluginValidationError as exc:
                 if self._manager.is_registered(plugin):  # partly, by older versions of pluggy
                     self._manager.unregister(plugin)
-                raise _RefusedError(describe_error(exc)) from None
+                raise RefusedError(describe_error(exc)) from None
 
     def _log_failure(self, plugin_name: str, hook_name: str, exc: BaseException) -> None:
         with self._lock:
@@ -336,62 +341,6 @@ class _Slot:
         error = self._kind(f"{self.entry}: {self.entry.error}")
         error.__cause__ = self._cause
         return error
-
-
-class _RefusedError(Exception):
-    """Raised in this module for a fault of a plugin; its callers get the `PluginError`."""
-
-    def __init__(self, reason: str, kind: type[PluginError] = PluginLoadError) -> None:
-        super().__init__(reason)
-        self.kind = kind
-
-
-def _check_hook(hook: str, function: object, options: Mapping[str, Any]) -> None:
-    if hook not in _KNOWN_HOOKS and not options.get("optionalhook"):
-        raise _RefusedError(f"its hook {hook!r} is not known{_suggestion(hook)}")
-    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-        raise _RefusedError(f"its hook {hook!r} is async; hooks are plain functions")
-    if options.get("wrapper") or options.get("hookwrapper"):
-        raise _RefusedError(f"its hook {hook!r} is a wrapper; hooks are called one by one")
-
-
-def _suggestion(hook: str) -> str:
-    if hook in _KNOWN_HOOKS:
-        return ""
-    from difflib import get_close_matches
-
-    (closest,) = get_close_matches(hook, _KNOWN_HOOKS, n=1, cutoff=0)
-    return f"; the closest hook is {closest!r}"
-
-
-def _select_class(classes: object, type_name: str) -> type[DataSourceConnector]:
-    """Return the class of a type among those that a hook returned, checked."""
-    if not isinstance(classes, (list, tuple)):
-        what = f"a {type(classes).__name__}"
-        raise _RefusedError(f"'datasources_connectors' returned {what}, not a list of classes")
-    matching = [cls for cls in classes if getattr(cls, "type", None) == type_name]
-    if len(matching) != 1:
-        types = ", ".join(repr(getattr(cls, "type", None)) for cls in classes) or "none"
-        reason = f"one class of type {type_name!r}, as its entry point is named, is needed"
-        raise _RefusedError(f"{reason}; 'datasources_connectors' returned: {types}")
-    (cls,) = matching
-    _check_class(cls)
-    return cls  # type: ignore[no-any-return]
-
-
-def _check_class(cls: object) -> None:
-    from datasources import connector
-
-    if not (isinstance(cls, type) and issubclass(cls, connector.DataSourceConnector)):
-        raise _RefusedError(f"{_class_name(cls)} is not a subclass of DataSourceConnector")
-    if reason := check_api_version(cls, connector.OLDEST_API_VERSION, connector.API_VERSION):
-        raise _RefusedError(reason, PluginIncompatibleError)
-    if missing := sorted(cls.__abstractmethods__):
-        raise _RefusedError(f"{_class_name(cls)} lacks {', '.join(missing)}")
-
-
-def _class_name(cls: object) -> str:
-    return repr(getattr(cls, "__qualname__", None) or type(cls).__name__)
 
 
 def _mask_chain(exc: BaseException, handled: BaseException | None) -> BaseException:
