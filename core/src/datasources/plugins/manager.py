@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from datasources.errors import (
+    DataSourceError,
     PluginConflictError,
     PluginError,
     PluginLoadError,
@@ -178,14 +179,44 @@ class Plugins:
             values = [arguments[name] for name in hook.argnames]
             try:
                 hook.function(*values)
-            except KeyboardInterrupt:
-                raise
-            except BaseException as exc:  # noqa: BLE001  (a plugin may call sys.exit)
+            except BaseException as exc:
+                if _is_interrupt(exc):
+                    raise
                 self._log_failure(hook.plugin_name, hook_name, exc)
 
     def first(self, hook_name: str, /, **arguments: object) -> Any:
-        """Return the first answer to a hook that is not None, or None; errors pass."""
-        return getattr(self._manager.hook, hook_name)(**arguments)
+        """Return the first answer to a hook that is not None, or None if no plugin has one.
+
+        Implementations are called on this thread, the last registered one first. If one raises,
+        the next ones are asked all the same; if one of these answers, the error is only logged.
+
+        Raises:
+            PluginError: No plugin answers, and one raised; the message names it, and what it was
+                asked.
+            DataSourceError: In place of that, if a plugin raised one on purpose.
+        """
+        handled = sys.exception()
+        failures: list[tuple[str, BaseException]] = []
+        for hook in reversed(getattr(self._manager.hook, hook_name).get_hookimpls()):
+            try:
+                answer = hook.function(*(arguments[name] for name in hook.argnames))
+            except BaseException as exc:
+                if _is_interrupt(exc):
+                    raise
+                failures.append((hook.plugin_name, exc))
+                continue
+            if answer is not None:
+                for plugin_name, error in failures:
+                    self._log_failure(plugin_name, hook_name, error)
+                return answer
+        for plugin_name, error in failures:
+            if isinstance(error, DataSourceError):
+                raise error
+            raise PluginError(
+                f"plugin {plugin_name!r} failed in {hook_name}({_as_text(arguments)}): "
+                f"{describe_error(error)}"
+            ) from _mask_chain(error, handled)
+        return None
 
     def _unless_replaced(self, entry: PluginEntry) -> PluginEntry:
         if entry.is_connector and entry.name in self._host_classes:
@@ -233,12 +264,8 @@ class Plugins:
         """Import a plugin in a daemon thread, in limited time; return True if it is loaded."""
 
         def load() -> None:
-            try:
+            with suppress(PluginError):
                 self._require(slot)
-            except PluginError:
-                pass
-            except BaseException as exc:  # noqa: BLE001  (kept; nobody can have interrupted this)
-                slot.fail(describe_error(exc), PluginLoadError, None)
 
         thread = threading.Thread(target=load, name="datasources-import", daemon=True)
         thread.start()
@@ -255,11 +282,11 @@ class Plugins:
         )  # by a caller, if any: it is in the context of what is raised here
         try:
             self._import(slot)
-        except KeyboardInterrupt:
-            raise
         except RefusedError as exc:
             slot.fail(str(exc), exc.kind, None)
-        except BaseException as exc:  # noqa: BLE001  (kept in the slot; a plugin may call sys.exit)
+        except BaseException as exc:
+            if _is_interrupt(exc):
+                raise
             slot.fail(describe_error(exc), PluginLoadError, _mask_chain(exc, handled))
         else:
             slot.entry = replace(slot.entry, status="loaded", error=None)
@@ -341,6 +368,23 @@ class _Slot:
         error = self._kind(f"{self.entry}: {self.entry.error}")
         error.__cause__ = self._cause
         return error
+
+
+def _is_interrupt(exc: BaseException) -> bool:
+    """Return True if the user interrupts the process; otherwise a plugin raised the exception.
+
+    Python raises the user's KeyboardInterrupt in the main thread only. Any other exception, such
+    as the SystemExit of a plugin that calls `sys.exit`, is a failure of the plugin.
+    """
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    return isinstance(exc, KeyboardInterrupt) and in_main_thread
+
+
+def _as_text(arguments: Mapping[str, object]) -> str:
+    """Return the arguments of a hook as they stand in a call, secrets in URLs masked."""
+    from datasources.redaction import redact_text
+
+    return ", ".join(f"{name}={redact_text(repr(value))}" for name, value in arguments.items())
 
 
 def _mask_chain(exc: BaseException, handled: BaseException | None) -> BaseException:
