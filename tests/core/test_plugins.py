@@ -19,9 +19,11 @@ from datasources import (
     DataSourceType,
     PluginError,
     PluginLoadError,
+    SecretNotFoundError,
     StoreError,
     hookimpl,
 )
+from datasources.credentials import resolve_references
 from tests.core.plugin_fixtures import (
     COUNT,
     GOOD,
@@ -207,6 +209,22 @@ def test_a_question_that_only_a_failing_plugin_might_answer_names_the_plugin(sit
         expected = f"plugin 'sealed' failed in {hook_name}({call}): RuntimeError: it is sealed"
         assert str(caught.value).startswith(expected)
         assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_reference_that_a_failing_plugin_might_resolve_is_named_with_the_plugin(
+    site: Site,
+) -> None:
+    plugins = site.plugins()
+    plugins.register_plugin(Sealed(RuntimeError("it is sealed")), "sealed")
+    plugins.register_plugin(Vault(), "vault")
+
+    def resolve(scheme: str, name: str) -> str | None:
+        secret: str | None = plugins.first("datasources_resolve_secret", scheme=scheme, name=name)
+        return secret
+
+    assert resolve_references({"password": "${vault:x}"}, resolve) == {"password": "X"}
+    with pytest.raises(SecretNotFoundError, match=r"^\$\{other:x\}: plugin 'sealed' failed in "):
+        resolve_references({"password": "${other:x}"}, resolve)
 
 
 def test_an_error_that_a_plugin_raises_on_purpose_is_passed_on(site: Site) -> None:
