@@ -159,13 +159,15 @@ def test_plain_numbers_are_compared_as_the_standard_says(
     line = "driver" + ",".join(operator + number for operator, number in bounds)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(compatibility, "installed_version", lambda name: version)
-        assert compatibility._plainly_met(line) == Requirement(line).specifier.contains(version)
+        assert compatibility._satisfied_without_packaging(line) == Requirement(
+            line
+        ).specifier.contains(version)
 
 
 @given(line=st.text(max_size=40) | st.from_regex(r"x *[\[\](<>=!~;.\d\w\"' ]{0,20}"))
 def test_no_text_breaks_the_check(line: str) -> None:
     entry = PluginEntry("x", "", "x", "x", "1", requires=(line,))
-    compatibility.unmet(entry)
+    compatibility.unmet_requirement(entry)
 
 
 def test_plain_requirements_cost_no_import(site: Site) -> None:

@@ -24,6 +24,7 @@ from tests.core.plugin_fixtures import (
     hook,
     raised,
 )
+from tests.core.subprocesses import run_python
 
 BAD_MODULES: dict[str, tuple[str, type[PluginError], str]] = {
     "dependency missing": (
@@ -277,6 +278,25 @@ def test_malformed_entry_points_of_others_are_none_of_our_business(site: Site, t
     plugins = site.plugins()
     assert [entry.distribution for entry in plugins.entries()] == ["good"]
     assert plugins.connector_class("good").type == "good"
+
+
+PYDANTIC_PLUGIN = "[pydantic]\nodd = odd_plugin\n"
+
+
+@pytest.mark.parametrize(
+    ("points", "module"),
+    [(b"[x]\na = \xff\n", ""), (PYDANTIC_PLUGIN, "raise RuntimeError('odd')")],
+)
+def test_a_distribution_that_pydantic_cannot_read_leaves_connectors_their_options(
+    site: Site, points: str | bytes, module: str
+) -> None:
+    site.install("odd", points, {"odd_plugin": module})
+    script = (
+        "from datasources.options import ConnectorOptions\n"
+        "class Options(ConnectorOptions):\n    port: int\n"
+        "print(Options.load({'port': 1}).port)\n"
+    )
+    assert run_python(script, PYTHONPATH=str(site.path)) == "1\n"
 
 
 def test_what_cannot_be_read_is_reported_with_its_distribution(site: Site) -> None:

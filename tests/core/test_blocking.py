@@ -3,26 +3,61 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
+import datasources
 from datasources import (
     DataItem,
     DataSourceError,
     DataSourceNotFoundError,
     FetchRequest,
     Operation,
+    PoolConfig,
     RegistryError,
+    blocking,
     caller,
     hookimpl,
 )
 from datasources.blocking import DataSourceRegistry
+from datasources.plugins import Plugins
 from tests.core.fakes import AbleConnector, MemoryConnector, blocking_registry_of, fresh, source
+from tests.core.subprocesses import run_python
+
+CLASSES = [
+    (datasources.DataSourceRegistry, blocking.DataSourceRegistry),
+    (datasources.WorkspaceSession, blocking.WorkspaceSession),
+]
+# What they return belongs to an event loop.
+ASYNCHRONOUS_ONLY = {"open", "connection", "get_connector", "get_pool_stats"}
+RETURNED = {
+    "AsyncIterator[DataItem]": "Iterator[DataItem]",
+    "WorkspaceSession": "Iterator[WorkspaceSession]",  # by a context manager
+}
+
+
+def public_methods(cls: type) -> dict[str, Callable[..., object]]:
+    return {
+        name: getattr(cls, name)
+        for name, value in vars(cls).items()
+        if not name.startswith("_") and not isinstance(value, property)
+    }
+
+
+TWINS = [
+    pytest.param(method, getattr(twin, name, None), id=f"{cls.__name__}.{name}")
+    for cls, twin in CLASSES
+    for name, method in public_methods(cls).items()
+    if name not in ASYNCHRONOUS_ONLY
+]
 
 
 @pytest.fixture
@@ -61,6 +96,39 @@ def test_every_operation_works_without_an_event_loop(
         registry.list_items("s")
 
 
+@pytest.mark.parametrize(("cls", "twin"), CLASSES)
+def test_the_blocking_classes_have_the_methods_of_the_asynchronous_ones(
+    cls: type, twin: type
+) -> None:
+    assert public_methods(twin).keys() == public_methods(cls).keys() - ASYNCHRONOUS_ONLY
+
+
+@pytest.mark.parametrize(("method", "twin"), TWINS)
+def test_a_blocking_method_has_the_signature_of_the_asynchronous_one(
+    method: Callable[..., object], twin: Callable[..., object]
+) -> None:
+    expected, actual = inspect.signature(method), inspect.signature(twin)
+    assert list(actual.parameters.values()) == list(expected.parameters.values())
+    returned = expected.return_annotation
+    assert actual.return_annotation == RETURNED.get(returned, returned)
+    assert not inspect.iscoroutinefunction(twin)
+
+
+@pytest.mark.parametrize(("method", "twin"), TWINS)
+def test_a_blocking_method_has_the_docstring_of_the_asynchronous_one(
+    method: Callable[..., object], twin: Callable[..., object]
+) -> None:
+    assert twin.__doc__
+    if method.__name__ != "close":  # which ends a thread as well
+        assert twin.__doc__ == (method.__doc__ or "").replace("`async with`", "`with`")
+
+
+def test_both_registries_are_made_from_the_same_arguments() -> None:
+    assert inspect.signature(DataSourceRegistry) == inspect.signature(
+        datasources.DataSourceRegistry
+    )
+
+
 def test_any_thread_may_call(registry: DataSourceRegistry) -> None:
     found: list[int] = []
     threads = [
@@ -74,7 +142,7 @@ def test_any_thread_may_call(registry: DataSourceRegistry) -> None:
     assert found == [2] * 10
 
 
-def test_who_asks_is_known_across_the_threads(registry: DataSourceRegistry) -> None:
+def test_who_asks_is_known_across_the_threads() -> None:
     users: list[str | None] = []
 
     class Audit:
@@ -82,11 +150,77 @@ def test_who_asks_is_known_across_the_threads(registry: DataSourceRegistry) -> N
         def datasources_operation_started(self, operation: Operation) -> None:
             users.append(operation.user)
 
-    registry._registry.plugins.register_plugin(Audit())
-    with caller(user="ann"):
+    plugins = Plugins(index=[])
+    with DataSourceRegistry(plugins=plugins) as registry:
+        registry.register_connector_class("memory", fresh(AbleConnector))
+        registry.register_data_source(source())
+        plugins.register_plugin(Audit())
+        with caller(user="ann"):
+            registry.list_items("s")
+            next(registry.iter_items("s"))
         registry.list_items("s")
-    registry.list_items("s")
-    assert users == ["ann", None]
+    assert users == ["ann", "ann", None]
+
+
+class Paged(MemoryConnector):
+    """Lists three items one by one, with a time limit around all, as an HTTP client has one."""
+
+    yielded: ClassVar[list[str]] = []
+    ended: ClassVar[list[str]] = []
+
+    async def iter_items(self, path: str | None = None) -> AsyncIterator[DataItem]:
+        try:
+            async with asyncio.timeout(60):
+                for name in ("a", "b", "c"):
+                    self.yielded.append(name)
+                    yield DataItem(name, name)
+        finally:
+            await asyncio.sleep(0)
+            self.ended.append(type(sys.exception()).__name__)
+
+
+@pytest.fixture
+def paged() -> Iterator[DataSourceRegistry]:
+    Paged.yielded, Paged.ended = [], []
+    one = PoolConfig(max_size=1, acquire_timeout=5)
+    with DataSourceRegistry(plugins=Plugins(index=[]), pool_config=one) as registry:
+        registry.register_connector_class("memory", fresh(Paged))
+        registry.register_data_source(source())
+        yield registry
+
+
+def test_items_are_iterated_one_at_a_time(paged: DataSourceRegistry) -> None:
+    items = paged.iter_items("s")
+    assert Paged.yielded == []
+    assert next(items).path == "a"
+    assert Paged.yielded == ["a"]
+    assert [item.path for item in items] == ["b", "c"]
+    assert Paged.ended == ["NoneType"]
+
+
+def test_an_iteration_that_is_left_returns_its_connection(paged: DataSourceRegistry) -> None:
+    for _ in range(3):
+        for item in paged.iter_items("s"):
+            assert item.path == "a"
+            break
+        assert len(paged.list_items("s")) == 2  # with the only connection
+    assert Paged.ended == ["GeneratorExit"] * 3
+
+
+def test_an_iterations_error_is_raised_where_it_is_read(paged: DataSourceRegistry) -> None:
+    items = paged.iter_items("missing")
+    with pytest.raises(DataSourceNotFoundError, match="missing"):
+        next(items)
+
+
+def test_an_iteration_ends_when_its_registry_is_closed(paged: DataSourceRegistry) -> None:
+    items = paged.iter_items("s")
+    next(items)
+    with pytest.raises(DataSourceError, match="never returned"):
+        paged.close(timeout=0)
+    with pytest.raises(RegistryError, match="this registry is closed"):
+        next(items)
+    assert len(Paged.ended) == 1
 
 
 def test_closing_ends_the_thread_and_the_connections() -> None:
@@ -101,6 +235,32 @@ def test_closing_ends_the_thread_and_the_connections() -> None:
     assert not any(thread.name == "datasources" for thread in threading.enumerate())
     with pytest.raises(RegistryError, match="this registry is closed"):
         registry.list_items("s")
+
+
+async def test_a_registry_can_be_closed_where_an_event_loop_runs(tmp_path: Path) -> None:
+    """As in notebooks and in asynchronous tests."""
+    with DataSourceRegistry(plugins=Plugins(index=[])) as registry:
+        registry.register_connector_class("memory", fresh(AbleConnector))
+        registry.register_data_source(source())
+        registry.fetch("s", "a.csv", tmp_path)
+    assert registry._loop.is_closed()
+    assert not any(thread.name.startswith("asyncio_") for thread in threading.enumerate())
+
+
+def test_closing_from_the_registrys_own_thread_is_an_error(
+    registry: DataSourceRegistry, tmp_path: Path
+) -> None:
+    errors: list[RegistryError] = []
+
+    def close(size: int, total: int | None) -> None:
+        try:
+            registry.close()
+        except RegistryError as exc:
+            errors.append(exc)
+
+    registry.fetch("s", "a.csv", tmp_path, progress=close)
+    assert "own thread" in str(errors[0])
+    assert registry.exists("s")
 
 
 def test_calls_under_way_end_when_another_thread_closes() -> None:
@@ -158,3 +318,45 @@ def test_after_a_fork_the_child_is_told_to_make_its_own() -> None:
     assert done.stdout == (
         "this registry belongs to the process that made it; make one after the fork\n"
     )
+
+
+def test_a_child_of_a_fork_leaves_its_parents_workspace_alone(tmp_path: Path) -> None:
+    script = (
+        "import os, sys, warnings\n"
+        "warnings.simplefilter('ignore', DeprecationWarning)\n"  # of forks beside threads
+        "from datasources.blocking import DataSourceRegistry\n"
+        "from datasources.plugins import Plugins\n"
+        "registry = DataSourceRegistry(plugins=Plugins(index=[]))\n"
+        "with registry.workspace('w', root=sys.argv[1]) as workspace:\n"
+        "    child = os.fork()\n"
+        "    if child:\n"
+        "        assert os.waitpid(child, 0)[1] == 0\n"
+        "        print(os.listdir(sys.argv[1]))\n"
+        "if not child:\n"
+        "    registry.close()\n"
+        "    os._exit(0)\n"
+        "registry.close()\n"
+    )
+    assert run_python(script, str(tmp_path)) == "['w']\n"
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_child_of_a_fork_does_not_wait_for_a_lock_of_its_parent() -> None:
+    script = (
+        "import os, warnings\n"
+        "warnings.simplefilter('ignore', DeprecationWarning)\n"  # of forks beside threads
+        "from datasources import RegistryError\n"
+        "from datasources.blocking import DataSourceRegistry\n"
+        "from datasources.plugins import Plugins\n"
+        "registry = DataSourceRegistry(plugins=Plugins(index=[]))\n"
+        "with registry._lock:\n"  # as another thread may hold it at that moment
+        "    child = os.fork()\n"
+        "    if not child:\n"
+        "        try:\n            registry.list_items('s')\n"
+        "        except RegistryError as exc:\n            print(exc, flush=True)\n"
+        "        registry.close()\n"
+        "        os._exit(0)\n"
+        "os.waitpid(child, 0)\n"
+        "registry.close()\n"
+    )
+    assert "belongs to the process that made it" in run_python(script)

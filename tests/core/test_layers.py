@@ -30,7 +30,7 @@ models
 options
 connector
 threads
-workspace: paths quota checksums directory receipts
+workspace: paths quota checksums locking partfiles order directory receipts
 tabular
 credentials
 policy

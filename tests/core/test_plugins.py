@@ -19,8 +19,11 @@ from datasources import (
     DataSourceType,
     PluginError,
     PluginLoadError,
+    SecretNotFoundError,
+    StoreError,
     hookimpl,
 )
+from datasources.credentials import resolve_references
 from tests.core.plugin_fixtures import (
     COUNT,
     GOOD,
@@ -140,24 +143,122 @@ def test_an_observer_may_leave_out_arguments_and_is_called_in_order_of_its_wish(
     assert seen == [1.5, "second"]
 
 
-def test_the_first_answer_counts_and_an_error_passes(site: Site) -> None:
-    class Vault:
-        @hookimpl
-        def datasources_resolve_secret(self, scheme: str, name: str) -> str | None:
-            return name.upper() if scheme == "vault" else None
+class Vault:
+    """Resolves one scheme, and opens one store."""
 
-    class Failing:
-        @hookimpl(trylast=True)
-        def datasources_resolve_secret(self, scheme: str) -> str | None:
-            raise LookupError(scheme)
+    @hookimpl
+    def datasources_resolve_secret(self, scheme: str, name: str) -> str | None:
+        return name.upper() if scheme == "vault" else None
 
+    @hookimpl
+    def datasources_open_store(self, url: str) -> object:
+        return "the store" if url == "vault:" else None
+
+
+class Sealed:
+    """Raises whatever it is asked."""
+
+    def __init__(self, fault: BaseException) -> None:
+        self.fault = fault
+
+    @hookimpl
+    def datasources_resolve_secret(self) -> str | None:
+        raise self.fault
+
+    @hookimpl
+    def datasources_open_store(self) -> object:
+        raise self.fault
+
+
+def test_the_first_answer_to_a_hook_counts(site: Site) -> None:
     plugins = site.plugins()
     assert plugins.first("datasources_resolve_secret", scheme="vault", name="x") is None
     plugins.register_plugin(Vault())
-    plugins.register_plugin(Failing())
     assert plugins.first("datasources_resolve_secret", scheme="vault", name="x") == "X"
-    with pytest.raises(LookupError, match="other"):
-        plugins.first("datasources_resolve_secret", scheme="other", name="x")
+    assert plugins.first("datasources_resolve_secret", scheme="other", name="x") is None
+
+
+@pytest.mark.parametrize("fault", [RuntimeError("pwd=hunter2"), SystemExit("pwd=hunter2")])
+def test_a_plugin_that_raises_breaks_no_answer_of_another(
+    site: Site, caplog: pytest.LogCaptureFixture, fault: BaseException
+) -> None:
+    plugins = site.plugins()
+    plugins.register_plugin(Vault(), "vault")
+    plugins.register_plugin(Sealed(fault), "sealed")
+    for name in "xy":
+        answer = plugins.first("datasources_resolve_secret", scheme="vault", name=name)
+        assert answer == name.upper()
+        assert plugins.first("datasources_open_store", url="vault:") == "the store"
+    assert [message.split(":")[0] for message in caplog.messages] == [
+        "sealed failed in datasources_resolve_secret",
+        "sealed failed in datasources_open_store",
+    ]
+    assert "hunter2" not in caplog.text
+
+
+def test_a_question_that_only_a_failing_plugin_might_answer_names_the_plugin(site: Site) -> None:
+    plugins = site.plugins()
+    plugins.register_plugin(Sealed(RuntimeError("it is sealed, pwd=hunter2")), "sealed")
+    plugins.register_plugin(Vault(), "vault")
+    for hook_name, arguments, call in [
+        ("datasources_resolve_secret", {"scheme": "a", "name": "b"}, "scheme='a', name='b'"),
+        ("datasources_open_store", {"url": "x://u:hunter2@h"}, "url='x://u:***REDACTED***@h'"),
+    ]:
+        with pytest.raises(PluginError) as caught:
+            plugins.first(hook_name, **arguments)
+        expected = f"plugin 'sealed' failed in {hook_name}({call}): RuntimeError: it is sealed"
+        assert str(caught.value).startswith(expected)
+        assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_reference_that_a_failing_plugin_might_resolve_is_named_with_the_plugin(
+    site: Site,
+) -> None:
+    plugins = site.plugins()
+    plugins.register_plugin(Sealed(RuntimeError("it is sealed")), "sealed")
+    plugins.register_plugin(Vault(), "vault")
+
+    def resolve(scheme: str, name: str) -> str | None:
+        secret: str | None = plugins.first("datasources_resolve_secret", scheme=scheme, name=name)
+        return secret
+
+    assert resolve_references({"password": "${vault:x}"}, resolve) == {"password": "X"}
+    with pytest.raises(SecretNotFoundError, match=r"^\$\{other:x\}: plugin 'sealed' failed in "):
+        resolve_references({"password": "${other:x}"}, resolve)
+
+
+def test_an_error_that_a_plugin_raises_on_purpose_is_passed_on(site: Site) -> None:
+    plugins = site.plugins()
+    plugins.register_plugin(Sealed(StoreError("the server is down")), "sealed")
+    plugins.register_plugin(Vault(), "vault")
+    with pytest.raises(StoreError, match=r"^the server is down$"):
+        plugins.first("datasources_open_store", url="sealed:")
+
+
+def test_the_user_may_interrupt_a_question(site: Site) -> None:
+    plugins = site.plugins()
+    plugins.register_plugin(Sealed(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        plugins.first("datasources_open_store", url="x:")
+
+
+@pytest.mark.parametrize("method", ["notify", "first", "connector_class"])
+def test_outside_the_main_thread_an_interrupt_is_a_plugins_fault(site: Site, method: str) -> None:
+    """Python interrupts the main thread only; and in a future, it would end an event loop."""
+    site.connector("bad", "bad", "raise KeyboardInterrupt")
+    plugins = site.plugins()
+    plugins.register_plugin(Sealed(KeyboardInterrupt()))
+    plugins.register_plugin(Recorder(KeyboardInterrupt()))
+    calls: dict[str, Callable[[], object]] = {
+        "notify": lambda: plugins.notify("datasources_source_unregistered", source_id="a"),
+        "first": lambda: plugins.first("datasources_open_store", url="x:"),
+        "connector_class": lambda: plugins.connector_class("bad"),
+    }
+    with ThreadPoolExecutor(1) as pool:
+        error = pool.submit(calls[method]).exception()
+    assert type(error) is {"first": PluginError, "connector_class": PluginLoadError}.get(
+        method, type(None)
+    )
 
 
 def test_a_bad_plugin_of_the_hosts_own_is_refused_whole(site: Site) -> None:

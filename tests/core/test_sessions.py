@@ -25,7 +25,6 @@ from datasources import (
     PolicyError,
     RegistryError,
     Workspace,
-    WorkspaceSession,
     blocking,
 )
 from datasources.workspace.paths import TEMPORARY
@@ -439,8 +438,3 @@ def test_a_blocking_workspace_is_gone_even_if_its_registry_was_closed(tmp_path: 
         with pytest.raises(RegistryError, match="closed"):
             workspace.fetch("s", "a.csv")
     assert os.listdir(tmp_path) == []
-
-
-def test_the_blocking_workspace_has_every_method_of_the_other() -> None:
-    public = {name for name in vars(WorkspaceSession) if not name.startswith("_")}
-    assert public <= set(vars(blocking.WorkspaceSession))

@@ -281,7 +281,7 @@ def test_operations_of_the_blocking_registry_are_children_of_the_calling_threads
 ) -> None:
     with blocking_registry_of(traced(otel)) as registry:
         registry.register_data_source(source())
-        registry._registry.plugins.register_plugin(otel.telemetry)
+        registry._asynchronous.plugins.register_plugin(otel.telemetry)
         with otel.tracer.start_as_current_span("host") as host:
             registry.fetch("s", "a.csv", tmp_path)
     (fetch,) = otel.spans("datasources.fetch")

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from datasources import DataFetchError, LimitExceededError, Limits, Workspace
+from datasources.workspace import RequestOrder
 from datasources.workspace.paths import safe_path
 
 HOSTILE = [
@@ -222,7 +223,47 @@ def test_two_items_of_one_batch_never_share_a_file(tmp_path: Path) -> None:
         pytest.fail("entered")
 
 
-def test_cleaning_removes_what_a_killed_writer_left_and_nothing_else(tmp_path: Path) -> None:
+def write(workspace: Workspace, content: bytes) -> None:
+    with workspace.create("x") as file:
+        file.write(content)
+
+
+@pytest.mark.parametrize("begun", ["earlier first", "later first", "later done", "in turn"])
+def test_a_path_goes_to_the_earlier_item_of_a_batch_whichever_is_faster(
+    tmp_path: Path, begun: str
+) -> None:
+    owners: dict[str, str] = {}
+    order = RequestOrder(["one", "two", "two", "one"])
+    earlier = Workspace(tmp_path, owner="one", owners=owners, order=order)
+    later = Workspace(tmp_path, owner="two", owners=owners, order=order)
+    refused = pytest.raises(DataFetchError, match="'x' would overwrite what one brings")
+    if begun == "earlier first":
+        write(earlier, b"1")
+        with refused:
+            write(later, b"2")
+    elif begun == "later first":
+        with refused, later.create("x") as file:
+            file.write(b"2")
+            write(earlier, b"1")
+    elif begun == "later done":
+        write(later, b"2")
+        write(earlier, b"1")
+    else:
+        with earlier.create("x") as file:
+            file.write(b"1")
+            with refused:
+                write(later, b"2")
+    assert (tmp_path / "x").read_bytes() == b"1"
+    assert os.listdir(tmp_path) == ["x"]
+    earlier.claim(f"{earlier}/x", "x")
+    with refused:
+        later.claim(f"{later}/x", "x")
+
+
+@pytest.mark.parametrize("age", [-86_400, 0, 86_400])
+def test_cleaning_removes_what_a_killed_writer_left_of_any_age_and_nothing_else(
+    tmp_path: Path, age: float
+) -> None:
     script = (
         "import sys, time\nfrom datasources import Workspace\n"
         "with Workspace(sys.argv[1]).create('x') as file:\n"
@@ -234,7 +275,8 @@ def test_cleaning_removes_what_a_killed_writer_left_and_nothing_else(tmp_path: P
         assert writer.stdout is not None
         writer.stdout.readline()
         (temporary,) = tmp_path.iterdir()
-        os.utime(temporary, (0, 0))
+        written_at = temporary.stat().st_mtime - age
+        os.utime(temporary, (written_at, written_at))
         (tmp_path / "kept").write_bytes(b"")
         assert Workspace(tmp_path).clean() == []  # its writer lives
         writer.send_signal(signal.SIGKILL)

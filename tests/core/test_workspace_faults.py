@@ -110,6 +110,31 @@ assert os.listdir(root) == ["item.bin"]
 print(seen)
 """
 
+CHILDREN = """
+import os, sys
+from datasources import DataFetchError, Workspace
+
+workspace = Workspace(sys.argv[1])
+pid = 1
+try:
+    with workspace.create("item.bin") as file:
+        file.write_at(0, b"half")
+        pid = os.fork()
+        if not pid:
+            if sys.argv[2] == "raises":
+                raise RuntimeError
+        else:
+            assert os.waitpid(pid, 0)[1] == 0
+            file.write_at(4, b" and half")
+except (RuntimeError, DataFetchError) as exc:
+    if pid:
+        raise
+    assert sys.argv[2] == "raises" or "belongs to the process" in str(exc), exc
+    os._exit(0)
+assert pid, "the child put the file of its parent in place"
+print(open(os.path.join(workspace, "item.bin")).read())
+"""
+
 
 def test_a_fetch_killed_a_hundred_times_leaves_whole_files_or_none(tmp_path: Path) -> None:
     found = json.loads(run_python(KILLS, str(tmp_path), "100", "1"))
@@ -134,3 +159,9 @@ def test_a_disk_that_is_full_at_any_point_keeps_the_old_file(tmp_path: Path) -> 
 
 def test_two_processes_that_fetch_one_item_never_mix(tmp_path: Path) -> None:
     assert int(run_python(RIVALS, str(tmp_path), "200")) > 0
+
+
+@pytest.mark.parametrize("how", ["raises", "leaves"])
+def test_a_child_that_leaves_its_parents_file_does_not_touch_it(tmp_path: Path, how: str) -> None:
+    assert run_python(CHILDREN, str(tmp_path), how) == "half and half\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["item.bin"]

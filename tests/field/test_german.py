@@ -22,9 +22,10 @@ from datasources import (
 )
 from datasources_postgresql import PostgreSQLConnector
 from tests.field.conftest import new_database
-from tests.postgresql.conftest import PASSWORD, active, configured, readable, until
+from tests.postgresql.conftest import PASSWORD, active, configured, readable
 from tests.servers import Database
 from tests.servers.debian import DebianPostgresServer
+from tests.waiting import wait_until
 
 SEED = [
     f"CREATE ROLE reader LOGIN PASSWORD '{PASSWORD}'",
@@ -134,7 +135,7 @@ async def test_statement_cancelled_by_somebody_else_is_no_limit(
 ) -> None:
     with psycopg.connect(german.dsn(), autocommit=True) as admin:
         reading = asyncio.create_task(german_reader.preview("SELECT pg_sleep(60)"))
-        await until(lambda: active(admin, "pg_sleep"), "the query to run")
+        await wait_until(lambda: active(admin, "pg_sleep"))
         admin.execute(
             "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE usename = 'reader'"
         )

@@ -29,12 +29,12 @@ from tests.postgresql.conftest import (
     configured,
     number,
     rows_of,
-    until,
     with_limits,
 )
 from tests.servers import Database
 from tests.servers.debian import DebianPostgresServer
 from tests.servers.pgbouncer import PgBouncerServer
+from tests.waiting import wait_until
 
 # What a session looks like to the next client: settings, prepared statements, locks, tables.
 LEFTOVERS = """
@@ -103,7 +103,7 @@ async def test_failed_and_cancelled_reads_leave_nothing_in_the_session(
     with pytest.raises(DataSourceError):
         await connector.preview("SELECT 1 / 0")
     reading = asyncio.create_task(connector.fetch_data("SELECT pg_sleep(60)", workspace))
-    await until(lambda: active(admin, "pg_sleep"), "the query to run")
+    await wait_until(lambda: active(admin, "pg_sleep"))
     reading.cancel()
     await asyncio.wait([reading])
     assert other_client.execute(LEFTOVERS).fetchone() == NOTHING
@@ -156,11 +156,11 @@ async def test_cancelled_fetch_ends_on_the_server(
 ) -> None:
     connector = await source(port=field_pgbouncer.port, allowed_functions="pg_sleep")
     fetch = asyncio.create_task(connector.fetch_data("SELECT pg_sleep(600)", workspace))
-    await until(lambda: active(admin, "pg_sleep"), "the query to run")
+    await wait_until(lambda: active(admin, "pg_sleep"))
     fetch.cancel()
     with pytest.raises(asyncio.CancelledError):
         await fetch
-    await until(lambda: not active(admin, "pg_sleep"), "the query to end")
+    await wait_until(lambda: not active(admin, "pg_sleep"))
     assert (await connector.preview("SELECT 1")).rows == [(1,)]
 
 
@@ -170,7 +170,7 @@ async def test_fetch_over_its_time_ends_on_the_server(
     connector = await source(port=field_pgbouncer.port, allowed_functions="pg_sleep")
     with pytest.raises(LimitExceededError, match=r"0\.3 seconds"):
         await connector.fetch_data("SELECT pg_sleep(600)", with_limits(workspace, timeout=0.3))
-    await until(lambda: not active(admin, "pg_sleep"), "the query to end")
+    await wait_until(lambda: not active(admin, "pg_sleep"))
     assert (await connector.preview("SELECT 1")).rows == [(1,)]
 
 

@@ -17,9 +17,10 @@ import pytest
 from datasources import DataSourceError, Workspace
 from datasources_postgresql import PostgreSQLConnector
 from tests.field.operations import OPERATIONS, SMALL_TABLE
-from tests.postgresql.conftest import Admin, configured, number, until
+from tests.postgresql.conftest import Admin, configured, number
 from tests.servers import Database
 from tests.servers.debian import StandbyServer
+from tests.waiting import wait_until
 
 CONFLICTS = {
     "VACUUM": ["DELETE FROM orders WHERE id < 50", "VACUUM orders"],
@@ -80,7 +81,7 @@ async def test_read_that_conflicts_with_recovery_is_an_error_and_the_next_works(
     )
     # Not the statement's text, which is that of its preparation too: the snapshot must be taken.
     asleep = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
-    await until(lambda: number(standby_admin, asleep), "the read to run")
+    await wait_until(lambda: number(standby_admin, asleep))
     for statement in CONFLICTS[change]:
         admin.execute(statement)
     with pytest.raises(DataSourceError, match="conflict with recovery") as raised:

@@ -13,7 +13,13 @@ from typing import Any
 
 from cryptography.fernet import Fernet, InvalidToken
 
-from datasources.errors import DecryptionError, MissingKeyError, OptionError, SecretNotFoundError
+from datasources.errors import (
+    DecryptionError,
+    MissingKeyError,
+    OptionError,
+    PluginError,
+    SecretNotFoundError,
+)
 from datasources.nested import leaves, map_leaves
 from datasources.redaction import REFERENCE, redact
 
@@ -243,7 +249,8 @@ def resolve_references(value: Any, resolve: Resolver) -> Any:
             None if it does not know the scheme.
 
     Raises:
-        SecretNotFoundError: A scheme is unknown, or there is no secret of that name.
+        SecretNotFoundError: A scheme is unknown, there is no secret of that name, or the plugin
+            that has it failed.
     """
     try:
         texts = (leaf for leaf in leaves(value) if isinstance(leaf, str))
@@ -273,7 +280,10 @@ def _resolved(scheme: str, name: str, resolve: Resolver) -> str:
         return secret
     if scheme == "file":
         return _read_secret(reference, name)
-    resolved = resolve(scheme, name)
+    try:
+        resolved = resolve(scheme, name)
+    except PluginError as exc:
+        raise SecretNotFoundError(f"{reference}: {exc}") from exc
     if not isinstance(resolved, str):
         raise SecretNotFoundError(
             f"{reference}: no plugin resolves the scheme {scheme!r}; built in: env, file"

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, ForwardRef, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Secret, SecretBytes, SecretStr, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Secret,
+    SecretBytes,
+    SecretStr,
+    ValidationError,
+    create_model,
+)
 from pydantic.aliases import AliasChoices
 from pydantic.fields import FieldInfo
 from pydantic_core.core_schema import ErrorType
@@ -18,6 +27,22 @@ from datasources.redaction import MARK, REFERENCE, redact, redact_text
 
 _SECRETS = (SecretStr, SecretBytes, Secret)
 _PYDANTIC_ERRORS = frozenset(typing.get_args(ErrorType))
+
+
+def _load_pydantic_plugins() -> None:
+    """Have pydantic load its own plugins, and do without them if that fails.
+
+    It does so when the first model class is defined: it reads the entry points of all
+    distributions, and raises if those of a single one are unreadable, or a plugin of pydantic
+    raises. It does not try again, so that all later model classes can be defined.
+    """
+    try:
+        create_model("_FirstModel")
+    except Exception as exc:  # noqa: BLE001  (whatever the plugin of somebody else raises)
+        logging.getLogger(__name__).info("pydantic cannot load its plugins: %s", type(exc).__name__)
+
+
+_load_pydantic_plugins()
 
 
 class ConnectorOptions(BaseModel):

@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from datasources.plugins.discovery import (
         PluginEntry as PluginEntry,
-        describe as describe,
+        describe_error as describe_error,
         resolve_conflicts as resolve_conflicts,
         scan as scan,
     )
@@ -27,7 +27,7 @@ __getattr__ = lazy_exports(
         "PROJECT": "hookspecs",
         "PluginEntry": "discovery",
         "Plugins": "manager",
-        "describe": "discovery",
+        "describe_error": "discovery",
         "hookimpl": "hookspecs",
         "resolve_conflicts": "discovery",
         "scan": "discovery",

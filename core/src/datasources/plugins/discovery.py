@@ -1,4 +1,8 @@
-"""The index of installed plugins: every entry point of ours, told without importing any."""
+"""Find installed plugins: read the entry points of all distributions, without importing any.
+
+Of each distribution, the text of its entry points is read and searched for the groups of this
+project. `importlib.metadata.entry_points` would raise for all if the file of one cannot be read.
+"""
 
 from __future__ import annotations
 
@@ -18,30 +22,32 @@ if TYPE_CHECKING:
     from importlib_metadata import Distribution
 
 _GROUPS = (CONNECTORS_GROUP, PLUGINS_GROUP)
-_OBJECT = re.compile(r"\w+(\.\w+)*\s*(:\s*\w+(\.\w+)*)?\s*(\[.*\])?")  # module:attribute [extra]
+_OBJECT_REFERENCE = re.compile(
+    r"\w+(\.\w+)*\s*(:\s*\w+(\.\w+)*)?\s*(\[.*\])?"
+)  # module:attribute [extra]
 _TEXT_LIMIT = 500  # characters of somebody else's error text
 
 Status = Literal["available", "disabled", "conflict", "broken", "loaded", "failed"]
-"""`broken` is seen without importing the plugin, `failed` by importing it."""
+"""A plugin is `broken` if its metadata are faulty, and `failed` if importing it raised."""
 
 
 @dataclass(frozen=True, slots=True)
 class PluginEntry:
-    """One entry point, or one distribution whose entry points cannot be read."""
+    """An entry point of a distribution, or a distribution whose entry points cannot be read."""
 
     name: str
-    """The connector's type; empty where it cannot be read."""
+    """The connector's type, or the plugin's name; empty if the entry points cannot be read."""
     group: str
     value: str
-    """The module that the distribution names."""
+    """The object that the entry point refers to: a module, or `module:attribute`."""
     distribution: str | None
-    """`None` for what the host registered itself."""
+    """Its name; `None` for a class that the host registered."""
     version: str | None
     status: Status = "available"
     error: str | None = None
-    """Why it cannot be used, secrets masked; `None` if it can."""
+    """The reason why it cannot be used, secrets masked; `None` if it can."""
     requires: tuple[str, ...] = field(default=(), repr=False)
-    """What the distribution depends on, as its metadata say it."""
+    """The requirements of the distribution, the `Requires-Dist` lines of its metadata."""
 
     def __str__(self) -> str:
         kind = "connector" if self.is_connector else "plugin"
@@ -49,7 +55,7 @@ class PluginEntry:
 
     @property
     def is_connector(self) -> bool:
-        """Whether it offers a type; the others serve the host in other ways."""
+        """True if it offers a connector type."""
         return self.group == CONNECTORS_GROUP
 
     @property
@@ -69,29 +75,38 @@ def scan(path: Iterable[str] | None = None, *, refresh: bool = False) -> tuple[P
         importlib.invalidate_caches()
         _scan.cache_clear()
     searched: Iterable[object] = sys.path if path is None else path
-    # Python's own imports ignore whatever else stands on `sys.path`.
+    # Only strings: Python's own import system ignores everything else on `sys.path`, too.
     return _scan(tuple(folder for folder in searched if isinstance(folder, str)))
 
 
 def resolve_conflicts(
     index: Iterable[PluginEntry], prefer: Mapping[str, str], disable: Collection[str]
 ) -> list[PluginEntry]:
-    """Mark in an index what is switched off and what is in conflict; see `Plugins`."""
+    """Return the entries with those marked that are disabled or in conflict with others.
+
+    Args:
+        index: The entries, as `scan` returns them.
+        prefer: As for `Plugins`.
+        disable: As for `Plugins`.
+
+    Raises:
+        OptionError: `DATASOURCES_PREFER` is malformed.
+    """
     preferred = _environment_preferences() | dict(prefer)
-    disabled = {normalized(name) for name in (*_listed("DATASOURCES_DISABLE"), *disable)}
-    off = "switched off by the host or DATASOURCES_DISABLE"
+    disabled = {normalized(name) for name in (*_names_in("DATASOURCES_DISABLE"), *disable)}
+    reason = "switched off by the host or DATASOURCES_DISABLE"
     entries = [
-        replace(entry, status="disabled", error=off)
+        replace(entry, status="disabled", error=reason)
         if disabled & {normalized(entry.name), normalized(entry.distribution or "")}
         else entry
         for entry in index
     ]
-    claims: dict[str, list[PluginEntry]] = {}
+    rivals: dict[str, list[PluginEntry]] = {}
     for entry in entries:
         if entry.is_connector and entry.status == "available":
-            claims.setdefault(entry.name, []).append(entry)
+            rivals.setdefault(entry.name, []).append(entry)
     return [
-        _resolve_conflict(entry, claims[entry.name], preferred.get(entry.name))
+        _resolve_conflict(entry, rivals[entry.name], preferred.get(entry.name))
         if entry.is_connector and entry.status == "available"
         else entry
         for entry in entries
@@ -99,7 +114,7 @@ def resolve_conflicts(
 
 
 def installed_version(distribution: str) -> str | None:
-    """Return the version of what is installed under this name, "" if that cannot be told."""
+    """Return a distribution's version: None if it is not installed, "" if it cannot be read."""
     from importlib_metadata import Distribution, PackageNotFoundError
 
     try:
@@ -110,12 +125,12 @@ def installed_version(distribution: str) -> str | None:
         return ""
 
 
-def describe(exc: BaseException) -> str:
-    """Return an exception's type and text on one line, secrets masked, cut to a sensible length."""
+def describe_error(exc: BaseException) -> str:
+    """Return an exception's type and text on one line of 500 characters, secrets masked."""
     from datasources.redaction import redact_text
 
     try:
-        # Masked as it stands: on one line, some secrets no longer look like any.
+        # Masked before its lines are joined: some secrets are recognised by the end of their line.
         text = " ".join(redact_text(str(exc)[:10_000]).split())
     except Exception:  # noqa: BLE001  (a plugin's exception may be broken itself)
         text = ""
@@ -128,38 +143,44 @@ def _scan(path: tuple[str, ...]) -> tuple[PluginEntry, ...]:
     from importlib_metadata import distributions
 
     entries: list[PluginEntry] = []
-    first: dict[str, Distribution] = {}
-    found: Iterable[Any] = distributions(path=list(path))
-    for distribution in found:
+    by_name: dict[str, Distribution] = {}
+    installed: Iterable[Any] = distributions(path=list(path))
+    for distribution in installed:
         name = None
         try:
-            # Private, but what `entry_points()` itself tells copies by; the public `name` would
-            # parse the metadata of everything installed.
+            # Private, but `entry_points()` itself finds copies by it; reading the public `name`
+            # would parse the metadata of everything that is installed.
             name = distribution._normalized_name
-            entries += _read(distribution, name, first)
+            entries += _read_entries(distribution, name, by_name)
         except Exception as exc:  # noqa: BLE001  (kept in the entry)
-            reason = f"its metadata cannot be read: {describe(exc)}"
-            shown = name.replace("_", "-") if name else str(distribution)
-            entries.append(PluginEntry("", "", "", shown, None, "broken", reason))
-    # Not in the order of folders, which differs from machine to machine.
+            reason = f"its metadata cannot be read: {describe_error(exc)}"
+            title = name.replace("_", "-") if name else str(distribution)
+            entries.append(PluginEntry("", "", "", title, None, "broken", reason))
+    # Sorted: the order in which folders are listed differs from machine to machine.
     return tuple(sorted(entries, key=lambda e: (e.group, e.name, e.distribution or "")))
 
 
-def _read(
-    distribution: Distribution, name: str, first: dict[str, Distribution]
+def _read_entries(
+    distribution: Distribution, name: str, by_name: dict[str, Distribution]
 ) -> list[PluginEntry]:
-    """Return the entries of a distribution, none if an earlier one of that name hides it."""
-    holder = first.setdefault(name, distribution)
+    """Return the entries of a distribution; none if an earlier one of its name hides it.
+
+    Args:
+        distribution: The distribution.
+        name: Its normalized name.
+        by_name: The distributions that were read before it, to which it is added.
+    """
+    earlier = by_name.setdefault(name, distribution)
     text = distribution.read_text("entry_points.txt") or ""
     if not any(group in text for group in _GROUPS) or name.startswith("~"):  # pip's leftovers
         return []
-    if holder is not distribution:
-        if _metadata(holder):
+    if earlier is not distribution:
+        if _metadata(earlier):
             return []
-        first[name] = distribution  # the other is an empty folder that an uninstall left
+        by_name[name] = distribution  # the earlier one is an empty folder that an uninstall left
     metadata = _metadata(distribution)
     title, version = _header(metadata, "Name"), _header(metadata, "Version")
-    missing = [header for header, got in (("Name", title), ("Version", version)) if not got]
+    missing = [header for header, value in (("Name", title), ("Version", version)) if not value]
     requires = tuple(_headers(metadata, "Requires-Dist"))
     lack = f"its METADATA lacks {' and '.join(missing)}" if missing else None
     return [
@@ -173,7 +194,7 @@ def _read(
             error=lack or fault,
             requires=requires,
         )
-        for group, entry, value, fault in _parse(text)
+        for group, entry, value, fault in _parse_entry_points(text)
     ]
 
 
@@ -191,20 +212,20 @@ def _headers(metadata: str, name: str) -> list[str]:
     return re.findall(rf"^{name}:[ \t]*(\S.*?)[ \t]*$", head, re.MULTILINE | re.IGNORECASE)
 
 
-def _parse(text: str) -> Iterator[tuple[str, str, str, str | None]]:
-    """Yield group, name, value and what is wrong with it, of each entry point in our groups."""
+def _parse_entry_points(text: str) -> Iterator[tuple[str, str, str, str | None]]:
+    """Yield group, name, value and fault, if any, of each entry point in this project's groups."""
     group = ""
     for number, line in enumerate(map(str.strip, text.splitlines()), 1):
         where = f"line {number} of its entry_points.txt is not"
         if line.startswith("[") and line.endswith("]"):
             group = line[1:-1].strip()
-        elif line.startswith("[") and any(known in line for known in _GROUPS):
+        elif line.startswith("[") and any(name in line for name in _GROUPS):
             group = ""
             yield "", "", "", f"{where} a section in brackets"
         elif line and line[0] not in "#;" and group in _GROUPS:
             name, _, value = map(str.strip, line.partition("="))
             fault = None
-            if not name or not _OBJECT.fullmatch(value):
+            if not name or not _OBJECT_REFERENCE.fullmatch(value):
                 fault = f"{where} of the form 'name = module'"
             elif group == CONNECTORS_GROUP and not TYPE_NAME.fullmatch(name):
                 fault = f"{name!r} is not a type name: lower-case letters, digits and underscores"
@@ -212,18 +233,26 @@ def _parse(text: str) -> Iterator[tuple[str, str, str, str | None]]:
 
 
 def _resolve_conflict(
-    entry: PluginEntry, claims: Sequence[PluginEntry], preferred: str | None
+    entry: PluginEntry, rivals: Sequence[PluginEntry], preferred: str | None
 ) -> PluginEntry:
-    """Return one of the claims to a type as the preference, never their order, leaves it."""
-    offers = " and ".join(claim.source for claim in claims)
+    """Return an entry with the status that it has among those that offer its type.
+
+    The preference decides, never the order in which they were found.
+
+    Args:
+        entry: One of the rivals.
+        rivals: All available entries of the type.
+        preferred: The distribution to take it from, if the host prefers one.
+    """
+    offers = " and ".join(rival.source for rival in rivals)
     if preferred is None:
-        if len(claims) == 1:
+        if len(rivals) == 1:
             return entry
-        example = f"{entry.name}={claims[0].distribution}"
-        way = f"prefer one, as in DATASOURCES_PREFER={example}, or disable the other"
-        reason = f"{entry.name!r} is offered by {offers}; {way}"
+        example = f"{entry.name}={rivals[0].distribution}"
+        remedy = f"prefer one, as in DATASOURCES_PREFER={example}, or disable the other"
+        reason = f"{entry.name!r} is offered by {offers}; {remedy}"
         return replace(entry, status="conflict", error=reason)
-    chosen = [c for c in claims if normalized(c.distribution or "") == normalized(preferred)]
+    chosen = [c for c in rivals if normalized(c.distribution or "") == normalized(preferred)]
     if len(chosen) != 1:
         reason = f"{entry.name!r} is to come from {preferred}, but is offered by {offers}"
         return replace(entry, status="conflict", error=reason)
@@ -233,17 +262,18 @@ def _resolve_conflict(
 
 
 def normalized(name: str) -> str:
-    """Return a name as those of distributions are compared: PEP 503."""
+    """Return the normalized name of a distribution, as PEP 503 defines it."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def _listed(variable: str) -> list[str]:
+def _names_in(variable: str) -> list[str]:
+    """Return the comma-separated names in an environment variable."""
     return [item.strip() for item in os.environ.get(variable, "").split(",") if item.strip()]
 
 
 def _environment_preferences() -> dict[str, str]:
     preferred = {}
-    for item in _listed("DATASOURCES_PREFER"):
+    for item in _names_in("DATASOURCES_PREFER"):
         name, _, distribution = map(str.strip, item.partition("="))
         if not name or not distribution:
             raise OptionError(f"DATASOURCES_PREFER: {item!r} is not of the form type=distribution")

@@ -1,6 +1,21 @@
-"""What a host may use of the installed plugins, each imported when it is asked for.
+"""The installed plugins of a host: each is imported when it is first needed, and its hooks called.
 
-Whatever is wrong with a plugin stays with its entry, and is raised only to who asks for its type.
+A fault of a plugin stays with its entry. It is raised only to callers who ask for that type.
+
+States of an entry, as its status says:
+
+- available, disabled, conflict, broken: found by discovery, without importing anything. Only an
+  available one can be imported;
+- loaded: it was imported, its class checked and its hooks registered;
+- failed: importing or checking it failed, or took too long. It is not tried again.
+
+Each entry has a lock of its own, held during its import: two threads that need one plugin import
+it once, and a plugin that takes minutes, or for ever, holds up nobody who needs another.
+
+Python cannot interrupt an import. So wherever a plugin that hangs must not stop the host, it is
+imported in a daemon thread, which is left alone when its time is over: it holds neither the caller
+nor the end of the process. An entry that has been given up stays failed unless its import ends well
+after all, since only the thread that imports sets an entry to loaded.
 """
 
 from __future__ import annotations
@@ -16,16 +31,24 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from datasources.errors import (
+    DataSourceError,
     PluginConflictError,
     PluginError,
-    PluginIncompatibleError,
     PluginLoadError,
     UnknownConnectorError,
 )
 from datasources.names import CONNECTORS_GROUP, PLUGINS_GROUP
 from datasources.plugins import hookspecs
-from datasources.plugins.compatibility import check_api_version, unmet
-from datasources.plugins.discovery import PluginEntry, describe, resolve_conflicts, scan
+from datasources.plugins.compatibility import (
+    HOOK_PREFIX,
+    RefusedError,
+    check_class,
+    check_hook,
+    closest_hook,
+    select_class,
+    unmet_requirement,
+)
+from datasources.plugins.discovery import PluginEntry, describe_error, resolve_conflicts, scan
 from datasources.plugins.hookspecs import PROJECT
 
 if TYPE_CHECKING:
@@ -34,21 +57,19 @@ if TYPE_CHECKING:
 __all__ = ["PluginEntry", "Plugins", "scan"]
 
 IMPORT_TIMEOUT = 60.0
-"""Seconds; the slowest driver known takes one or two."""
+"""Seconds that a plugin may take to be imported. The slowest driver known takes two."""
 
-_PREFIX = f"{PROJECT}_"
-_REASON_LIMIT = 1_000  # characters; a plugin may return anything
-_KNOWN_HOOKS = [name for name in vars(hookspecs) if name.startswith(_PREFIX)]
+_REASON_LIMIT = 1_000  # characters of an error; it may quote what a plugin returned
 
 
 class Plugins:
-    """The plugins a host may use; safe under threads.
+    """The plugins that a host may use; safe under threads.
 
     Args:
-        index: What to resolve_conflicts from; by default what `scan` finds.
-        prefer: By type, the distribution to take it from where several offer it; goes before
-            `DATASOURCES_PREFER` (`type=distribution`, comma-separated).
-        disable: Types and distributions to do without, together with those of
+        index: The entries to use; by default those that `scan` finds.
+        prefer: By type, the distribution to take it from where several offer it. It takes
+            precedence over `DATASOURCES_PREFER` (`type=distribution`, comma-separated).
+        disable: Types and distributions that are not used, in addition to those of
             `DATASOURCES_DISABLE` (comma-separated).
 
     Raises:
@@ -64,7 +85,7 @@ class Plugins:
     ) -> None:
         entries = resolve_conflicts(scan() if index is None else index, prefer or {}, disable)
         self._slots = [_Slot(entry) for entry in entries]
-        self._own: dict[str, type[DataSourceConnector]] = {}
+        self._host_classes: dict[str, type[DataSourceConnector]] = {}
         self._manager = pluggy.PluginManager(PROJECT)
         self._manager.add_hookspecs(hookspecs)
         self._lock = threading.Lock()
@@ -72,8 +93,8 @@ class Plugins:
 
     def entries(self) -> list[PluginEntry]:
         """Return every plugin with its status as it is now, ordered by group and name."""
-        entries = [self._overruled(slot.entry) for slot in self._slots]
-        for name, cls in list(self._own.items()):
+        entries = [self._unless_replaced(slot.entry) for slot in self._slots]
+        for name, cls in list(self._host_classes.items()):
             value = f"{cls.__module__}:{cls.__qualname__}"
             entries.append(PluginEntry(name, CONNECTORS_GROUP, value, None, None, "loaded"))
         return sorted(entries, key=lambda e: (e.group, e.name, e.distribution or ""))
@@ -92,80 +113,119 @@ class Plugins:
             PluginLoadError: Its plugin is broken; asking again gives the same error.
             PluginIncompatibleError: Its plugin was written for another version of core.
         """
-        connector = self._own.get(type_name) or self._load(self._slot(type_name))
+        connector = self._host_classes.get(type_name) or self._require(self._slot(type_name))
         assert connector is not None
         return connector
 
     def loaded(self, type_name: str) -> type[DataSourceConnector] | None:
         """Return the connector class of a type if that takes no import, else None."""
-        if own := self._own.get(type_name):
-            return own
+        if host_class := self._host_classes.get(type_name):
+            return host_class
         slots = (slot for slot in self._slots if slot.entry.name == type_name)
         return next((slot.connector for slot in slots if slot.connector is not None), None)
 
     def register(self, type_name: str, connector: type[DataSourceConnector]) -> None:
-        """Serve a type with a class of the host's own; it wins over what is installed.
+        """Use a class of the host for a type, whatever is installed for it.
 
         Raises:
             PluginLoadError: It is not a connector class, or lacks methods.
             PluginIncompatibleError: It was written for another version of core.
         """
         try:
-            _check_class(connector)
-        except _RefusedError as exc:
+            check_class(connector)
+        except RefusedError as exc:
             raise exc.kind(f"connector {type_name!r} of the host: {exc}") from None
-        self._own[str(type_name)] = connector
+        self._host_classes[str(type_name)] = connector
 
     def register_plugin(self, plugin: object, name: str | None = None) -> None:
-        """Add hook implementations of the host's own: a module or an object.
+        """Add hook implementations of the host.
+
+        Args:
+            plugin: A module, or an object, with functions marked by `hookimpl`.
+            name: The name that log records and errors give it; by default that of the module or
+                class.
 
         Raises:
             PluginLoadError: It has no hook, or one that core does not know, or its name is taken.
         """
         name = name or getattr(plugin, "__name__", None) or f"{type(plugin).__name__}-{id(plugin)}"
         try:
-            self._hooks(plugin)
-            self._register(plugin, name)
-        except _RefusedError as exc:
+            self._hooks_of(plugin)
+            self._register_hooks(plugin, name)
+        except RefusedError as exc:
             raise PluginLoadError(f"plugin {name!r} of the host: {exc}") from None
 
     def load_observers(self) -> None:
-        """Import the plugins that serve in other ways than connecting; failures are logged."""
+        """Import the available plugins of the group `datasources.plugins`; log those that fail."""
         for slot in self._slots:
-            wanted = slot.entry.group == PLUGINS_GROUP and slot.entry.status == "available"
-            if wanted and not self._load_in_time(slot):
+            due = slot.entry.group == PLUGINS_GROUP and slot.entry.status == "available"
+            if due and not self._load_with_timeout(slot):
                 _warn("%s", slot.failure())
 
     def check(self) -> list[PluginEntry]:
-        """Import every plugin that may be used, each for a minute at most; return `entries()`."""
+        """Import every available plugin, each for a minute at most; return `entries()`."""
         for slot in self._slots:
             if slot.entry.status == "available":
-                self._load_in_time(slot)
+                self._load_with_timeout(slot)
         return self.entries()
 
     def notify(self, hook_name: str, /, **arguments: object) -> None:
-        """Call every implementation of a hook; what one raises is logged, the first time."""
+        """Call every implementation of a hook, on this thread, the last registered one first.
+
+        What an implementation raises is logged, once for each plugin and hook, and the next one is
+        called.
+        """
         for hook in reversed(getattr(self._manager.hook, hook_name).get_hookimpls()):
             values = [arguments[name] for name in hook.argnames]
             try:
                 hook.function(*values)
-            except KeyboardInterrupt:
-                raise
-            except BaseException as exc:  # noqa: BLE001  (a plugin may call sys.exit)
-                self._report(hook.plugin_name, hook_name, exc)
+            except BaseException as exc:
+                if _is_interrupt(exc):
+                    raise
+                self._log_failure(hook.plugin_name, hook_name, exc)
 
     def first(self, hook_name: str, /, **arguments: object) -> Any:
-        """Return the first answer to a hook that is not None, or None; errors pass."""
-        return getattr(self._manager.hook, hook_name)(**arguments)
+        """Return the first answer to a hook that is not None, or None if no plugin has one.
 
-    def _overruled(self, entry: PluginEntry) -> PluginEntry:
-        if entry.is_connector and entry.name in self._own:
+        Implementations are called on this thread, the last registered one first. If one raises,
+        the next ones are asked all the same; if one of these answers, the error is only logged.
+
+        Raises:
+            PluginError: No plugin answers, and one raised; the message names it, and what it was
+                asked.
+            DataSourceError: In place of that, if a plugin raised one on purpose.
+        """
+        handled = sys.exception()
+        failures: list[tuple[str, BaseException]] = []
+        for hook in reversed(getattr(self._manager.hook, hook_name).get_hookimpls()):
+            try:
+                answer = hook.function(*(arguments[name] for name in hook.argnames))
+            except BaseException as exc:
+                if _is_interrupt(exc):
+                    raise
+                failures.append((hook.plugin_name, exc))
+                continue
+            if answer is not None:
+                for plugin_name, error in failures:
+                    self._log_failure(plugin_name, hook_name, error)
+                return answer
+        for plugin_name, error in failures:
+            if isinstance(error, DataSourceError):
+                raise error
+            raise PluginError(
+                f"plugin {plugin_name!r} failed in {hook_name}({_as_text(arguments)}): "
+                f"{describe_error(error)}"
+            ) from _mask_chain(error, handled)
+        return None
+
+    def _unless_replaced(self, entry: PluginEntry) -> PluginEntry:
+        if entry.is_connector and entry.name in self._host_classes:
             reason = "passed over: the host registered a class of its own"
             return replace(entry, status="disabled", error=reason)
         return entry
 
     def _slot(self, type_name: str) -> _Slot:
-        """Return the one slot that may serve a type, or raise why there is none."""
+        """Return the slot whose plugin offers a type, or raise why there is none."""
         slots = {
             slot.entry.status: slot
             for slot in self._slots
@@ -183,29 +243,29 @@ class Plugins:
             hint = f"{entry.source} offers it but is {entry.error}"
         else:
             hint = f"installed: {', '.join(self.types()) or 'none'}"
-            unread = [s.entry.source for s in self._slots if s.entry.status == "broken"]
-            hint += f"; broken: {', '.join(dict.fromkeys(unread))}" if unread else ""
+            broken = [s.entry.source for s in self._slots if s.entry.status == "broken"]
+            hint += f"; broken: {', '.join(dict.fromkeys(broken))}" if broken else ""
         raise UnknownConnectorError(f"no connector for {type_name!r}; {hint}")
 
-    def _load(self, slot: _Slot) -> type[DataSourceConnector] | None:
-        """Import a plugin unless that was tried before; raise what came of it if it failed."""
+    def _require(self, slot: _Slot) -> type[DataSourceConnector] | None:
+        """Return the class of a plugin, which is imported unless that was tried before.
+
+        Raises:
+            PluginError: The plugin failed, now or then.
+        """
         with slot.lock:
             if slot.entry.status == "available":
-                self._try(slot)
+                self._load(slot)
             if slot.entry.status == "failed":
                 raise slot.failure()
             return slot.connector
 
-    def _load_in_time(self, slot: _Slot) -> bool:
-        """Import a plugin in a thread that it may keep; return whether nothing went wrong."""
+    def _load_with_timeout(self, slot: _Slot) -> bool:
+        """Import a plugin in a daemon thread, in limited time; return True if it is loaded."""
 
         def load() -> None:
-            try:
-                self._load(slot)
-            except PluginError:
-                pass
-            except BaseException as exc:  # noqa: BLE001  (kept; nobody can have interrupted this)
-                slot.fail(describe(exc), PluginLoadError, None)
+            with suppress(PluginError):
+                self._require(slot)
 
         thread = threading.Thread(target=load, name="datasources-import", daemon=True)
         thread.start()
@@ -215,16 +275,19 @@ class Plugins:
             slot.fail(reason, PluginLoadError, None)
         return slot.entry.status == "loaded"
 
-    def _try(self, slot: _Slot) -> None:
-        around = sys.exception()
+    def _load(self, slot: _Slot) -> None:
+        """Import a plugin and set its entry to loaded or failed; call it with the slot's lock."""
+        handled = (
+            sys.exception()
+        )  # by a caller, if any: it is in the context of what is raised here
         try:
             self._import(slot)
-        except KeyboardInterrupt:
-            raise
-        except _RefusedError as exc:
+        except RefusedError as exc:
             slot.fail(str(exc), exc.kind, None)
-        except BaseException as exc:  # noqa: BLE001  (kept in the slot; a plugin may call sys.exit)
-            slot.fail(describe(exc), PluginLoadError, _masked(exc, around))
+        except BaseException as exc:
+            if _is_interrupt(exc):
+                raise
+            slot.fail(describe_error(exc), PluginLoadError, _mask_chain(exc, handled))
         else:
             slot.entry = replace(slot.entry, status="loaded", error=None)
 
@@ -232,33 +295,37 @@ class Plugins:
         from importlib_metadata import EntryPoint
 
         entry = slot.entry
-        if lack := unmet(entry):
-            raise _RefusedError(*lack)
+        if unmet := unmet_requirement(entry):
+            raise RefusedError(*unmet)
         plugin = EntryPoint(name=entry.name, value=entry.value, group=entry.group).load()
-        hooks = self._hooks(plugin)
+        hooks = self._hooks_of(plugin)
         if entry.is_connector:
             if "datasources_connectors" not in hooks:
-                raise _RefusedError(f"{entry.value!r} has no hook 'datasources_connectors'")
-            slot.connector = _pick(hooks["datasources_connectors"](), entry.name)
-        self._register(plugin, str(entry))
+                raise RefusedError(f"{entry.value!r} has no hook 'datasources_connectors'")
+            slot.connector = select_class(hooks["datasources_connectors"](), entry.name)
+        self._register_hooks(plugin, str(entry))
 
-    def _hooks(self, plugin: object) -> dict[str, Callable[[], object]]:
-        """Return a plugin's hooks by name; refuse what would silently never be called."""
+    def _hooks_of(self, plugin: object) -> dict[str, Callable[[], object]]:
+        """Return a plugin's hooks by name.
+
+        Raises:
+            RefusedError: It has none, or one that would silently never be called.
+        """
         hooks = {}
         for name in dir(plugin):
             options = self._manager.parse_hookimpl_opts(plugin, name)
             if options:
                 hook = options.get("specname") or name
                 hooks[hook] = getattr(plugin, name)
-                _check_hook(hook, hooks[hook], options)
-            elif name.startswith(_PREFIX) and inspect.isroutine(getattr(plugin, name)):
+                check_hook(hook, hooks[hook], options)
+            elif name.startswith(HOOK_PREFIX) and inspect.isroutine(getattr(plugin, name)):
                 reason = f"its function {name!r} is not marked with datasources.hookimpl"
-                raise _RefusedError(reason + _suggestion(name))
+                raise RefusedError(reason + closest_hook(name))
         if not hooks:
-            raise _RefusedError("it has no hook; mark its functions with datasources.hookimpl")
+            raise RefusedError("it has no hook; mark its functions with datasources.hookimpl")
         return hooks
 
-    def _register(self, plugin: object, name: str) -> None:
+    def _register_hooks(self, plugin: object, name: str) -> None:
         """Add a plugin's hooks, once: one module may serve several entry points."""
         with self._lock:
             if self._manager.is_registered(plugin):
@@ -266,27 +333,28 @@ class Plugins:
             try:
                 self._manager.register(plugin, name)
             except ValueError:
-                raise _RefusedError("a plugin of that name is registered") from None
+                raise RefusedError("a plugin of that name is registered") from None
             except pluggy.PluginValidationError as exc:
                 if self._manager.is_registered(plugin):  # partly, by older versions of pluggy
                     self._manager.unregister(plugin)
-                raise _RefusedError(describe(exc)) from None
+                raise RefusedError(describe_error(exc)) from None
 
-    def _report(self, plugin_name: str, hook_name: str, exc: BaseException) -> None:
+    def _log_failure(self, plugin_name: str, hook_name: str, exc: BaseException) -> None:
         with self._lock:
             if (plugin_name, hook_name) in self._reported:
                 return
             self._reported.add((plugin_name, hook_name))
         # No traceback: it would show the operation's own error, with all that a driver said.
-        _warn("%s failed in %s: %s (%s)", plugin_name, hook_name, describe(exc), _place(exc))
+        error, place = describe_error(exc), _raised_at(exc)
+        _warn("%s failed in %s: %s (%s)", plugin_name, hook_name, error, place)
 
 
 class _Slot:
-    """One entry and what came of it."""
+    """One entry, the lock under which it is imported, and the class or error of the import."""
 
     def __init__(self, entry: PluginEntry) -> None:
         self.entry = entry
-        self.lock = threading.RLock()  # its own: a slow import holds up nobody else's
+        self.lock = threading.RLock()  # a plugin may ask for its own type while it is imported
         self.connector: type[DataSourceConnector] | None = None
         self._kind: type[PluginError] = PluginLoadError
         self._cause: BaseException | None = None
@@ -296,86 +364,49 @@ class _Slot:
         self._kind, self._cause = kind, cause
 
     def failure(self) -> PluginError:
-        """Return a new error each time: one that is raised again collects tracebacks."""
+        """Return the error of the import; a new one each time, since raising adds a traceback."""
         error = self._kind(f"{self.entry}: {self.entry.error}")
         error.__cause__ = self._cause
         return error
 
 
-class _RefusedError(Exception):
-    """What this module finds wrong in a plugin; no caller of it ever sees this class."""
+def _is_interrupt(exc: BaseException) -> bool:
+    """Return True if the user interrupts the process; otherwise a plugin raised the exception.
 
-    def __init__(self, reason: str, kind: type[PluginError] = PluginLoadError) -> None:
-        super().__init__(reason)
-        self.kind = kind
-
-
-def _check_hook(hook: str, function: object, options: Mapping[str, Any]) -> None:
-    if hook not in _KNOWN_HOOKS and not options.get("optionalhook"):
-        raise _RefusedError(f"its hook {hook!r} is not known{_suggestion(hook)}")
-    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-        raise _RefusedError(f"its hook {hook!r} is async; hooks are plain functions")
-    if options.get("wrapper") or options.get("hookwrapper"):
-        raise _RefusedError(f"its hook {hook!r} is a wrapper; hooks are called one by one")
+    Python raises the user's KeyboardInterrupt in the main thread only. Any other exception, such
+    as the SystemExit of a plugin that calls `sys.exit`, is a failure of the plugin.
+    """
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    return isinstance(exc, KeyboardInterrupt) and in_main_thread
 
 
-def _suggestion(hook: str) -> str:
-    if hook in _KNOWN_HOOKS:
-        return ""
-    from difflib import get_close_matches
+def _as_text(arguments: Mapping[str, object]) -> str:
+    """Return the arguments of a hook as they stand in a call, secrets in URLs masked."""
+    from datasources.redaction import redact_text
 
-    (closest,) = get_close_matches(hook, _KNOWN_HOOKS, n=1, cutoff=0)
-    return f"; the closest hook is {closest!r}"
+    return ", ".join(f"{name}={redact_text(repr(value))}" for name, value in arguments.items())
 
 
-def _pick(classes: object, type_name: str) -> type[DataSourceConnector]:
-    """Return the one of the hook's classes that has this type, checked."""
-    if not isinstance(classes, (list, tuple)):
-        what = f"a {type(classes).__name__}"
-        raise _RefusedError(f"'datasources_connectors' returned {what}, not a list of classes")
-    found = [cls for cls in classes if getattr(cls, "type", None) == type_name]
-    if len(found) != 1:
-        types = ", ".join(repr(getattr(cls, "type", None)) for cls in classes) or "none"
-        reason = f"one class of type {type_name!r}, as its entry point is named, is needed"
-        raise _RefusedError(f"{reason}; 'datasources_connectors' returned: {types}")
-    (cls,) = found
-    _check_class(cls)
-    return cls  # type: ignore[no-any-return]
+def _mask_chain(exc: BaseException, handled: BaseException | None) -> BaseException:
+    """Mask secrets in an exception and in those that it is chained to; return the exception.
 
-
-def _check_class(cls: object) -> None:
-    from datasources import connector
-
-    if not (isinstance(cls, type) and issubclass(cls, connector.DataSourceConnector)):
-        raise _RefusedError(f"{_shown(cls)} is not a subclass of DataSourceConnector")
-    if reason := check_api_version(cls, connector.OLDEST_API_VERSION, connector.API_VERSION):
-        raise _RefusedError(reason, PluginIncompatibleError)
-    if missing := sorted(cls.__abstractmethods__):
-        raise _RefusedError(f"{_shown(cls)} lacks {', '.join(missing)}")
-
-
-def _shown(cls: object) -> str:
-    return repr(getattr(cls, "__qualname__", None) or type(cls).__name__)
-
-
-def _masked(exc: BaseException, around: BaseException | None) -> BaseException:
-    """Mask secrets in an exception and its causes, up to the one being handled around it.
-
-    It is chained to what is raised, so a traceback would print its text.
+    It becomes the cause of a `PluginError`, whose traceback prints the texts of the chain. An
+    exception that the caller is handling, `handled`, is the end of the chain: it is not the
+    plugin's.
     """
     from datasources.redaction import redact_text
 
-    seen = {id(around)}
+    seen = {id(handled)}
     link: BaseException | None = exc
     while link is not None and id(link) not in seen:
-        seen.add(id(link))  # a chain may bite its own tail
+        seen.add(id(link))  # a chain may be a circle
         with suppress(Exception):  # an exception may refuse; its text is the plugin's own doing
             link.args = tuple(redact_text(a) if isinstance(a, str) else a for a in link.args)
         link = link.__cause__ or link.__context__
     return exc
 
 
-def _place(exc: BaseException) -> str:
+def _raised_at(exc: BaseException) -> str:
     """Return file and line where an exception was raised."""
     trace = exc.__traceback__
     while trace and trace.tb_next:

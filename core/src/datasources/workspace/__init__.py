@@ -1,4 +1,4 @@
-"""Workspaces: the directories that fetched data is written to, and what keeps them in bounds."""
+"""Workspaces: directories for fetched data, with atomic files, checksums, a quota and receipts."""
 
 from datasources.workspace.directory import (
     Progress as Progress,
@@ -6,5 +6,7 @@ from datasources.workspace.directory import (
     WorkspaceFile as WorkspaceFile,
     WrittenFile as WrittenFile,
 )
+from datasources.workspace.locking import lock as lock
+from datasources.workspace.order import RequestOrder as RequestOrder
 from datasources.workspace.quota import Quota as Quota
 from datasources.workspace.receipts import Receipts as Receipts

@@ -1,29 +1,28 @@
-"""Where fetched data is written, and the only code of this project that writes there.
+"""The directory that fetched data is written to: the only code of this project that writes there.
 
-A file is written under a temporary name in the workspace's root and renamed into place when it
-is whole, so a final path is whole or absent whatever happens; directories are opened one by one
-without following links, so no name and no planted link leads outside.  Data is not synced to
-disk: a file survives the death of the process, not of the machine.
+A file is written as a part file in the root of the workspace (see `partfiles`) and renamed to its
+final name when it is complete: whatever happens, there is a complete file under that name, or what
+was there before. Folders are opened one by one without following links, so that neither a name
+nor a link planted by somebody else leads outside. Nothing is synced to disk: a file survives the
+death of the process, not that of the machine.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
-import secrets
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 
 from datasources.errors import DataFetchError, LimitExceededError
-from datasources.files import open_regular
 from datasources.models import Limits
 from datasources.workspace.checksums import Checksums
-from datasources.workspace.paths import IS_TEMPORARY, TEMPORARY, safe_path
+from datasources.workspace.order import RequestOrder
+from datasources.workspace.partfiles import create_part, delete_abandoned
+from datasources.workspace.paths import safe_path
 from datasources.workspace.quota import Quota
 
 Progress = Callable[[int, int | None], None]
@@ -32,7 +31,7 @@ Progress = Callable[[int, int | None], None]
 
 @dataclass(frozen=True, slots=True)
 class WrittenFile:
-    """What `WorkspaceFile` knows about a file it has put in place."""
+    """The facts about a file that was put in place, from which its receipt is made."""
 
     path: str
     size: int
@@ -45,23 +44,32 @@ class WrittenFile:
 class Workspace(str):  # noqa: SLOT000  (a handful of attributes, a handful of objects)
     """A directory that a fetch writes into.
 
-    It is a string, its absolute path, so that a connector which takes a plain directory works
-    unchanged; `Workspace.of(workspace)` gives any connector the rest.
+    It is a string, the absolute path of the directory, since the contract says
+    `fetch_data(identifier, workspace: str)`: a connector that takes a plain path works unchanged,
+    and `Workspace.of(workspace)` gives the others limits, progress and atomic files. A string
+    computed from it, such as `os.path.join(workspace, "folder")`, is a plain one again, with the
+    default limits.
     """
 
     limits: Limits
-    """What one file may hold.  Rows are counted by the connector, bytes by `create`'s file."""
+    """Bounds of one file. The connector counts the rows, `WorkspaceFile` the bytes."""
     file_format: str | None
-    """The file format the caller wants; `None` leaves it to the connector. See
+    """The file format that the caller asks for; `None` leaves it to the connector. See
     `require_format`."""
     progress: Progress | None
+    """Called after each write, on the thread that writes."""
     written: dict[str, WrittenFile]
     """The files completed through this object, by path."""
     owners: dict[str, str]
-    """Who writes which path, shared by the fetches of one batch: two never write one file."""
+    """By path, the `owner` that has claimed it. The fetches of one batch share this mapping, so
+    that two items of a batch never write one file."""
     owner: str
+    """The item and source of the fetch, as errors about a claimed path name them."""
+    order: RequestOrder
+    """The order of the requests of a batch, by which a path goes to the earliest of them."""
     quota: Quota | None
-    """Bounds all files together; a workspace made of another has the other's."""
+    """Bound of all files of the workspace together. A workspace made from another shares its
+    quota."""
 
     def __new__(
         cls,
@@ -73,6 +81,7 @@ class Workspace(str):  # noqa: SLOT000  (a handful of attributes, a handful of o
         owner: str = "",
         owners: dict[str, str] | None = None,
         quota: Quota | None = None,
+        order: RequestOrder | None = None,
     ) -> Workspace:
         self = super().__new__(cls, os.path.realpath(path))
         self.limits = limits or Limits()
@@ -81,6 +90,7 @@ class Workspace(str):  # noqa: SLOT000  (a handful of attributes, a handful of o
         self.written = {}
         self.owner = owner
         self.owners = {} if owners is None else owners
+        self.order = order or RequestOrder()
         self.quota = quota or (path.quota if isinstance(path, Workspace) else None)
         return self
 
@@ -95,24 +105,34 @@ class Workspace(str):  # noqa: SLOT000  (a handful of attributes, a handful of o
         Leaving the block puts the file in place; an exception leaves nothing.
 
         Args:
-            name: The item's name; slashes are folders, as in `data/sales.csv`.
-            flat: Take slashes as part of the file's name instead.
-            size: Bytes expected, where known: refused at once when over the limit, and an
-                error when fewer or more arrive.
+            name: The item's name; slashes are folders, as in `data/sales.csv`. Characters that
+                cannot stand in a path are percent-encoded.
+            flat: True takes slashes as part of the file's name.
+            size: Bytes expected, None if unknown. Fewer or more of them are an error.
 
         Raises:
-            LimitExceededError: `size` is over the limit, or more bytes were written.
-            DataFetchError: The file cannot be written; the reason is in the message.
+            LimitExceededError: On entering, `size` is over the limit; on writing, the bytes
+                written so far are.
+            DataFetchError: At once, no file can have the name; on entering, another item of the
+                batch has the path, or the file cannot be created; on leaving, the bytes are not
+                as many as `size`, do not match a checksum, or the file cannot be put in place.
+                The message says which.
         """
         return WorkspaceFile(self, name, safe_path(name, flat=flat), size)
 
     def claim(self, path: str, name: str) -> None:
-        """Note that the item `name` is what `path` holds, for the rest of the batch.
+        """Reserve `path` for the item `name` until the end of the batch.
+
+        An item that comes earlier in `order` takes the path from a later one. The later one fails
+        when it puts its file in place; if it has done so, claiming the path again tells it.
 
         Raises:
-            DataFetchError: Another item of the batch is.
+            DataFetchError: Another item of the batch has the path, and this one is not before it.
         """
-        owner = self.owners.setdefault(path, self.owner)
+        with self.order.lock:
+            owner = self.owners.setdefault(path, self.owner)
+            if self.order.precedes(self.owner, owner):
+                owner = self.owners[path] = self.owner
         if owner != self.owner:
             raise DataFetchError(
                 f"{name!r} would overwrite what {owner} brings in the same batch; "
@@ -120,10 +140,13 @@ class Workspace(str):  # noqa: SLOT000  (a handful of attributes, a handful of o
             )
 
     def require_format(self, *formats: str | None) -> None:
-        """Refuse a `file_format` that a connector cannot write; None is an item as it is stored.
+        """Check that the connector can write the `file_format` that was asked for.
+
+        Args:
+            formats: Those that the connector can write; None stands for an item as it is stored.
 
         Raises:
-            DataFetchError: It is not among `formats`.
+            DataFetchError: The `file_format` is not among them.
         """
         if self.file_format not in {None, *formats}:
             possible = ", ".join(filter(None, formats)) or "none, items come as they are stored"
@@ -132,11 +155,14 @@ class Workspace(str):  # noqa: SLOT000  (a handful of attributes, a handful of o
             )
 
     def adopt(self, path: object) -> WrittenFile:
-        """Return the facts of a file that a connector says it fetched, checked and hashed.
+        """Return the facts of the file whose path a connector returned.
+
+        A file written by `create` was checked when it was put in place. Any other is checked,
+        counted and hashed here, which takes as long as reading it.
 
         Raises:
-            DataFetchError: It is not a regular file inside the workspace.
-            LimitExceededError: It is over the limit; it is deleted.
+            DataFetchError: The path is not that of a regular file inside the workspace.
+            LimitExceededError: The file is over the limit or the quota; it has been deleted.
         """
         if not isinstance(path, str) or "\0" in path:
             raise DataFetchError(f"the connector returned {path!r}, no file of the workspace")
@@ -147,9 +173,9 @@ class Workspace(str):  # noqa: SLOT000  (a handful of attributes, a handful of o
             raise DataFetchError(f"the connector returned {path!r}, no file of the workspace")
         size, name = os.path.getsize(real), os.path.basename(real)
         try:
-            _check(name, size, self.limits.max_bytes)
+            _check_size(name, size, self.limits.max_bytes)
             if self.quota:
-                self.quota.take(size, name)
+                self.quota.reserve(size, name)
         except LimitExceededError:
             os.unlink(real)
             raise
@@ -158,111 +184,120 @@ class Workspace(str):  # noqa: SLOT000  (a handful of attributes, a handful of o
         return WrittenFile(real, size, digest, None, False, None)
 
     def clean(self) -> list[str]:
-        """Delete temporary files whose writer is gone; return their names."""
-        removed = []
-        for name in os.listdir(self) if os.path.isdir(self) else []:
-            if IS_TEMPORARY.fullmatch(name) and _abandoned(path := os.path.join(self, name)):
-                with suppress(FileNotFoundError):
-                    os.unlink(path)
-                    removed.append(name)
-        return removed
+        """Delete the part files of writers that died; return the names of these files."""
+        return delete_abandoned(self)
 
 
 class WorkspaceFile:
-    """A file being written: temporary until the `with` block ends well.
+    """A file being written, which gets its final name when the `with` block ends well.
 
-    Writes go to the operating system's cache and are made on the calling thread: hand over
-    pieces of 64 KiB to 1 MiB, and no event loop notices.
+    Writes go to the operating system's cache and are made on the calling thread; pieces of 64 KiB
+    to 1 MiB are short enough for an event loop. The object may be used from any thread, but by one
+    at a time; `update_checksums` alone may run at the same time as another method.
     """
 
     rows: int | None = None
-    """Set it to the data rows written."""
+    """Set it to the number of data rows written; None is unknown."""
     truncated: bool = False
-    """Set it if the row limit cut the result."""
+    """Set it to True if the row limit cut the result."""
     version: str | None = None
-    """Set it to the source's mark of this content, such as an ETag."""
+    """Set it to the source's mark of this content, such as an ETag; None if there is none."""
 
     def __init__(self, workspace: Workspace, name: str, relative: str, size: int | None) -> None:
         self.path = os.path.join(workspace, relative)
-        """Where the file will be."""
+        """The final path of the file."""
         self.size = 0
         """Bytes written so far."""
         self._workspace = workspace
         self._name = name
         self._relative = relative
-        self._expected = size
+        self._expected_size = size
         self._checksums = Checksums()
-        self._root = self._file = -1
-        self._temporary = TEMPORARY.format(secrets.token_hex(8))
+        self._root_fd = self._fd = -1
+        self._part_name = ""
+        self._process = os.getpid()
 
     def __enter__(self) -> WorkspaceFile:
-        if self._expected is not None:
-            self._check_limit(self._expected)
+        if self._expected_size is not None:
+            self._check_limit(self._expected_size)
         self._workspace.claim(self.path, self._name)
         try:
             os.makedirs(self._workspace, exist_ok=True)
             if os.path.isdir(self.path):
                 raise IsADirectoryError(errno.EISDIR, "")
-            self._root = os.open(self._workspace, os.O_RDONLY | os.O_DIRECTORY)
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-            self._file = os.open(self._temporary, flags, 0o666, dir_fd=self._root)
-            # Held while the writer lives; `Workspace.clean` asks for it.
-            fcntl.flock(self._file, fcntl.LOCK_EX)
+            self._root_fd = os.open(self._workspace, os.O_RDONLY | os.O_DIRECTORY)
+            self._part_name, self._fd = create_part(self._root_fd)
         except OSError as exc:
-            self._discard()
-            raise self._unwritable(exc) from exc
+            self._cleanup()
+            raise self._write_error(exc) from exc
         return self
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Append bytes.
+        """Append bytes; afterwards the buffer is the caller's again.
 
         Raises:
             LimitExceededError: The file would grow over the limit.
             DataFetchError: The operating system refused, as on a full disk.
         """
-        self._put(self.size, data)
+        self._write(self.size, data)
         self._checksums.update(data)
 
     def write_at(self, offset: int, data: bytes | bytearray | memoryview) -> None:
-        """Write bytes at their place: in any order, each byte once, in place of `write`.
+        """Write bytes at an offset; ranges may be written in any order, in place of `write`.
 
-        Call `update_checksums` now and then, or leaving the block does all of it.
+        Each byte must be written exactly once: gaps and overlapping ranges make leaving the block
+        raise `DataFetchError`. The bytes are in the file when this returns, so that the buffer may
+        be reused at once. Call it from one thread at a time; bytes are hashed later, by
+        `update_checksums`, and what is left of them when the block is left, on the thread that
+        leaves it.
+
+        Args:
+            offset: Bytes from the start of the file.
+            data: The bytes; any object with a contiguous buffer.
 
         Raises:
             LimitExceededError: The file would grow over the limit.
             DataFetchError: The operating system refused, as on a full disk.
         """
-        self._put(offset, data)
-        self._checksums.arrived(offset, offset + len(data))
+        self._write(offset, data)
+        self._checksums.mark_written(offset, offset + len(data))
 
     def update_checksums(self) -> None:
-        """Hash what `write_at` has completed from the start on; meant for a worker thread."""
-        if self._file >= 0:
-            self._hash(wait=False)
+        """Read back and hash the ranges written by `write_at` that have no gap before them.
+
+        Meant for a worker thread, while another thread writes. Returns at once if a third does
+        this already.
+
+        Raises:
+            DataFetchError: The file cannot be read, or was cut short by another program.
+        """
+        if self._fd >= 0:
+            self._catch_up(wait=False)
 
     def expect_checksum(self, algorithm: str, digest: bytes) -> None:
-        """Check the bytes against a digest that the source gave; call it before the first byte.
+        """Check the bytes against a digest from the source; call it before the first byte.
 
         Args:
             algorithm: As `hashlib.new` takes it, such as `md5`.
-            digest: Leaving the block raises `DataFetchError` if that of the bytes differs.
+            digest: The digest of the complete file. If that of the bytes written differs, leaving
+                the block raises `DataFetchError`.
         """
         self._checksums.expect(algorithm, digest)
 
-    def _put(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+    def _write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         self._check_limit(self.size + len(data))
         if self._workspace.quota:
-            self._workspace.quota.take(len(data), self._name)
+            self._workspace.quota.reserve(len(data), self._name, written=self.size)
         self.size += len(data)
         view = memoryview(data).cast("B")
         try:
             while view:
-                written = os.pwrite(self._file, view, offset)
+                written = os.pwrite(self._fd, view, offset)
                 view, offset = view[written:], offset + written
         except OSError as exc:
-            raise self._unwritable(exc) from exc
+            raise self._write_error(exc) from exc
         if self._workspace.progress:
-            self._workspace.progress(self.size, self._expected)
+            self._workspace.progress(self.size, self._expected_size)
 
     def __exit__(
         self,
@@ -270,68 +305,87 @@ class WorkspaceFile:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if self._process != os.getpid():
+            # After a fork, the part file is that of the parent, which goes on writing it.
+            self._close()
+            if exc_type is None:
+                raise DataFetchError(
+                    f"{self._name!r} belongs to the process that began to write it"
+                )
+            return
         try:
             if exc_type is None:
                 self._commit()
         finally:
-            self._discard()
+            self._cleanup()
 
     def _commit(self) -> None:
-        self._check_content()
-        *folders, leaf = self._relative.split("/")
-        opened = [self._root]
+        self._verify_content()
+        *folders, file_name = self._relative.split("/")
+        descriptors = [self._root_fd]
         try:
             for folder in folders:
-                opened.append(_enter(opened[-1], folder))
-            replaced = _size(leaf, opened[-1]) if self._workspace.quota else 0
-            os.rename(self._temporary, leaf, src_dir_fd=self._root, dst_dir_fd=opened[-1])
+                descriptors.append(_open_folder(descriptors[-1], folder))
+            replaced_size = _size_of(file_name, descriptors[-1]) if self._workspace.quota else 0
+            with self._workspace.order.lock:  # so that no earlier item comes between the two
+                self._workspace.claim(self.path, self._name)
+                os.rename(
+                    self._part_name, file_name, src_dir_fd=self._root_fd, dst_dir_fd=descriptors[-1]
+                )
         except OSError as exc:
-            raise self._unwritable(exc) from exc
+            raise self._write_error(exc) from exc
         finally:
-            for descriptor in opened[1:]:
+            for descriptor in descriptors[1:]:
                 os.close(descriptor)
-        self._temporary = ""
+        self._part_name = ""
         if self._workspace.quota:
-            self._workspace.quota.give(replaced)
+            self._workspace.quota.release(replaced_size)
         self._workspace.written[self.path] = WrittenFile(
             self.path, self.size, self._checksums.sha256, self.rows, self.truncated, self.version
         )
 
-    def _check_content(self) -> None:
-        if self._expected is not None and self.size != self._expected:
+    def _verify_content(self) -> None:
+        if self._expected_size is not None and self.size != self._expected_size:
             raise DataFetchError(
-                f"{self._name!r} should have {self._expected} bytes, but {self.size} arrived"
+                f"{self._name!r} should have {self._expected_size} bytes, but {self.size} arrived"
             )
-        if self._checksums.whole != self.size:
+        if self._checksums.contiguous != self.size:
+            # Overlapping ranges count twice in `size`, so that this finds them, too.
             raise DataFetchError(f"{self._name!r} did not arrive whole: its pieces leave gaps")
-        self._hash(wait=True)
-        for algorithm in self._checksums.wrong():
+        self._catch_up(wait=True)
+        for algorithm in self._checksums.mismatched():
             raise DataFetchError(
                 f"{self._name!r} arrived damaged: its {algorithm} is not the one the source gave"
             )
 
-    def _hash(self, *, wait: bool) -> None:
+    def _catch_up(self, *, wait: bool) -> None:
         try:
-            self._checksums.follow(self._file, wait=wait)
+            self._checksums.catch_up(self._fd, wait=wait)
         except OSError as exc:
-            raise self._unwritable(exc) from exc
+            raise self._write_error(exc) from exc
 
-    def _discard(self) -> None:
-        self._checksums.stop()
-        if self._temporary and self._file >= 0:
+    def _cleanup(self) -> None:
+        """Close the descriptors, and delete the part file unless it was renamed."""
+        # First: a thread may be hashing from the descriptor, whose number is given to the next
+        # file that anybody opens once it is closed.
+        self._checksums.cancel()
+        if self._part_name:
             with suppress(FileNotFoundError):
-                os.unlink(self._temporary, dir_fd=self._root)
+                os.unlink(self._part_name, dir_fd=self._root_fd)
             if self._workspace.quota:
-                self._workspace.quota.give(self.size)
-        for descriptor in (self._file, self._root):
+                self._workspace.quota.release(self.size)
+        self._close()
+
+    def _close(self) -> None:
+        for descriptor in (self._fd, self._root_fd):
             if descriptor >= 0:
                 os.close(descriptor)
-        self._file = self._root = -1
+        self._fd = self._root_fd = -1
 
     def _check_limit(self, size: int) -> None:
-        _check(self._name, size, self._workspace.limits.max_bytes)
+        _check_size(self._name, size, self._workspace.limits.max_bytes)
 
-    def _unwritable(self, exc: OSError) -> DataFetchError:
+    def _write_error(self, exc: OSError) -> DataFetchError:
         reason = {
             errno.ELOOP: "a folder on its way is a symbolic link",
             errno.ENOTDIR: "a folder on its way is a file or a link in the workspace",
@@ -341,41 +395,23 @@ class WorkspaceFile:
         return DataFetchError(f"cannot write {self._name!r} to the workspace: {reason}")
 
 
-def _check(name: str, size: int, limit: int | None) -> None:
+def _check_size(name: str, size: int, limit: int | None) -> None:
     if limit is not None and size > limit:
         raise LimitExceededError(
             f"{name!r} has {size} bytes or more, over the limit of {limit} bytes a fetch"
         )
 
 
-def _enter(directory: int, name: str) -> int:
-    """Open a folder inside an open one, made if missing."""
+def _open_folder(directory: int, name: str) -> int:
+    """Open a folder inside an open one without following a link; make it if it is missing."""
     with suppress(FileExistsError):
         os.mkdir(name, dir_fd=directory)
     return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
 
 
-def _size(name: str, directory: int) -> int:
+def _size_of(name: str, directory: int) -> int:
     """Return the bytes of a file in an open directory, 0 if there is none."""
     try:
         return os.stat(name, dir_fd=directory, follow_symlinks=False).st_size
     except OSError:
         return 0
-
-
-def _abandoned(path: str) -> bool:
-    """Tell whether a temporary file's writer is gone: its lock can be had."""
-    try:
-        descriptor = open_regular(path)
-    except OSError:
-        return False
-    try:
-        # A writer locks just after it creates: a file this young may be on its way to the lock.
-        if time.time() - os.fstat(descriptor).st_mtime < 1:
-            return False
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(descriptor)
-    return True

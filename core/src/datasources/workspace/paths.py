@@ -1,4 +1,4 @@
-"""Which path in a workspace an item of any name has."""
+"""Convert the name of an item to a path in a workspace."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ import re
 from datasources.errors import DataFetchError
 
 RECEIPTS = ".datasources-receipts.jsonl"
-"""The file of a workspace that tells what was fetched."""
+"""The file of a workspace that holds the receipts of what was fetched."""
 TEMPORARY = ".datasources-{}.part"
+"""The name of a file while it is written; 16 hexadecimal digits stand in it."""
 IS_TEMPORARY = re.compile(r"\.datasources-[0-9a-f]{16}\.part")
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f\\]|%(?=[0-9A-Fa-f]{2})")
-_NAME_MAX = 255  # bytes of one path component, on every file system in common use
+_NAME_MAX = 255  # bytes of one path component: NAME_MAX of ext4, XFS, APFS, NFS and most others
 
 
 def safe_path(name: str, *, flat: bool = False) -> str:
     """Return the relative path at which an item of that name is written.
 
-    Ordinary names are themselves.  What cannot be, or must not be, part of a path is
-    percent-encoded: `.` and `..` as segments, a slash that would make an empty segment,
-    backslashes, control characters, and a percent sign before two hexadecimal digits; with
-    `flat`, every slash.  Percent-decoding the path therefore gives the name back, so distinct
-    names give distinct paths.
+    An ordinary name is its own path. Percent-encoded are: `.` and `..` as segments, a slash that
+    would make an empty segment, backslashes, control characters, a percent sign before two
+    hexadecimal digits, and the first character of the names that this package itself uses; with
+    `flat`, every slash. Percent-decoding the path therefore gives the name back, so that distinct
+    names have distinct paths.
 
     Raises:
         DataFetchError: The name is empty, not Unicode text, or has a segment over 255 bytes.
@@ -51,6 +52,6 @@ def safe_path(name: str, *, flat: bool = False) -> str:
 
 def _without_empty_segments(segments: list[str]) -> str:
     path = segments[0]
-    for before, segment in itertools.pairwise(segments):
-        path += ("/" if before and segment else "%2F") + segment
+    for previous, segment in itertools.pairwise(segments):
+        path += ("/" if previous and segment else "%2F") + segment
     return path

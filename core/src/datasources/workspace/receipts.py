@@ -1,8 +1,8 @@
-"""What a workspace holds of which version, so that it need not be fetched again.
+"""Receipts kept in a workspace, so that what has not changed need not be fetched again.
 
-The receipts stand in a file of the workspace, a line each, the last of an item counting.  Whoever
-can write in the workspace can write there: nothing is believed that the fetched file itself does
-not bear out, and a receipt that is lost costs a fetch, no more.
+They are lines of JSON in a file of the workspace; the last one of an item counts. Anybody who can
+write in the workspace can write them, too: a receipt is used only if the fetched file itself
+confirms it. A receipt that is lost costs another fetch, and nothing else.
 """
 
 from __future__ import annotations
@@ -19,79 +19,87 @@ from datasources.files import open_regular
 from datasources.models import FetchReceipt, FetchRequest
 from datasources.workspace.paths import RECEIPTS
 
-_MOST = 64 << 20  # bytes of receipts that are read; a file that is larger is begun anew
+# Bytes of receipts that are read into memory, some 200,000 of them. A larger file is deleted.
+_MAX_SIZE = 64 << 20
 
-_Key = tuple[str, str, str | None]
+_Key = tuple[str, str, str | None]  # source id, identifier, format
 
 
 class Receipts:
-    """The receipts of one workspace; safe under threads.  Its methods do I/O."""
+    """The receipts of one workspace; safe under threads.
+
+    Its methods read and write files: on an event loop, call them in a worker thread.
+    """
 
     def __init__(self, workspace: str | os.PathLike[str]) -> None:
         self._workspace = os.path.realpath(workspace)
         self._file = os.path.join(self._workspace, RECEIPTS)
-        self._known: dict[_Key, dict[str, Any]] | None = None
+        self._by_key: dict[_Key, dict[str, Any]] | None = None
         self._lock = threading.Lock()
 
-    def keep(self, request: FetchRequest, receipt: FetchReceipt) -> None:
-        """Note what was fetched, if the source has versions and no limit cut it."""
+    def save(self, request: FetchRequest, receipt: FetchReceipt) -> None:
+        """Append the receipt of a fetch, if the source has versions and no limit cut the file."""
         if receipt.version is None or receipt.truncated:
             return
         path = os.path.relpath(receipt.path, self._workspace)
-        line = receipt.to_dict() | {"format": request.format, "path": path}
-        # A connector's figures may be anything.
+        record = receipt.to_dict() | {"format": request.format, "path": path}
+        # Type and value errors: JSON cannot hold every value that a connector may report.
         with (
             suppress(OSError, TypeError, ValueError),
             open(self._file, "ab", buffering=0, opener=open_regular) as file,
         ):
-            if os.fstat(file.fileno()).st_nlink == 1:  # the other may be outside the workspace
-                file.write(json.dumps(line, default=str).encode() + b"\n")
+            # With a second name, the file may be one outside that was linked into the workspace.
+            if os.fstat(file.fileno()).st_nlink == 1:
+                file.write(json.dumps(record, default=str).encode() + b"\n")
+
+    keep = save  # its name where the registry calls it
 
     def unchanged(self, request: FetchRequest, max_bytes: int | None) -> FetchReceipt | None:
-        """Return the receipt of a file that is of the request's version, and still as fetched.
+        """Return the receipt of an earlier fetch if it need not be repeated, else None.
 
-        One of more than `max_bytes` is to be fetched again, which says that it is too large.
+        The request must have the version of that fetch, and the file its content. A file of more
+        than `max_bytes` counts as changed: fetching it again raises the error that it is too large.
         """
         with self._lock:
-            if self._known is None:
-                self._known = self._read()
-        line = self._known.get((request.source_id, request.identifier, request.format))
-        if line is None or line.get("version") != request.version:
+            if self._by_key is None:
+                self._by_key = self._read()
+        record = self._by_key.get((request.source_id, request.identifier, request.format))
+        if record is None or record.get("version") != request.version:
             return None
         try:
             receipt = FetchReceipt(
                 source_id=request.source_id,
                 identifier=request.identifier,
-                path=os.path.join(self._workspace, line["path"]),
-                size=line["size"],
-                sha256=line["sha256"],
-                rows=None if line["rows"] is None else int(line["rows"]),
+                path=os.path.join(self._workspace, record["path"]),
+                size=record["size"],
+                sha256=record["sha256"],
+                rows=None if record["rows"] is None else int(record["rows"]),
                 truncated=False,
                 version=request.version,
-                fetched_at=datetime.fromisoformat(line["fetched_at"]),
-                duration=float(line["duration"]),
+                fetched_at=datetime.fromisoformat(record["fetched_at"]),
+                duration=float(record["duration"]),
                 unchanged=True,
             )
             fits = max_bytes is None or receipt.size <= max_bytes
-            return receipt if fits and self._holds(receipt) else None
+            return receipt if fits and self._is_confirmed(receipt) else None
         except (KeyError, TypeError, ValueError, OverflowError, OSError):
             return None
 
     def _read(self) -> dict[_Key, dict[str, Any]]:
-        known: dict[_Key, dict[str, Any]] = {}
+        by_key: dict[_Key, dict[str, Any]] = {}
         with suppress(OSError), open(self._file, "rb", opener=open_regular) as file:
-            content = file.read(_MOST + 1)
-            if len(content) > _MOST:
+            content = file.read(_MAX_SIZE + 1)
+            if len(content) > _MAX_SIZE:
                 os.unlink(self._file)
-                return known
+                return by_key
             for line in content.splitlines():
                 with suppress(ValueError, KeyError, TypeError, RecursionError):
-                    found = json.loads(line)
-                    known[found["source_id"], found["identifier"], found["format"]] = found
-        return known
+                    record = json.loads(line)
+                    by_key[record["source_id"], record["identifier"], record["format"]] = record
+        return by_key
 
-    def _holds(self, receipt: FetchReceipt) -> bool:
-        """Tell whether the file is in the workspace, with that content."""
+    def _is_confirmed(self, receipt: FetchReceipt) -> bool:
+        """Return True if the workspace has the file, with the receipt's size and checksum."""
         inside = receipt.path.startswith(os.path.join(self._workspace, ""))
         if not inside or os.path.realpath(receipt.path) != receipt.path:
             return False

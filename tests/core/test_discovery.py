@@ -15,7 +15,7 @@ from datasources import (
     UnknownConnectorError,
 )
 from datasources.plugins import scan
-from datasources.plugins.discovery import describe
+from datasources.plugins.discovery import describe_error
 from tests.core.plugin_fixtures import (
     GOOD,
     Site,
@@ -197,4 +197,4 @@ def test_an_unknown_type_says_what_is_installed(site: Site) -> None:
 
 
 def test_a_secret_on_a_line_of_its_own_is_masked_in_a_description() -> None:
-    assert "hunter2" not in describe(ValueError("password: |\n  hunter2\nend"))
+    assert "hunter2" not in describe_error(ValueError("password: |\n  hunter2\nend"))
