@@ -24,6 +24,7 @@ from datasources import (
     Outcome,
     Policy,
     RegistryError,
+    Workspace,
     caller,
     hookimpl,
 )
@@ -354,3 +355,24 @@ async def test_a_connector_that_returns_no_file_of_the_workspace_is_told_so(
         await registry.register_data_source(source())
         with pytest.raises(DataFetchError, match="no file of the workspace"):
             await registry.fetch("s", "a.csv", tmp_path)
+
+
+@pytest.mark.parametrize("slow", ["one", "two"])
+async def test_of_two_items_for_one_file_the_earlier_request_has_it(
+    tmp_path: Path, slow: str
+) -> None:
+    class Paced(MemoryConnector):
+        async def fetch_data(self, identifier: str, workspace: str) -> str:
+            with Workspace.of(workspace).create("same") as file:
+                for _ in range(50 if self.config.id == slow else 1):
+                    await asyncio.sleep(0)
+                file.write(self.config.id.encode())
+            return file.path
+
+    async with registry_of(fresh(Paced)) as registry:
+        await registry.register_data_sources([source("one"), source("two")])
+        first, second = await registry.fetch_many([("one", "a"), ("two", "a")], tmp_path)
+        assert first.receipt is not None
+        assert isinstance(second.error, DataFetchError)
+        assert "would overwrite what 'a' of source 'one' brings" in str(second.error)
+        assert (tmp_path / "same").read_text() == "one"

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from tests.servers.postgres import PostgresServer
-from tests.servers.process import ServerError, wait_for
+from tests.servers.process import ServerError
+from tests.waiting import wait_until_blocking
 
 INSTALL = Path("/usr/lib/postgresql/15")
 GERMAN = "de_DE.UTF-8"
@@ -180,10 +181,7 @@ class StandbyServer(DebianPostgresServer):
             (position,) = primary.execute("SELECT pg_current_wal_flush_lsn()").fetchone() or ()
         with psycopg.connect(self.dsn(), autocommit=True) as standby:
             query = "SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn"
-            wait_for(
-                lambda: (standby.execute(query, [position]).fetchone() or ())[0],
-                "the standby to catch up",
-            )
+            wait_until_blocking(lambda: (standby.execute(query, [position]).fetchone() or ())[0])
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from datasources.connector import DataSourceConnector
-from datasources.errors import LimitExceededError, OptionError
+from datasources.errors import DataFetchError, LimitExceededError, OptionError
 from datasources.models import FetchReceipt, FetchRequest, FetchResult, Limits, Preview
 from datasources.plugins import Plugins
 from datasources.policy import Policy
@@ -20,7 +20,7 @@ from datasources.registry.pools import SourcePools
 from datasources.registry.records import SourceRecords
 from datasources.tabular import preview_text
 from datasources.threads import run_in_thread
-from datasources.workspace import Progress, Receipts, Workspace
+from datasources.workspace import Progress, Receipts, RequestOrder, Workspace
 
 _PREVIEW_BYTES = 1_000_000  # read of a file that was fetched for a preview
 
@@ -79,33 +79,45 @@ class Fetcher:
         """Fetch many items at a time; see `DataSourceRegistry.fetch_many`."""
         if concurrency < 1:
             raise OptionError(f"'concurrency' must be at least 1, not {concurrency}")
-        places = asyncio.Semaphore(concurrency)
+        all_requests = [
+            request if isinstance(request, FetchRequest) else FetchRequest(*request)
+            for request in requests
+        ]
+        labels = [f"{r.identifier!r} of source {r.source_id!r}" for r in all_requests]
         owners: dict[str, str] = {}
+        order = RequestOrder(labels)
+        places = asyncio.Semaphore(concurrency)
         receipts = Receipts(workspace)
 
         async def fetch_one(index: int, request: FetchRequest) -> FetchResult:
             async with places:
                 try:
-                    target = Workspace(
+                    targets[index] = target = Workspace(
                         workspace,
                         limits=limits or self.limits(request.source_id),
                         file_format=request.format,
                         progress=(progress or {}).get(index),
-                        owner=f"{request.identifier!r} of source {request.source_id!r}",
+                        owner=labels[index],
                         owners=owners,
+                        order=order,
                     )
                     receipt = await self._fetch(request, target, receipts)
-                except Exception as exc:  # noqa: BLE001  (kept whole in the result)
+                except Exception as exc:  # noqa: BLE001  (the caller gets it in the result)
                     return FetchResult(request, error=exc)
                 return FetchResult(request, receipt)
 
-        all_requests = [
-            request if isinstance(request, FetchRequest) else FetchRequest(*request)
-            for request in requests
-        ]
-        return await asyncio.gather(
+        targets: dict[int, Workspace] = {}
+        results = await asyncio.gather(
             *(fetch_one(index, request) for index, request in enumerate(all_requests))
         )
+        for index, result in enumerate(results):
+            if result.receipt is None:
+                continue
+            try:  # an earlier item may have taken the path after this one was done
+                targets[index].claim(result.receipt.path, result.request.identifier)
+            except DataFetchError as exc:
+                results[index] = FetchResult(result.request, error=exc)
+        return results
 
     async def fetch_tree(
         self,

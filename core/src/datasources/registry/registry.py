@@ -407,7 +407,8 @@ class DataSourceRegistry:
     ) -> list[FetchResult]:
         """Bring many items, `concurrency` at once; one result for each request, in their order.
 
-        Two different items that would be one file in the workspace are an error of the second.
+        Of two different items that would be one file in the workspace, the one that comes first in
+        `requests` has it, and the other is an error.
 
         Args:
             requests: Each a `FetchRequest`, or a pair of source id and identifier.
