@@ -20,9 +20,9 @@ from datasources import (
     check_write,
 )
 from datasources_postgresql.errors import mapped
-from datasources_postgresql.following import Follower
 from datasources_postgresql.options import PostgreSQLOptions
-from datasources_postgresql.records import (
+from datasources_postgresql.store.notifications import Follower
+from datasources_postgresql.store.schema import (
     ANNOUNCE,
     CHANGED,
     CHANNEL,
