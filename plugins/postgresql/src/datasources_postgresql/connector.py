@@ -29,12 +29,12 @@ from datasources import (
     query_name,
 )
 from datasources_postgresql import catalog, statistics
+from datasources_postgresql.arrow import import_arrow, load_table, write_parquet
 from datasources_postgresql.connections import Connections, back_off
 from datasources_postgresql.errors import mapped
 from datasources_postgresql.grammar import Statement, parse_one, parse_read, plain_select
 from datasources_postgresql.identifiers import TableName, schema_name, table_name
 from datasources_postgresql.options import PostgreSQLOptions
-from datasources_postgresql.parquet import import_arrow, load_table, write_parquet
 from datasources_postgresql.reading import Column, Transaction, begin, counted, limited
 from datasources_postgresql.role import ROLE
 

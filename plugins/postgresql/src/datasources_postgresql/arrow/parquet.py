@@ -30,7 +30,7 @@ async def import_arrow() -> Any:
         DataFetchError: pyarrow or numpy is not installed.
     """
     try:
-        return await run_in_thread(import_module, "datasources_postgresql.arrow")
+        return await run_in_thread(import_module, "datasources_postgresql.arrow.arrow")
     except ImportError as exc:
         raise DataFetchError(
             "Parquet and Arrow need pyarrow and numpy; pip install 'datasources-postgresql[arrow]'"

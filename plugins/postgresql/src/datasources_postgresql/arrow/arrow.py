@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from psycopg import adapters
 
 from datasources import DataFetchError, LimitExceededError
-from datasources_postgresql import binary
+from datasources_postgresql.arrow import binary
 from datasources_postgresql.copying import Rows
 from datasources_postgresql.reading import Column
 
