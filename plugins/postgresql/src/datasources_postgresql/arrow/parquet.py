@@ -110,7 +110,7 @@ async def _feed(
     """Pass the rows of a statement to `consumer`; return their number, and True if there were more."""
     text, kind = statement
     if kind != "select":  # EXPLAIN and SHOW
-        (_, *rows), truncated = await t.texts(text, max_rows)
+        (_, *rows), truncated = await t.fetch_texts(text, max_rows)
         await run_in_thread(lambda: consumer.add_table(layout.text_table(rows)))
         return len(rows), truncated
     if max_rows is not None:
