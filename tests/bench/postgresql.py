@@ -78,7 +78,7 @@ async def ours(dsn: str, table: str, path: Path) -> Run:
 async def ours_parquet(dsn: str, table: str, path: Path) -> Run:
     from datasources import DataSourceConfig, DataSourceType, Limits, Workspace
     from datasources_postgresql import PostgreSQLConnector
-    from datasources_postgresql.parquet import import_arrow
+    from datasources_postgresql.arrow import import_arrow
 
     await import_arrow()
     config = DataSourceConfig("bench", DataSourceType.POSTGRESQL, "", {"dsn": dsn})

@@ -318,7 +318,7 @@ async def test_only_the_callers_statements_run_with_the_roles_jit(
     assert connector._connections is not None
     async with connector._connections.lease() as connection:
         transaction = await begin(connection, connector.options)
-        assert await transaction.ask(query.encode()) == [("off",)]
+        assert await transaction.execute(query.encode()) == [("off",)]
 
 
 SESSIONS_ENDED = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"

@@ -26,7 +26,8 @@ from datasources import (
     SupportsReadTable,
     Workspace,
 )
-from datasources_postgresql import PostgreSQLConnector, parquet
+from datasources_postgresql import PostgreSQLConnector
+from datasources_postgresql.arrow import parquet
 from tests.postgresql.conftest import (
     Admin,
     Source,
@@ -607,7 +608,7 @@ async def test_without_pyarrow_the_error_names_the_extra_and_csv_works(
     workspace: Workspace,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.delitem(sys.modules, "datasources_postgresql.arrow", raising=False)
+    monkeypatch.delitem(sys.modules, "datasources_postgresql.arrow.arrow", raising=False)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(DataFetchError, match=r"'datasources-postgresql\[arrow\]'"):
         await reader.fetch_data("SELECT 1", files)

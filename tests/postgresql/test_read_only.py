@@ -36,10 +36,10 @@ from datasources import (
     Workspace,
 )
 from datasources_postgresql import PostgreSQLConnector, libpq
-from datasources_postgresql.connections import Connection
 from datasources_postgresql.functions import question
 from datasources_postgresql.grammar import parse_one, parse_read, plain_select
 from datasources_postgresql.identifiers import table_name
+from datasources_postgresql.libpq import Connection
 from datasources_postgresql.reading import begin, limited
 from tests.postgresql.conftest import PASSWORD, Admin, Report, configured, readable, rows_of
 from tests.postgresql.statements import (

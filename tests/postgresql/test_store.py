@@ -32,8 +32,7 @@ from datasources import (
     Store,
     StoreError,
 )
-from datasources_postgresql import records
-from datasources_postgresql.store import PostgreSQLStore
+from datasources_postgresql.store import PostgreSQLStore, schema
 from tests.core import test_stores as core
 from tests.core.fakes import MemoryConnector, stored
 from tests.servers import Database, PostgresServer
@@ -430,14 +429,14 @@ def test_store_of_an_older_version_is_brought_to_this_one(
 ):
     store.add(stored("a"), stored("b"))
     step = "ALTER TABLE datasources.sources ADD note text; UPDATE datasources.sources SET note = id"
-    broken = (*records._MIGRATIONS, step, "SELECT no FROM such")
+    broken = (*schema._MIGRATIONS, step, "SELECT no FROM such")
     with monkeypatch.context() as patch:
-        patch.setattr(records, "_MIGRATIONS", broken)
+        patch.setattr(schema, "_MIGRATIONS", broken)
         with pytest.raises(StoreError, match='"such" does not exist'):
             open_store()
     version = "SELECT schema_version FROM datasources.store"
     assert database.execute(version).fetchone() == (1,)
-    monkeypatch.setattr(records, "_MIGRATIONS", broken[:-1])
+    monkeypatch.setattr(schema, "_MIGRATIONS", broken[:-1])
     start = threading.Barrier(4)
 
     def first(_: int) -> PostgreSQLStore:
@@ -697,7 +696,7 @@ import sys
 from datasources.plugins import Plugins
 plugins = Plugins()
 plugins.load_observers()
-assert "datasources_postgresql.stores_plugin" in sys.modules
+assert "datasources_postgresql.store.store_plugin" in sys.modules
 heavy = {"psycopg", "pydantic", "asyncio", "datasources_postgresql.plugin", "logging"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 assert plugins.first("datasources_open_store", url="mysql://x") is None

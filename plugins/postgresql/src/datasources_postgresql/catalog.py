@@ -1,4 +1,4 @@
-"""What the system catalog tells of tables, views and schemas, each question in one round trip."""
+"""Queries of the system catalog about tables, views and schemas, one round trip each."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from datasources import DataItem
 
-_KINDS = {
+_RELATION_KINDS = {
     "r": "table",
     "p": "partitioned table",
     "v": "view",
@@ -15,7 +15,7 @@ _KINDS = {
     "f": "foreign table",
 }
 
-# Everything the role may select from, in schemas that it may use.
+# All relations that the role may select from, in schemas that it may use.
 TABLES = b"""
 SELECT n.nspname, c.relname, pg_catalog.format('%%I.%%I', n.nspname, c.relname),
     c.relkind::text, c.relispartition, nullif(c.reltuples, -1)::bigint,
@@ -34,7 +34,7 @@ ORDER BY n.nspname, c.relname
 
 SCHEMA = b"SELECT FROM pg_catalog.pg_namespace WHERE nspname = %s"
 
-# One name, found as the server finds it in a query.
+# A relation by its name; without a schema it is looked up on the search path, as in a query.
 RESOLVE = b"""
 SELECT c.oid, n.nspname, c.relname, pg_catalog.format('%%I.%%I', n.nspname, c.relname),
     c.relkind::text, nullif(c.reltuples, -1)::bigint
@@ -45,7 +45,7 @@ WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.relname = %s
         ELSE n.nspname = %s END
 """
 
-# Names that differ only in case or schema, for a message.
+# Relations whose names differ in case or schema alone, to suggest in an error.
 SIMILAR = b"""
 SELECT pg_catalog.format('%%I.%%I', n.nspname, c.relname)
 FROM pg_catalog.pg_class c
@@ -143,15 +143,15 @@ ORDER BY t.position
 """
 
 
-def kind(relkind: str, *, partition: bool = False) -> str:
-    """Return what people call a relation of that kind."""
-    return "partition" if partition else _KINDS[relkind]
+def relation_kind(relkind: str, *, partition: bool = False) -> str:
+    """Return the name of a relation's kind, such as `materialized view`."""
+    return "partition" if partition else _RELATION_KINDS[relkind]
 
 
-def item(row: Sequence[Any]) -> DataItem:
-    """Return a row of `TABLES` as a listing's item."""
+def data_item(row: Sequence[Any]) -> DataItem:
+    """Return the item of a listing for a row of `TABLES`."""
     schema, name, path, relkind, partition, rows, comment = row
-    metadata = {"kind": kind(relkind, partition=partition), "schema": schema}
+    metadata = {"kind": relation_kind(relkind, partition=partition), "schema": schema}
     if relkind not in {"v", "f"}:
         metadata["estimated_rows"] = rows
     if comment is not None:
@@ -159,39 +159,39 @@ def item(row: Sequence[Any]) -> DataItem:
     return DataItem(name=name, path=path, metadata=metadata)
 
 
-def metadata(path: str, found: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the answer of `METADATA` as people read it."""
-    constraints = found["constraints"]
+def metadata(path: str, answer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metadata of a relation from the answer of `METADATA`."""
+    constraints = answer["constraints"]
     keys = [c for c in constraints if c["type"] in {"p", "u"}]
     return {
         "identifier": path,
-        "schema": found["schema"],
-        "name": found["name"],
-        "kind": kind(found["kind"], partition=found["partition"]),
-        "comment": found["comment"],
-        "columns": found["columns"],
+        "schema": answer["schema"],
+        "name": answer["name"],
+        "kind": relation_kind(answer["kind"], partition=answer["partition"]),
+        "comment": answer["comment"],
+        "columns": answer["columns"],
         "primary_key": next((c["columns"] for c in keys if c["type"] == "p"), None),
         "unique": [c["columns"] for c in keys if c["type"] == "u"],
-        "foreign_keys": [_reference(c) for c in constraints if _is_reference(c, back=False)],
-        "referenced_by": [_reference(c) for c in constraints if _is_reference(c, back=True)],
+        "foreign_keys": [_foreign_key(c) for c in constraints if _is_foreign_key(c, back=False)],
+        "referenced_by": [_foreign_key(c) for c in constraints if _is_foreign_key(c, back=True)],
         "checks": [
             {"name": c["name"], "expression": c["expression"]}
             for c in constraints
             if c["type"] == "c"
         ],
-        "indexes": found["indexes"],
-        "partition_key": found["partition_key"],
-        "partition_of": found["partition_of"],
-        "estimated_rows": found["estimated_rows"],
+        "indexes": answer["indexes"],
+        "partition_key": answer["partition_key"],
+        "partition_of": answer["partition_of"],
+        "estimated_rows": answer["estimated_rows"],
         "rows": None,
-        "size": found["size"],
+        "size": answer["size"],
     }
 
 
-def _is_reference(constraint: Mapping[str, Any], *, back: bool) -> bool:
+def _is_foreign_key(constraint: Mapping[str, Any], *, back: bool) -> bool:
     return constraint["type"] == "f" and constraint["back"] is back
 
 
-def _reference(constraint: Mapping[str, Any]) -> dict[str, Any]:
+def _foreign_key(constraint: Mapping[str, Any]) -> dict[str, Any]:
     names = ("name", "columns", "table", "referenced_columns")
     return {name: constraint[name] for name in names}

@@ -1,7 +1,29 @@
-"""Connections to one server: psycopg's pool, with its failures brought to whoever waits.
+"""Lease connections of psycopg's pool, and raise the errors of its attempts to connect.
 
-psycopg_pool connects in the background, logs what fails and leaves its clients waiting. Here the
-error of a failed attempt reaches everyone who waits for a connection that nobody else will return.
+psycopg_pool connects in background tasks, logs what fails and lets its clients wait for the whole
+timeout. `LeasingPool` raises the error of a failed attempt in each `acquire` that waits, unless a
+leased connection may still be returned to it.
+
+A connection is in one of these states:
+
+- *new*: `connect` opens it, within `connect_timeout`, and checks the server's version and the role.
+  psycopg_pool calls `connect` through `_ConnectionFactory`, from a worker task of its own.
+- *idle*: psycopg_pool owns it, in autocommit mode, outside of a transaction.
+- *leased*: the body of `lease` owns it. `lease` makes it idle again, however the body ends, in a
+  background task that is shielded from cancellation (`_release`): a running statement is cancelled,
+  the transaction rolled back and the session reset, within `_RESET_TIMEOUT`.
+- *closed*: by the server; or by `_release`, if it cannot be reset; or by `_acquire`, if the server
+  has ended it while it was idle. It is returned to psycopg_pool nevertheless, which replaces it.
+
+Whoever takes a connection from psycopg_pool returns it: `_release` a leased one,
+`_return_unwanted` one that arrives after its `acquire` has ended, `_acquire` a closed one.
+
+`close` ends the bodies of all leases, which raise ConnectError, and then the pool; it waits for the
+tasks that release.
+
+The first connection is made outside of psycopg_pool, by `open`: the pool would log its error and
+try again, but `open` has to raise it. The connection is then given to the pool by its first call
+of `connect`, so that it is not wasted.
 """
 
 from __future__ import annotations
@@ -11,7 +33,7 @@ import random
 import select
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 import psycopg
 from psycopg import AsyncConnection, pq
@@ -27,16 +49,16 @@ from datasources import (
     PoolTimeoutError,
 )
 from datasources_postgresql.errors import mapped
-from datasources_postgresql.libpq import cancel
+from datasources_postgresql.libpq import Connection, cancel
 from datasources_postgresql.options import PostgreSQLOptions
 
-Connection: TypeAlias = "AsyncConnection[tuple[Any, ...]]"
-
-_OLDEST = 140000  # the catalog keeps the trees of SQL functions since then
-_CLEAN_UP = 2.0  # seconds to bring a connection back to idle before it is given up
-_BACK_OFF = 0.1  # seconds before the second attempt; doubles
+_MINIMUM_VERSION = 140000  # since then the catalog holds the parse trees of SQL functions
+_RESET_TIMEOUT = 2.0  # seconds to make a connection idle again before it is closed
+_FIRST_DELAY = 0.1  # seconds before the second attempt; each further delay is twice as long
 _PRIVILEGED_ROLES = [
-    *("pg_execute_server_program", "pg_read_server_files", "pg_write_server_files"),
+    "pg_execute_server_program",
+    "pg_read_server_files",
+    "pg_write_server_files",
     "pg_signal_backend",
 ]
 _PRIVILEGES = """
@@ -48,46 +70,57 @@ LIMIT 1
 """
 
 
-class Connections:
-    """A psycopg pool sized by `pool_config`, and leases of clean connections from it."""
+class LeasingPool:
+    """A pool of connections to one server; `lease` gives a connection with a clean session.
+
+    Args:
+        options: The server, the role and what the role may be.
+        pool_config: Size of the pool and its time limits.
+    """
 
     def __init__(self, options: PostgreSQLOptions, pool_config: PoolConfig) -> None:
         self._options = options
         self._config = pool_config
         parameters = options.conninfo()
-        self._timeout = float(parameters.get("connect_timeout") or pool_config.connect_timeout)
-        # libpq's is for each host, in whole seconds, 2 at least.
-        each = self._timeout / max(1, len(list(options.hosts())))
-        parameters["connect_timeout"] = str(max(2, int(each)))
+        self._connect_timeout = float(
+            parameters.get("connect_timeout") or pool_config.connect_timeout
+        )
+        # libpq applies its own timeout to each host, in whole seconds, at least 2.
+        seconds_per_host = self._connect_timeout / max(1, len(list(options.hosts())))
+        parameters["connect_timeout"] = str(max(2, int(seconds_per_host)))
         self._conninfo = make_conninfo("", **parameters)
-        self._first: Connection | None = None
+        self._first_connection: Connection | None = None
         self._waiters: dict[asyncio.Future[Any], float] = {}
-        """Who waits, and since when."""
-        self._leased = 0
+        """For each waiting `acquire`: the future to fail, and the loop time when it began to wait."""
+        self._leased_count = 0
         self._scopes: set[asyncio.Timeout] = set()
-        """One for each lease; `close` ends them."""
-        self._cleaning: set[asyncio.Task[None]] = set()
+        """The timeout scope of each lease, which `close` makes expire."""
+        self._background_tasks: set[asyncio.Task[None]] = set()
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
-            # The pool calls `connect` on it and nothing else.
-            connection_class=cast("type[Connection]", _Opener(self)),
+            # psycopg_pool calls its method `connect` and nothing else.
+            connection_class=cast("type[Connection]", _ConnectionFactory(self)),
             min_size=pool_config.min_size,
             max_size=pool_config.max_size,
             timeout=pool_config.acquire_timeout,
             max_idle=pool_config.max_idle_time,
             max_lifetime=pool_config.max_lifetime,
-            # One more attempt in the background; `lease` starts the others.
+            # No attempts after the first failed one: `_acquire` makes them.
             reconnect_timeout=0.0,
             num_workers=min(8, pool_config.max_size),
             open=False,
         )
 
     async def open(self) -> None:
-        """Connect once, so that what is wrong is raised here, then open the pool."""
-        self._first = await self.connect()
+        """Make the first connection, then open the pool.
+
+        Raises:
+            ConnectError, AuthenticationError, PolicyError: As `connect`.
+        """
+        self._first_connection = await self.connect()
         try:
             await self._pool.open()
-            # Not `getconn` itself: psycopg_pool's wait loses a cancellation on Python 3.11.
-            await self._pool.putconn(await self._wait(self._timeout))
+            # Not `getconn` itself, which may ignore a cancellation on Python 3.11.
+            await self._pool.putconn(await self._get_connection(self._connect_timeout))
         except BaseException:
             await self.close()
             raise
@@ -98,10 +131,10 @@ class Connections:
         for scope in self._scopes:
             scope.reschedule(now)
         await self._pool.close()
-        if self._cleaning:
-            await asyncio.wait(self._cleaning)
-        if self._first is not None:
-            await self._first.close()
+        if self._background_tasks:
+            await asyncio.wait(self._background_tasks)
+        if self._first_connection is not None:
+            await self._first_connection.close()
 
     async def connect(self) -> Connection:
         """Return a new connection of a role that may be used.
@@ -111,31 +144,30 @@ class Connections:
             AuthenticationError: It refuses the credentials.
             PolicyError: The role can do more than the options admit.
         """
-        if self._first is not None:
-            first, self._first = self._first, None
+        if self._first_connection is not None:
+            first, self._first_connection = self._first_connection, None
             return first
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self._connect_timeout):
                 with mapped(self._options):
-                    return await self._new()
+                    return await self._connect()
         except TimeoutError:
             where = ", ".join(self._options.hosts())
             raise ConnectError(
-                f"no answer from the server at {where!r} within {self._timeout:g} seconds",
+                f"no answer from the server at {where!r} within {self._connect_timeout:g} seconds",
                 code="08001",
             ) from None
 
     @asynccontextmanager
     async def lease(self) -> AsyncIterator[Connection]:
-        """Lend a connection that works; it goes back clean, or is closed.
+        """Yield a connection with a clean session; reset or close the connection at the end.
 
         Raises:
-            ConnectError: No connection can be had, after the attempts the pool's rules allow; or
-                `close` has cancelled the block.
-            PoolTimeoutError: All are in use, and none came back in time.
+            ConnectError: Connecting failed `connect_attempts` times; or `close` has ended the body.
+            PoolTimeoutError: All connections are in use, and none was returned in time.
         """
         connection = await self._acquire()
-        self._leased += 1
+        self._leased_count += 1
         try:
             async with asyncio.timeout(None) as scope:
                 self._scopes.add(scope)
@@ -148,32 +180,36 @@ class Connections:
             ) from None
         finally:
             self._scopes.discard(scope)
-            await asyncio.shield(self._in_background(self._give_back(connection)))
+            await asyncio.shield(self._in_background(self._release(connection)))
 
     def fail_waiters(self, error: DataSourceError, began: float) -> None:
-        """Tell those who wait that no connection will come, unless one in use may.
+        """Raise the error of a failed attempt in each waiting `acquire`, if no lease can serve it.
 
-        Who came after the failed attempt began is to ask again: what was wrong may be mended.
+        An `acquire` that began after the attempt waits again: the cause may have been mended.
+
+        Args:
+            error: The error of the attempt.
+            began: Loop time when the attempt began.
         """
-        if self._leased == 0:
+        if self._leased_count == 0:
             for waiter, since in self._waiters.items():
                 if not waiter.done():
-                    waiter.set_exception(error if since <= began else _AskAgainError())
+                    waiter.set_exception(error if since <= began else _AcquireAgainError())
 
-    async def _new(self) -> Connection:
+    async def _connect(self) -> Connection:
         connection = await AsyncConnection.connect(
             self._conninfo, autocommit=True, prepare_threshold=None
         )
         try:
-            await self._check(connection)
+            await self._check_server_and_role(connection)
         except BaseException:
             await connection.close()
             raise
         return connection
 
-    async def _check(self, connection: Connection) -> None:
+    async def _check_server_and_role(self, connection: Connection) -> None:
         version = connection.info.server_version
-        if version < _OLDEST:
+        if version < _MINIMUM_VERSION:
             raise ConnectError(f"the server is PostgreSQL {version // 10000}; 14 or newer works")
         if self._options.allow_privileged_role:
             return
@@ -188,24 +224,26 @@ class Connections:
 
     async def _acquire(self) -> Connection:
         deadline = asyncio.get_running_loop().time() + self._config.acquire_timeout
-        waits = back_off(self._config.connect_attempts)
+        waits = retry_delays(self._config.connect_attempts)
         while True:
             try:
-                connection = await self._wait(deadline - asyncio.get_running_loop().time())
+                connection = await self._get_connection(
+                    deadline - asyncio.get_running_loop().time()
+                )
             except ConnectError:
                 if (wait := next(waits)) is None:
                     raise
                 await asyncio.sleep(wait)
                 continue
-            except _AskAgainError:
+            except _AcquireAgainError:
                 continue
-            if _alive(connection):
+            if _is_usable(connection):
                 return connection
             await connection.close()
             self._in_background(self._pool.putconn(connection))
 
-    async def _wait(self, timeout: float) -> Connection:
-        """Wait for the pool, or for news that it cannot serve."""
+    async def _get_connection(self, timeout: float) -> Connection:
+        """Return a connection of the pool, or raise what `fail_waiters` is called with."""
         failed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiters[failed] = asyncio.get_running_loop().time()
         getting: asyncio.Future[Any] = asyncio.ensure_future(
@@ -229,7 +267,7 @@ class Connections:
         finally:
             del self._waiters[failed]
             if failed.done():
-                failed.exception()  # looked at, or asyncio would complain
+                failed.exception()  # retrieved, or asyncio would log that it never was
             if not served:
                 getting.cancel()
                 getting.add_done_callback(self._return_unwanted)
@@ -238,31 +276,32 @@ class Connections:
         if not getting.cancelled() and getting.exception() is None:
             self._in_background(self._pool.putconn(getting.result()))
 
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._cleaning.add(task)
-        task.add_done_callback(self._cleaning.discard)
+    def _in_background(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(coroutine)
+        self._background_tasks.add(task)
+        task.add_done_callback(self._background_tasks.discard)
         return task
 
-    async def _give_back(self, connection: Connection) -> None:
-        clean = False
+    async def _release(self, connection: Connection) -> None:
+        """Reset a leased connection, or close it if that fails, and return it to the pool."""
+        is_reset = False
         try:
-            async with asyncio.timeout(_CLEAN_UP):
-                await _clean(connection)
-            clean = True
+            async with asyncio.timeout(_RESET_TIMEOUT):
+                await _reset_session(connection)
+            is_reset = True
         except (psycopg.Error, TimeoutError):
-            pass  # what went wrong with it was the business of its user
+            pass  # the connection is closed below; its user has seen what went wrong
         finally:
-            if not clean:
+            if not is_reset:
                 await connection.close()
-            self._leased -= 1
+            self._leased_count -= 1
             await self._pool.putconn(connection)
 
 
-class _Opener:
-    """Stands where the pool expects a connection class: connects, and tells who waits."""
+class _ConnectionFactory:
+    """Stands in for the connection class that psycopg_pool calls to open a connection."""
 
-    def __init__(self, connections: Connections) -> None:
+    def __init__(self, connections: LeasingPool) -> None:
         self._connections = connections
 
     async def connect(self, _conninfo: str = "", **_kwargs: Any) -> Connection:
@@ -274,22 +313,23 @@ class _Opener:
             raise
 
 
-class _AskAgainError(Exception):
-    """The pool gave up on behalf of others."""
+class _AcquireAgainError(Exception):
+    """An attempt failed that began before this `acquire`: wait again."""
 
 
-def back_off(attempts: int) -> Iterator[float | None]:
-    """Yield the seconds to wait after each attempt, None after the last."""
+def retry_delays(attempts: int) -> Iterator[float | None]:
+    """Yield the seconds to wait after each failed attempt, and None after the last one."""
     for attempt in range(attempts - 1):
-        yield _BACK_OFF * 2**attempt * random.uniform(0.5, 1)  # noqa: S311
+        yield _FIRST_DELAY * 2**attempt * random.uniform(0.5, 1)  # noqa: S311  # jitter
     yield None
 
 
-def _alive(connection: Connection) -> bool:
-    """Tell, without a round trip, whether an idle connection is as it was left.
+def _is_usable(connection: Connection) -> bool:
+    """Return True if the server has sent nothing to an idle connection; needs no round trip.
 
-    A server that ends a session says so before it hangs up; nothing else is said to an idle one
-    but news of a changed setting, for which a good connection may be lost.
+    A server that ends a session sends a message before it closes the socket. It sends an idle
+    session nothing else but the new value of a setting after its configuration was reloaded; then a
+    working connection is replaced for no need.
     """
     if connection.closed:
         return False
@@ -298,8 +338,8 @@ def _alive(connection: Connection) -> bool:
     return not poll.poll(0)
 
 
-async def _clean(connection: Connection) -> None:
-    """End what runs and reset the session to what it was when it began."""
+async def _reset_session(connection: Connection) -> None:
+    """Cancel a running statement, roll back, and reset the session to its state after log-in."""
     if connection.closed:
         return
     if connection.pgconn.transaction_status == pq.TransactionStatus.ACTIVE:

@@ -1,4 +1,4 @@
-"""Tables, views and queries of one PostgreSQL database."""
+"""The connector: tables, views and queries of one PostgreSQL database."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from datasources import (
     query_name,
 )
 from datasources_postgresql import catalog, statistics
-from datasources_postgresql.connections import Connections, back_off
+from datasources_postgresql.arrow import import_arrow, load_table, write_parquet
+from datasources_postgresql.connections import LeasingPool, retry_delays
 from datasources_postgresql.errors import mapped
 from datasources_postgresql.grammar import Statement, parse_one, parse_read, plain_select
 from datasources_postgresql.identifiers import TableName, schema_name, table_name
 from datasources_postgresql.options import PostgreSQLOptions
-from datasources_postgresql.parquet import import_arrow, load_table, write_parquet
 from datasources_postgresql.reading import Column, Transaction, begin, counted, limited
 from datasources_postgresql.role import ROLE
 
@@ -42,12 +42,12 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class _Source:
-    """What an identifier stands for, as a query."""
+class _ReadQuery:
+    """The query that reads what an identifier names."""
 
     text: str
     path: str | None = None
-    """The canonical name of a table; None for a query."""
+    """Canonical name of the table; None if the identifier is a query."""
     oid: int = 0
     kind: str = "select"
     relkind: str = ""
@@ -57,7 +57,7 @@ class _Source:
 class PostgreSQLConnector(DataSourceConnector):
     """Reads a database through a pool of its own; one instance serves many callers.
 
-    An identifier is a table or view (`orders`, `sales.orders`, `"Odd Name"`), or a query.  Queries
+    An identifier is a table or view (`orders`, `sales.orders`, `"Odd Name"`), or a query. Queries
     can only read, unless the option `read_only` is off.
     """
 
@@ -70,20 +70,20 @@ class PostgreSQLConnector(DataSourceConnector):
 
     def __init__(self, config: DataSourceConfig) -> None:
         super().__init__(config)
-        self._connections: Connections | None = None
-        self._connecting = asyncio.Lock()
+        self._connections: LeasingPool | None = None
+        self._connect_lock = asyncio.Lock()
 
     async def connect(self) -> bool:
-        """Open a pool of connections, the first of them now.
+        """Open a pool of connections and make its first connection.
 
         Raises:
             ConnectError: The server cannot be reached, or has no such database.
             AuthenticationError: It refuses the credentials.
             PolicyError: The role can do more than the options admit.
         """
-        async with self._connecting:
+        async with self._connect_lock:
             if self._connections is None:
-                connections = Connections(self.options, self.pool_config)
+                connections = LeasingPool(self.options, self.pool_config)
                 await connections.open()
                 self._connections = connections
         return True
@@ -95,11 +95,11 @@ class PostgreSQLConnector(DataSourceConnector):
             await connections.close()
 
     async def test_connection(self) -> bool:
-        """Tell whether the server answers a query now."""
+        """Return True if the server answers a query now."""
         if self._connections is None:
             return False
         try:
-            await self._read(lambda t: t.ask(b"SELECT 1"))
+            await self._read(lambda t: t.execute(b"SELECT 1"))
         except DataSourceError:
             return False
         return True
@@ -117,13 +117,13 @@ class PostgreSQLConnector(DataSourceConnector):
                 raise ItemNotFoundError(f"{path!r} is not a schema of this source")
             schemas = [schema]
 
-        async def work(t: Transaction) -> list[DataItem]:
-            rows = await t.ask(catalog.TABLES, [schemas, schemas])
-            if path is not None and not rows and not await t.ask(catalog.SCHEMA, schemas):
+        async def read_tables(t: Transaction) -> list[DataItem]:
+            rows = await t.execute(catalog.TABLES, [schemas, schemas])
+            if path is not None and not rows and not await t.execute(catalog.SCHEMA, schemas):
                 raise ItemNotFoundError(f"there is no schema {path!r}")
-            return [catalog.item(row) for row in rows]
+            return [catalog.data_item(row) for row in rows]
 
-        return await self._read(work)
+        return await self._read(read_tables)
 
     async def glob_items(self, pattern: str) -> list[DataItem]:
         """Return the items whose path, such as `sales.orders`, matches."""
@@ -139,74 +139,74 @@ class PostgreSQLConnector(DataSourceConnector):
             identifier: A table or a query.
             exact_rows: Count the rows, which reads them all; otherwise `rows` is None.
         """
-        target = self._target(identifier)
+        target = self._parse_identifier(identifier)
 
-        async def work(t: Transaction) -> dict[str, Any]:
-            source, columns = await self._source(t, target)
-            if source.path is None:
-                found = await _describe_query(t, columns)
+        async def read_metadata(t: Transaction) -> dict[str, Any]:
+            query, columns = await self._resolve(t, target)
+            if query.path is None:
+                metadata = await _describe_query(t, columns)
             else:
-                ((answer,),) = await t.ask(catalog.METADATA, [source.oid])
-                found = catalog.metadata(source.path, answer)
-            if exact_rows and source.kind == "select":
-                ((found["rows"],),) = await t.load(counted(source.text), jit=False)
-            return found
+                ((answer,),) = await t.execute(catalog.METADATA, [query.oid])
+                metadata = catalog.metadata(query.path, answer)
+            if exact_rows and query.kind == "select":
+                ((metadata["rows"],),) = await t.fetch_all(counted(query.text), jit=False)
+            return metadata
 
-        return await self._read(work)
+        return await self._read(read_metadata)
 
     async def preview(self, identifier: str, rows: int = 10) -> Preview:
         """Return the first rows as Python values; text where Python has no such value."""
-        target = self._target(identifier)
+        target = self._parse_identifier(identifier)
 
-        async def work(t: Transaction) -> Preview:
-            source, columns = await self._source(t, target)
-            select = source.kind == "select"
-            text = limited(source.text, rows + 1) if select else source.text
-            found = await t.load(text, select=select)
+        async def read_preview(t: Transaction) -> Preview:
+            query, columns = await self._resolve(t, target)
+            select = query.kind == "select"
+            text = limited(query.text, rows + 1) if select else query.text
+            values = await t.fetch_all(text, select=select)
             names = tuple(column.name for column in columns)
-            return Preview(names, found[:rows], truncated=len(found) > rows)
+            return Preview(names, values[:rows], truncated=len(values) > rows)
 
-        return await self._read(work)
+        return await self._read(read_preview)
 
     async def get_table_preview(self, table_name: str, limit: int = 10) -> Preview:
         """Return the first rows of a table."""
         return await self.preview(table_name, limit)
 
     async def statistics(self, identifier: str) -> dict[str, ColumnStatistics]:
-        """Return figures of the numeric columns, in one scan.
+        """Compute figures of the numeric columns in one scan.
 
-        Of a table over 10 million rows, by the server's estimate, a sample of about a million is
-        read; the figures say so.
+        Of a table with more than 10 million rows, by the server's estimate, a sample of about a
+        million rows is read; the figures are marked as sampled.
         """
-        target = self._target(identifier)
+        target = self._parse_identifier(identifier)
 
-        async def work(t: Transaction) -> dict[str, ColumnStatistics]:
-            source, columns = await self._source(t, target)
-            if source.kind != "select":
+        async def compute(t: Transaction) -> dict[str, ColumnStatistics]:
+            query, columns = await self._resolve(t, target)
+            if query.kind != "select":
                 return {}
-            share = statistics.sample_share(source.estimated_rows, source.relkind)
-            numeric = statistics.numeric(columns)
+            share = statistics.sample_share(query.estimated_rows, query.relkind)
+            numeric = statistics.numeric_columns(columns)
             if not numeric:
                 return {}
-            query = statistics.query(source.text, columns, share)
-            (row,) = await t.load(query, jit=False)
+            text = statistics.query(query.text, columns, share)
+            (row,) = await t.fetch_all(text, jit=False)
             return statistics.figures(numeric, row, sampled=share is not None)
 
-        return await self._read(work)
+        return await self._read(compute)
 
     async def fetch_data(self, identifier: str, workspace: str) -> str:
         """Write a table to `<schema.table>.csv`, or a query's result to `query-<hash>.csv`.
 
-        The file has a header, NULL is an empty field and an empty string is `""`.  With the
+        The file has a header, NULL is an empty field and an empty string is `""`. With the
         format `parquet` the types are kept; what has no exact type in Arrow becomes text.
 
         Raises:
             ItemNotFoundError: There is no such table.
-            PolicyError: The query would do something else than read.
-            LimitExceededError: A limit or the statement timeout ended it.
+            PolicyError: The query would do something other than read.
+            LimitExceededError: A limit or the statement timeout ended the fetch.
             DataFetchError: The server refused the query, or the file cannot be written.
         """
-        target = self._target(identifier)
+        target = self._parse_identifier(identifier)
         directory = Workspace.of(workspace)
         format_ = directory.file_format or "csv"
         if format_ not in {"csv", "parquet"}:
@@ -216,26 +216,27 @@ class PostgreSQLConnector(DataSourceConnector):
         if format_ == "parquet":
             await import_arrow()
 
-        async def work(t: Transaction) -> str:
-            source, columns = await self._source(t, target)
-            name = f"{source.path or query_name(identifier)}.{format_}"
+        async def write_file(t: Transaction) -> str:
+            query, columns = await self._resolve(t, target)
+            name = f"{query.path or query_name(identifier)}.{format_}"
             with directory.create(name, flat=True) as file:
                 if format_ == "parquet":
-                    statement = source.text, source.kind
+                    statement = query.text, query.kind
                     await write_parquet(t, statement, columns, file, directory.limits)
                 else:
-                    await _write(t, source, file, directory.limits)
+                    await _write_csv(t, query, file, directory.limits)
                 if not self.options.read_only:
                     await t.commit()
             return file.path
 
         async with _deadline(directory.limits.timeout, identifier):
-            return await self._read(work)
+            return await self._read(write_file)
 
     async def read_table(self, identifier: str, max_rows: int | None = None) -> Any:
         """Return a table or a query's result as a `pyarrow.Table`, with the types of Parquet.
 
-        No workspace sets limits here: the result may have 1 GiB, and the statement timeout holds.
+        The limits of workspaces do not apply: the result may have 1 GiB of Arrow data, and the
+        statement timeout holds.
 
         Args:
             identifier: A table or a query.
@@ -243,19 +244,19 @@ class PostgreSQLConnector(DataSourceConnector):
 
         Raises:
             LimitExceededError: The result is larger.
-            DataFetchError: A value has no place in its column's type, or pyarrow is missing.
+            DataFetchError: The type of a column cannot hold a value, or pyarrow is missing.
         """
-        target = self._target(identifier)
+        target = self._parse_identifier(identifier)
         await import_arrow()
 
-        async def work(t: Transaction) -> Any:
-            source, columns = await self._source(t, target)
-            return await load_table(t, (source.text, source.kind), columns, max_rows)
+        async def read_rows(t: Transaction) -> Any:
+            query, columns = await self._resolve(t, target)
+            return await load_table(t, (query.text, query.kind), columns, max_rows)
 
-        return await self._read(work)
+        return await self._read(read_rows)
 
-    def _target(self, identifier: str) -> TableName | Statement:
-        """Take an identifier apart, before any connection is asked for."""
+    def _parse_identifier(self, identifier: str) -> TableName | Statement:
+        """Return the table name or the statement of an identifier; needs no connection."""
         if (table := table_name(identifier)) is not None:
             return table
         if self.options.read_only:
@@ -263,32 +264,38 @@ class PostgreSQLConnector(DataSourceConnector):
         tree, text = parse_one(identifier)
         return Statement(text, "select" if plain_select(tree) else "other")
 
-    async def _source(
+    async def _resolve(
         self, t: Transaction, target: TableName | Statement
-    ) -> tuple[_Source, list[Column]]:
+    ) -> tuple[_ReadQuery, list[Column]]:
+        """Return the query that reads `target`, which is locked and authorized, and its columns."""
         if isinstance(target, Statement):
-            columns = await t.admit(target)
-            return _Source(target.text, kind=target.kind), columns
+            columns = await t.authorize(target)
+            return _ReadQuery(target.text, kind=target.kind), columns
         while True:
-            found = await t.ask(catalog.RESOLVE, [target.name, target.schema, target.schema])
-            if not found:
-                raise await _missing(t, target)
-            oid, schema, name, path, relkind, rows = found[0]
+            relations = await t.execute(
+                catalog.RESOLVE, [target.name, target.schema, target.schema]
+            )
+            if not relations:
+                raise await _not_found_error(t, target)
+            oid, schema, name, path, relkind, rows = relations[0]
             text = sql.SQL("SELECT * FROM {}").format(sql.Identifier(schema, name)).as_string()
             try:
                 columns = await t.describe(text)
-            except psycopg.errors.UndefinedTable:  # dropped since; the transaction can ask no more
+            except psycopg.errors.UndefinedTable:  # the failed transaction runs no more queries
                 raise ItemNotFoundError(f"{path} was dropped meanwhile", code="42P01") from None
-            # While the lock was waited for, another table may have been given the name.
+            # Another table may have been given the name while the lock was waited for.
             if all(column.table == oid for column in columns):
                 break
         if self.options.read_only and relkind in {"v", "r", "p"}:
             await t.check_functions(parse_read(text))
-        return _Source(text, path, oid, "select", relkind, rows), columns
+        return _ReadQuery(text, path, oid, "select", relkind, rows), columns
 
-    async def _read(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
-        """Do one read, and again if the connection breaks: nothing of it is visible yet."""
-        for wait in back_off(self.pool_config.connect_attempts):
+    async def _read(self, read: Callable[[Transaction], Awaitable[T]]) -> T:
+        """Run `read` in a transaction; repeat it if the connection breaks.
+
+        A read may be repeated because nothing of it is visible before it is complete.
+        """
+        for delay in retry_delays(self.pool_config.connect_attempts):
             connections = self._connections  # None again if `disconnect` ended an attempt
             if connections is None:
                 raise ConnectError(f"source {self.config.id!r} is not connected")
@@ -297,23 +304,25 @@ class PostgreSQLConnector(DataSourceConnector):
                 with mapped(self.options):
                     async with connections.lease() as connection:
                         leased = True
-                        return await work(await begin(connection, self.options))
+                        return await read(await begin(connection, self.options))
             except ConnectError:
                 disconnected = self._connections is not connections
-                if not leased or wait is None or disconnected or not self.options.read_only:
+                if not leased or delay is None or disconnected or not self.options.read_only:
                     raise
-                await asyncio.sleep(wait)
+                await asyncio.sleep(delay)
         raise AssertionError("the last attempt returns or raises")
 
 
-async def _write(t: Transaction, source: _Source, file: WorkspaceFile, limits: Limits) -> None:
+async def _write_csv(
+    t: Transaction, query: _ReadQuery, file: WorkspaceFile, limits: Limits
+) -> None:
     rows = limits.max_rows
-    if source.kind in {"explain", "show"}:
-        await t.write_csv(source.text, file, rows)
+    if query.kind in {"explain", "show"}:
+        await t.write_csv(query.text, file, rows)
         return
-    text = source.text
-    if source.kind == "select" and rows is not None:
-        text = limited(text, rows + 1)  # one more than wanted tells whether there are more
+    text = query.text
+    if query.kind == "select" and rows is not None:
+        text = limited(text, rows + 1)  # the row after the limit shows that there are more
     await t.copy_csv(text, file, rows, limits.max_bytes)
 
 
@@ -328,8 +337,8 @@ async def _describe_query(t: Transaction, columns: list[Column]) -> dict[str, An
     }
 
 
-async def _missing(t: Transaction, table: TableName) -> ItemNotFoundError:
-    similar = [path for (path,) in await t.ask(catalog.SIMILAR, [table.name])]
+async def _not_found_error(t: Transaction, table: TableName) -> ItemNotFoundError:
+    similar = [path for (path,) in await t.execute(catalog.SIMILAR, [table.name])]
     hint = f"; did you mean {' or '.join(similar)}?" if similar else ""
     name = f"{table.schema}.{table.name}" if table.schema else table.name
     return ItemNotFoundError(f"there is no table or view {name!r}{hint}", code="42P01")

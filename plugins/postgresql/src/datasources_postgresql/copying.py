@@ -1,7 +1,31 @@
-"""Rows of a COPY on their way from libpq to a file.
+"""Receive the rows of a COPY from libpq.
 
-psycopg's own `copy` waits for the socket once per row. Here every row that has come is taken
-before the next wait; see https://www.postgresql.org/docs/current/libpq-copy.html.
+psycopg's own `copy` waits for the socket once per row. Here every row that has arrived is received
+before the next wait (https://www.postgresql.org/docs/current/libpq-copy.html):
+`get_copy_data(1)` returns a row that libpq has in full, 0 if the next one has not arrived in full,
+-1 at the end; `consume_input` reads from the socket, without blocking, what has arrived.
+
+One receiver owns the connection from the COPY_OUT result to the end of the COPY; nobody else reads
+the socket meanwhile. Both receivers alternate between two phases:
+
+- *a turn*: `_receive` moves rows from libpq to the buffer and reads the socket, bounded by
+  `_ROWS_PER_TURN`, `_READS_PER_TURN` and the size of the buffer, and passes a full buffer on.
+  Asking libpq and the socket again costs less than waiting, so a turn ends with a wait only when
+  both have nothing.
+- *a wait* for the socket to become readable, after which the next turn begins with
+  `consume_input`. Rows that libpq holds are always received before the socket is read, or libpq's
+  buffer would grow without bound.
+
+`TextReceiver` takes its turns on the event loop: a turn writes what it received and then yields to
+the loop, by `call_soon` if more rows may be ready, by `add_reader` if it has to wait. It must not
+await within a turn, because callbacks of the loop run it. Writing text costs little, so this is the
+fastest way.
+
+`RowReceiver` takes its turns in a thread of its own, where it also calls `on_rows`, which decodes
+the rows to Arrow. Decoding would block the loop for tens of milliseconds, and handing each block
+from a receiving thread to a decoding thread takes longer than decoding it; so one thread does
+both. While it runs, the event loop does not touch the connection. A cancelled caller sets an event
+that the thread checks between turns, and waits for its end; only then is the connection used again.
 """
 
 from __future__ import annotations
@@ -24,14 +48,14 @@ from psycopg import pq
 
 from datasources import run_in_thread
 
-Write: TypeAlias = Callable[[bytearray | memoryview], None]
-"""Takes text, which it may not keep."""
+WriteCallback: TypeAlias = Callable[[bytearray | memoryview], None]
+"""Called with the next piece of text, in a buffer that is reused after the call."""
 
-_BATCH = 1 << 18  # bytes written at once
-_PIECE = 1 << 20  # bytes of a longer row written at once
-_ROWS = 1 << 13  # rows taken before the loop gets its turn
-_READS = 16  # of the socket, likewise
-_PATIENCE = 0.1  # seconds until a thread that waits looks whether it should stop
+_BATCH_BYTES = 1 << 18  # bytes of text that are written at once
+_PIECE_BYTES = 1 << 20  # a row of at least this size is written in such pieces, one a turn
+_ROWS_PER_TURN = 1 << 13  # rows received before other tasks of the event loop run
+_READS_PER_TURN = 16  # reads of the socket before other tasks of the event loop run
+_STOP_CHECK_INTERVAL = 0.1  # seconds between two checks of a waiting thread for cancellation
 
 # Where Linux keeps tcpi_bytes_received in struct tcp_info: include/uapi/linux/tcp.h
 _BYTES_RECEIVED = struct.Struct("128xQ")
@@ -39,26 +63,26 @@ _BYTES_RECEIVED = struct.Struct("128xQ")
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Whole rows of a binary COPY; before the first its header, and the last is its trailer."""
+    """Messages of a binary COPY, a row each; the first begins with the header, the last is the trailer."""
 
     data: bytearray | memoryview
     lengths: list[int]
-    """How many bytes each has."""
+    """Bytes of each message."""
 
 
-Take: TypeAlias = Callable[[Rows], None]
+RowsCallback: TypeAlias = Callable[[Rows], None]
 
 
-class TooLongError(Exception):
-    """One row, or one answer, is longer than may be held in memory."""
+class AnswerTooLongError(Exception):
+    """A row, or the answer to a query, has more bytes than may be held in memory."""
 
 
 class Meter:
-    """Tells how much one connection has received since the last `reset`.
+    """Counts the bytes that a connection has received since the last `reset`.
 
-    libpq keeps a row until it is whole and does not tell how much it keeps.  Only Linux says, and
-    only of TCP; elsewhere nothing is ever too long.  libpq reads for as long as the server keeps
-    up, so on a busy machine more than the limit may have come by the first check.
+    libpq holds a row until it has arrived in full, and does not tell how many bytes it holds. Linux
+    tells how many a TCP socket has received; elsewhere there is no limit. libpq reads for as long as
+    the server sends without a pause, so more than the limit may have arrived by the first check.
     """
 
     def __init__(self, descriptor: int, limit: int | None) -> None:
@@ -67,19 +91,19 @@ class Meter:
         self._start: int | None = None
 
     def reset(self) -> None:
-        """Begin anew at the next check."""
+        """Count from the next `check` on."""
         self._start = None
 
     def check(self) -> None:
-        """Raise `TooLongError` if more than the limit has come."""
+        """Raise `AnswerTooLongError` if more bytes than the limit have arrived."""
         received = self._received()
         if self._start is None:
             self._start = received
         elif self._limit is not None and received - self._start > self._limit:
-            raise TooLongError
+            raise AnswerTooLongError
 
     def close(self) -> None:
-        """Give up the descriptor; the connection keeps its own."""
+        """Close the duplicate of the connection's descriptor."""
         self._socket.close()
 
     def _received(self) -> int:
@@ -91,209 +115,211 @@ class Meter:
             )
         except OSError:  # not TCP
             return 0
-        known = len(info) == _BYTES_RECEIVED.size
-        return int(_BYTES_RECEIVED.unpack(info)[0]) if known else 0
+        if len(info) < _BYTES_RECEIVED.size:  # Linux before 4.1
+            return 0
+        return int(_BYTES_RECEIVED.unpack(info)[0])
 
 
-class _Receiver:
-    """Takes rows that have come, and never for long.
+class _CopyReceiver:
+    """Receives rows in turns; a subclass says how rows are buffered and where they go.
 
-    They are gathered in one buffer rather than a list: millions of small objects kept alive cost
-    more than all the rest.
+    Rows are appended to one buffer rather than to a list: millions of small objects that stay alive
+    cost more time than all the rest.
     """
 
     def __init__(
-        self, pgconn: pq.abc.PGconn, wanted: int | None, max_row: int | None, batch: int
+        self, pgconn: pq.abc.PGconn, max_messages: int | None, max_row: int | None, batch: int
     ) -> None:
-        self._taken = self._skipped = 0
-        self._wanted = sys.maxsize if wanted is None else wanted
+        self._received = self._discarded = 0  # messages
+        self._max_messages = sys.maxsize if max_messages is None else max_messages
         self._pgconn = pgconn
         self._meter = Meter(pgconn.socket, max_row)
         self._longest = sys.maxsize if max_row is None else max(1, max_row)
         self._batch = batch
         self._buffer = bytearray()
 
-    def _take_rows(self) -> int:
-        """Take what has come; return libpq's last word: 0 to wait, -1 for the end."""
-        before = self._taken
+    def _receive(self) -> int:
+        """Take one turn; return 0 if the next step is to wait, -1 at the end, else a positive number."""
+        before = self._received
         size = self._drain()
-        if size or self._taken != before:
+        if size or self._received != before:
             self._meter.reset()
         else:
             self._meter.check()
         if self._buffer and (size < 0 or len(self._buffer) >= self._batch):
-            self._hand_over()
+            self._flush_buffer()
         return size
 
     def _drain(self) -> int:
-        """Take what libpq and the socket hold: to ask costs less than to wait."""
-        for _ in range(_READS):
-            before = self._taken
-            size = self._skip() if before >= self._wanted else self._gather()
-            if size or self._taken == before or len(self._buffer) >= self._batch:
+        """Receive what libpq and the socket hold, within the bounds of a turn; return as `_receive`."""
+        for _ in range(_READS_PER_TURN):
+            before = self._received
+            size = self._discard_rows() if before >= self._max_messages else self._buffer_rows()
+            if size or self._received == before or len(self._buffer) >= self._batch:
                 return size
             self._pgconn.consume_input()
-        return 1  # what was read last is still to be taken
+        return 1  # libpq may hold rows that were read last
 
-    def _gather(self) -> int:
-        """Move rows that libpq holds into the buffer; return its last word."""
+    def _buffer_rows(self) -> int:
+        """Move rows from libpq to the buffer; return what `get_copy_data` returned last."""
         raise NotImplementedError
 
-    def _hand_over(self) -> None:
-        """Pass on what is in the buffer, and empty it."""
+    def _flush_buffer(self) -> None:
+        """Pass the buffer on and empty it."""
         raise NotImplementedError
 
     def _check_length(self, row: memoryview) -> None:
-        """Raise `TooLongError` for a row that came whole before the meter could tell."""
+        """Raise `AnswerTooLongError` for a row that arrived whole before the meter could tell."""
         if len(row) >= self._longest:
-            raise TooLongError
+            raise AnswerTooLongError
 
-    def _skip(self) -> int:
-        """Drop what libpq holds beyond the rows that are wanted."""
+    def _discard_rows(self) -> int:
+        """Drop messages after the first `max_messages`; return as `_buffer_rows`."""
         size = 1
-        for _ in range(_ROWS):
+        for _ in range(_ROWS_PER_TURN):
             size, _row = self._pgconn.get_copy_data(1)
             if size <= 0:
                 break
-            self._skipped += 1
+            self._discarded += 1
         return size
 
 
-class TextReceiver(_Receiver):
-    """Takes the rows of a COPY as text with a header, on the event loop.
+class TextReceiver(_CopyReceiver):
+    """Receives a COPY in text form with a header, on the event loop.
 
     Args:
-        pgconn: A connection that copies out.
-        write: Takes the text.
-        max_rows: How many rows to write.
-        max_row: How many bytes a row may have.
+        pgconn: A connection that has answered COPY_OUT.
+        write: Called with the text, piece by piece.
+        max_rows: Number of rows to write; None for all.
+        max_row: Bytes that one row may have; None for no limit.
     """
 
     def __init__(
-        self, pgconn: pq.abc.PGconn, write: Write, max_rows: int | None, max_row: int | None
+        self, pgconn: pq.abc.PGconn, write: WriteCallback, max_rows: int | None, max_row: int | None
     ) -> None:
-        super().__init__(pgconn, None if max_rows is None else max_rows + 1, max_row, _BATCH)
+        super().__init__(pgconn, None if max_rows is None else max_rows + 1, max_row, _BATCH_BYTES)
         self._write = write
         self._loop = asyncio.get_running_loop()
         self._done: asyncio.Future[None] = self._loop.create_future()
         self._long_row: memoryview | None = None
-        """What is left to write of a row too long for one turn."""
-        self._turn_is_due = False
+        """The rest of a row that is written in several turns."""
+        self._turn_is_scheduled = False
 
     @property
     def rows(self) -> int:
-        """Rows written, the header not counted."""
-        return max(0, self._taken - 1)
+        """Number of rows written, without the header."""
+        return max(0, self._received - 1)
 
     @property
     def truncated(self) -> bool:
-        """Whether there were more."""
-        return self._skipped > 0
+        """True if there were more."""
+        return self._discarded > 0
 
     async def run(self) -> None:
         """Return when the last row has been written.
 
         Raises:
-            TooLongError: A row has more than `max_row` bytes; its beginning is in libpq's hands.
+            AnswerTooLongError: A row has more than `max_row` bytes. The connection can only be closed.
         """
         descriptor = self._pgconn.socket
         self._loop.add_reader(descriptor, self._on_readable)
         try:
-            self._turn()
+            self._run_turn()
             await self._done
         finally:
             self._loop.remove_reader(descriptor)
             self._meter.close()
 
     def _on_readable(self) -> None:
-        # What libpq holds comes first, or its buffer would grow without bound.
-        if not self._turn_is_due and not self._done.done():
-            self._turn(self._pgconn.consume_input)
+        if not self._turn_is_scheduled and not self._done.done():
+            self._run_turn(self._pgconn.consume_input)
 
-    def _turn(self, first: Callable[[], None] | None = None) -> None:
-        self._turn_is_due = False
+    def _run_turn(self, first: Callable[[], None] | None = None) -> None:
+        self._turn_is_scheduled = False
         if self._done.done():
             return
         try:
             if first is not None:
                 first()
-            size = self._write_piece() if self._long_row else self._take_rows()
-        except BaseException as exc:  # noqa: BLE001  # delivered to whoever awaits `run`
+            size = self._write_piece() if self._long_row else self._receive()
+        except BaseException as exc:  # noqa: BLE001  # raised by `run`, which awaits the future
             self._done.set_exception(exc)
             return
         if size < 0:
             self._done.set_result(None)
         elif size > 0:
-            self._turn_is_due = True
-            self._loop.call_soon(self._turn)
+            self._turn_is_scheduled = True
+            self._loop.call_soon(self._run_turn)
 
-    def _gather(self) -> int:
-        calls = repeat(1, min(_ROWS, self._wanted - self._taken))
-        planned, buffer, size = length_hint(calls), self._buffer, 0
+    def _buffer_rows(self) -> int:
+        calls = repeat(1, min(_ROWS_PER_TURN, self._max_messages - self._received))
+        call_count, buffer, size = length_hint(calls), self._buffer, 0
         for size, row in map(self._pgconn.get_copy_data, calls):
-            if not 0 < size < _PIECE:
+            if not 0 < size < _PIECE_BYTES:
                 break
             buffer += row
-        self._taken += planned - length_hint(calls) - (size <= 0)
-        if size >= _PIECE:
+        # All calls but the last returned a row; `map` is faster than counting in the loop.
+        calls_made = call_count - length_hint(calls)
+        self._received += calls_made if size > 0 else calls_made - 1
+        if size >= _PIECE_BYTES:
             self._check_length(row)
-            self._hand_over()
+            self._flush_buffer()
             self._long_row = row
         return size
 
-    def _hand_over(self) -> None:
+    def _flush_buffer(self) -> None:
         self._write(self._buffer)
         self._buffer.clear()
 
     def _write_piece(self) -> int:
         assert self._long_row is not None
-        self._write(self._long_row[:_PIECE])
-        self._long_row = self._long_row[_PIECE:]
+        self._write(self._long_row[:_PIECE_BYTES])
+        self._long_row = self._long_row[_PIECE_BYTES:]
         return 1
 
 
-class RowReceiver(_Receiver):
-    """Takes the rows of a binary COPY, in a thread that `take` is called in too.
+class RowReceiver(_CopyReceiver):
+    """Receives a binary COPY in a thread of its own, which also calls `on_rows`.
 
-    Every message is one row, the header before the first of them, and the last is the trailer.
-    One thread does both, as handing a block from one to another takes longer than decoding it.
+    Every message is a row; the first begins with the header, and the last is the trailer alone.
 
     Args:
-        pgconn: A connection that copies out, which nobody else may use meanwhile.
-        take: Takes the rows, which are then its own.
-        max_rows: How many rows to take.
-        max_row: How many bytes a row may have.
-        block: Hand over about that many bytes at once.
+        pgconn: A connection that has answered COPY_OUT.
+        on_rows: Called with blocks of rows, which it may keep.
+        max_rows: Number of rows to receive; None for all.
+        max_row: Bytes that one row may have; None for no limit.
+        block: Bytes of rows to pass to `on_rows` at once, about.
     """
 
     def __init__(
         self,
         pgconn: pq.abc.PGconn,
-        take: Take,
+        on_rows: RowsCallback,
         max_rows: int | None,
         max_row: int | None,
         block: int,
     ) -> None:
         super().__init__(pgconn, max_rows, max_row, block)
-        self._take = take
-        self._piece = min(_PIECE, self._longest)
+        self._on_rows = on_rows
+        self._piece = min(_PIECE_BYTES, self._longest)
         self._lengths: list[int] = []
 
     @property
     def rows(self) -> int:
-        """Rows taken."""
-        return self._taken - (self._skipped == 0)  # the trailer has been taken, or skipped
+        """Number of rows received."""
+        # The trailer was either received or discarded.
+        return self._received if self._discarded else self._received - 1
 
     @property
     def truncated(self) -> bool:
-        """Whether there were more."""
-        return self._skipped > 1
+        """True if there were more."""
+        return self._discarded > 1
 
     async def run(self) -> None:
-        """Return when the last row has been taken.
+        """Return when the last row has been received.
 
         Raises:
-            TooLongError: A row has more than `max_row` bytes; its beginning is in libpq's hands.
+            AnswerTooLongError: A row has more than `max_row` bytes. The connection can only be closed.
         """
         stop = threading.Event()
         await run_in_thread(self._run, stop.is_set, on_cancel=stop.set, own_thread=True)
@@ -301,13 +327,13 @@ class RowReceiver(_Receiver):
     def _run(self, stopping: Callable[[], bool]) -> None:
         with selectors.DefaultSelector() as selector, closing(self._meter):
             selector.register(self._pgconn.socket, selectors.EVENT_READ)
-            while not stopping() and (size := self._take_rows()) >= 0:
+            while not stopping() and (size := self._receive()) >= 0:
                 if size == 0:
-                    selector.select(_PATIENCE)
+                    selector.select(_STOP_CHECK_INTERVAL)
                     self._pgconn.consume_input()
 
-    def _gather(self) -> int:
-        calls = repeat(1, min(_ROWS, self._wanted - self._taken))
+    def _buffer_rows(self) -> int:
+        calls = repeat(1, min(_ROWS_PER_TURN, self._max_messages - self._received))
         buffer, lengths, size, piece = self._buffer, self._lengths, 0, self._piece
         before, add = len(lengths), lengths.append
         for size, row in map(self._pgconn.get_copy_data, calls):
@@ -315,20 +341,20 @@ class RowReceiver(_Receiver):
                 break
             buffer += row
             add(size)
-        self._taken += len(lengths) - before
+        self._received += len(lengths) - before
         if size >= piece:
-            self._take_long_row(row)
+            self._pass_long_row(row)
         return size
 
-    def _take_long_row(self, row: memoryview) -> None:
-        """Hand a row over as it is: to copy it takes long."""
+    def _pass_long_row(self, row: memoryview) -> None:
+        """Pass a long row on without copying it to the buffer."""
         self._check_length(row)
         if self._buffer:
-            self._hand_over()
-        self._taken += 1
-        self._take(Rows(row, [len(row)]))
+            self._flush_buffer()
+        self._received += 1
+        self._on_rows(Rows(row, [len(row)]))
 
-    def _hand_over(self) -> None:
+    def _flush_buffer(self) -> None:
         rows = Rows(self._buffer, self._lengths)
         self._buffer, self._lengths = bytearray(), []
-        self._take(rows)
+        self._on_rows(rows)

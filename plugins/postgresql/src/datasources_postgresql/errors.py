@@ -1,4 +1,4 @@
-"""The one place where the driver's errors become this project's."""
+"""Translate errors of psycopg to those of this project, in one place."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from datasources import (
 from datasources_postgresql.options import PostgreSQLOptions
 
 # By SQLSTATE, the longest prefix wins: https://www.postgresql.org/docs/current/errcodes-appendix.html
-_BY_SQLSTATE: dict[str, type[DataSourceError]] = {
+_CLASS_BY_SQLSTATE: dict[str, type[DataSourceError]] = {
     "": DataFetchError,
     "08": ConnectError,
     "25006": PolicyError,  # read_only_sql_transaction
@@ -36,8 +36,8 @@ _BY_SQLSTATE: dict[str, type[DataSourceError]] = {
     "57P": ConnectError,  # admin_shutdown, crash_shutdown, cannot_connect_now, …
 }
 
-# libpq tells no SQLSTATE of a failed connection, only the server's words.
-_BY_WORDS = [
+# libpq gives no SQLSTATE for a failed connection, only the message of the server.
+_SQLSTATE_BY_WORDS = [
     (re.compile(pattern), sqlstate)
     for pattern, sqlstate in (
         (r"password authentication failed|no password supplied|SCRAM|SASL", "28P01"),
@@ -48,8 +48,8 @@ _BY_WORDS = [
         (r"permission denied for database", "42501"),
         (r"too many (clients|connections)|remaining connection slots", "53300"),
         (r"the database system is ", "57P03"),
-        # No words of the server's; codes as other drivers give them: connection_failure,
-        # sqlclient_unable_to_establish_sqlconnection.
+        # Messages of libpq itself, with the codes that the SQL standard has for them:
+        # connection_failure, sqlclient_unable_to_establish_sqlconnection.
         (r"closed the connection|consuming input failed|connection is (lost|closed)", "08006"),
         (r"^connection (failed|is bad)|failed to resolve host|connection timeout", "08001"),
     )
@@ -58,33 +58,33 @@ _BY_WORDS = [
 
 @contextmanager
 def mapped(options: PostgreSQLOptions, item: str | None = None) -> Iterator[None]:
-    """Raise this project's errors for the driver's.
+    """Raise an error of this project for an error of psycopg.
 
     Args:
-        options: Whose secrets are masked in the server's words.
-        item: The table asked for; without one, a missing table is an error in a query.
+        options: The options whose secrets are masked in the message.
+        item: The table that is read; without one, a missing table is an error in a query.
     """
     try:
         yield
     except psycopg.Error as exc:
-        text = _words(exc)
+        text = _message(exc)
         clean = redact_text(text, options.secret_values())
-        # A cause is printed with the traceback: one that repeats a secret is left out.
-        raise translate(exc, clean, item) from (exc if text == clean else None)
+        # The cause is printed with the traceback, so it is left out if its message has a secret.
+        raise _translated(exc, clean, item) from (exc if text == clean else None)
 
 
-def translate(exc: psycopg.Error, text: str, item: str | None = None) -> DataSourceError:
-    """Return the error for a driver's error, saying `text`."""
-    sqlstate = exc.sqlstate or _guess(exc)
+def _translated(exc: psycopg.Error, text: str, item: str | None = None) -> DataSourceError:
+    """Return the error of this project for an error of psycopg, with the message `text`."""
+    sqlstate = exc.sqlstate or _sqlstate_by_words(exc)
     cls = next(
-        found
+        error_class
         for length in (5, 3, 2, 0)
-        if (found := _BY_SQLSTATE.get((sqlstate or "")[:length])) is not None
+        if (error_class := _CLASS_BY_SQLSTATE.get((sqlstate or "")[:length])) is not None
     )
     if cls is DataFetchError and sqlstate is None and isinstance(exc, psycopg.OperationalError):
         cls = ConnectError
     if cls is LimitExceededError and "statement timeout" not in text:
-        cls = DataFetchError  # cancelled by somebody else
+        cls = DataFetchError  # cancelled by another session
     if cls is ItemNotFoundError and item is None:
         cls = DataFetchError
     where = f" [{sqlstate}]" if sqlstate else ""
@@ -94,13 +94,13 @@ def translate(exc: psycopg.Error, text: str, item: str | None = None) -> DataSou
     return cls(message + where, code=sqlstate)  # type: ignore[call-arg]  # all are ConnectorError
 
 
-def _guess(exc: psycopg.Error) -> str | None:
+def _sqlstate_by_words(exc: psycopg.Error) -> str | None:
     text = str(exc)
-    return next((state for pattern, state in _BY_WORDS if pattern.search(text)), None)
+    return next((state for pattern, state in _SQLSTATE_BY_WORDS if pattern.search(text)), None)
 
 
-def _words(exc: psycopg.Error) -> str:
-    """Return the server's text on one line: message, detail, hint."""
+def _message(exc: psycopg.Error) -> str:
+    """Return the server's message on one line, with detail and hint."""
     diag = exc.diag
     if diag.message_primary:
         parts = [diag.message_primary, diag.message_detail, diag.message_hint]

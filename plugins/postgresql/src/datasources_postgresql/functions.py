@@ -1,4 +1,4 @@
-"""The second layer of read-only: every function that a statement would call, asked of the catalog.
+"""The second layer of read-only: look up every function that a statement would call.
 
 A name in the statement may stand for several functions, and any of them counts. Functions inside
 views, row security policies, virtual columns, domain checks, aggregates, defaults of arguments and

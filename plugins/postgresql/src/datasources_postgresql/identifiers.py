@@ -1,4 +1,4 @@
-"""What a caller may ask for: a table by its name, or a query."""
+"""Tell the name of a table from a query, and fold names as PostgreSQL does."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 _IDENTIFIER = r'(?:[^\W\d][\w$]*|"(?:[^"\0]|"")+")'
 _TABLE = re.compile(rf"\s*({_IDENTIFIER})(?:\s*\.\s*({_IDENTIFIER}))?\s*")
-_SURROGATE = re.compile("[\ud800-\udfff]")  # no text, as far as a server is concerned
+_SURROGATE = re.compile("[\ud800-\udfff]")  # has no UTF-8, so a server cannot receive it
 _UPPER = re.compile(r"[A-Z]")
 
 
 @dataclass(frozen=True, slots=True)
 class TableName:
-    """A name of one or two parts, folded as PostgreSQL folds it."""
+    """A name of one or two parts, folded as PostgreSQL folds names."""
 
     schema: str | None
     name: str
@@ -30,8 +30,8 @@ def table_name(identifier: str) -> TableName | None:
 
 def schema_name(path: str) -> str | None:
     """Return the schema that a path names, or None if it is no identifier."""
-    found = table_name(path)
-    return found.name if found and found.schema is None else None
+    table = table_name(path)
+    return table.name if table and table.schema is None else None
 
 
 def _fold(identifier: str) -> str:

@@ -1,4 +1,4 @@
-"""The options of a PostgreSQL source, and what they say to libpq."""
+"""The options of a PostgreSQL source, and the connection parameters that they give to libpq."""
 
 from __future__ import annotations
 
@@ -19,35 +19,68 @@ from pydantic import (
 
 from datasources import ConnectorOptions
 
-# What a connection string may say; keywords that name a service file, a password file or a key
-# log on the host's disk, or that change the protocol, are the host's business.
+# The parameters that a connection string may have. Left out are those that name a service file, a
+# password file or a key log on the host's disk, or that change the protocol.
 _DSN_KEYWORDS = frozenset(
-    """host hostaddr port dbname user password application_name connect_timeout options
-    sslmode sslrootcert sslcert sslkey sslpassword sslcrl sslsni sslnegotiation channel_binding
-    ssl_min_protocol_version ssl_max_protocol_version client_encoding keepalives keepalives_idle
-    keepalives_interval keepalives_count tcp_user_timeout target_session_attrs
-    load_balance_hosts fallback_application_name gssencmode""".split()  # noqa: SIM905  # a list would be three times as long
+    {
+        "host",
+        "hostaddr",
+        "port",
+        "dbname",
+        "user",
+        "password",
+        "application_name",
+        "connect_timeout",
+        "options",
+        "sslmode",
+        "sslrootcert",
+        "sslcert",
+        "sslkey",
+        "sslpassword",
+        "sslcrl",
+        "sslsni",
+        "sslnegotiation",
+        "channel_binding",
+        "ssl_min_protocol_version",
+        "ssl_max_protocol_version",
+        "client_encoding",
+        "keepalives",
+        "keepalives_idle",
+        "keepalives_interval",
+        "keepalives_count",
+        "tcp_user_timeout",
+        "target_session_attrs",
+        "load_balance_hosts",
+        "fallback_application_name",
+        "gssencmode",
+    }
 )
-_FIELDS = {"database": "dbname"} | {
-    name: name
-    for name in (
-        *("host", "port", "user", "application_name", "connect_timeout"),
-        *("sslmode", "sslrootcert", "sslcert", "sslkey"),
-    )
+_KEYWORD_OF_FIELD = {
+    "host": "host",
+    "port": "port",
+    "database": "dbname",
+    "user": "user",
+    "application_name": "application_name",
+    "connect_timeout": "connect_timeout",
+    "sslmode": "sslmode",
+    "sslrootcert": "sslrootcert",
+    "sslcert": "sslcert",
+    "sslkey": "sslkey",
 }
 _SSL_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 
-# A path that cannot exist: libpq skips a missing file and complains about one that is no file.
-_NOWHERE = "/dev/null/none"
-# What libpq would otherwise take from the environment or the home directory of the host.
-_NEUTRAL = {
+# A path that cannot exist. libpq ignores a missing file, but refuses one that is not a file.
+_NO_SUCH_FILE = "/dev/null/none"
+# Values for the parameters that libpq would otherwise take from the environment or the home
+# directory of the host.
+_NEUTRAL_VALUES = {
     "options": "",
     "password": "",
-    "passfile": _NOWHERE,
+    "passfile": _NO_SUCH_FILE,
     "hostaddr": "",
-    "sslcert": _NOWHERE,
-    "sslkey": _NOWHERE,
-    "sslrootcert": _NOWHERE,
+    "sslcert": _NO_SUCH_FILE,
+    "sslkey": _NO_SUCH_FILE,
+    "sslrootcert": _NO_SUCH_FILE,
     "sslcrl": "",
     "sslcrldir": "",
     "ssl_max_protocol_version": "",
@@ -62,13 +95,13 @@ _NEUTRAL = {
 }
 
 
-def _split(value: Any) -> Any:
+def _split_names(value: Any) -> Any:
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     return value
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_split_names)]
 """A list of names, or one string with commas."""
 
 
@@ -181,14 +214,14 @@ class PostgreSQLOptions(ConnectorOptions):
 
     @field_validator("dsn")
     @classmethod
-    def _readable(cls, dsn: SecretStr | None) -> SecretStr | None:
+    def _check_dsn(cls, dsn: SecretStr | None) -> SecretStr | None:
         if dsn is not None:
-            _parse(dsn)
+            _parse_dsn(dsn)
         return dsn
 
     @model_validator(mode="after")
-    def _complete(self) -> PostgreSQLOptions:
-        merged = self._merged()
+    def _check_required(self) -> PostgreSQLOptions:
+        merged = self._parameters()
         for name, keyword in (("host", "host"), ("database", "dbname"), ("user", "user")):
             if not merged.get(keyword) and not (name == "host" and merged.get("hostaddr")):
                 raise ValueError(f"option {name!r} is missing; give it, or 'dsn' with it")
@@ -201,45 +234,45 @@ class PostgreSQLOptions(ConnectorOptions):
 
     def hosts(self) -> Iterable[str]:
         """Return every host of the options and of the connection string."""
-        merged = self._merged()
-        found = [merged.get(name, "").split(",") for name in ("hostaddr", "host")]
-        return list(dict.fromkeys(host for hosts in found for host in hosts if host))
+        merged = self._parameters()
+        host_lists = [merged.get(name, "").split(",") for name in ("hostaddr", "host")]
+        return list(dict.fromkeys(host for hosts in host_lists for host in hosts if host))
 
     def paths(self) -> Iterable[str]:
         """Return the certificate and key files."""
-        merged = self._merged()
+        merged = self._parameters()
         return [merged[name] for name in _SSL_FILES if merged.get(name, "system") != "system"]
 
     def secret_values(self) -> list[str]:
-        """Return the secrets, those inside the connection string one by one as well."""
-        inside = _parse(self.dsn) if self.dsn else {}
-        parts = [inside[name] for name in ("password", "sslpassword") if inside.get(name)]
-        return [*super().secret_values(), *parts]
+        """Return the secret options, and each secret inside the connection string."""
+        dsn = _parse_dsn(self.dsn) if self.dsn else {}
+        dsn_secrets = [dsn[name] for name in ("password", "sslpassword") if dsn.get(name)]
+        return [*super().secret_values(), *dsn_secrets]
 
     def conninfo(self) -> dict[str, str]:
-        """Return every connection parameter.
+        """Return the connection parameters.
 
-        All that libpq knows are set, so that it takes none from `PG…` variables, from a password
-        file, or from certificates and tickets in the host's home.
+        Every parameter that libpq has is set, so that libpq takes none from `PG…` variables, from a
+        password file, or from certificates and tickets in the host's home directory.
         """
         defaults = pq.Conninfo.get_defaults()
-        known = {option.keyword.decode() for option in defaults}
+        keywords = {option.keyword.decode() for option in defaults}
         compiled = {
             option.keyword.decode(): option.compiled.decode()
             for option in defaults
             if option.envvar and option.compiled is not None
         }
-        neutral = {name: value for name, value in _NEUTRAL.items() if name in known}
-        merged = {"application_name": "datasources", **self._merged()}
+        neutral = {name: value for name, value in _NEUTRAL_VALUES.items() if name in keywords}
+        merged = {"application_name": "datasources", **self._parameters()}
         if merged.get("sslmode") == "verify-full":
             merged.setdefault("sslrootcert", "system")
-        if "sslcert" not in merged and "sslcertmode" in known:
+        if "sslcert" not in merged and "sslcertmode" in keywords:
             neutral["sslcertmode"] = "disable"
         return {**compiled, **neutral, **merged, "client_encoding": "UTF8"}
 
-    def _merged(self) -> dict[str, str]:
-        merged = _parse(self.dsn) if self.dsn else {}
-        for field, keyword in _FIELDS.items():
+    def _parameters(self) -> dict[str, str]:
+        merged = _parse_dsn(self.dsn) if self.dsn else {}
+        for field, keyword in _KEYWORD_OF_FIELD.items():
             if (value := getattr(self, field)) is not None:
                 merged[keyword] = str(value)
         if self.host is not None:
@@ -249,16 +282,16 @@ class PostgreSQLOptions(ConnectorOptions):
         return merged
 
 
-def _parse(dsn: SecretStr) -> dict[str, str]:
+def _parse_dsn(dsn: SecretStr) -> dict[str, str]:
     text = dsn.get_secret_value()
     _, url, rest = text.partition("://")
     if url and "@" in rest.partition("/")[2] + rest.partition("@")[2]:
-        # libpq would take a part of the password for a host or a database, and name it in errors.
+        # libpq would use a part of the password as host or database, and name it in errors.
         raise ValueError("characters such as '/' and '@' in its password must be percent-encoded")
     try:
         parsed = conninfo_to_dict(text)
     except ProgrammingError:
-        # libpq's own words would repeat the string, password included.
+        # libpq's own message would repeat the string, password included.
         raise ValueError("it is not a connection string or URL that libpq can read") from None
     unknown = sorted(set(parsed) - _DSN_KEYWORDS)
     if unknown:

@@ -1,4 +1,4 @@
-"""What the entry point names: light to import, for the driver comes with the class."""
+"""The module of the entry point; it imports the connector, and so the driver, when it is called."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One read: a transaction that cannot write, what may run in it, and how its rows leave."""
+"""Read in one transaction that cannot write: authorize a statement, then run it."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from psycopg.adapt import Transformer
 
 from datasources import DataFetchError, WorkspaceFile
 from datasources_postgresql import catalog, functions, libpq
-from datasources_postgresql.connections import Connection
-from datasources_postgresql.copying import Take
+from datasources_postgresql.copying import RowsCallback
 from datasources_postgresql.grammar import Statement
+from datasources_postgresql.libpq import Connection
 from datasources_postgresql.options import PostgreSQLOptions
-from datasources_postgresql.values import register
+from datasources_postgresql.values import register_lenient_loaders
 
-# Set for the transaction alone, whatever the role's or the database's defaults are: how strings
-# are read, and how values are written. The queries of this package run without JIT: their
+# Set for the transaction alone, whatever the defaults of the role or the database are: how the
+# server reads strings and writes values. The queries of this package run without JIT: their
 # estimated cost on the catalog is high, so the server would compile them for seconds, each time.
 _SETTINGS = (
     "SET LOCAL standard_conforming_strings = on; SET LOCAL datestyle = 'ISO'; "
     "SET LOCAL intervalstyle = 'postgres'; SET LOCAL extra_float_digits = 1; "
     "SET LOCAL bytea_output = 'hex'; SET LOCAL jit = off; "
 )
-# What the role, the database or the connection string has set; for the caller's own statement.
+# Before the caller's own statement: what the role, the database or the connection string has set.
 _CALLERS_JIT = "SET LOCAL jit TO DEFAULT"
-_OUTPUTS = b"""
+_OUTPUT_FUNCTIONS = b"""
 SELECT CASE WHEN pg_catalog.has_schema_privilege(n.oid, 'USAGE')
     AND pg_catalog.has_function_privilege(p.oid, 'EXECUTE')
     THEN pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(p.proname) END
@@ -52,13 +52,13 @@ class Column:
 
 
 async def begin(connection: Connection, options: PostgreSQLOptions) -> Transaction:
-    """Begin a transaction: read-only, unless the options say otherwise."""
-    await connection.execute(_begin(options))
-    register(connection)
+    """Begin a transaction, which is read-only unless the option `read_only` is off."""
+    await connection.execute(_begin_statements(options))
+    register_lenient_loaders(connection)
     return Transaction(connection, options)
 
 
-def _begin(options: PostgreSQLOptions) -> sql.Composed:
+def _begin_statements(options: PostgreSQLOptions) -> sql.Composed:
     # READ ONLY can be turned off until a snapshot is taken, which the SELECT does.
     # READ COMMITTED, so that each statement takes a snapshot of its own: one that is older than
     # the lock on a table sees no row of a table that was truncated or rewritten while the lock was
@@ -75,22 +75,24 @@ def _begin(options: PostgreSQLOptions) -> sql.Composed:
 
 
 class Transaction:
-    """What can be done inside: ask the catalog, check a statement, copy or load its rows."""
+    """A transaction on a leased connection; `lease` rolls it back if it is not committed."""
 
     def __init__(self, connection: Connection, options: PostgreSQLOptions) -> None:
         self._connection = connection
         self._options = options
 
     async def commit(self) -> None:
-        """Keep what was changed."""
+        """Commit what the statement has changed."""
         await self._connection.execute("COMMIT")
 
-    async def ask(self, query: bytes, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        """Run a query of our own."""
+    async def execute(
+        self, query: bytes, parameters: Sequence[object] = ()
+    ) -> list[tuple[Any, ...]]:
+        """Run a query of this package and return its rows."""
         return await (await self._connection.execute(query, parameters)).fetchall()
 
-    async def admit(self, statement: Statement) -> list[Column]:
-        """Check the functions of a statement and have the server parse it; return its columns.
+    async def authorize(self, statement: Statement) -> list[Column]:
+        """Check the functions of a caller's statement, have the server parse it, return its columns.
 
         Raises:
             PolicyError: It would call a function that may change something.
@@ -105,8 +107,10 @@ class Transaction:
         Raises:
             PolicyError: One of them may not be called.
         """
-        found = await self.ask(functions.FORBIDDEN, functions.question(statement, self._options))
-        for name, denied in found:
+        forbidden = await self.execute(
+            functions.FORBIDDEN, functions.question(statement, self._options)
+        )
+        for name, denied in forbidden:
             raise functions.refused(name, denied=denied)
 
     async def describe(self, text: str) -> list[Column]:
@@ -130,13 +134,15 @@ class Transaction:
     async def type_names(self, columns: Sequence[Column]) -> list[str]:
         """Return the types of columns as SQL writes them."""
         types, modifiers = [c.type for c in columns], [c.modifier for c in columns]
-        return [name for (name,) in await self.ask(catalog.TYPE_NAMES, [types, modifiers])]
+        return [name for (name,) in await self.execute(catalog.TYPE_NAMES, [types, modifiers])]
 
     async def output_functions(self, columns: Sequence[Column]) -> list[str | None]:
-        """Return what writes each column's values as text; None where the role may not call it."""
-        return [name for (name,) in await self.ask(_OUTPUTS, [[c.type for c in columns]])]
+        """Return the output function of each column's type; None where the role may not call it."""
+        return [
+            name for (name,) in await self.execute(_OUTPUT_FUNCTIONS, [[c.type for c in columns]])
+        ]
 
-    async def load(
+    async def fetch_all(
         self, text: str, *, select: bool = True, jit: bool = True
     ) -> list[tuple[Any, ...]]:
         """Return the rows of one described statement as Python values.
@@ -158,13 +164,13 @@ class Transaction:
     async def copy_csv(
         self, text: str, file: WorkspaceFile, max_rows: int | None, max_row: int | None
     ) -> None:
-        """Write the rows of a query to a file as CSV with a header.
+        """Write the rows of a described query to a file as CSV with a header.
 
         Args:
             text: The query.
-            file: Where to write; its `rows` and `truncated` are set.
-            max_rows: How many rows to write.
-            max_row: How many bytes a row may have.
+            file: The file to write; its `rows` and `truncated` are set.
+            max_rows: Number of rows to write; None for all.
+            max_row: Bytes that one row may have; None for no limit.
         """
         await self._lock_relations(text)
         command = f"COPY (\n{text}\n) TO STDOUT (FORMAT csv, HEADER true)"
@@ -173,16 +179,28 @@ class Transaction:
         )
 
     async def copy_rows(
-        self, text: str, take: Take, block: int, max_rows: int | None, max_row: int | None
+        self,
+        text: str,
+        on_rows: RowsCallback,
+        block: int,
+        max_rows: int | None,
+        max_row: int | None,
     ) -> tuple[int, bool]:
-        """Take the rows of a query in the binary format, about `block` bytes at once.
+        """Pass the rows of a described query to `on_rows` in the binary format of COPY.
 
-        Returns how many rows were taken, and whether there were more.
+        Returns the number of rows, and True if there were more.
+
+        Args:
+            text: The query.
+            on_rows: Called in a worker thread with blocks of rows.
+            block: Bytes of a block, about.
+            max_rows: Number of rows to read; None for all.
+            max_row: Bytes that one row may have; None for no limit.
         """
         await self._lock_relations(text)
         command = f"COPY (\n{text}\n) TO STDOUT (FORMAT binary)"
         return await libpq.copy_rows(
-            self._connection, command.encode(), take, block, max_rows, max_row
+            self._connection, command.encode(), on_rows, block, max_rows, max_row
         )
 
     async def _lock_relations(self, text: str, *, jit: bool = True) -> None:
@@ -201,14 +219,16 @@ class Transaction:
         await self._connection.execute(command.encode())
 
     async def write_csv(self, text: str, file: WorkspaceFile, max_rows: int | None) -> None:
-        """Do the same as `copy_csv` for what COPY does not take: EXPLAIN and SHOW."""
-        (names, *rows), file.truncated = await self.texts(text, max_rows)
+        """Write the rows of EXPLAIN or SHOW, which COPY does not take, as `copy_csv` does."""
+        (names, *rows), file.truncated = await self.fetch_texts(text, max_rows)
         file.rows = len(rows)
         for line in (names, *rows):
             file.write(_csv_line(line))
 
-    async def texts(self, text: str, max_rows: int | None) -> tuple[list[list[bytes | None]], bool]:
-        """Return the column names and the rows of one statement, and whether there are more."""
+    async def fetch_texts(
+        self, text: str, max_rows: int | None
+    ) -> tuple[list[list[bytes | None]], bool]:
+        """Return the column names and rows of EXPLAIN or SHOW, and True if there are more rows."""
         await self._connection.execute(_CALLERS_JIT)
         result = await libpq.query(self._connection, text.encode())
         rows = result.ntuples if max_rows is None else min(max_rows, result.ntuples)
@@ -219,14 +239,14 @@ class Transaction:
 
 
 def limited(text: str, rows: int) -> str:
-    """Return a query for at most the first `rows` rows of a query."""
-    # Between line breaks: a comment at its end stays a comment. Nothing else can break out of a
-    # text that has been parsed alone.
+    """Return a query for the first `rows` rows of a query."""
+    # The line breaks end a comment at the end of the text. Nothing else can leave the parentheses,
+    # because the text has been parsed alone as one statement.
     return f"SELECT * FROM (\n{text}\n) AS q LIMIT {rows}"  # noqa: S608
 
 
 def counted(text: str) -> str:
-    """Return a query for the number of rows of a query."""
+    """Return a query that counts the rows of a query."""
     return f"SELECT pg_catalog.count(*) FROM (\n{text}\n) AS q"  # noqa: S608  # as in `limited`
 
 

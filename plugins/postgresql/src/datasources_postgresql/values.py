@@ -1,4 +1,4 @@
-"""How values of a preview become Python's: as psycopg has it, or text where Python has none."""
+"""Load values of a preview as psycopg does, or as text where Python has no such value."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ from psycopg.types.datetime import (
 )
 
 
-def register(connection: AsyncConnection[Any]) -> None:
-    """Let a connection load times that Python cannot hold (24:00:00, infinity, 44 BC) as text."""
+def register_lenient_loaders(connection: AsyncConnection[Any]) -> None:
+    """Make a connection load dates and times that Python cannot hold as text.
+
+    Such values are `24:00:00`, `infinity`, years before 1 or after 9999.
+    """
     for name, loader in _LOADERS.items():
         connection.adapters.register_loader(name, loader)
 
 
-def _or_text(loader: type[Any]) -> type[Any]:
+def _with_text_fallback(loader: type[Any]) -> type[Any]:
     def load(self: Any, data: Buffer) -> Any:
         try:
             return loader.load(self, data)
@@ -33,10 +36,10 @@ def _or_text(loader: type[Any]) -> type[Any]:
 
 
 _LOADERS = {
-    "date": _or_text(DateLoader),
-    "time": _or_text(TimeLoader),
-    "timetz": _or_text(TimetzLoader),
-    "timestamp": _or_text(TimestampLoader),
-    "timestamptz": _or_text(TimestamptzLoader),
-    "interval": _or_text(IntervalLoader),
+    "date": _with_text_fallback(DateLoader),
+    "time": _with_text_fallback(TimeLoader),
+    "timetz": _with_text_fallback(TimetzLoader),
+    "timestamp": _with_text_fallback(TimestampLoader),
+    "timestamptz": _with_text_fallback(TimestamptzLoader),
+    "interval": _with_text_fallback(IntervalLoader),
 }

@@ -1,4 +1,4 @@
-"""Sources in one PostgreSQL database, shared by hosts that see each other's changes."""
+"""A store of sources in a PostgreSQL database, shared by hosts that see each other's changes."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from datasources import (
     check_write,
 )
 from datasources_postgresql.errors import mapped
-from datasources_postgresql.following import Follower
 from datasources_postgresql.options import PostgreSQLOptions
-from datasources_postgresql.records import (
+from datasources_postgresql.store.notifications import NotificationListener
+from datasources_postgresql.store.schema import (
     ANNOUNCE,
     CHANGED,
     CHANNEL,
@@ -33,26 +33,26 @@ from datasources_postgresql.records import (
     prepare,
 )
 
-# So that a host which hangs in the middle of a write holds up the others for seconds only.
+# A host that hangs in the middle of a write blocks the writes of others for these times at most.
 _SET_TIMEOUTS = """
 SET lock_timeout = '10s';
 SET idle_in_transaction_session_timeout = '15s';
 SET statement_timeout = '30s';
 """
-_DEFAULTS = {  # unless the URL says otherwise
+_DEFAULTS = {  # connection parameters that the URL overrides
     "connect_timeout": "10",  # seconds
     "tcp_user_timeout": "10000",  # milliseconds without an acknowledgement
 }
-_END_TIMEOUT = 2.0  # seconds that `close` waits for what is under way
-_BEFORE_ALL = -1  # less than any version
+_CLOSE_TIMEOUT = 2.0  # seconds that `close` waits, first for the thread, then for a write
+_NO_VERSION = -1  # less than any version; changes since then are all records
 
 
 class PostgreSQLStore(Store):
-    """Keeps records in the schema `datasources` of a database.
+    """Keep records in the schema `datasources` of a database.
 
-    Reads come from memory, also while the server is away.  A thread listens for what other hosts
-    announce, reads what they changed, and reads everything again after the connection was lost.
-    Writes wait for one another by a row lock of the server.
+    Records are read from memory, also while the server is away. A thread receives the
+    notifications of other hosts, reads what they changed, and reads everything again after its
+    connection was lost. A row lock of the server serializes writes.
 
     A child of a fork cannot use the store of its parent and must open one of its own.
 
@@ -64,31 +64,35 @@ class PostgreSQLStore(Store):
     persistent = True
 
     def __init__(self, url: str) -> None:
-        self._options = _parsed(url)
+        self._options = _parse_url(url)
         self._conninfo = {**_DEFAULTS, **self._options.conninfo()}
         host = self._conninfo.get("host") or self._conninfo["hostaddr"]
-        self._place = f"postgresql://{host}:{self._conninfo['port']}/{self._conninfo['dbname']}"
+        self._display_url = (
+            f"postgresql://{host}:{self._conninfo['port']}/{self._conninfo['dbname']}"
+        )
         self._pid = os.getpid()
         self._closed = False
         self._records: dict[str, StoredSource] = {}
-        self._version = _BEFORE_ALL
-        self._lock = threading.Lock()  # of the records while they are replaced; held for moments
-        self._write_lock = threading.Lock()  # of the connection, and of who changes the records
+        self._version = _NO_VERSION
+        # Guards _records and _version while they are replaced; held without I/O.
+        self._lock = threading.Lock()
+        # Held by whoever uses _connection or changes _records, also during I/O; taken before _lock.
+        self._write_lock = threading.Lock()
         self._connection: Connection | None = None
-        with self._explained():
+        with self._store_errors():
             connection = self._connect()
             try:
-                prepare(connection, self._place)
+                prepare(connection, self._display_url)
                 self._catch_up(connection)
-                connection.rollback()  # an open transaction would hold up `compact`
+                connection.rollback()  # an open transaction would block `compact`
             except BaseException:
                 connection.close()
                 raise
             self._connection = connection
-        self._follower = Follower(self._follow)
+        self._listener = NotificationListener(self._follow_changes)
 
     def __repr__(self) -> str:
-        return f"PostgreSQLStore({self._place!r})"
+        return f"PostgreSQLStore({self._display_url!r})"
 
     def get(self, source_id: str) -> StoredSource | None:
         self._check_usable()
@@ -109,39 +113,40 @@ class PostgreSQLStore(Store):
             return [replace(record, version=number).to_row() for number, record in records]
 
         if add or update:
-            self._change(rows)
+            self._write_changes(rows)
 
     def remove(self, source_id: str) -> bool:
         def removal(version: int) -> Sequence[Row]:
-            known = source_id in self._records
-            return [(source_id, *[None] * 7, version)] if known else []
+            # id, seven columns of a removed record, version
+            row = (source_id, None, None, None, None, None, None, None, version)
+            return [row] if source_id in self._records else []
 
-        return self._change(removal)
+        return self._write_changes(removal)
 
     def compact(self) -> None:
-        """Rewrite the table, so that nothing overwritten is left in its file.
+        """Rewrite the table, so that its file holds no record that was overwritten.
 
-        What the server's log, its backups and its replicas hold is not reached.
+        The server's log, its backups and its replicas still hold them.
 
         Raises:
             StoreError: The table belongs to another role, or is in use for too long.
         """
         self._check_usable()
         warnings: list[str] = []
-        with self._write_lock, self._explained(), closing(self._connect()) as connection:
+        with self._write_lock, self._store_errors(), closing(self._connect()) as connection:
             connection.autocommit = True
             connection.add_notice_handler(lambda note: warnings.append(note.message_primary or ""))
             connection.execute("VACUUM (FULL) datasources.sources")
         if warnings:
-            raise StoreError(f"the store {self._place!r} was not compacted: {warnings[0]}")
+            raise StoreError(f"the store {self._display_url!r} was not compacted: {warnings[0]}")
 
     def close(self) -> None:
         if self._pid != os.getpid():
             return  # the connections are the parent's
         self._closed = True
-        self._follower.stop(_END_TIMEOUT)
-        # A write that is under way, perhaps to a server that does not answer, ends by itself.
-        if self._write_lock.acquire(timeout=_END_TIMEOUT):
+        self._listener.stop(_CLOSE_TIMEOUT)
+        # A write to a server that does not answer ends by its own timeouts, after this returns.
+        if self._write_lock.acquire(timeout=_CLOSE_TIMEOUT):
             try:
                 self._disconnect()
             finally:
@@ -149,11 +154,11 @@ class PostgreSQLStore(Store):
 
     # Writing.
 
-    def _change(self, change: Callable[[int], Sequence[Row]]) -> bool:
-        """Store the rows that `change` makes of the next version; return whether there were any."""
+    def _write_changes(self, change: Callable[[int], Sequence[Row]]) -> bool:
+        """Store the rows that `change` returns for the next version; return True if there were any."""
         self._check_usable()
-        with self._write_lock, self._explained():
-            connection = self._locked()
+        with self._write_lock, self._store_errors():
+            connection = self._locked_connection()
             try:
                 self._catch_up(connection)
                 since = self._version
@@ -161,27 +166,27 @@ class PostgreSQLStore(Store):
                     connection.cursor().executemany(PUT, rows)
                     connection.execute(ANNOUNCE, [since + len(rows)])
                     self._commit(connection)
-                    self._take(since, since + len(rows), rows)
+                    self._apply(since, since + len(rows), rows)
             finally:
-                self._end(connection)
+                self._end_transaction(connection)
         return bool(rows)
 
-    def _locked(self) -> Connection:
-        """Return a connection that holds the store against other writers."""
+    def _locked_connection(self) -> Connection:
+        """Return a connection in a transaction that locks the store against other writers."""
         self._check_usable()
         if self._connection is not None:
             try:
-                return _hold(self._connection)
+                return _lock_store(self._connection)
             except psycopg.OperationalError as exc:
                 if exc.sqlstate and not exc.sqlstate.startswith("57P"):  # shut down, terminated
                     raise
-            self._disconnect()  # it was lost while idle, and nothing was written yet
+            self._disconnect()  # lost while it was idle; nothing was written yet
         self._connection = self._connect()
-        return _hold(self._connection)
+        return _lock_store(self._connection)
 
-    def _end(self, connection: Connection) -> None:
-        """End what is left of a transaction."""
-        with suppress(psycopg.Error):  # what lost the connection is on its way up already
+    def _end_transaction(self, connection: Connection) -> None:
+        """Roll back a transaction that was not committed."""
+        with suppress(psycopg.Error):  # the caller is raising the error that broke the connection
             connection.rollback()
         if self._closed:
             self._disconnect()
@@ -198,31 +203,33 @@ class PostgreSQLStore(Store):
             if not connection.closed:
                 raise
             raise StoreError(
-                f"the store {self._place!r} was lost while it committed: the change may have been "
+                f"the store {self._display_url!r} was lost while it committed: the change may have been "
                 "stored or not; read it again"
             ) from exc
 
-    # Reading; who changes the records holds the write lock.
+    # Reading; `_catch_up` and `_apply` are called with the write lock held.
 
     def _catch_up(self, connection: Connection, *, everything: bool = False) -> None:
-        """Take over what was committed since the last time, in one snapshot."""
-        since = _BEFORE_ALL if everything else self._version
-        version, rows = self._changes(connection, since)
+        """Apply what was committed since this store's version, in one snapshot."""
+        since = _NO_VERSION if everything else self._version
+        version, rows = self._read_changes(connection, since)
         if version < since:  # the database is an older one, restored
-            since = _BEFORE_ALL
-            version, rows = self._changes(connection, since)
-        self._take(since, version, rows)
+            since = _NO_VERSION
+            version, rows = self._read_changes(connection, since)
+        self._apply(since, version, rows)
 
-    def _changes(self, connection: Connection, since: int) -> tuple[int, Sequence[Row]]:
-        found = connection.execute(CHANGED, [since]).fetchall()
-        if not found:
-            raise StoreError(f"the store {self._place!r} is damaged: datasources.store is empty")
-        return int(found[0][0]), [row[1:] for row in found if row[1] is not None]
+    def _read_changes(self, connection: Connection, since: int) -> tuple[int, Sequence[Row]]:
+        rows = connection.execute(CHANGED, [since]).fetchall()
+        if not rows:
+            raise StoreError(
+                f"the store {self._display_url!r} is damaged: datasources.store is empty"
+            )
+        return int(rows[0][0]), [row[1:] for row in rows if row[1] is not None]
 
-    def _take(self, since: int, version: int, rows: Sequence[Row]) -> None:
+    def _apply(self, since: int, version: int, rows: Sequence[Row]) -> None:
         changed = {row[0]: None if is_removal(row) else StoredSource.from_row(row) for row in rows}
         with self._lock:
-            if since == _BEFORE_ALL:
+            if since == _NO_VERSION:
                 self._records = {}
             for source_id, record in changed.items():
                 self._records.pop(source_id, None)
@@ -230,19 +237,19 @@ class PostgreSQLStore(Store):
                     self._records[record.id] = record
             self._version = version
 
-    def _follow(self, follower: Follower) -> None:
-        """Take over other hosts' changes until the connection is lost."""
-        with self._explained(), closing(self._connect()) as connection:
+    def _follow_changes(self, listener: NotificationListener) -> None:
+        """Apply the changes of other hosts until the connection is lost."""
+        with self._store_errors(), closing(self._connect()) as connection:
             connection.autocommit = True
-            connection.add_notify_handler(lambda _: follower.notice())
+            connection.add_notify_handler(lambda _: listener.mark_pending())
             connection.execute(f"LISTEN {CHANNEL}")
-            everything = follower.was_lost
+            everything = listener.reconnected
             while not self._closed:
-                follower.noticed = False
+                listener.pending = False
                 with self._write_lock:
                     self._catch_up(connection, everything=everything)
-                everything = follower.was_lost = False
-                follower.wait_for_notice(connection)
+                everything = listener.reconnected = False
+                listener.wait_for_notice(connection)
 
     # Connecting.
 
@@ -260,14 +267,14 @@ class PostgreSQLStore(Store):
 
     def _check_usable(self) -> None:
         if self._closed:
-            raise StoreError(f"the store {self._place!r} is closed")
+            raise StoreError(f"the store {self._display_url!r} is closed")
         if self._pid != os.getpid():
             raise StoreError(
-                f"the store {self._place!r} was opened before a fork; open one in the child"
+                f"the store {self._display_url!r} was opened before a fork; open one in the child"
             )
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _store_errors(self) -> Iterator[None]:
         try:
             with mapped(self._options):
                 yield
@@ -276,18 +283,18 @@ class PostgreSQLStore(Store):
         except DataSourceError as exc:
             # The cause is the driver's error, left out where it repeats a secret.
             cause = exc.__cause__
-            raise StoreError(f"the store {self._place!r} cannot be used: {exc}") from cause
+            raise StoreError(f"the store {self._display_url!r} cannot be used: {exc}") from cause
         except (ValueError, OSError) as exc:  # text that UTF-8 cannot hold; no descriptor left
-            raise StoreError(f"the store {self._place!r} cannot be used: {exc}") from exc
+            raise StoreError(f"the store {self._display_url!r} cannot be used: {exc}") from exc
 
 
-def _parsed(url: str) -> PostgreSQLOptions:
+def _parse_url(url: str) -> PostgreSQLOptions:
     try:
         return PostgreSQLOptions.load({"dsn": url})
     except OptionError as exc:
         raise StoreError(f"the URL of the PostgreSQL store cannot be used: {exc}") from None
 
 
-def _hold(connection: Connection) -> Connection:
+def _lock_store(connection: Connection) -> Connection:
     connection.execute("SELECT FROM datasources.store FOR UPDATE")
     return connection

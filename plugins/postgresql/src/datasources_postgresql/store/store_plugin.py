@@ -1,4 +1,4 @@
-"""What opens a store at `postgresql://…`: light to import, for every registry does."""
+"""The hook that opens a store at `postgresql://…`; every registry imports it, so it is light."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables of a store."""
+"""The tables of a store, their migrations, and the statements that read and write them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import psycopg
 from datasources import StoreError
 
 Connection: TypeAlias = "psycopg.Connection[tuple[Any, ...]]"
-Row: TypeAlias = "tuple[Any, ...]"  # somebody may have edited the tables
+Row: TypeAlias = "tuple[Any, ...]"  # Any, since the tables may have been edited by hand
 
-# The tables of a new store, and what brings them from each version to the next one.
+# Scripts by schema version: each one upgrades the tables to the next version, the first creates them.
 _MIGRATIONS = (
     """
 CREATE TABLE datasources.store (schema_version integer NOT NULL, version bigint NOT NULL);
 INSERT INTO datasources.store VALUES (1, 0);
--- A row without credentials is a source that was removed: so other hosts learn of it.
+-- A row without credentials is a source that was removed; it tells other hosts so.
 CREATE TABLE datasources.sources (
     id text COLLATE "C" PRIMARY KEY,
     type text,
@@ -30,16 +30,18 @@ CREATE TABLE datasources.sources (
 );
 """,
 )
-_CREATING = 0x4453_5243  # key of an advisory lock: of hosts that come at once one makes the tables
-_EXISTS = """
+_CREATION_LOCK = (
+    0x4453_5243  # key of the advisory lock under which one of several hosts creates the tables
+)
+_TABLES_EXIST = """
 SELECT FROM pg_catalog.pg_tables WHERE schemaname = 'datasources' AND tablename = 'store'
 """
-# Even `IF NOT EXISTS` needs the right to create, which somebody may have spared the role.
+# Asked first: CREATE SCHEMA IF NOT EXISTS needs the right to create schemas even if it exists.
 _SCHEMA_EXISTS = "SELECT FROM pg_catalog.pg_namespace WHERE nspname = 'datasources'"
-_MIGRATED = "UPDATE datasources.store SET schema_version = %s"
+_SET_SCHEMA_VERSION = "UPDATE datasources.store SET schema_version = %s"
 CHANNEL = "datasources"
 _COLUMNS = "id, type, name, created_at, metadata, limits, options, credentials, version"
-# One statement, so one snapshot: the rows are all changes up to that version.
+# One statement takes one snapshot, so the rows are all the changes up to that version.
 CHANGED = f"""
 SELECT store.version, {", ".join(f"changed.{name}" for name in _COLUMNS.split(", "))}
     FROM datasources.store LEFT JOIN datasources.sources AS changed ON changed.version > %s
@@ -56,15 +58,19 @@ SELECT pg_catalog.pg_notify('{CHANNEL}', version::text) FROM risen
 
 
 def prepare(connection: Connection, place: str) -> None:
-    """Create the tables, or bring them to this version, unless that was done."""
+    """Create the tables, or upgrade them to this version, unless that has been done.
+
+    Raises:
+        StoreError: They were made by a newer version of this package.
+    """
     if _schema_version(connection) < len(_MIGRATIONS):
-        connection.execute("SELECT pg_catalog.pg_advisory_xact_lock(%s)", [_CREATING])
+        connection.execute("SELECT pg_catalog.pg_advisory_xact_lock(%s)", [_CREATION_LOCK])
         if not connection.execute(_SCHEMA_EXISTS).rowcount:
             connection.execute("CREATE SCHEMA datasources")
-        # Read again: somebody else may have been faster.
+        # Read again: another host may have created them before this one had the lock.
         for script in _MIGRATIONS[_schema_version(connection) :]:
             connection.execute(script)
-        connection.execute(_MIGRATED, [len(_MIGRATIONS)])
+        connection.execute(_SET_SCHEMA_VERSION, [len(_MIGRATIONS)])
     version = _schema_version(connection)
     connection.commit()
     if version > len(_MIGRATIONS):
@@ -75,12 +81,13 @@ def prepare(connection: Connection, place: str) -> None:
 
 
 def _schema_version(connection: Connection) -> int:
-    """Return the version of the tables, 0 where there are none."""
-    if not connection.execute(_EXISTS).rowcount:
+    """Return the schema version of the tables, 0 if there are none."""
+    if not connection.execute(_TABLES_EXIST).rowcount:
         return 0
     row = connection.execute("SELECT schema_version FROM datasources.store").fetchone()
-    return int(row[0]) if row else len(_MIGRATIONS)  # an empty table is damage, told later
+    return int(row[0]) if row else len(_MIGRATIONS)  # `_read_changes` reports an empty table
 
 
 def is_removal(row: Row) -> bool:
+    """Return True if the row stands for a source that was removed."""
     return row[7] is None

@@ -1,4 +1,4 @@
-"""Results as Parquet files and Arrow tables.  pyarrow is imported on first use, in a thread."""
+"""Read a statement's rows as a Parquet file or an Arrow table; pyarrow is imported on first use."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from datasources import DataFetchError, Limits, WorkspaceFile, run_in_thread
 from datasources_postgresql.copying import Rows
 from datasources_postgresql.reading import Column, Transaction, limited
 
-_BLOCK = 1 << 20  # bytes of rows turned into Arrow at once
-_IN_MEMORY = 1 << 30  # bytes of Arrow that a table may have
+_BLOCK = 1 << 20  # bytes of rows that are decoded at once
+_IN_MEMORY = 1 << 30  # bytes of Arrow data that `load_table` holds at most
 
 
-class _Taker(Protocol):
-    """What takes rows, in a worker thread."""
+class _RowConsumer(Protocol):
+    """Receives rows in a worker thread: `ParquetEncoder` or `TableBuilder`."""
 
     def add(self, rows: Rows) -> None: ...
 
@@ -24,13 +24,13 @@ class _Taker(Protocol):
 
 
 async def import_arrow() -> Any:
-    """Return the module that needs pyarrow.
+    """Import the module that needs pyarrow, in a thread because it takes long, and return it.
 
     Raises:
         DataFetchError: pyarrow or numpy is not installed.
     """
     try:
-        return await run_in_thread(import_module, "datasources_postgresql.arrow")
+        return await run_in_thread(import_module, "datasources_postgresql.arrow.arrow")
     except ImportError as exc:
         raise DataFetchError(
             "Parquet and Arrow need pyarrow and numpy; pip install 'datasources-postgresql[arrow]'"
@@ -44,14 +44,14 @@ async def write_parquet(
     file: WorkspaceFile,
     limits: Limits,
 ) -> None:
-    """Write the rows of a statement to a file, whose `rows` and `truncated` are set.
+    """Write the rows of a statement to a Parquet file.
 
     Args:
-        t: Where the statement has been admitted.
-        statement: Its text and its kind.
+        t: The transaction that has authorized the statement.
+        statement: Text and kind of the statement.
         columns: Its columns.
-        file: Where to write.
-        limits: How many rows to write, and how many bytes a row may have.
+        file: The file to write; its `rows` and `truncated` are set.
+        limits: `max_rows` is the number of rows to write, `max_bytes` the most that one row may have.
     """
     arrow = await import_arrow()
     layout = await _layout(arrow, t, statement, columns)
@@ -103,16 +103,16 @@ async def _feed(
     t: Transaction,
     statement: tuple[str, str],
     layout: Any,
-    taker: _Taker,
+    consumer: _RowConsumer,
     max_rows: int | None,
     max_row: int | None,
 ) -> tuple[int, bool]:
-    """Bring the rows of a statement to `taker`; return how many, and whether there were more."""
+    """Pass the rows of a statement to `consumer`; return their number, and True if there were more."""
     text, kind = statement
     if kind != "select":  # EXPLAIN and SHOW
-        (_, *rows), truncated = await t.texts(text, max_rows)
-        await run_in_thread(lambda: taker.add_table(layout.text_table(rows)))
+        (_, *rows), truncated = await t.fetch_texts(text, max_rows)
+        await run_in_thread(lambda: consumer.add_table(layout.text_table(rows)))
         return len(rows), truncated
     if max_rows is not None:
         text = limited(text, max_rows + 1)
-    return await t.copy_rows(layout.query(text), taker.add, _BLOCK, max_rows, max_row)
+    return await t.copy_rows(layout.query(text), consumer.add, _BLOCK, max_rows, max_row)

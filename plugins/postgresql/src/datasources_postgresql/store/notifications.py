@@ -1,0 +1,100 @@
+"""The thread in which a store receives the changes that other hosts make.
+
+The listener is in one of these states:
+
+- *connecting*: `follow` connects and executes LISTEN;
+- *reading*: `follow` reads what was changed since the store's version, or everything if
+  `reconnected` is set, because notifications were lost with the connection;
+- *waiting*: `wait_for_notice` sleeps on the connection's socket and on `_wake_reader`;
+- *backing off*: `follow` has raised StoreError; `_run` logs it once, waits and calls it again;
+- *stopped*: `stop` has been called, from any thread. It sets the event, which ends a back-off, and
+  closes `_wake_writer`, which makes `_wake_reader` readable and ends a wait.
+
+While it waits, it is woken by a notification of the server, by the end of the connection, by
+`stop`, or after `_CHECK_INTERVAL`. LISTEN is executed before the first read, and `pending` is
+cleared before each read, so a change that is committed during a read is read by the next one.
+Only this thread uses the listening connection; it calls `mark_pending` itself, through the
+handler of notifications, which psycopg calls while it executes a query.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import selectors
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+
+from datasources import StoreError
+
+# Seconds between two reads without a notification: a server that vanished does not send one.
+_CHECK_INTERVAL = 5.0
+_FIRST_DELAY, _LONGEST_DELAY = 0.05, 0.8  # seconds between attempts to connect again
+
+_log = logging.getLogger(__name__)
+
+
+class NotificationListener:
+    """A thread that calls `follow` again each time it returns or raises, until it is stopped.
+
+    Args:
+        follow: Called with this listener; connects, reads, waits, and raises StoreError when the
+            connection is lost.
+    """
+
+    def __init__(self, follow: Callable[[NotificationListener], None]) -> None:
+        self.pending = False
+        """True if something was announced that has not been read."""
+        self.reconnected = False
+        """True if the connection was lost since everything was read."""
+        self._follow = follow
+        self._stopped = threading.Event()
+        self._wake_reader, self._wake_writer = socket.socketpair()
+        self._thread = threading.Thread(target=self._run, name="datasources-store", daemon=True)
+        self._thread.start()
+
+    def mark_pending(self) -> None:
+        """Note that something was announced."""
+        self.pending = True
+
+    def stop(self, timeout: float) -> None:
+        """End the thread, and wait for its end for at most `timeout` seconds.
+
+        A thread that waits for a server which does not answer ends later, by the timeouts of its
+        connection.
+        """
+        if not self._stopped.is_set():
+            self._stopped.set()
+            self._wake_writer.close()
+        self._thread.join(timeout)
+
+    def wait_for_notice(self, connection: psycopg.Connection[Any]) -> None:
+        """Return when something is announced, after `_CHECK_INTERVAL`, or when stopped."""
+        pgconn = connection.pgconn
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._wake_reader, selectors.EVENT_READ)
+            selector.register(connection.fileno(), selectors.EVENT_READ)
+            # A notification that came with the last answer is in libpq, not on the socket.
+            while not (self.pending or pgconn.notifies()):
+                if not selector.select(_CHECK_INTERVAL) or self._stopped.is_set():
+                    return
+                pgconn.consume_input()
+
+    def _run(self) -> None:
+        delay = _FIRST_DELAY
+        with self._wake_reader:
+            while not self._stopped.is_set():
+                try:
+                    self._follow(self)
+                except StoreError as exc:
+                    if not self.reconnected and not self._stopped.is_set():
+                        delay = _FIRST_DELAY
+                        # Reads go on from memory, so nobody else would learn of it.
+                        _log.warning("%s; sources are as last read until it is back", exc)
+                self.reconnected = True
+                self._stopped.wait(delay * random.uniform(0.5, 1.0))  # noqa: S311  # jitter
+                delay = min(delay * 2, _LONGEST_DELAY)
