@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import pkgutil
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,12 @@ def test_every_public_name_is_there(name: str) -> None:
     value = getattr(datasources, name)
     assert getattr(datasources, name) is value
     assert name in dir(datasources)
+
+
+def test_no_public_name_is_that_of_a_module() -> None:
+    # Importing the module would put it in the place of what has its name.
+    modules = {module.name for module in pkgutil.iter_modules(datasources.__path__)}
+    assert not modules & set(datasources.__all__)
 
 
 def test_an_unknown_name_is_an_attribute_error_that_names_it() -> None:
