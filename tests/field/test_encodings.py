@@ -94,10 +94,6 @@ async def test_character_that_latin1_lacks_is_named(latin1_reader: PostgreSQLCon
     assert raised.value.code == "22P05"
 
 
-@pytest.mark.xfail(
-    raises=DataFetchError,
-    reason="the guard asks with JSON escapes, which such a database cannot turn into characters",
-)
 async def test_utf8_bytes_of_sql_ascii_arrive_as_they_are(
     sql_ascii: Database, ascii_reader: PostgreSQLConnector, workspace: Workspace
 ) -> None:

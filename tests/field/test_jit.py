@@ -89,10 +89,6 @@ async def test_callers_costly_query_is_compiled(compiled_fetch: list[str]) -> No
     assert [plan for plan in compiled_fetch if plan.startswith("COPY")] != []
 
 
-@pytest.mark.xfail(
-    raises=AssertionError,
-    reason="the EXPLAIN that locks relations runs after jit is set back to default",
-)
 async def test_planning_a_callers_costly_query_for_its_locks_compiles_nothing(
     compiled_fetch: list[str],
 ) -> None:

@@ -215,7 +215,14 @@ def question(statement: Statement, options: PostgreSQLOptions) -> tuple[object, 
     denied = [*(DENIED - set(allowed)), *options.denied_functions]
     named = {*statement.types, *statement.relations, *((s, n) for s, n, _ in statement.functions)}
     uncertain = {n for name in named for n in name if n and _may_be_cut(n)}
-    return json.dumps(asked), denied, list(HARMLESS), list(allowed), sorted(uncertain)
+    # Not escaped: a database of another encoding than UTF-8 cannot read escapes in JSON.
+    return (
+        json.dumps(asked, ensure_ascii=False),
+        denied,
+        list(HARMLESS),
+        list(allowed),
+        sorted(uncertain),
+    )
 
 
 def _asked(names: Iterable[tuple[object, ...]], *keys: str) -> list[dict[str, object]]:

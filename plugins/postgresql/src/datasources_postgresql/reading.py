@@ -215,7 +215,8 @@ class Transaction:
         """
         # Like the text of a COPY, this text has been parsed alone as one statement.
         explain = f"EXPLAIN (COSTS OFF)\n{text}"
-        command = f"{_CALLERS_JIT}; {explain}" if jit else explain
+        # In this order: EXPLAIN compiles, too, what the role's setting lets it.
+        command = f"{explain}\n; {_CALLERS_JIT}" if jit else explain
         await self._connection.execute(command.encode())
 
     async def write_csv(self, text: str, file: WorkspaceFile, max_rows: int | None) -> None:
