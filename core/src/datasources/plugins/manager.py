@@ -209,9 +209,11 @@ class Plugins:
                 for plugin_name, error in failures:
                     self._log_failure(plugin_name, hook_name, error)
                 return answer
-        for plugin_name, error in failures:
+        for _, error in failures:
             if isinstance(error, DataSourceError):
                 raise error
+        if failures:
+            plugin_name, error = failures[0]
             raise PluginError(
                 f"plugin {plugin_name!r} failed in {hook_name}({_as_text(arguments)}): "
                 f"{describe_error(error)}"
@@ -277,9 +279,7 @@ class Plugins:
 
     def _load(self, slot: _Slot) -> None:
         """Import a plugin and set its entry to loaded or failed; call it with the slot's lock."""
-        handled = (
-            sys.exception()
-        )  # by a caller, if any: it is in the context of what is raised here
+        handled = sys.exception()  # by a caller: then it is in the context of what is raised here
         try:
             self._import(slot)
         except RefusedError as exc:
