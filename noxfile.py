@@ -1,4 +1,4 @@
-"""What is run on a change: `nox` for lint, typing and tests, `nox -l` for the rest."""
+"""The checks of a change: `nox` runs lint, typing and tests, `nox -l` lists all sessions."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What the demo's sources hold."""
+"""The contents of the demo's sources."""
 
 from __future__ import annotations
 

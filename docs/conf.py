@@ -1,4 +1,4 @@
-"""How Sphinx builds these pages; `nox -s docs` does."""
+"""Settings of Sphinx for these pages, which `nox -s docs` builds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What these pages need of Sphinx: docstrings of this project, tables of options, of checks."""
+"""Sphinx extensions of these pages: docstrings of this project, tables of options and checks."""
 
 from __future__ import annotations
 

@@ -158,8 +158,17 @@ def pip_install(target: Path, *wheels: Path) -> None:
     """Install wheels into a directory, offline."""
     subprocess.run(
         [
-            *(sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"),
-            *("--disable-pip-version-check", "--no-compile", "--target", str(target)),
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-index",
+            "--no-deps",
+            "--disable-pip-version-check",
+            "--no-compile",
+            "--target",
+            str(target),
             *map(str, wheels),
         ],
         check=True,

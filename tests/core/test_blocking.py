@@ -320,7 +320,8 @@ def test_after_a_fork_the_child_is_told_to_make_its_own() -> None:
     )
 
 
-def test_a_child_of_a_fork_leaves_its_parents_workspace_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("before", ["registry.exists('s')", "registry.close()"])
+def test_a_child_of_a_fork_leaves_its_parents_workspace_alone(tmp_path: Path, before: str) -> None:
     script = (
         "import os, sys, warnings\n"
         "warnings.simplefilter('ignore', DeprecationWarning)\n"  # of forks beside threads
@@ -328,6 +329,7 @@ def test_a_child_of_a_fork_leaves_its_parents_workspace_alone(tmp_path: Path) ->
         "from datasources.plugins import Plugins\n"
         "registry = DataSourceRegistry(plugins=Plugins(index=[]))\n"
         "with registry.workspace('w', root=sys.argv[1]) as workspace:\n"
+        f"    {before}\n"
         "    child = os.fork()\n"
         "    if child:\n"
         "        assert os.waitpid(child, 0)[1] == 0\n"

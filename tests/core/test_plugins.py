@@ -230,6 +230,7 @@ def test_a_reference_that_a_failing_plugin_might_resolve_is_named_with_the_plugi
 def test_an_error_that_a_plugin_raises_on_purpose_is_passed_on(site: Site) -> None:
     plugins = site.plugins()
     plugins.register_plugin(Sealed(StoreError("the server is down")), "sealed")
+    plugins.register_plugin(Sealed(RuntimeError("broken")), "broken")
     plugins.register_plugin(Vault(), "vault")
     with pytest.raises(StoreError, match=r"^the server is down$"):
         plugins.first("datasources_open_store", url="sealed:")

@@ -227,10 +227,12 @@ class DataSourceRegistry:
         try:
             yield WorkspaceSession(session, self._run)
         finally:
-            if self._closed:
+            if os.getpid() != self._process:
+                pass  # after a fork, the workspace is still the parent's
+            elif self._closed:
                 self._thread.join()  # which ends the fetches
                 session._delete()
-            elif os.getpid() == self._process:  # in a child, the workspace is still the parent's
+            else:
                 self._run(session.__aexit__(None, None, None))
 
     def close(self, *, timeout: float | None = None) -> None:

@@ -50,9 +50,9 @@ def unmet_requirement(entry: PluginEntry) -> tuple[str, type[PluginError]] | Non
 class RefusedError(Exception):
     """Raised for a fault of a plugin; callers of `Plugins` get the `PluginError` that it names."""
 
-    def __init__(self, reason: str, kind: type[PluginError] = PluginLoadError) -> None:
+    def __init__(self, reason: str, error_class: type[PluginError] = PluginLoadError) -> None:
         super().__init__(reason)
-        self.kind = kind
+        self.error_class = error_class
 
 
 def check_hook(hook: str, function: object, options: Mapping[str, Any]) -> None:
@@ -95,7 +95,7 @@ def select_class(classes: object, type_name: str) -> type[DataSourceConnector]:
         raise RefusedError(f"{reason}; 'datasources_connectors' returned: {types}")
     (cls,) = matching
     check_class(cls)
-    return cls  # type: ignore[no-any-return]
+    return cls  # type: ignore[no-any-return]  # it has been checked
 
 
 def check_class(cls: object) -> None:

@@ -50,8 +50,8 @@ class PluginEntry:
     """The requirements of the distribution, the `Requires-Dist` lines of its metadata."""
 
     def __str__(self) -> str:
-        kind = "connector" if self.is_connector else "plugin"
-        return f"{kind} {self.name!r} of {self.source}"
+        role = "connector" if self.is_connector else "plugin"
+        return f"{role} {self.name!r} of {self.source}"
 
     @property
     def is_connector(self) -> bool:

@@ -134,7 +134,7 @@ class Plugins:
         try:
             check_class(connector)
         except RefusedError as exc:
-            raise exc.kind(f"connector {type_name!r} of the host: {exc}") from None
+            raise exc.error_class(f"connector {type_name!r} of the host: {exc}") from None
         self._host_classes[str(type_name)] = connector
 
     def register_plugin(self, plugin: object, name: str | None = None) -> None:
@@ -209,9 +209,11 @@ class Plugins:
                 for plugin_name, error in failures:
                     self._log_failure(plugin_name, hook_name, error)
                 return answer
-        for plugin_name, error in failures:
+        for _, error in failures:
             if isinstance(error, DataSourceError):
                 raise error
+        if failures:
+            plugin_name, error = failures[0]
             raise PluginError(
                 f"plugin {plugin_name!r} failed in {hook_name}({_as_text(arguments)}): "
                 f"{describe_error(error)}"
@@ -277,13 +279,11 @@ class Plugins:
 
     def _load(self, slot: _Slot) -> None:
         """Import a plugin and set its entry to loaded or failed; call it with the slot's lock."""
-        handled = (
-            sys.exception()
-        )  # by a caller, if any: it is in the context of what is raised here
+        handled = sys.exception()  # by a caller: then it is in the context of what is raised here
         try:
             self._import(slot)
         except RefusedError as exc:
-            slot.fail(str(exc), exc.kind, None)
+            slot.fail(str(exc), exc.error_class, None)
         except BaseException as exc:
             if _is_interrupt(exc):
                 raise
@@ -356,16 +356,18 @@ class _Slot:
         self.entry = entry
         self.lock = threading.RLock()  # a plugin may ask for its own type while it is imported
         self.connector: type[DataSourceConnector] | None = None
-        self._kind: type[PluginError] = PluginLoadError
+        self._error_class: type[PluginError] = PluginLoadError
         self._cause: BaseException | None = None
 
-    def fail(self, reason: str, kind: type[PluginError], cause: BaseException | None) -> None:
+    def fail(
+        self, reason: str, error_class: type[PluginError], cause: BaseException | None
+    ) -> None:
         self.entry = replace(self.entry, status="failed", error=reason[:_REASON_LIMIT])
-        self._kind, self._cause = kind, cause
+        self._error_class, self._cause = error_class, cause
 
     def failure(self) -> PluginError:
         """Return the error of the import; a new one each time, since raising adds a traceback."""
-        error = self._kind(f"{self.entry}: {self.entry.error}")
+        error = self._error_class(f"{self.entry}: {self.entry.error}")
         error.__cause__ = self._cause
         return error
 

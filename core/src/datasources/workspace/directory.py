@@ -112,7 +112,7 @@ class Workspace(str):  # noqa: SLOT000  (a handful of attributes, a handful of o
 
         Raises:
             LimitExceededError: On entering, `size` is over the limit; on writing, the bytes
-                written so far are.
+                written so far are, or those of all files together are over the quota.
             DataFetchError: At once, no file can have the name; on entering, another item of the
                 batch has the path, or the file cannot be created; on leaving, the bytes are not
                 as many as `size`, do not match a checksum, or the file cannot be put in place.

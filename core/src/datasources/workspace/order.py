@@ -1,4 +1,4 @@
-"""Which item of a batch may write a path that two of them would write."""
+"""The order of a batch, which decides between two items that would write one path."""
 
 from __future__ import annotations
 

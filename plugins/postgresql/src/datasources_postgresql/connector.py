@@ -14,7 +14,6 @@ from psycopg import sql
 from datasources import (
     ColumnStatistics,
     ConnectError,
-    DataFetchError,
     DataItem,
     DataSourceConfig,
     DataSourceConnector,
@@ -208,11 +207,8 @@ class PostgreSQLConnector(DataSourceConnector):
         """
         target = self._parse_identifier(identifier)
         directory = Workspace.of(workspace)
+        directory.require_format("csv", "parquet")
         format_ = directory.file_format or "csv"
-        if format_ not in {"csv", "parquet"}:
-            raise DataFetchError(
-                f"{format_!r} is not a format of this source; possible: csv, parquet"
-            )
         if format_ == "parquet":
             await import_arrow()
 

@@ -106,7 +106,7 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_split_names)]
 
 
 class PostgreSQLOptions(ConnectorOptions):
-    """Where the database is, who reads it, and what may be read."""
+    """The database, the role that reads it, and the schemas and functions that may be used."""
 
     sample_identifiers: ClassVar[tuple[tuple[str, str], ...]] = (
         ("public.orders", "a table or view, whole"),
