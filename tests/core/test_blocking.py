@@ -247,7 +247,7 @@ async def test_a_registry_can_be_closed_where_an_event_loop_runs(tmp_path: Path)
     assert not any(thread.name.startswith("asyncio_") for thread in threading.enumerate())
 
 
-def test_closing_from_the_registrys_own_thread_is_an_error(
+def test_closing_from_the_thread_of_the_registry_is_an_error(
     registry: DataSourceRegistry, tmp_path: Path
 ) -> None:
     errors: list[RegistryError] = []

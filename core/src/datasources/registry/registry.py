@@ -200,12 +200,11 @@ class DataSourceRegistry:
     ) -> DataSourceConfig:
         """Return a copy of a source's configuration, with its secrets masked by default.
 
-        Its `config` is, by the arguments:
-
-        | | `sanitize=True` | `sanitize=False` |
-        |---|---|---|
-        | `decrypt=False` | the options, secrets masked | `{"encrypted": ciphertext}` |
-        | `decrypt=True` | the options, secrets masked | the options in clear |
+        Args:
+            source_id: The source.
+            decrypt: Give the options in clear; only with `sanitize=False`, which otherwise gives
+                `{"encrypted": ciphertext}` in their place.
+            sanitize: Give the options with their secrets masked, whatever `decrypt` is.
 
         Raises:
             DecryptionError: The options are needed, and none of the keys opens them.
