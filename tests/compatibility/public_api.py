@@ -65,21 +65,24 @@ def names(module: str, exported: list[str]) -> Iterator[str]:
 
 
 def members(cls: type) -> Iterator[str]:
-    """Yield what a class of ours, and those of ours it is made of, have in public."""
-    found: dict[str, Any] = {}
+    """Yield the public attributes of a class and of its bases in this project.
+
+    Fields that the constructor takes are left out: its signature shows them.
+    """
+    attributes: dict[str, Any] = {}
     annotations: dict[str, str] = {}
-    for base in reversed([each for each in cls.__mro__ if each.__module__ in own()]):
-        found |= vars(base)
+    for base in reversed([base for base in cls.__mro__ if base.__module__ in own()]):
+        attributes |= vars(base)
         annotations |= {n: str(a) for n, a in inspect.get_annotations(base).items()}
-    given = (
+    arguments = (
         {f.name for f in dataclasses.fields(cls) if f.init}
         if dataclasses.is_dataclass(cls)
         else set()
     )
-    for name in sorted((found | annotations).keys() - given):  # what is given is in the signature
+    for name in sorted((attributes | annotations).keys() - arguments):
         if name.startswith("_") or (issubclass(cls, BaseModel) and hasattr(BaseModel, name)):
             continue
-        yield member(name, found.get(name, inspect.Parameter.empty), annotations)
+        yield member(name, attributes.get(name, inspect.Parameter.empty), annotations)
 
 
 def own() -> set[str]:
@@ -92,11 +95,11 @@ def member(name: str, value: Any, annotations: dict[str, str]) -> str:
         returned = annotation(inspect.signature(value.fget).return_annotation)
         return f"{name}: {returned}  (property)"
     if isinstance(value, (FunctionType, classmethod, staticmethod)):
-        kind = "" if isinstance(value, FunctionType) else f"  ({type(value).__name__})"
-        return f"{name}{signature(getattr(value, '__func__', value))}{kind}"
-    told = f"{name}: {annotations[name]}" if name in annotations else name
-    shown = value is not inspect.Parameter.empty and not inspect.ismemberdescriptor(value)
-    return f"{told} = {constant(value)}" if shown else told
+        decorator = "" if isinstance(value, FunctionType) else f"  ({type(value).__name__})"
+        return f"{name}{signature(getattr(value, '__func__', value))}{decorator}"
+    text = f"{name}: {annotations[name]}" if name in annotations else name
+    has_value = value is not inspect.Parameter.empty and not inspect.ismemberdescriptor(value)
+    return f"{text} = {constant(value)}" if has_value else text
 
 
 class Plain(str):  # noqa: SLOT000
@@ -107,16 +110,16 @@ class Plain(str):  # noqa: SLOT000
 
 
 def signature(function: Any) -> str:
-    given, empty = inspect.signature(function), inspect.Parameter.empty
+    original, empty = inspect.signature(function), inspect.Parameter.empty
     parameters = [
-        each.replace(
-            annotation=annotation(each.annotation),
-            default=empty if each.default is empty else Plain(constant(each.default)),
+        parameter.replace(
+            annotation=annotation(parameter.annotation),
+            default=empty if parameter.default is empty else Plain(constant(parameter.default)),
         )
-        for each in given.parameters.values()
+        for parameter in original.parameters.values()
     ]
-    returned = empty if isinstance(function, type) else annotation(given.return_annotation)
-    text = str(given.replace(parameters=parameters, return_annotation=returned))
+    returned = empty if isinstance(function, type) else annotation(original.return_annotation)
+    text = str(original.replace(parameters=parameters, return_annotation=returned))
     return text + ("  (async)" if inspect.iscoroutinefunction(function) else "")
 
 
@@ -134,9 +137,9 @@ def constant(value: object) -> str:
 def errors(cls: type[DataSourceError], indent: str) -> Iterator[str]:
     own_arguments = signature(cls) if "__init__" in vars(cls) else ""
     yield f"{indent}{cls.__name__}{own_arguments}"
-    for each in sorted(cls.__subclasses__(), key=attrgetter("__name__")):
-        if each.__name__ in datasources.__all__:
-            yield from errors(each, f"{indent}    ")
+    for subclass in sorted(cls.__subclasses__(), key=attrgetter("__name__")):
+        if subclass.__name__ in datasources.__all__:
+            yield from errors(subclass, f"{indent}    ")
 
 
 def commands() -> Iterator[str]:
@@ -145,18 +148,18 @@ def commands() -> Iterator[str]:
     top = click.Context(app.cli, info_name="datasources")
     yield from command(app.cli, "datasources")
     for name in sorted(app._COMMANDS):
-        found = app.cli.get_command(top, name)
-        assert found is not None
-        yield from command(found, f"datasources {name}")
+        item = app.cli.get_command(top, name)
+        assert item is not None
+        yield from command(item, f"datasources {name}")
 
 
-def command(found: click.Command, name: str) -> Iterator[str]:
-    takes = [placeholder(p) for p in found.params if isinstance(p, click.Argument)]
+def command(item: click.Command, name: str) -> Iterator[str]:
+    takes = [placeholder(p) for p in item.params if isinstance(p, click.Argument)]
     yield " ".join([name, *takes])
-    yield from sorted(option(p) for p in found.params if isinstance(p, click.Option))
-    if isinstance(found, click.Group) and name != "datasources":
-        for inner in sorted(found.commands):
-            yield from command(found.commands[inner], f"{name} {inner}")
+    yield from sorted(option(p) for p in item.params if isinstance(p, click.Option))
+    if isinstance(item, click.Group) and name != "datasources":
+        for inner in sorted(item.commands):
+            yield from command(item.commands[inner], f"{name} {inner}")
 
 
 def placeholder(given: click.Argument) -> str:

@@ -181,11 +181,11 @@ BAD_MODULES: dict[str, tuple[str, type[PluginError], str]] = {
 }
 
 
-@pytest.mark.parametrize("kind", BAD_MODULES)
+@pytest.mark.parametrize("case", BAD_MODULES)
 def test_a_bad_module_fails_only_who_asks_for_it(
-    site: Site, imports: Callable[[], int], kind: str
+    site: Site, imports: Callable[[], int], case: str
 ) -> None:
-    source, error, text = BAD_MODULES[kind]
+    source, error, text = BAD_MODULES[case]
     site.connector("bad", "bad", COUNT + source)
     site.connector("good", "good", GOOD)
     plugins = site.plugins()
@@ -242,9 +242,9 @@ BAD_INSTALLATIONS: dict[str, tuple[str | bytes, str | None, type[PluginError], s
 }
 
 
-@pytest.mark.parametrize("kind", BAD_INSTALLATIONS)
-def test_a_bad_installation_disturbs_no_other(site: Site, kind: str) -> None:
-    points, metadata, error, text = BAD_INSTALLATIONS[kind]
+@pytest.mark.parametrize("case", BAD_INSTALLATIONS)
+def test_a_bad_installation_disturbs_no_other(site: Site, case: str) -> None:
+    points, metadata, error, text = BAD_INSTALLATIONS[case]
     header = "[datasources.connectors]\n"
     content = header + points if isinstance(points, str) else header.encode() + points
     module = "class Class: ...\n"
@@ -257,9 +257,9 @@ def test_a_bad_installation_disturbs_no_other(site: Site, kind: str) -> None:
     assert text in str(first)
     assert plugins.connector_class("good").type == "good"
     assert str(raised(plugins, "bad")) == str(first)
-    told = [entry for entry in plugins.entries() if entry.distribution == "bad"]
-    assert {entry.status for entry in told} & {"broken", "failed", "conflict"}
-    assert all(entry.error for entry in told if entry.status not in {"available", "disabled"})
+    entries = [entry for entry in plugins.entries() if entry.distribution == "bad"]
+    assert {entry.status for entry in entries} & {"broken", "failed", "conflict"}
+    assert all(entry.error for entry in entries if entry.status not in {"available", "disabled"})
 
 
 def test_one_bad_line_leaves_the_other_entry_points_of_its_distribution(site: Site) -> None:

@@ -130,16 +130,16 @@ def test_both_registries_are_made_from_the_same_arguments() -> None:
 
 
 def test_any_thread_may_call(registry: DataSourceRegistry) -> None:
-    found: list[int] = []
+    counts: list[int] = []
     threads = [
-        threading.Thread(target=lambda: found.append(len(registry.list_items("s"))))
+        threading.Thread(target=lambda: counts.append(len(registry.list_items("s"))))
         for _ in range(10)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert found == [2] * 10
+    assert counts == [2] * 10
 
 
 def test_who_asks_is_known_across_the_threads() -> None:

@@ -411,9 +411,9 @@ def test_an_import_that_never_ends_is_given_up(
         assert caplog.messages == [
             "plugin 'slow_audit' of slow-audit 1.0: it was not imported within 0.1 seconds"
         ]
-        told = {entry.distribution: (entry.status, entry.error) for entry in plugins.check()}
+        results = {entry.distribution: (entry.status, entry.error) for entry in plugins.check()}
         late = ("failed", "it was not imported within 0.1 seconds")
-        assert told == {
+        assert results == {
             "slow": late,
             "slow-audit": late,
             "interrupts": ("failed", "KeyboardInterrupt"),
@@ -460,8 +460,8 @@ for name in ("good", "exits", "sql", "mangled"):
         raised[name] = plugins.connector_class(name).__module__
     except Exception as exc:
         raised[name] = f"{type(exc).__name__}: {exc}"
-told = [[e.name, e.distribution, e.version, e.status] for e in plugins.check()]
-print(json.dumps([raised, told]))
+entries = [[e.name, e.distribution, e.version, e.status] for e in plugins.check()]
+print(json.dumps([raised, entries]))
 """
 
 
@@ -486,19 +486,21 @@ def test_wheels_that_pip_installed_are_contained_as_well(tmp_path: Path) -> None
     (info / "METADATA").write_text("Metadata-Version: 2.1\nVersion: 1.0\n")
 
     path = f"{front}:{back}"
-    found, told = json.loads(run_python(REPORT, PYTHONPATH=path))
+    outcomes, entries = json.loads(run_python(REPORT, PYTHONPATH=path))
     conflict = "PluginConflictError: 'sql' is offered by acme-sql 1.0 and other-sql 1.0; "
-    assert found["good"] == "acme_good"
-    assert found["exits"] == "PluginLoadError: connector 'exits' of acme-exits 1.0: SystemExit"
-    assert found["sql"].startswith(conflict)
-    assert found["mangled"].endswith("'mangled' of acme-mangled 1.0: its METADATA lacks Name")
+    assert outcomes["good"] == "acme_good"
+    assert outcomes["exits"] == "PluginLoadError: connector 'exits' of acme-exits 1.0: SystemExit"
+    assert outcomes["sql"].startswith(conflict)
+    assert outcomes["mangled"].endswith("'mangled' of acme-mangled 1.0: its METADATA lacks Name")
     ours = {"good", "exits", "sql", "mangled"}
-    assert [entry for entry in told if entry[0] in ours] == [
+    assert [entry for entry in entries if entry[0] in ours] == [
         ["exits", "acme-exits", "1.0", "failed"],
         ["good", "acme-good", "2.0", "loaded"],
         ["mangled", "acme-mangled", "1.0", "broken"],
         ["sql", "acme-sql", "1.0", "conflict"],
         ["sql", "other-sql", "1.0", "conflict"],
     ]
-    found, _ = json.loads(run_python(REPORT, PYTHONPATH=path, DATASOURCES_PREFER="sql=other-sql"))
-    assert found["sql"] == "other_sql"
+    outcomes, _ = json.loads(
+        run_python(REPORT, PYTHONPATH=path, DATASOURCES_PREFER="sql=other-sql")
+    )
+    assert outcomes["sql"] == "other_sql"

@@ -85,9 +85,9 @@ def outcome(results: list[FetchResult]) -> dict[str, bool | None]:
 
 def moved() -> list[str]:
     """Return what was fetched since the last call."""
-    found = sorted(Versioned.fetched)
+    identifiers = sorted(Versioned.fetched)
     Versioned.fetched.clear()
-    return found
+    return identifiers
 
 
 async def test_a_second_tree_moves_only_what_changed_or_is_new(
@@ -105,11 +105,15 @@ async def test_a_second_tree_moves_only_what_changed_or_is_new(
         "b/three.csv": True,
         "c.csv": False,
     }
-    kept, again = first[0].receipt, second[0].receipt
-    assert kept
+    earlier, again = first[0].receipt, second[0].receipt
+    assert earlier
     assert again
-    assert (again.path, again.sha256, again.version) == (kept.path, kept.sha256, kept.version)
-    assert again.fetched_at == kept.fetched_at
+    assert (again.path, again.sha256, again.version) == (
+        earlier.path,
+        earlier.sha256,
+        earlier.version,
+    )
+    assert again.fetched_at == earlier.fetched_at
     assert (tmp_path / "a" / "two.csv").read_bytes() == b"zwei"
 
 
@@ -290,14 +294,14 @@ async def test_an_unchanged_file_is_not_overwritten_by_another_item_of_the_batch
 ) -> None:
     await registry.register_data_source(source("t"))
     await registry.fetch_tree("s", "b", tmp_path)
-    found = await registry.fetch_many(
+    results = await registry.fetch_many(
         [FetchRequest("s", "b/three.csv", version="v1"), FetchRequest("t", "b/three.csv")],
         tmp_path,
         concurrency=1,
     )
-    assert found[0].receipt
-    assert found[0].receipt.unchanged
-    assert isinstance(found[1].error, DataFetchError)
+    assert results[0].receipt
+    assert results[0].receipt.unchanged
+    assert isinstance(results[1].error, DataFetchError)
 
 
 async def test_sources_and_formats_are_told_apart(

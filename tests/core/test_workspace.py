@@ -168,12 +168,12 @@ def test_another_length_than_announced_is_an_error(tmp_path: Path, content: byte
 
 
 def test_progress_is_told_bytes_so_far_and_the_total(tmp_path: Path) -> None:
-    told: list[tuple[int, int | None]] = []
-    workspace = Workspace(tmp_path, progress=lambda done, total: told.append((done, total)))
+    calls: list[tuple[int, int | None]] = []
+    workspace = Workspace(tmp_path, progress=lambda done, total: calls.append((done, total)))
     with workspace.create("x", size=3) as file:
         file.write(b"12")
         file.write(b"3")
-    assert told == [(2, 3), (3, 3)]
+    assert calls == [(2, 3), (3, 3)]
 
 
 def plant_link(workspace: Path, outside: Path) -> None:
@@ -209,14 +209,16 @@ def test_something_planted_on_the_way_is_an_error_that_names_the_item(
     assert os.listdir(workspace) == ["data"]
 
 
-@pytest.mark.parametrize("kind", ["symlink", "hardlink", "fifo"])
-def test_something_planted_at_the_end_is_replaced_not_followed(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("planted", ["symlink", "hardlink", "fifo"])
+def test_something_planted_at_the_end_is_replaced_not_followed(
+    tmp_path: Path, planted: str
+) -> None:
     workspace, outside = tmp_path / "workspace", tmp_path / "outside"
     workspace.mkdir()
     outside.write_bytes(b"precious")
     target = workspace / "x"
     {"symlink": target.symlink_to, "hardlink": target.hardlink_to}.get(
-        kind, lambda _: os.mkfifo(target)
+        planted, lambda _: os.mkfifo(target)
     )(outside)
     with Workspace(workspace).create("x") as file:
         file.write(b"content")

@@ -25,7 +25,7 @@ def fetch_for_ever():
                 for start in range(0, len(content), 1 << 16):
                     file.write(content[start : start + (1 << 16)])
 
-found = {"whole": 0, "absent": 0}
+counts = {"whole": 0, "absent": 0}
 for number in range(kills):
     child = os.fork()
     if not child:
@@ -37,11 +37,11 @@ for number in range(kills):
     if os.path.exists(path):
         with open(path, "rb") as file:
             assert file.read() in contents, "a final path holds half a file"
-        found["whole"] += 1
+        counts["whole"] += 1
         if number % 3 == 0:
             os.unlink(path)
     else:
-        found["absent"] += 1
+        counts["absent"] += 1
 left = [name for name in os.listdir(root) if name != "folder"]
 for name in left:
     os.utime(os.path.join(root, name), (0, 0))
@@ -49,7 +49,7 @@ removed = Workspace(root).clean()
 assert sorted(removed) == sorted(left), (removed, left)
 assert os.listdir(root) == ["folder"]
 assert set(os.listdir(os.path.join(root, "folder"))) <= {"item.bin"}
-print(json.dumps({**found, "left": len(left)}))
+print(json.dumps({**counts, "left": len(left)}))
 """
 
 CUTS = """
@@ -137,9 +137,9 @@ print(open(os.path.join(workspace, "item.bin")).read())
 
 
 def test_a_fetch_killed_a_hundred_times_leaves_whole_files_or_none(tmp_path: Path) -> None:
-    found = json.loads(run_python(KILLS, str(tmp_path), "100", "1"))
-    assert found["whole"] + found["absent"] == 100
-    assert found["left"] > 0, "no kill came in the middle of a file"
+    counts = json.loads(run_python(KILLS, str(tmp_path), "100", "1"))
+    assert counts["whole"] + counts["absent"] == 100
+    assert counts["left"] > 0, "no kill came in the middle of a file"
 
 
 @pytest.mark.soak
@@ -147,9 +147,9 @@ def test_a_fetch_killed_a_hundred_times_leaves_whole_files_or_none(tmp_path: Pat
 def test_a_fetch_killed_a_thousand_times_leaves_whole_files_or_none(
     tmp_path: Path, seed: int
 ) -> None:
-    found = json.loads(run_python(KILLS, str(tmp_path), "1000", str(seed)))
-    print(found)
-    assert found["whole"] + found["absent"] == 1000
+    counts = json.loads(run_python(KILLS, str(tmp_path), "1000", str(seed)))
+    print(counts)
+    assert counts["whole"] + counts["absent"] == 1000
 
 
 def test_a_disk_that_is_full_at_any_point_keeps_the_old_file(tmp_path: Path) -> None:

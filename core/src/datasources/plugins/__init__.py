@@ -1,7 +1,7 @@
-"""Plugins: find what is installed, check whether it fits, load it, call its hooks.
+"""Plugins: find the installed ones, check that they fit, import them, call their hooks.
 
-Discovery answers without importing a plugin, and without importing pluggy, which takes longer than
-the whole answer; so the names of this package are imported when they are first used.
+Discovery imports neither a plugin nor pluggy, whose import takes longer than a whole listing of the
+plugins. So the names of this package are imported when they are first used.
 """
 
 from __future__ import annotations
