@@ -438,3 +438,31 @@ def test_a_blocking_workspace_is_gone_even_if_its_registry_was_closed(tmp_path: 
         with pytest.raises(RegistryError, match="closed"):
             workspace.fetch("s", "a.csv")
     assert os.listdir(tmp_path) == []
+
+
+async def test_leaving_the_block_in_a_forked_child_deletes_nothing_of_the_parent(
+    tmp_path: Path,
+) -> None:
+    async with registry_of(fresh()) as registry:
+        session = registry.workspace("w", root=tmp_path)
+        async with session:
+            (tmp_path / "w" / "kept").write_text("x")
+            session._process = -1  # as in a child, whose process id is another one
+            await session.__aexit__(None, None, None)
+            assert (tmp_path / "w" / "kept").exists()
+            session._process = os.getpid()
+        assert not (tmp_path / "w").exists()
+
+
+async def test_session_opens_where_the_file_system_has_no_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_descriptor: int, _operation: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    cls = fresh()
+    async with registry_of(cls) as registry:
+        await registry.register_data_source(source())
+        async with registry.workspace("w", root=tmp_path) as session:
+            assert (await session.fetch("s", "a.csv")).size == 8

@@ -170,7 +170,7 @@ class Fetcher:
                     duration=time.monotonic() - started,
                 )
                 if request.version is not None:
-                    receipts.keep(request, receipt)
+                    receipts.save(request, receipt)
                 return receipt
 
             return outcome.record(await run_in_thread(account))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import shutil
 import tempfile
@@ -17,7 +16,7 @@ from datasources.models import FetchReceipt, FetchRequest, FetchResult, Limits
 from datasources.names import check_id
 from datasources.registry.fetching import Fetcher
 from datasources.threads import run_in_thread
-from datasources.workspace import Quota, Workspace
+from datasources.workspace import Quota, Workspace, lock
 
 T = TypeVar("T")
 
@@ -52,6 +51,7 @@ class WorkspaceSession:
         self._limits = limits
         self._descriptor = -1
         self._closed = True
+        self._process = os.getpid()
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def __aenter__(self) -> Self:
@@ -73,6 +73,8 @@ class WorkspaceSession:
         traceback: TracebackType | None,
     ) -> None:
         self._closed = True
+        if os.getpid() != self._process:
+            return  # the directory and the fetches are the parent's
         for task in self._tasks:
             task.cancel()
         try:
@@ -150,13 +152,13 @@ class WorkspaceSession:
 
     async def _recount_and(self, fetch: Callable[[], Awaitable[T]]) -> T:
         if self.path.quota:
-            await asyncio.to_thread(self.path.quota.measure)
+            await asyncio.to_thread(self.path.quota.recount)
         return await fetch()
 
     def _open(self) -> None:
         try:
             while (path := self._lock()) is None:
-                pass  # whoever had it has just deleted it
+                pass  # another process has just deleted the directory
             quota = None if self._quota is None else Quota(path, self._quota)
             self.path = Workspace(path, quota=quota)
             self.path.clean()  # a host that was killed may have left more than whole files
@@ -171,7 +173,7 @@ class WorkspaceSession:
         path = self._directory()
         with suppress(FileNotFoundError):
             self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(self._descriptor, wait=False)
             if os.path.samestat(os.fstat(self._descriptor), os.stat(path)):
                 return path
         self._close()
@@ -202,4 +204,4 @@ class WorkspaceSession:
                     f"{str(self.path)!r}: {reason}"
                 ) from exc
         finally:
-            self._close()  # which gives up the lock
+            self._close()  # releases the lock

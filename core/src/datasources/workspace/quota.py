@@ -71,5 +71,3 @@ class Quota:
         """Subtract the bytes of a file that was deleted or replaced."""
         with self._lock:
             self.used -= size
-
-    measure = recount  # its name where workspace sessions call it

@@ -52,8 +52,6 @@ class Receipts:
             if os.fstat(file.fileno()).st_nlink == 1:
                 file.write(json.dumps(record, default=str).encode() + b"\n")
 
-    keep = save  # its name where the registry calls it
-
     def unchanged(self, request: FetchRequest, max_bytes: int | None) -> FetchReceipt | None:
         """Return the receipt of an earlier fetch if it need not be repeated, else None.
 
