@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -27,9 +28,7 @@ from tests.cli.conftest import command
 def test_no_text_acts_on_a_terminal(text: str) -> None:
     shown = output.clean(text)
     shown.encode()  # no surrogate is left
-    assert shown.isprintable() or not [
-        each for each in shown if ord(each) < 32 or 127 <= ord(each) < 160
-    ]
+    assert not [each for each in shown if ord(each) < 32 or 127 <= ord(each) < 160]
     assert not set(shown) & set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u2028")
     assert len(shown.splitlines()) <= 1
 
@@ -58,7 +57,7 @@ def test_hostile_names_cells_and_messages_are_harmless(run, sealed, args, tmp_pa
     monkeypatch.chdir(tmp_path)
     done = run(*args)
     assert not ACTIVE & set(done.out + done.err)
-    assert "\\x1b" in done.out + done.err or "\\u001b" in done.out
+    assert re.search(r"\\x1b|\\u001b", done.out + done.err)
 
 
 def test_what_the_encoding_of_the_output_lacks_is_escaped(docs: Path) -> None:
