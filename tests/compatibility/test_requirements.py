@@ -118,9 +118,9 @@ def test_what_is_not_met_is_said_before_the_plugin_is_imported(
     assert [entry.error for entry in there.plugins().check()] == [entry_of(plugins, "shelf").error]
 
 
-@pytest.mark.parametrize("extra", ["more", "More_"])
+@pytest.mark.parametrize("extra", ["one-more", "One_More"])
 def test_what_an_entry_points_extra_requires_is_checked_too(there: Site, extra: str) -> None:
-    install(there, 'nowhere; extra == "more"', value="shelf [more]")
+    install(there, 'nowhere; extra == "one-more"', value=f"shelf [{extra}]")
     assert "requires 'nowhere'" in str(raised(there.plugins(), "shelf"))
 
 

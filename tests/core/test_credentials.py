@@ -80,7 +80,8 @@ def test_malformed_key_is_refused_without_being_quoted(key: Any):
         CredentialManager(key)
     shown = "".join(traceback.format_exception(caught.value))
     for part in [key] if isinstance(key, str) else []:
-        assert len(part) < 5 or part not in shown
+        if len(part) >= 5:
+            assert part not in shown
     assert KEY not in shown
     assert "generate_key()" in str(caught.value)
 
@@ -284,15 +285,15 @@ def test_no_flipped_bit_opens_to_anything_else(number: int):
 
 def test_no_flipped_byte_or_truncation_opens(manager: CredentialManager):
     encrypted = manager.encrypt_credentials(OPTIONS, source_id="sales")
-    for end in range(len(encrypted)):
-        assert damaged(encrypted[:end], "sales", manager) or encrypted[end:].strip("=") == ""
+    for end in range(len(encrypted.rstrip("="))):
+        assert damaged(encrypted[:end], "sales", manager)
     for at in range(len(encrypted)):
         damaged(
             f"{encrypted[:at]}{chr(ord(encrypted[at]) | 0x80)}{encrypted[at + 1 :]}",
             "sales",
             manager,
         )
-        assert damaged(encrypted[at:], "sales", manager) or at == 0
+        assert damaged(encrypted[at:], "sales", manager) is (at > 0)
     damaged(encrypted + encrypted, "sales", manager)
 
 

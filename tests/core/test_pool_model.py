@@ -231,7 +231,8 @@ class PoolMachine(RuleBasedStateMachine):
         if not self.shareable:
             assert all(one.connector is not connector for one in self.users), "held twice"
             idle = self.loop.time() - connector.used_at
-            assert not connector.dead or idle < CHECK_AFTER_IDLE, "handed out dead"
+            if connector.dead:
+                assert idle < CHECK_AFTER_IDLE, "handed out dead"
         before = [one for one in self.users if one.waits and one.asked < user.asked]  # type: ignore[operator]
         assert not before, "served before somebody who came earlier"
         user.connector = connector
@@ -366,7 +367,8 @@ class PoolMachine(RuleBasedStateMachine):
             assert now.total + now.opening + now.closing >= now.min_size
         self.time_passes(2 * self.config.max_idle_time + 1)
         now = self.pool.statistics()
-        assert now.total <= now.min_size or self.shareable, "kept open though idle"
+        if not self.shareable:
+            assert now.total <= now.min_size, "kept open though idle"
         assert len(self.world.live) <= now.total + now.opening + now.closing, "leaked"
 
     # What always holds.
@@ -407,7 +409,8 @@ class PoolMachine(RuleBasedStateMachine):
         assert now.in_use == sum(record.leases for record in records)
         assert now.in_use >= len([user for user in self.users if user.connector])
         if self.shareable:
-            assert now.total <= now.max_size or not now.available
+            if now.available:
+                assert now.total <= now.max_size
             assert len(set(map(id, pool._idle))) <= 1
         else:
             assert all(record.leases <= 1 for record in records)

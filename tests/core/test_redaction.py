@@ -350,9 +350,11 @@ def spelled(draw: st.DrawFn) -> str:
 def test_quoted_value_does_not_leak_however_it_is_spelled(name: str, secret: str, frame: str):
     for value in (repr(secret), json.dumps(secret), json.dumps(secret, ensure_ascii=False)):
         for text in (f"{name}={value}", f"{name!r}: {value}", f'"{name}":{value}, "a": 1'):
-            masked = redact_text(frame.format(text))
+            framed = frame.format(text)
+            masked = redact_text(framed)
             assert value[1:-1] not in masked
-            assert "a': 1" in masked or "a': 1" not in frame.format(text)
+            if "a': 1" in framed:
+                assert "a': 1" in masked
 
 
 @given(spelled(), WORDS)

@@ -86,7 +86,9 @@ def test_percent_decoding_a_path_gives_the_name_back(name: str) -> None:
     try:
         path = safe_path(name)
     except DataFetchError:
-        assert any("\ud800" <= char <= "\udfff" for char in name) or len(name.encode()) > 200
+        surrogates = [char for char in name if "\ud800" <= char <= "\udfff"]
+        if not surrogates:
+            assert len(name.encode()) > 200
         return
     assert unquote(path, errors="surrogatepass") == name
     assert not {"", ".", ".."} & set(path.split("/"))

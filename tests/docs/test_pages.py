@@ -73,7 +73,8 @@ def test_the_guide_is_all_of_its_folder() -> None:
 def test_a_page_has_no_block_that_nothing_runs(page: Path) -> None:
     for block in blocks(page):
         assert block.language in RUN | BUILT, f"{block}: nothing runs {block.language!r}"
-        assert not block.included or block.included.name in TESTED, f"{block} has no test"
+        if block.included:
+            assert block.included.name in TESTED, f"{block} has no test"
     fences = [line for line in page.read_text("utf-8").splitlines() if line.startswith("```")]
     assert len(fences) == 2 * len(blocks(page)), f"{page}: a block is not closed, or not seen"
 

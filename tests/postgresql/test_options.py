@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import random
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -89,9 +90,7 @@ def test_policy_sees_every_host(values: dict[str, Any], hosts: list[str]) -> Non
 def test_malformed_connection_string_is_never_repeated(dsn: str) -> None:
     with pytest.raises(OptionError, match="option 'dsn': ") as caught:
         PostgreSQLOptions.load({**BASE, "dsn": dsn})
-    assert "secret" not in str(caught.value)
-    assert caught.value.__cause__ is None
-    assert caught.value.__context__ is None or caught.value.__suppress_context__
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
 
 
 @pytest.mark.parametrize(
