@@ -178,7 +178,10 @@ class PostgreSQLOptions(ConnectorOptions):
         default=300.0,
         gt=0,
         le=86_400,
-        description="Seconds after which the server ends a statement.",
+        description=(
+            "Seconds after which the server ends a statement. If it is not given, a shorter timeout of "
+            "the role or the database holds."
+        ),
         examples=[60.0],
     )
     schemas: Names = Field(
