@@ -35,10 +35,6 @@ SEED = [
     "CREATE DATABASE closed",
     "REVOKE CONNECT ON DATABASE closed FROM PUBLIC",
 ]
-ENGLISH_WORDS = pytest.mark.xfail(
-    raises=(ConnectError, AssertionError),
-    reason="errors without an SQLSTATE from libpq are recognised by English words",
-)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +59,6 @@ def test_the_server_speaks_german(german: Database) -> None:
         connection.execute("TABLE nothing")
 
 
-@ENGLISH_WORDS
 @pytest.mark.parametrize(
     ("options", "error", "code"),
     [
@@ -117,9 +112,6 @@ async def test_refused_read_is_its_error(
     assert getattr(raised.value, "code", None) == code
 
 
-@pytest.mark.xfail(
-    raises=DataFetchError, reason="a statement timeout is recognised by English words"
-)
 async def test_statement_over_its_time_is_a_limit(german: Database) -> None:
     connector = configured(german, allowed_functions="pg_sleep", statement_timeout=0.1)
     await connector.connect()
@@ -144,9 +136,6 @@ async def test_statement_cancelled_by_somebody_else_is_no_limit(
     assert raised.value.code == "57014"
 
 
-@pytest.mark.xfail(
-    raises=AssertionError, reason="a refused log-in is not recognised, so it is tried again"
-)
 async def test_refused_password_is_tried_once(
     german: Database, field_german: DebianPostgresServer
 ) -> None:

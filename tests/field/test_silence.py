@@ -83,9 +83,6 @@ async def test_check_of_a_source_on_a_silent_path_ends(
             assert not await registry.test_connection("pg")
 
 
-@pytest.mark.xfail(
-    raises=AssertionError, reason="nothing bounds the wait for a server that is silent"
-)
 @pytest.mark.parametrize("behind_proxy", [len(OPERATIONS)], indirect=True, ids=["every operation"])
 async def test_no_operation_outlasts_its_statement_on_a_silent_path(
     behind_proxy: PostgreSQLConnector, silent_proxy: SilentProxy, workspace: Workspace

@@ -12,8 +12,14 @@ A connection is in one of these states:
 - *leased*: the body of `lease` owns it. `lease` makes it idle again, however the body ends, in a
   background task that is shielded from cancellation (`_release`): a running statement is cancelled,
   the transaction rolled back and the session reset, within `_RESET_TIMEOUT`.
-- *closed*: by the server; or by `_release`, if it cannot be reset; or by `_acquire`, if the server
-  has ended it while it was idle. It is returned to psycopg_pool nevertheless, which replaces it.
+- *closed*: by the server; by the wait that had no answer within `answer_timeout`; by `_release`, if
+  it cannot be reset; or by `_acquire`, if the server has ended it while it was idle, or if another
+  one had no answer since it was last used. It is returned to psycopg_pool nevertheless, which
+  replaces it.
+
+No wait for the server is without a limit: while a connection is new, released or about to begin a
+transaction the limit is `connect_timeout`, then the statement timeout and a grace
+(`ServerConnection.answer_timeout`). A caller that is cancelled waits for `_RELEASE_WAIT` at most.
 
 Whoever takes a connection from psycopg_pool returns it: `_release` a leased one,
 `_return_unwanted` one that arrives after its `acquire` has ended, `_acquire` a closed one.
@@ -29,14 +35,16 @@ of `connect`, so that it is not wasted.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import select
+import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import psycopg
-from psycopg import AsyncConnection, pq
+from psycopg import pq
 from psycopg.conninfo import make_conninfo
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
@@ -48,12 +56,20 @@ from datasources import (
     PoolConfig,
     PoolTimeoutError,
 )
+from datasources_postgresql.connecting import ServerConnection
+from datasources_postgresql.copying import ServerSilentError
 from datasources_postgresql.errors import mapped
-from datasources_postgresql.libpq import Connection, cancel
+from datasources_postgresql.libpq import (
+    Connection,
+    cancel,
+    execute,
+    execute_query,
+)
 from datasources_postgresql.options import PostgreSQLOptions
 
 _MINIMUM_VERSION = 140000  # since then the catalog holds the parse trees of SQL functions
 _RESET_TIMEOUT = 2.0  # seconds to make a connection idle again before it is closed
+_RELEASE_WAIT = 0.5  # seconds of these that the caller waits
 _FIRST_DELAY = 0.1  # seconds before the second attempt; each further delay is twice as long
 _PRIVILEGED_ROLES = [
     "pg_execute_server_program",
@@ -61,7 +77,7 @@ _PRIVILEGED_ROLES = [
     "pg_write_server_files",
     "pg_signal_backend",
 ]
-_PRIVILEGES = """
+_PRIVILEGES = b"""
 SELECT r.rolname, r.rolname = current_user AND r.rolsuper
 FROM pg_catalog.pg_roles r
 WHERE (r.rolsuper OR r.rolname = ANY (%s)) AND pg_catalog.pg_has_role(r.oid, 'MEMBER')
@@ -96,6 +112,12 @@ class LeasingPool:
         self._scopes: set[asyncio.Timeout] = set()
         """The timeout scope of each lease, which `close` makes expire."""
         self._background_tasks: set[asyncio.Task[None]] = set()
+        self._silence = 0.0
+        """Time of `time.monotonic` when a leased connection had no answer from the server.
+
+        Idle connections whose last answer is older are closed: the path to the server may have
+        dropped them all.
+        """
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             # psycopg_pool calls its method `connect` and nothing else.
             connection_class=cast("type[Connection]", _ConnectionFactory(self)),
@@ -104,7 +126,7 @@ class LeasingPool:
             timeout=pool_config.acquire_timeout,
             max_idle=pool_config.max_idle_time,
             max_lifetime=pool_config.max_lifetime,
-            # No attempts after the first failed one: `_acquire` makes them.
+            # One more attempt in the background; `_acquire` makes the others.
             reconnect_timeout=0.0,
             num_workers=min(8, pool_config.max_size),
             open=False,
@@ -172,6 +194,9 @@ class LeasingPool:
             async with asyncio.timeout(None) as scope:
                 self._scopes.add(scope)
                 yield connection
+        except ServerSilentError:
+            self._silence = time.monotonic()
+            raise
         except TimeoutError:
             if not scope.expired():
                 raise
@@ -180,7 +205,12 @@ class LeasingPool:
             ) from None
         finally:
             self._scopes.discard(scope)
-            await asyncio.shield(self._in_background(self._release(connection)))
+            release = self._in_background(self._release(connection))
+            # A caller that was cancelled, or whose time is over, does not wait for the end of a
+            # reset that the server does not answer.
+            await asyncio.wait([release], timeout=_RELEASE_WAIT)
+            if release.done():
+                release.result()
 
     def fail_waiters(self, error: DataSourceError, began: float) -> None:
         """Raise the error of a failed attempt in each waiting `acquire`, if no lease can serve it.
@@ -197,9 +227,10 @@ class LeasingPool:
                     waiter.set_exception(error if since <= began else _AcquireAgainError())
 
     async def _connect(self) -> Connection:
-        connection = await AsyncConnection.connect(
+        connection = await ServerConnection.connect(
             self._conninfo, autocommit=True, prepare_threshold=None
         )
+        self._reset_limits(connection)
         try:
             await self._check_server_and_role(connection)
         except BaseException:
@@ -207,15 +238,24 @@ class LeasingPool:
             raise
         return connection
 
+    def _reset_limits(self, connection: Connection) -> None:
+        """Set the time limits of a connection whose next statement is one of this package.
+
+        Such a statement waits for no lock, so it has an answer as soon as a new connection has.
+        """
+        connection.statement_timeout = math.inf
+        connection.answer_timeout = self._connect_timeout
+        connection.last_answer = time.monotonic()
+
     async def _check_server_and_role(self, connection: Connection) -> None:
         version = connection.info.server_version
         if version < _MINIMUM_VERSION:
             raise ConnectError(f"the server is PostgreSQL {version // 10000}; 14 or newer works")
         if self._options.allow_privileged_role:
             return
-        cursor = await connection.execute(_PRIVILEGES, [_PRIVILEGED_ROLES])
-        if (row := await cursor.fetchone()) is not None:
-            what = "is a superuser" if row[1] else f"may act as {row[0]!r}"
+        rows = await execute_query(connection, _PRIVILEGES, [_PRIVILEGED_ROLES])
+        for name, is_superuser in rows:
+            what = "is a superuser" if is_superuser else f"may act as {name!r}"
             raise PolicyError(
                 f"the role {connection.info.user!r} {what}, which can do what no rule stops; "
                 "use one that can only read, for which `datasources template postgresql --role` prints "
@@ -237,7 +277,7 @@ class LeasingPool:
                 continue
             except _AcquireAgainError:
                 continue
-            if _is_usable(connection):
+            if _is_usable(connection) and connection.last_answer >= self._silence:
                 return connection
             await connection.close()
             self._in_background(self._pool.putconn(connection))
@@ -288,8 +328,11 @@ class LeasingPool:
         try:
             async with asyncio.timeout(_RESET_TIMEOUT):
                 await _reset_session(connection)
+            self._reset_limits(connection)
             is_reset = True
-        except (psycopg.Error, TimeoutError):
+        except TimeoutError:
+            self._silence = time.monotonic()
+        except psycopg.Error:
             pass  # the connection is closed below; its user has seen what went wrong
         finally:
             if not is_reset:
@@ -345,5 +388,5 @@ async def _reset_session(connection: Connection) -> None:
     if connection.pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
         await cancel(connection)
     if connection.pgconn.transaction_status != pq.TransactionStatus.IDLE:
-        await connection.execute("ROLLBACK")
-    await connection.execute("DISCARD ALL")
+        await execute(connection, b"ROLLBACK")
+    await execute(connection, b"DISCARD ALL")

@@ -30,6 +30,7 @@ from datasources import (
 from datasources_postgresql import catalog, statistics
 from datasources_postgresql.arrow import import_arrow, load_table, write_parquet
 from datasources_postgresql.connections import LeasingPool, retry_delays
+from datasources_postgresql.copying import ServerSilentError
 from datasources_postgresql.errors import mapped
 from datasources_postgresql.grammar import Statement, parse_one, parse_read, plain_select
 from datasources_postgresql.identifiers import TableName, schema_name, table_name
@@ -295,15 +296,22 @@ class PostgreSQLConnector(DataSourceConnector):
             connections = self._connections  # None again if `disconnect` ended an attempt
             if connections is None:
                 raise ConnectError(f"source {self.config.id!r} is not connected")
-            leased = False
+            leased = begun = False
             try:
                 with mapped(self.options):
                     async with connections.lease() as connection:
                         leased = True
-                        return await read(await begin(connection, self.options))
-            except ConnectError:
+                        transaction = await begin(connection, self.options)
+                        begun = True
+                        return await read(transaction)
+            except ConnectError as exc:
                 disconnected = self._connections is not connections
-                if not leased or delay is None or disconnected or not self.options.read_only:
+                # A statement without an answer is not repeated: it has had its time. One that
+                # begins a transaction had an idle connection, and a new one may work.
+                silent = begun and isinstance(exc.__cause__, ServerSilentError)
+                if not leased or delay is None or disconnected or silent:
+                    raise
+                if not self.options.read_only:
                     raise
                 await asyncio.sleep(delay)
         raise AssertionError("the last attempt returns or raises")

@@ -31,12 +31,14 @@ that the thread checks between turns, and waits for its end; only then is the co
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import selectors
 import socket
 import struct
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -44,7 +46,7 @@ from itertools import repeat
 from operator import length_hint
 from typing import TypeAlias
 
-from psycopg import pq
+from psycopg import OperationalError, pq
 
 from datasources import run_in_thread
 
@@ -75,6 +77,13 @@ RowsCallback: TypeAlias = Callable[[Rows], None]
 
 class AnswerTooLongError(Exception):
     """A row, or the answer to a query, has more bytes than may be held in memory."""
+
+
+class ServerSilentError(OperationalError):
+    """The server has sent nothing for longer than any statement may run."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"no answer from the server within {seconds:g} seconds")
 
 
 class Meter:
@@ -204,6 +213,9 @@ class TextReceiver(_CopyReceiver):
         self._long_row: memoryview | None = None
         """The rest of a row that is written in several turns."""
         self._turn_is_scheduled = False
+        self._answer_timeout = math.inf
+        self._timer: asyncio.TimerHandle | None = None
+        """Ends a wait for the socket; None during a turn."""
 
     @property
     def rows(self) -> int:
@@ -215,22 +227,29 @@ class TextReceiver(_CopyReceiver):
         """True if there were more."""
         return self._discarded > 0
 
-    async def run(self) -> None:
+    async def run(self, answer_timeout: float = math.inf) -> None:
         """Return when the last row has been written.
 
+        Args:
+            answer_timeout: Seconds without a byte from the server after which to give up.
+
         Raises:
+            ServerSilentError: The server sent nothing for `answer_timeout`.
             AnswerTooLongError: A row has more than `max_row` bytes. The connection can only be closed.
         """
         descriptor = self._pgconn.socket
+        self._answer_timeout = answer_timeout
         self._loop.add_reader(descriptor, self._on_readable)
         try:
             self._run_turn()
             await self._done
         finally:
             self._loop.remove_reader(descriptor)
+            self._stop_timer()
             self._meter.close()
 
     def _on_readable(self) -> None:
+        self._stop_timer()
         if not self._turn_is_scheduled and not self._done.done():
             self._run_turn(self._pgconn.consume_input)
 
@@ -250,6 +269,20 @@ class TextReceiver(_CopyReceiver):
         elif size > 0:
             self._turn_is_scheduled = True
             self._loop.call_soon(self._run_turn)
+        elif self._answer_timeout != math.inf:
+            self._stop_timer()
+            self._timer = self._loop.call_later(self._answer_timeout, self._on_silence)
+
+    def _on_silence(self) -> None:
+        # A loop that was blocked handles the socket before its timers, so data that arrived
+        # meanwhile has stopped this timer.
+        if not self._done.done():
+            self._done.set_exception(ServerSilentError(self._answer_timeout))
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _buffer_rows(self) -> int:
         calls = repeat(1, min(_ROWS_PER_TURN, self._max_messages - self._received))
@@ -315,22 +348,39 @@ class RowReceiver(_CopyReceiver):
         """True if there were more."""
         return self._discarded > 1
 
-    async def run(self) -> None:
+    async def run(self, answer_timeout: float = math.inf) -> None:
         """Return when the last row has been received.
 
+        Args:
+            answer_timeout: Seconds without a byte from the server after which to give up.
+
         Raises:
+            ServerSilentError: The server sent nothing for `answer_timeout`.
             AnswerTooLongError: A row has more than `max_row` bytes. The connection can only be closed.
         """
         stop = threading.Event()
-        await run_in_thread(self._run, stop.is_set, on_cancel=stop.set, own_thread=True)
+        await run_in_thread(
+            self._run, stop.is_set, answer_timeout, on_cancel=stop.set, own_thread=True
+        )
 
-    def _run(self, stopping: Callable[[], bool]) -> None:
+    def _run(self, stopping: Callable[[], bool], answer_timeout: float) -> None:
         with selectors.DefaultSelector() as selector, closing(self._meter):
             selector.register(self._pgconn.socket, selectors.EVENT_READ)
             while not stopping() and (size := self._receive()) >= 0:
                 if size == 0:
-                    selector.select(_STOP_CHECK_INTERVAL)
+                    self._wait_for_data(selector, stopping, answer_timeout)
                     self._pgconn.consume_input()
+
+    def _wait_for_data(
+        self,
+        selector: selectors.BaseSelector,
+        stopping: Callable[[], bool],
+        answer_timeout: float,
+    ) -> None:
+        began = time.monotonic()
+        while not selector.select(_STOP_CHECK_INTERVAL) and not stopping():
+            if time.monotonic() - began > answer_timeout:
+                raise ServerSilentError(answer_timeout)
 
     def _buffer_rows(self) -> int:
         calls = repeat(1, min(_ROWS_PER_TURN, self._max_messages - self._received))

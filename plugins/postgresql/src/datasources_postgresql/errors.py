@@ -19,6 +19,7 @@ from datasources import (
     PolicyError,
     redact_text,
 )
+from datasources_postgresql.libpq import StatementTimeoutError
 from datasources_postgresql.options import PostgreSQLOptions
 
 # By SQLSTATE, the longest prefix wins: https://www.postgresql.org/docs/current/errcodes-appendix.html
@@ -36,7 +37,9 @@ _CLASS_BY_SQLSTATE: dict[str, type[DataSourceError]] = {
     "57P": ConnectError,  # admin_shutdown, crash_shutdown, cannot_connect_now, …
 }
 
-# libpq gives no SQLSTATE for a failed connection, only the message of the server.
+# The code of a failed connection is in its message (`connecting.py`). A pooler such as PgBouncer
+# sends 08P01 (protocol_violation) for most of its own errors, and libpq has no code for those that it
+# finds itself, such as a password that is missing: these are told apart by their English words.
 _SQLSTATE_BY_WORDS = [
     (re.compile(pattern), sqlstate)
     for pattern, sqlstate in (
@@ -45,15 +48,15 @@ _SQLSTATE_BY_WORDS = [
         (r'role ".*" (does not exist|is not permitted to log in)', "28000"),
         (r"authentication method|certificate required|requires a valid client cert", "28000"),
         (r'database ".*" (does not exist|is not currently accepting connections)', "3D000"),
+        (r"no such user", "28000"),
+        (r"no such database", "3D000"),
         (r"permission denied for database", "42501"),
         (r"too many (clients|connections)|remaining connection slots", "53300"),
         (r"the database system is ", "57P03"),
-        # Messages of libpq itself, with the codes that the SQL standard has for them:
-        # connection_failure, sqlclient_unable_to_establish_sqlconnection.
-        (r"closed the connection|consuming input failed|connection is (lost|closed)", "08006"),
-        (r"^connection (failed|is bad)|failed to resolve host|connection timeout", "08001"),
     )
 ]
+_NO_CODE = {None, "08P01"}
+_CODE_IN_TEXT = re.compile(r"\[([0-9A-Z]{5})\]")
 
 
 @contextmanager
@@ -75,28 +78,46 @@ def mapped(options: PostgreSQLOptions, item: str | None = None) -> Iterator[None
 
 def _translated(exc: psycopg.Error, text: str, item: str | None = None) -> DataSourceError:
     """Return the error of this project for an error of psycopg, with the message `text`."""
-    sqlstate = exc.sqlstate or _sqlstate_by_words(exc)
+    sqlstate = _sqlstate(exc)
     cls = next(
         error_class
         for length in (5, 3, 2, 0)
         if (error_class := _CLASS_BY_SQLSTATE.get((sqlstate or "")[:length])) is not None
     )
-    if cls is DataFetchError and sqlstate is None and isinstance(exc, psycopg.OperationalError):
-        cls = ConnectError
-    if cls is LimitExceededError and "statement timeout" not in text:
+    if isinstance(exc, StatementTimeoutError):
+        text += f"; the option 'statement_timeout' allows {exc.seconds:g} seconds"
+    elif cls is LimitExceededError:
         cls = DataFetchError  # cancelled by another session
     if cls is ItemNotFoundError and item is None:
         cls = DataFetchError
-    where = f" [{sqlstate}]" if sqlstate else ""
+    if cls is DataFetchError and exc.pgconn is not None:
+        cls = ConnectError  # nothing was fetched yet
+    where = f" [{sqlstate}]" if sqlstate and f"[{sqlstate}]" not in text else ""
     if issubclass(cls, PolicyError):
         return PolicyError(f"the source is read-only: {text}{where}")
     message = f"no table or view {item!r}: {text}" if cls is ItemNotFoundError else text
     return cls(message + where, code=sqlstate)  # type: ignore[call-arg]  # all are ConnectorError
 
 
-def _sqlstate_by_words(exc: psycopg.Error) -> str | None:
+def _sqlstate(exc: psycopg.Error) -> str | None:
+    """Return the SQLSTATE of an error, or the one that it should have."""
+    # psycopg joins the messages of all hosts: refused credentials count, whichever host was last.
+    codes = _CODE_IN_TEXT.findall(str(exc)) if exc.pgconn is not None else []
+    refused = next((code for code in codes if code.startswith("28")), None)
+    sqlstate = refused or exc.sqlstate or (codes[-1] if codes else None)
+    if sqlstate not in _NO_CODE or not isinstance(exc, psycopg.OperationalError):
+        return sqlstate
+    if exc.pgconn is not None and getattr(exc.pgconn, "needs_password", False):
+        return "28P01"
     text = str(exc)
-    return next((state for pattern, state in _SQLSTATE_BY_WORDS if pattern.search(text)), None)
+    for pattern, code in _SQLSTATE_BY_WORDS:
+        if pattern.search(text):
+            return code
+    if sqlstate is not None:
+        return sqlstate
+    # The codes of the SQL standard for a connection that cannot be made, and one that broke.
+    connecting = exc.pgconn is not None or isinstance(exc, psycopg.errors.ConnectionTimeout)
+    return "08001" if connecting or "failed to resolve host" in text else "08006"
 
 
 def _message(exc: psycopg.Error) -> str:

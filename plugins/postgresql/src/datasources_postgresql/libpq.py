@@ -7,25 +7,72 @@ they return.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import re
+import time
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, TypeAlias
 
-from psycopg import AsyncConnection, OperationalError, errors, pq
+from psycopg import OperationalError, errors, pq
+from psycopg.adapt import PyFormat, Transformer
 
 from datasources import LimitExceededError
+from datasources_postgresql.connecting import ServerConnection
 from datasources_postgresql.copying import (
     AnswerTooLongError,
     Meter,
     RowReceiver,
     RowsCallback,
+    ServerSilentError,
     TextReceiver,
     WriteCallback,
 )
 
-Connection: TypeAlias = "AsyncConnection[tuple[Any, ...]]"
+Connection: TypeAlias = ServerConnection
 
 MAX_ANSWER = 64 << 20
 """Bytes that the answer to `query` may have: it is held in memory."""
+_LONGEST_TIMER = 86_400 * 7.0  # seconds; event loops take no infinite time
+
+
+class StatementTimeoutError(errors.QueryCanceled):
+    """The server cancelled a statement because of its statement timeout."""
+
+    seconds: float = 0.0
+    """The timeout."""
+
+
+async def execute(connection: Connection, command: bytes) -> list[tuple[Any, ...]]:
+    """Run one or more statements without parameters; return the rows of the last one.
+
+    Raises:
+        psycopg.Error: The server refused or ended a statement, or the connection broke.
+    """
+    _start_statement(connection)
+    connection.pgconn.send_query(command)
+    return _rows(connection, await _last_result(connection))
+
+
+async def execute_query(
+    connection: Connection, query: bytes, parameters: Sequence[object]
+) -> list[tuple[Any, ...]]:
+    """Run one statement with parameters and return its rows.
+
+    Args:
+        connection: A connection that runs no statement.
+        query: The statement, with `%s` for each parameter and `%%` for a percent sign.
+        parameters: The parameters, which the server receives apart from the statement.
+
+    Raises:
+        psycopg.Error: The server refused or ended the statement, or the connection broke.
+    """
+    transformer = Transformer(connection)
+    values = transformer.dump_sequence(parameters, [PyFormat.TEXT] * len(parameters))
+    _start_statement(connection)
+    connection.pgconn.send_query_params(
+        _numbered(query), values, transformer.types, transformer.formats
+    )
+    return _rows(connection, await _last_result(connection))
 
 
 async def copy_out(
@@ -81,18 +128,22 @@ async def _copy(
     receive: Callable[[pq.abc.PGconn], TextReceiver | RowReceiver],
     max_row: int | None,
 ) -> tuple[int, bool]:
+    _start_statement(connection)
     connection.pgconn.send_query(command)
     await _flush(connection)
     _check_status(await _next_result(connection), pq.ExecStatus.COPY_OUT, connection)
     receiver = receive(connection.pgconn)
     try:
-        await receiver.run()
+        await receiver.run(connection.answer_timeout)
     except AnswerTooLongError:
         # Not cancelled: the server would still send the rest of the row.
         await connection.close()
         raise LimitExceededError(
             f"one row has {max_row} bytes or more, the limit of a fetch"
         ) from None
+    except ServerSilentError:
+        await connection.close()
+        raise
     _check_status(await _next_result(connection), pq.ExecStatus.COMMAND_OK, connection)
     while await _next_result(connection) is not None:
         pass
@@ -106,10 +157,12 @@ async def describe(connection: Connection, text: str) -> pq.abc.PGresult:
         psycopg.Error: The text is not one statement, or names something that does not exist.
     """
     pgconn = connection.pgconn
+    _start_statement(connection)
     pgconn.send_prepare(b"", text.encode())
-    await _single_result(connection, pq.ExecStatus.COMMAND_OK)
+    await _last_result(connection)
+    _start_statement(connection)
     pgconn.send_describe_prepared(b"")
-    return await _single_result(connection, pq.ExecStatus.COMMAND_OK)
+    return await _last_result(connection)
 
 
 async def query(connection: Connection, command: bytes) -> pq.abc.PGresult:
@@ -119,10 +172,11 @@ async def query(connection: Connection, command: bytes) -> pq.abc.PGresult:
         psycopg.Error: The server refused or ended the statement, or the connection broke.
         LimitExceededError: The answer is larger than `MAX_ANSWER`.
     """
+    _start_statement(connection)
     connection.pgconn.send_query_params(command, None)
     meter = Meter(connection.pgconn.socket, MAX_ANSWER)
     try:
-        return await _single_result(connection, pq.ExecStatus.TUPLES_OK, meter)
+        result = await _last_result(connection, meter)
     except AnswerTooLongError:
         await connection.close()
         raise LimitExceededError(
@@ -130,30 +184,43 @@ async def query(connection: Connection, command: bytes) -> pq.abc.PGresult:
         ) from None
     finally:
         meter.close()
+    _check_status(result, pq.ExecStatus.TUPLES_OK, connection)
+    return result
 
 
 async def cancel(connection: Connection) -> None:
-    """Cancel the running statement on the server, and receive the rest of its answer."""
-    await connection.cancel_safe(timeout=5)
+    """Cancel the running statement on the server, and receive the rest of its answer.
+
+    Nothing bounds the time that this takes but the caller, and `answer_timeout`.
+    """
+    await connection.cancel_safe(timeout=0)
     while (result := await _next_result(connection)) is not None:
         if result.status == pq.ExecStatus.COPY_OUT:
+            receiver = TextReceiver(connection.pgconn, lambda _: None, 0, None)
             try:
-                await TextReceiver(connection.pgconn, lambda _: None, 0, None).run()
+                await receiver.run(connection.answer_timeout)
             except OperationalError:
                 if connection.closed:
                     raise
 
 
-async def _single_result(
-    connection: Connection, expected_status: pq.ExecStatus, meter: Meter | None = None
-) -> pq.abc.PGresult:
+def _start_statement(connection: Connection) -> None:
+    connection.statement_began = time.monotonic()
+
+
+async def _last_result(connection: Connection, meter: Meter | None = None) -> pq.abc.PGresult:
+    """Send what is buffered, receive all results, and return the last one or raise its error."""
     await _flush(connection)
-    result = await _next_result(connection, meter)
-    _check_status(result, expected_status, connection)
-    assert result is not None
-    while await _next_result(connection) is not None:
-        pass
-    return result
+    last: pq.abc.PGresult | None = None
+    while (result := await _next_result(connection, meter)) is not None:
+        last = result
+        if result.status in {pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_IN}:
+            break  # the results of a COPY end only when it has been received
+    if last is None:
+        raise OperationalError("the server ended the command without an answer")
+    if last.status == pq.ExecStatus.FATAL_ERROR:
+        raise _error_of(last, connection)
+    return last
 
 
 async def _flush(connection: Connection) -> None:
@@ -175,18 +242,29 @@ async def _next_result(
 
 
 async def _wait_until_ready(connection: Connection, *, write: bool = False) -> None:
+    """Wait until the socket is ready, for at most `answer_timeout` seconds.
+
+    Raises:
+        ServerSilentError: It did not become ready. The connection is closed: a statement may run.
+    """
     loop = asyncio.get_running_loop()
     socket = connection.pgconn.socket
-    ready: asyncio.Future[None] = loop.create_future()
+    ready: asyncio.Future[bool] = loop.create_future()
 
-    def wake() -> None:
+    def end(is_ready: bool) -> None:
         if not ready.done():
-            ready.set_result(None)
+            ready.set_result(is_ready)
 
-    (loop.add_writer if write else loop.add_reader)(socket, wake)
+    (loop.add_writer if write else loop.add_reader)(socket, end, True)
+    # A loop that was blocked handles the socket before it handles its timers, so an answer that
+    # arrived meanwhile counts.
+    timer = loop.call_later(min(connection.answer_timeout, _LONGEST_TIMER), end, False)
     try:
-        await ready
+        if not await ready:
+            await connection.close()
+            raise ServerSilentError(connection.answer_timeout)
     finally:
+        timer.cancel()
         (loop.remove_writer if write else loop.remove_reader)(socket)
 
 
@@ -198,7 +276,42 @@ def _check_status(
     if result.status == expected_status:
         return
     if result.status == pq.ExecStatus.FATAL_ERROR:
-        raise errors.error_from_result(result, encoding=connection.info.encoding)
-    raise OperationalError(
-        f"the server gave {pq.ExecStatus(result.status).name} for {expected_status.name}"
-    )
+        raise _error_of(result, connection)
+    status = pq.ExecStatus(result.status).name
+    raise OperationalError(f"the server gave {status} for {expected_status.name}")
+
+
+def _error_of(result: pq.abc.PGresult, connection: Connection) -> errors.Error:
+    """Return the error of a result.
+
+    PostgreSQL cancels a statement with one SQLSTATE for every reason, and gives the reason in the
+    server's language. A statement that ran for the statement timeout was cancelled by that.
+    """
+    encoding = connection.info.encoding
+    error = errors.error_from_result(result, encoding=encoding)
+    elapsed = time.monotonic() - connection.statement_began
+    if isinstance(error, errors.QueryCanceled) and elapsed >= connection.statement_timeout:
+        error = StatementTimeoutError(*error.args, info=result, encoding=encoding)
+        error.seconds = connection.statement_timeout
+    return error
+
+
+def _rows(connection: Connection, result: pq.abc.PGresult) -> list[tuple[Any, ...]]:
+    transformer = Transformer(connection)
+    transformer.set_pgresult(result)
+    return transformer.load_rows(0, result.ntuples, tuple)
+
+
+@cache
+def _numbered(query: bytes) -> bytes:
+    """Replace each `%s` by `$1`, `$2` and so on, and `%%` by `%`."""
+    count = 0
+
+    def placeholder(match: re.Match[bytes]) -> bytes:
+        nonlocal count
+        if match[0] == b"%%":
+            return b"%"
+        count += 1
+        return b"$%d" % count
+
+    return re.sub(rb"%[s%]", placeholder, query)

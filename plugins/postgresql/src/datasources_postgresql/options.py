@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Annotated, Any, ClassVar, Literal
 
 from psycopg import ProgrammingError, pq
@@ -68,6 +69,13 @@ _KEYWORD_OF_FIELD = {
     "sslkey": "sslkey",
 }
 _SSL_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
+
+_URL = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.:-]*://")
+# `name = value` of a connection string, the value perhaps in single quotes.
+_PARAMETER = re.compile(r"([^\s=]+)\s*=\s*('(?:[^'\\]|\\.)*'|(?:[^\s\\]|\\.)*)", re.DOTALL)
+_SEMICOLONS = re.compile(r"[\w ]+=[^;=]*;[\w ]+=")
+# Names of parameters are of letters, as in other drivers; what else stands there may be a secret.
+_PLAIN_NAME = re.compile(r"[A-Za-z][A-Za-z_]*")
 
 # A path that cannot exist. libpq ignores a missing file, but refuses one that is not a file.
 _NO_SUCH_FILE = "/dev/null/none"
@@ -140,7 +148,10 @@ class PostgreSQLOptions(ConnectorOptions):
     dsn: SecretStr | None = Field(
         default=None,
         validation_alias=AliasChoices("dsn", "connection_string"),
-        description="A libpq connection string or URL instead; the options above override it.",
+        description=(
+            "A libpq connection string or URL instead; the options above override it. A "
+            "connect_timeout of 0 in it stands for the limit of the host's pool."
+        ),
         examples=["postgresql://reader:password@db.example.com:5432/sales"],
     )
     sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] | None = (
@@ -178,7 +189,10 @@ class PostgreSQLOptions(ConnectorOptions):
         default=300.0,
         gt=0,
         le=86_400,
-        description="Seconds after which the server ends a statement.",
+        description=(
+            "Seconds after which the server ends a statement. If it is not given, a shorter timeout of "
+            "the role or the database holds."
+        ),
         examples=[60.0],
     )
     schemas: Names = Field(
@@ -283,23 +297,92 @@ class PostgreSQLOptions(ConnectorOptions):
 
 
 def _parse_dsn(dsn: SecretStr) -> dict[str, str]:
+    """Return the parameters of a connection string or URL.
+
+    Raises:
+        ValueError: It cannot be read. The message repeats no value, and no name that may be a part
+            of a password.
+    """
     text = dsn.get_secret_value()
-    _, url, rest = text.partition("://")
-    if url and "@" in rest.partition("/")[2] + rest.partition("@")[2]:
-        # libpq would use a part of the password as host or database, and name it in errors.
-        raise ValueError("characters such as '/' and '@' in its password must be percent-encoded")
+    if is_url := _URL.match(text) is not None:
+        text = text.strip()  # blanks around it, such as the line break of a file
+        _check_url(text)
     try:
         parsed = conninfo_to_dict(text)
     except ProgrammingError:
         # libpq's own message would repeat the string, password included.
-        raise ValueError("it is not a connection string or URL that libpq can read") from None
-    unknown = sorted(set(parsed) - _DSN_KEYWORDS)
-    if unknown:
-        raise ValueError(
-            f"its parameter {unknown[0]!r} is not supported; "
-            f"supported: {', '.join(sorted(_DSN_KEYWORDS))}"
-        )
-    for name, pattern in (("port", r"[\d,]*"), ("connect_timeout", r"\d*")):
+        raise ValueError(_parse_problem(text, is_url=is_url)) from None
+    if unknown := sorted(set(parsed) - _DSN_KEYWORDS):
+        raise ValueError(_unsupported(unknown))
+    for name, pattern in (("port", r"[\d,]*"), ("connect_timeout", r"-?\d*")):
         if not re.fullmatch(pattern, str(parsed.get(name, ""))):
             raise ValueError(f"its {name} is not a number")
+    if int(parsed.get("connect_timeout") or 1) <= 0:
+        del parsed["connect_timeout"]  # without a limit of its own: the host's pool has one
     return {name: str(value) for name, value in parsed.items() if value is not None}
+
+
+def _check_url(url: str) -> None:
+    scheme, _, rest = url.partition("://")
+    if scheme not in {"postgresql", "postgres"}:
+        raise ValueError(
+            "a URL begins with 'postgresql://', without 'jdbc:' or the name of a driver before '://'"
+        )
+    location, query = _location_and_query(rest)
+    unknown = [name for name, _ in _query_parameters(query) if name not in _keywords()]
+    if "@" in location or ("@" in query and unknown and not _has_user(rest)):
+        # libpq would use a part of the password as host or database, and name it in errors.
+        raise ValueError("characters such as '/' and '@' in its password must be percent-encoded")
+
+
+def _parse_problem(text: str, *, is_url: bool) -> str:
+    """Return what is wrong with a text that libpq cannot read."""
+    if is_url:
+        parameters = _query_parameters(_location_and_query(text.partition("://")[2])[1])
+    elif _SEMICOLONS.match(text):
+        return "it has ';' between its parameters; write host=… dbname=… with blanks, or a URL"
+    else:
+        parameters = _PARAMETER.findall(text)
+    # What follows a password may belong to it, if a character of it was not quoted.
+    unknown = [
+        name
+        for (name, _), (previous, _) in zip(parameters, [("", ""), *parameters], strict=False)
+        if name not in _keywords()
+        and previous not in {"password", "sslpassword"}
+        and _PLAIN_NAME.fullmatch(name)
+    ]
+    if unknown:
+        return _unsupported(unknown)
+    return (
+        "it is not a connection string or URL that libpq can read; possible: "
+        "postgresql://user:password@host:port/database, or host=… dbname=…"
+    )
+
+
+def _unsupported(names: Sequence[str]) -> str:
+    quoted = ", ".join(map(repr, dict.fromkeys(names)))
+    subject = f"parameter {quoted} is" if len(set(names)) == 1 else f"parameters {quoted} are"
+    return f"its {subject} not supported; supported: {', '.join(sorted(_DSN_KEYWORDS))}"
+
+
+def _has_user(rest: str) -> bool:
+    """Return True if libpq reads a user from what follows `://`: up to an '@' before any '/'."""
+    return "@" in rest.partition("/")[0]
+
+
+def _location_and_query(rest: str) -> tuple[str, str]:
+    """Split what follows `://`, without user and password, at the '?'."""
+    location, _, query = (rest.partition("@")[2] if _has_user(rest) else rest).partition("?")
+    return location, query
+
+
+def _query_parameters(query: str) -> list[tuple[str, str]]:
+    """Return names and values of a URL's query, as they are written."""
+    pairs = (part.partition("=") for part in query.split("&") if part)
+    return [(name, value) for name, _, value in pairs]
+
+
+@cache
+def _keywords() -> frozenset[str]:
+    """Return the parameters that libpq has, and those that it takes from JDBC in a URL."""
+    return frozenset({"ssl", *(option.keyword.decode() for option in pq.Conninfo.get_defaults())})

@@ -26,7 +26,20 @@ _SETTINGS = (
     "SET LOCAL bytea_output = 'hex'; SET LOCAL jit = off; "
 )
 # Before the caller's own statement: what the role, the database or the connection string has set.
-_CALLERS_JIT = "SET LOCAL jit TO DEFAULT"
+_CALLERS_JIT = b"SET LOCAL jit TO DEFAULT"
+# Milliseconds: the statement timeout of the role, the database or the connection string, unless
+# there is none or it is longer than the option. Every unit that the server writes is one of interval.
+_LOWER_TIMEOUT = (
+    "least(nullif(pg_catalog.date_part('epoch',"
+    " pg_catalog.current_setting('statement_timeout')::pg_catalog.interval) * 1000, 0), {})"
+)
+_SET_TIMEOUT = (
+    "SELECT milliseconds,"
+    " pg_catalog.set_config('statement_timeout', milliseconds::pg_catalog.text, true)"
+    " FROM (SELECT {timeout}::pg_catalog.int4) AS limits(milliseconds)"
+)
+# Seconds beyond the statement timeout in which the server's error must have arrived.
+_GRACE = 5.0
 _OUTPUT_FUNCTIONS = b"""
 SELECT CASE WHEN pg_catalog.has_schema_privilege(n.oid, 'USAGE')
     AND pg_catalog.has_function_privilege(p.oid, 'EXECUTE')
@@ -53,7 +66,9 @@ class Column:
 
 async def begin(connection: Connection, options: PostgreSQLOptions) -> Transaction:
     """Begin a transaction, which is read-only unless the option `read_only` is off."""
-    await connection.execute(_begin_statements(options))
+    ((milliseconds, _),) = await libpq.execute(connection, _begin_statements(options).as_bytes())
+    connection.statement_timeout = milliseconds / 1000
+    connection.answer_timeout = connection.statement_timeout + _GRACE
     register_lenient_loaders(connection)
     return Transaction(connection, options)
 
@@ -68,10 +83,12 @@ def _begin_statements(options: PostgreSQLOptions) -> sql.Composed:
     if options.search_path:
         names = sql.SQL(", ").join(map(sql.Identifier, options.search_path))
         path = sql.SQL("SET LOCAL search_path = {}; ").format(names)
+    timeout: sql.Composable = sql.Literal(max(1, round(options.statement_timeout * 1000)))
+    if "statement_timeout" not in options.model_fields_set:
+        timeout = sql.SQL(_LOWER_TIMEOUT).format(timeout)
     return sql.SQL(
-        f"BEGIN ISOLATION LEVEL READ COMMITTED {mode}; {_SETTINGS}"
-        "{path}SET LOCAL statement_timeout = {timeout}; SELECT 1"
-    ).format(path=path, timeout=sql.Literal(round(options.statement_timeout * 1000)))
+        f"BEGIN ISOLATION LEVEL READ COMMITTED {mode}; {_SETTINGS}{{path}}{_SET_TIMEOUT}"
+    ).format(path=path, timeout=timeout)
 
 
 class Transaction:
@@ -83,13 +100,13 @@ class Transaction:
 
     async def commit(self) -> None:
         """Commit what the statement has changed."""
-        await self._connection.execute("COMMIT")
+        await libpq.execute(self._connection, b"COMMIT")
 
     async def execute(
         self, query: bytes, parameters: Sequence[object] = ()
     ) -> list[tuple[Any, ...]]:
         """Run a query of this package and return its rows."""
-        return await (await self._connection.execute(query, parameters)).fetchall()
+        return await libpq.execute_query(self._connection, query, parameters)
 
     async def authorize(self, statement: Statement) -> list[Column]:
         """Check the functions of a caller's statement, have the server parse it, return its columns.
@@ -155,7 +172,7 @@ class Transaction:
         if select:
             await self._lock_relations(text, jit=jit)
         else:
-            await self._connection.execute(_CALLERS_JIT)
+            await libpq.execute(self._connection, _CALLERS_JIT)
         result = await libpq.query(self._connection, text.encode())
         transformer = Transformer(self._connection)
         transformer.set_pgresult(result)
@@ -214,10 +231,11 @@ class Transaction:
         planned once in advance; the locks are held until the transaction ends.
         """
         # Like the text of a COPY, this text has been parsed alone as one statement.
-        explain = f"EXPLAIN (COSTS OFF)\n{text}"
         # In this order: EXPLAIN compiles, too, what the role's setting lets it.
-        command = f"{explain}\n; {_CALLERS_JIT}" if jit else explain
-        await self._connection.execute(command.encode())
+        command = f"EXPLAIN (COSTS OFF)\n{text}".encode()
+        if jit:
+            command += b"\n; " + _CALLERS_JIT
+        await libpq.execute(self._connection, command)
 
     async def write_csv(self, text: str, file: WorkspaceFile, max_rows: int | None) -> None:
         """Write the rows of EXPLAIN or SHOW, which COPY does not take, as `copy_csv` does."""
@@ -230,7 +248,7 @@ class Transaction:
         self, text: str, max_rows: int | None
     ) -> tuple[list[list[bytes | None]], bool]:
         """Return the column names and rows of EXPLAIN or SHOW, and True if there are more rows."""
-        await self._connection.execute(_CALLERS_JIT)
+        await libpq.execute(self._connection, _CALLERS_JIT)
         result = await libpq.query(self._connection, text.encode())
         rows = result.ntuples if max_rows is None else min(max_rows, result.ntuples)
         columns = range(result.nfields)

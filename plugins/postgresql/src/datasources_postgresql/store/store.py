@@ -19,6 +19,7 @@ from datasources import (
     StoreError,
     check_write,
 )
+from datasources_postgresql.connecting import StoreConnection
 from datasources_postgresql.errors import mapped
 from datasources_postgresql.options import PostgreSQLOptions
 from datasources_postgresql.store.notifications import NotificationListener
@@ -254,7 +255,7 @@ class PostgreSQLStore(Store):
     # Connecting.
 
     def _connect(self) -> Connection:
-        connection = psycopg.connect(**self._conninfo)  # type: ignore[arg-type]
+        connection = StoreConnection.connect(**self._conninfo)  # type: ignore[arg-type]
         try:
             connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
             connection.read_only = False

@@ -1,0 +1,146 @@
+"""Open connections whose errors have an SQLSTATE, untouched by the host's environment.
+
+psycopg connects by polling libpq: `PQconnectStart`, then `PQconnectPoll` each time the socket is
+ready. `_connect_gen` repeats psycopg's loop (psycopg/generators.py) to change two things:
+
+- libpq returns no SQLSTATE of a failed connection, and the server's message is in the server's
+  language. With `PQERRORS_VERBOSE`, libpq writes the SQLSTATE into the message:
+  `FATAL:  28P01: Passwort-Authentifizierung …`. psycopg does not wrap `PQsetErrorVerbosity`, but
+  documents `pgconn_ptr` for calling functions of libpq with ctypes. Where that is impossible, the
+  errors have no SQLSTATE.
+- libpq takes three settings of the session from environment variables, without a connection
+  parameter that could override them (`EnvironmentOptions` in src/interfaces/libpq/fe-connect.c).
+  It takes the value `default` for none, so the variables have that value during each poll.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from typing import Any
+
+from psycopg import AsyncConnection, Connection, errors, pq
+from psycopg.abc import PQGenConn
+from psycopg.pq.misc import find_libpq_full_path
+from psycopg.waiting import Wait
+
+# PQERRORS_DEFAULT and PQERRORS_VERBOSE in src/interfaces/libpq/libpq-fe.h
+_DEFAULT_VERBOSITY, _VERBOSE = 1, 2
+# Severity in the server's language, SQLSTATE and message, as pqBuildErrorMessage3 writes them in
+# src/interfaces/libpq/fe-protocol3.c; then the line of the server's source code, again translated.
+_SQLSTATE = re.compile(r"(?<=:  )([0-9A-Z]{5}): ")
+_SOURCE_LOCATION = re.compile(r"^.*:  \w+, \w+\.\w+:\d+\n?", re.MULTILINE)
+
+_ENVIRONMENT_SETTINGS = ("PGTZ", "PGDATESTYLE", "PGGEQO")
+_environment_lock = threading.Lock()
+
+
+class _NeutralConnect:
+    """Overrides how psycopg's connection classes connect."""
+
+    @classmethod
+    def _connect_gen(cls, conninfo: str = "", *, timeout: float = 0.0) -> PQGenConn[Any]:
+        # psycopg before 3.3 passes its timeout here, later versions keep it to themselves.
+        deadline = time.monotonic() + timeout if timeout else math.inf
+        pgconn = pq.PGconn.connect_start(conninfo.encode())
+        _set_error_verbosity(pgconn, _VERBOSE)
+        while pgconn.status != pq.ConnStatus.BAD:
+            with _neutral_environment():
+                status = pgconn.connect_poll()
+            if status == pq.PollingStatus.OK:
+                _set_error_verbosity(pgconn, _DEFAULT_VERBOSITY)
+                pgconn.nonblocking = 1
+                return cls(pgconn)  # type: ignore[call-arg]  # a connection class of psycopg
+            if status == pq.PollingStatus.FAILED:
+                break
+            wait = Wait.R if status == pq.PollingStatus.READING else Wait.W
+            while not (yield pgconn.socket, wait):
+                if time.monotonic() > deadline:
+                    raise errors.ConnectionTimeout("connection timeout expired")
+        raise _connection_error(pgconn)
+
+
+class ServerConnection(_NeutralConnect, AsyncConnection[tuple[Any, ...]]):
+    """A connection of the connector, with the time limits of what it waits for."""
+
+    answer_timeout: float = math.inf
+    """Seconds without a byte from the server after which the connection is given up."""
+    statement_timeout: float = math.inf
+    """Seconds after which the server ends a statement."""
+    statement_began: float = 0.0
+    """Time of `time.monotonic` when the last statement was sent."""
+    last_answer: float = 0.0
+    """Time of `time.monotonic` when the connection was last returned to the pool."""
+
+
+class StoreConnection(_NeutralConnect, Connection[tuple[Any, ...]]):
+    """A connection of the store."""
+
+
+def _connection_error(pgconn: pq.abc.PGconn) -> errors.Error:
+    """Return psycopg's error for the SQLSTATE in libpq's message, which is appended as `[28P01]`."""
+    message = pgconn.get_error_message().strip()
+    codes = _SQLSTATE.findall(message)
+    message = _SOURCE_LOCATION.sub("", _SQLSTATE.sub("", message)).strip()
+    error_class: type[errors.Error] = errors.OperationalError
+    if codes:
+        message = f"{message} [{codes[-1]}]"
+        with suppress(KeyError):  # a code of an extension
+            error_class = errors.lookup(codes[-1])
+    return error_class(f"connection failed: {message}", pgconn=errors.finish_pgconn(pgconn))
+
+
+def _set_error_verbosity(pgconn: pq.abc.PGconn, verbosity: int) -> None:
+    set_verbosity = _libpq_function("PQsetErrorVerbosity")
+    address: int | None = getattr(pgconn, "pgconn_ptr", None)  # psycopg's types leave it out
+    if set_verbosity is not None and address is not None:
+        set_verbosity(ctypes.c_void_p(address), verbosity)
+
+
+@cache
+def _libpq_function(name: str) -> Callable[..., object] | None:
+    """Return a function of the libpq that psycopg uses, or None if it cannot be reached.
+
+    The lookup in a library includes the libraries that it was linked with, so psycopg's own
+    extension module leads to the copy of libpq that it calls.
+    """
+    path = sys.modules[pq.PGconn.__module__].__file__
+    if pq.__impl__ == "python":
+        path = find_libpq_full_path()
+    try:
+        function: Callable[..., object] = getattr(ctypes.CDLL(path), name)
+    except (AttributeError, OSError):
+        return None
+    return function
+
+
+@contextmanager
+def _neutral_environment() -> Iterator[None]:
+    """Give the variables that libpq reads the value `default` while the body runs.
+
+    `os.environ` does not change, nor does any memory move: an existing variable gets another value,
+    and its old one is restored. Other threads see `default` for the time of one poll.
+    """
+    names = [name for name in _ENVIRONMENT_SETTINGS if name in os.environ]
+    if not names:
+        yield
+        return
+    with _environment_lock:
+        for name in names:
+            os.putenv(name, "default")
+        try:
+            yield
+        finally:
+            for name in names:
+                if (value := os.environ.get(name)) is None:  # deleted meanwhile
+                    os.unsetenv(name)
+                else:
+                    os.putenv(name, value)
