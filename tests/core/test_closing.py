@@ -176,3 +176,23 @@ async def test_cancelled_by_its_own_caller_an_operation_is_cancelled() -> None:
         await asyncio.wait({running, closing})
         assert running.cancelled()
         await closing
+
+
+async def test_file_that_is_complete_is_fetched_though_its_source_is_closed(
+    tmp_path: Path,
+) -> None:
+    written = asyncio.Event()
+
+    class Lingering(MemoryConnector):
+        async def fetch_data(self, identifier: str, workspace: str) -> str:
+            path = await super().fetch_data(identifier, workspace)
+            written.set()
+            await asyncio.Event().wait()
+            return path
+
+    async with registry_of(fresh(Lingering)) as registry:
+        await registry.register_data_source(source())
+        running = asyncio.create_task(registry.fetch("s", "a.csv", tmp_path))
+        await written.wait()
+        await registry.unregister_data_source("s", timeout=0.01)
+        assert (await running).path == str(tmp_path / "a.csv")

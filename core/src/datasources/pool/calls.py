@@ -119,7 +119,7 @@ class PendingConnection:
     """A connection that is being opened or checked; it takes one of the pool's places."""
 
     checked: PooledConnection | None
-    """The idle connection to check, until its task has begun and owns it."""
+    """The idle connection to check; None once the task has begun, which then answers for it."""
     connector: DataSourceConnector | None = None
     """The new connector, from before it connects until it is closed or in the pool."""
     task: asyncio.Task[PooledConnection] | None = None

@@ -1,4 +1,4 @@
-"""Connections shared among tasks: run_with_deadline, reused, handed out first come, first served."""
+"""Connections shared among tasks: bounded, reused, handed out first come, first served."""
 
 from __future__ import annotations
 

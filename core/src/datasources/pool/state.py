@@ -1,6 +1,6 @@
 """The state of a pool, and every change of it.
 
-A connection is always in one of these states, and in one place of `PoolState`:
+A connection is always in one of these states, and in these sets of `PoolState`:
 
     pending    being opened or checked by a task                          `_pending`
     idle       connected, and not leased                                  `_records`, `_idle`
@@ -16,23 +16,30 @@ A connection is always in one of these states, and in one place of `PoolState`:
 
     new -> pending        `_start_opening`: a caller waits, or fewer than `min_size` are open
     pending -> idle       `_on_opened`, `_add`; `_hand_out` leases it at once if a caller waits
-    pending -> gone       `_on_open_failed`: the caller it was opened for gets the error
+    pending -> gone       `_on_open_failed`: the first waiter for whom no other connection is being
+                          opened gets the error; of a shareable connector, every such waiter. A check
+                          that fails disconnects in its own task, and then opens a new connection
+    pending -> closing    `_add`: the pool was closed or shrank meanwhile; `_on_opened`: a check was
+                          cancelled before it began
     idle -> leased        `_take_idle`, `_start_lease`
     idle -> pending       `_take_idle`: idle for `CHECK_AFTER_IDLE`, so it is checked first
     idle -> closing       `_retire`: expired, idle for `max_idle_time`, or the pool shrinks or closes
     leased -> idle        `_end_lease`, `_hand_out`
-    leased -> closing     `_end_lease`, `_remove`: it expired meanwhile or is discarded
+    leased -> closing     `_end_lease`, `_remove`: it expired meanwhile or is discarded;
+                          `_abandon_leases`: the pool closed, and waited long enough. Its record stays
+                          in `_records`, so that a late release is no error
     closing -> gone       `_on_closed`
 
-Pending, idle, leased and closing connections together never exceed `max_size`. A shareable
-connector differs: there is one record, `_shared`, which stands in `_idle` once for each lease that
+No connection is opened while pending, idle, leased and closing ones together have `max_size`. After
+`resize` to fewer there are more, until they are released. A shareable connector differs: there is one record, `_shared`, which stands in `_idle` once for each lease that
 is free, and `max_size` bounds its leases. A shared record that is discarded while it has leases is
 in `_records` only, until the last of them is returned; a new one may be opened meanwhile.
 
 Callers of `acquire` wait in `_waiters`, first come, first served: whoever finds no idle connection
 joins the queue, and `_hand_out` serves its head, so nobody overtakes. A waiter is served by setting
 its future; the connection is leased from that moment on, and a waiter that was cancelled in the
-same moment gives it back (`_leave_queue`).
+same moment gives it back (`_leave_queue`). A waiter that is cancelled earlier leaves the queue; the
+connection that is being opened for the queue goes on and becomes idle.
 
 Nothing in this module awaits. A change of state is a plain method that runs to its end before any
 other task of the event loop, so the sets always agree with each other and no lock is needed.
@@ -217,7 +224,7 @@ class PoolState:
         else:
             self._remove(record)
 
-    # PendingConnection.
+    # Opening.
 
     def _open_more(self, *, refill: bool = False) -> None:
         """Start to open connections for waiters, with `refill` for `min_size` too, up to capacity."""
@@ -287,7 +294,7 @@ class PoolState:
             self._add(task.result())
 
     def _on_open_failed(self, opening: PendingConnection, error: BaseException) -> None:
-        """Give the error to the waiter that the connection was opened for."""
+        """Give the error to the first waiter for whom no other connection is being opened."""
         opening.error = error
         while len(self._waiters) > len(self._pending):
             waiter = self._waiters.popleft()[0]

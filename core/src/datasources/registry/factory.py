@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import os
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,7 @@ class ConnectorFactory:
         self._policy = policy
         self._plugins = plugins
         self._imports: dict[str, Future[type[DataSourceConnector]]] = {}
+        self._process = os.getpid()
 
     async def validate(self, config: DataSourceConfig) -> ValidatedConfig:
         """Return a configuration that may be stored, with its connector class.
@@ -41,7 +43,6 @@ class ConnectorFactory:
             OptionError: An option is unknown, missing or ill-typed.
             PolicyError: A host, directory or reference is not allowed.
         """
-        check_config(config)
         check_config(config)
         connector_class = await self._connector_class(config.type)
         self._policy.check_references(config.id, config.config)
@@ -82,6 +83,8 @@ class ConnectorFactory:
     async def _connector_class(self, type_name: str) -> type[DataSourceConnector]:
         if loaded := self._plugins.loaded(type_name):
             return loaded
+        if self._process != os.getpid():  # the threads that import stayed in the parent
+            self._imports, self._process = {}, os.getpid()
         importing = self._imports.get(type_name)
         if importing is None or importing.done():
             # Importing a driver can take a second, which no event loop has to spare.

@@ -10,7 +10,12 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from datasources.connector import DataSourceConnector
-from datasources.errors import DataFetchError, LimitExceededError, OptionError
+from datasources.errors import (
+    DataFetchError,
+    LimitExceededError,
+    OptionError,
+    PoolClosedError,
+)
 from datasources.models import FetchReceipt, FetchRequest, FetchResult, Limits, Preview
 from datasources.plugins import Plugins
 from datasources.policy import Policy
@@ -143,7 +148,11 @@ class Fetcher:
     async def _fetch(
         self, request: FetchRequest, target: Workspace, receipts: Receipts
     ) -> FetchReceipt:
-        """Fetch one item within the limits of `target`, unless its receipt shows it unchanged."""
+        """Fetch one item within the limits of `target`.
+
+        Only a request with a version, as `fetch_tree` makes it, reads the receipts of earlier
+        fetches, which may show the item unchanged, and saves its own.
+        """
         source_id, identifier = request.source_id, request.identifier
         with observe(self._plugins, "fetch", source_id, identifier=identifier) as outcome:
             if request.version is not None:
@@ -178,7 +187,8 @@ class Fetcher:
     async def _fetch_data(self, request: FetchRequest, target: Workspace) -> str:
         """Have the connector fetch the item; return the path of the file.
 
-        The time limit includes the wait for a connection.
+        The time limit includes the wait for a connection, and ends when the lease is released. A
+        file that the connector wrote by itself is hashed after that.
         """
         seconds = target.limits.timeout
         path: str | None = None
@@ -186,11 +196,13 @@ class Fetcher:
             async with asyncio.timeout(seconds) as timer:
                 async with self._pools.operation(request.source_id) as connector:
                     path = await connector.fetch_data(request.identifier, target)
-        except TimeoutError as exc:
-            if not timer.expired():
+        except (TimeoutError, PoolClosedError) as exc:
+            if isinstance(exc, TimeoutError) and not timer.expired():
                 raise
             # A file that is in place was done in time: only what followed it was cut off.
             path = path or next(iter(target.written), None)
+            if path is None and isinstance(exc, PoolClosedError):
+                raise
             if path is None:
                 raise LimitExceededError(
                     f"fetching {request.identifier!r} from source {request.source_id!r} was not "

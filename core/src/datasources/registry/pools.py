@@ -8,8 +8,8 @@ the generation, which changes whenever a source may have changed.
 A pool is replaced when the record of its source is another one. Within one process that is seen at
 once, by the generation; a change made by another process within `_RECHECK_AFTER`.
 
-A loop that ends closes its pools: an asynchronous generator that is started on each loop is closed
-by `asyncio.run` together with all others, and closes them. A forked process forgets the loops of
+A loop that ends closes its pools: `asyncio.run` closes all asynchronous generators at its end; one is
+started on each loop, and its `finally` closes the pools of the loop. A forked process forgets the loops of
 its parent, whose connections are the parent's to close.
 """
 
@@ -283,8 +283,8 @@ class SourcePools:
 class SourceLease:
     """One lease of a source's pool, for an `async with` block.
 
-    A source that is replaced before the lease begins does not disturb it: the lease is then taken
-    from the new pool.
+    If the source is replaced before the lease begins, the lease is taken from the new pool; if the
+    source is removed, entering raises DataSourceNotFoundError.
     """
 
     def __init__(self, pools: SourcePools, source_id: str) -> None:

@@ -388,8 +388,10 @@ class DataSourceRegistry:
             progress: Called with the bytes so far and the total, None where unknown.
 
         Raises:
-            LimitExceededError: A limit ended it; nothing was left in the workspace.
-            ConnectorError: What else went wrong outside; likewise.
+            LimitExceededError: The limit of bytes or time ended it, and nothing was left in the
+                workspace. Over the limit of rows the receipt is `truncated`.
+            ConnectorError: The outside system failed; nothing was left in the workspace.
+            PoolClosedError: The source was removed or closed meanwhile; nothing was left.
         """
         return await self._fetcher.fetch(
             source_id, identifier, workspace, format=format, limits=limits, progress=progress

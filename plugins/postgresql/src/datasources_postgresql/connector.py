@@ -264,7 +264,7 @@ class PostgreSQLConnector(DataSourceConnector):
     async def _resolve(
         self, t: Transaction, target: TableName | Statement
     ) -> tuple[_ReadQuery, list[Column]]:
-        """Return the query that reads `target`, which is locked and authorized, and its columns."""
+        """Lock and authorize `target`; return the query that reads it, and its columns."""
         if isinstance(target, Statement):
             columns = await t.authorize(target)
             return _ReadQuery(target.text, kind=target.kind), columns

@@ -1,6 +1,7 @@
 """The second layer of read-only: look up every function that a statement would call.
 
-A name in the statement may stand for several functions, and any of them counts. Functions inside
+A function is refused if it is denied, or volatile and neither harmless nor allowed; the labels STABLE
+and IMMUTABLE are believed. If a name fits several functions, one that is refused is enough. Functions inside
 views, row security policies, virtual columns, domain checks, aggregates, defaults of arguments and
 SQL-standard function bodies are found in the parse trees that the catalog keeps of them.
 """

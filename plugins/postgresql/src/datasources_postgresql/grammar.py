@@ -1,7 +1,8 @@
 """The first layer of read-only: one statement, by the server's own grammar, that only reads.
 
 Nothing is looked for in the text: it is parsed by PostgreSQL's parser (libpg_query), and every
-kind of node in its tree must be one that is known to read.
+kind of node in its tree must be one that is known to read. The README lists all five layers:
+`functions.py` is the second, `reading.py` the third and fourth, `connections.py` the fifth.
 """
 
 from __future__ import annotations

@@ -74,7 +74,8 @@ async def begin(connection: Connection, options: PostgreSQLOptions) -> Transacti
 
 
 def _begin_statements(options: PostgreSQLOptions) -> sql.Composed:
-    # READ ONLY can be turned off until a snapshot is taken, which the SELECT does.
+    # READ ONLY can be turned off until the transaction has taken a snapshot. The SELECT at the end
+    # takes one; after that no statement can.
     # READ COMMITTED, so that each statement takes a snapshot of its own: one that is older than
     # the lock on a table sees no row of a table that was truncated or rewritten while the lock was
     # waited for (https://www.postgresql.org/docs/current/mvcc-caveats.html).
@@ -110,6 +111,8 @@ class Transaction:
 
     async def authorize(self, statement: Statement) -> list[Column]:
         """Check the functions of a caller's statement, have the server parse it, return its columns.
+
+        The functions come first: parsing calls the input functions of literals.
 
         Raises:
             PolicyError: It would call a function that may change something.
@@ -166,7 +169,7 @@ class Transaction:
 
         Args:
             text: The statement.
-            select: False for EXPLAIN and SHOW, which lock nothing.
+            select: False for EXPLAIN and SHOW, whose results no reload of a table can empty.
             jit: False for a query of this package around the caller's, such as a count.
         """
         if select:
@@ -231,7 +234,7 @@ class Transaction:
         planned once in advance; the locks are held until the transaction ends.
         """
         # Like the text of a COPY, this text has been parsed alone as one statement.
-        # In this order: EXPLAIN compiles, too, what the role's setting lets it.
+        # EXPLAIN goes first, while JIT is off: with JIT on, it would compile the plan.
         command = f"EXPLAIN (COSTS OFF)\n{text}".encode()
         if jit:
             command += b"\n; " + _CALLERS_JIT
