@@ -13,7 +13,7 @@ import aiohttp
 
 from datasources import DataFetchError, ItemNotFoundError, Workspace, WorkspaceFile
 from datasources_azure_blob.errors import TransientError
-from datasources_azure_blob.service import BlobService, cause
+from datasources_azure_blob.service import BlobService, safe_cause
 from datasources_azure_blob.versions import is_version
 
 _PROGRESS = 64 * 1024  # an attempt that brought this much does not count as failed
@@ -67,7 +67,7 @@ class Download:
 
     async def into(self, workspace: Workspace, name: str) -> str:
         """Write the blob to the workspace as `name`; return the path."""
-        response, version = await self._service.retried(lambda: self._open(self._chunk))
+        response, version = await self._service.retry(lambda: self._open(self._chunk))
         self._etag = version.etag
         try:
             with workspace.create(name, size=version.size) as file:
@@ -86,7 +86,7 @@ class Download:
 
     async def head(self, size: int) -> tuple[bytes, Version]:
         """Return the first bytes, `size` at most, and what they are of."""
-        response, version = await self._service.retried(lambda: self._open(size))
+        response, version = await self._service.retry(lambda: self._open(size))
         self._etag = version.etag
         found = bytearray()
         try:
@@ -164,7 +164,7 @@ class Download:
                 if span.at == span.stop:
                     return  # an end that is not as announced takes nothing from it
                 if span.at - started >= _PROGRESS:
-                    retries.renew()
+                    retries.reset()
                 await retries.pause(failure)
             finally:
                 if response is not None:
@@ -198,11 +198,11 @@ class Download:
         try:
             return await response.content.readany()
         except (aiohttp.ClientError, OSError) as exc:
-            raise self._cut(exc, span) from cause(exc)
+            raise self._cut(exc, span) from safe_cause(exc)
         except RuntimeError as exc:
             if not self._service.session.closed:
                 raise
-            raise self._service.disconnected(self._blob) from exc
+            raise self._service.disconnected_error(self._blob) from exc
 
     def _version(self, response: aiohttp.ClientResponse) -> Version:
         headers, subject = response.headers, self._service.subject(self._blob)
@@ -219,7 +219,7 @@ class Download:
         return Version(etag, int(size), _digest(text), headers.get("Content-Encoding", ""))
 
     def _cut(self, exc: Exception | None, span: Span) -> TransientError:
-        lost = self._service.lost(exc, self._blob) if exc else "the answer ended too early"
+        lost = self._service.network_error(exc, self._blob) if exc else "the answer ended too early"
         reason = f"reading stopped at byte {span.at}: {lost}"
         return TransientError(self._service.subject(self._blob).error(DataFetchError, reason))
 

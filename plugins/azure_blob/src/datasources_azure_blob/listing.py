@@ -15,7 +15,7 @@ import aiohttp
 
 from datasources import ConnectError, DataItem, OptionError
 from datasources_azure_blob.errors import TransientError
-from datasources_azure_blob.service import BlobService, cause
+from datasources_azure_blob.service import BlobService, safe_cause
 
 PAGE = 5000
 """Items of one page, the service's most."""
@@ -116,7 +116,7 @@ def _marker(continuation: str, listing: str) -> str:
 
 async def _page(service: BlobService, query: dict[str, str], size: int, marker: str) -> _Page:
     asked = {**query, "maxresults": str(size), **({"marker": marker} if marker else {})}
-    found = await service.retried(lambda: _read_page(service, asked))
+    found = await service.retry(lambda: _read_page(service, asked))
     if marker and found.marker == marker:  # as when something on the way answers from a cache
         raise service.subject().error(ConnectError, "the listing does not go on after a page")
     return found
@@ -132,7 +132,7 @@ async def _read_page(service: BlobService, query: dict[str, str]) -> _Page:
         if not page.whole:
             raise ExpatError("another document")
     except (aiohttp.ClientError, OSError) as exc:
-        raise service.lost(exc, None) from cause(exc)
+        raise service.network_error(exc, None) from safe_cause(exc)
     except ExpatError as exc:
         raise TransientError(
             service.subject().error(ConnectError, "the answer is not a whole listing")

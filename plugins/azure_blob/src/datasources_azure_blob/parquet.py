@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any
 
 from datasources import DataFetchError, Preview
-from datasources_azure_blob.authorization import import_slowly
+from datasources_azure_blob.authorization import import_in_thread
 from datasources_azure_blob.download import Download
 
 _BUFFER = 64 * 1024  # bytes asked for at once, of each column
@@ -23,7 +23,7 @@ async def preview_parquet(download: Download, name: str, size: int, rows: int) -
         DataFetchError: It is not Parquet, or pyarrow is not installed.
     """
     try:
-        parquet = await import_slowly("pyarrow.parquet")
+        parquet = await import_in_thread("pyarrow.parquet")
     except ImportError as exc:
         raise DataFetchError(
             f"a preview of {name!r} needs pyarrow; pip install 'datasources-azure-blob[parquet]'"

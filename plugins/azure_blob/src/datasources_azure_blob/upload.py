@@ -16,8 +16,8 @@ from secrets import token_hex
 from typing import Any, BinaryIO
 
 from datasources import ConnectorError, DataFetchError, run_in_thread
-from datasources_azure_blob.authorization import API_VERSION, Token, import_slowly
-from datasources_azure_blob.errors import refused
+from datasources_azure_blob.authorization import API_VERSION, Token, import_in_thread
+from datasources_azure_blob.errors import error_from_response
 from datasources_azure_blob.listing import http_time
 from datasources_azure_blob.service import BlobService, has_dot_segments
 
@@ -55,7 +55,7 @@ async def upload(
         raise service.subject(blob).error(
             DataFetchError, "names with '.' or '..' between slashes cannot be stored"
         )
-    sdk = await import_slowly("azure.storage.blob.aio")
+    sdk = await import_in_thread("azure.storage.blob.aio")
     client = _client(service, blob, sdk)
     uploading = _Upload(service, blob, client, file, size, overwrite, progress)
     # What must not overwrite goes in blocks, whose names tell whose blob is in the way.
@@ -217,11 +217,11 @@ class _Upload:
                 headers = response.headers if response is not None else {}
                 if headers.get("x-ms-error-code") == "ConditionNotMet":
                     headers = _EXISTS
-                raise refused(subject, status, headers, response.body()) from None
+                raise error_from_response(subject, status, headers, response.body()) from None
             except AzureError as exc:
-                raise self._service.lost(exc.inner_exception or exc, self._blob) from None
+                raise self._service.network_error(exc.inner_exception or exc, self._blob) from None
 
-        return await self._service.retried(attempt)
+        return await self._service.retry(attempt)
 
 
 def _client(service: BlobService, blob: str, sdk: Any) -> Any:
