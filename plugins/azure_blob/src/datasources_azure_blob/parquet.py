@@ -1,4 +1,4 @@
-"""The first rows of a Parquet blob, from the few parts of it that hold them."""
+"""Preview a Parquet blob by reading its footer and the pages that hold the first rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from datasources import DataFetchError, Preview
 from datasources_azure_blob.authorization import import_in_thread
 from datasources_azure_blob.download import Download
 
-_BUFFER = 64 * 1024  # bytes asked for at once, of each column
+_BUFFER = 64 * 1024  # bytes of one request, per column
 
 
 async def preview_parquet(download: Download, name: str, size: int, rows: int) -> Preview:
@@ -47,21 +47,26 @@ async def preview_parquet(download: Download, name: str, size: int, rows: int) -
 def _first_rows(parquet: Any, file: _BlobFile, rows: int) -> Preview:
     source = parquet.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False)
     columns = tuple(source.schema_arrow.names)
-    found: list[tuple[Any, ...]] = []
+    values: list[tuple[Any, ...]] = []
     for batch in source.iter_batches(batch_size=rows + 1, use_threads=False):
-        found += islice(zip(*(column.to_pylist() for column in batch.columns), strict=True), rows)
-        if len(found) >= rows:
+        values += islice(zip(*(column.to_pylist() for column in batch.columns), strict=True), rows)
+        if len(values) >= rows:
             break
-    return Preview(columns, found[:rows], truncated=source.metadata.num_rows > rows)
+    return Preview(columns, values[:rows], truncated=source.metadata.num_rows > rows)
 
 
 class _BlobFile(io.RawIOBase):
-    """A blob as a file for a worker thread; each read is a request on the event loop."""
+    """A blob as a file for pyarrow in a worker thread; each read is a request on the event loop.
+
+    The worker thread blocks in `readinto` until the request is done. `stop`, called on the event
+    loop, cancels the request, so that the thread ends when the preview is cancelled; a request
+    that the thread begins after that is cancelled there.
+    """
 
     def __init__(self, request: Callable[[int, int], Future[bytes]], size: int) -> None:
         self._request = request
         self._size = size
-        self._at = 0
+        self._position = 0
         self._pending: Future[bytes] | None = None
         self._stopped = False
 
@@ -72,27 +77,27 @@ class _BlobFile(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        return self._at
+        return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        self._at = base + offset
-        return self._at
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = base + offset
+        return self._position
 
     def readinto(self, buffer: Any) -> int:
-        stop = min(self._at + len(buffer), self._size)
-        if stop <= self._at:
+        stop = min(self._position + len(buffer), self._size)
+        if stop <= self._position:
             return 0
-        self._pending = self._request(self._at, stop)
+        self._pending = self._request(self._position, stop)
         if self._stopped:
             self._pending.cancel()
         data = self._pending.result()
         buffer[: len(data)] = data
-        self._at = stop
+        self._position = stop
         return len(data)
 
     def stop(self) -> None:
-        """End the read under way, and with it the thread."""
+        """Cancel the request under way, and with it the read that waits in the thread."""
         self._stopped = True
         if self._pending is not None:
             self._pending.cancel()
