@@ -1,4 +1,4 @@
-"""Azure Blob Storage containers as a source for `datasources`."""
+"""Azure Blob Storage containers as sources for `datasources`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["AzureBlobConnector", "AzureBlobOptions"]
 
 
 def __getattr__(name: str) -> object:
-    """Import the connector, and its HTTP client, when it is asked for."""
+    """Import the connector, and with it aiohttp, on first use: discovery imports this package."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from datasources_azure_blob import connector, options

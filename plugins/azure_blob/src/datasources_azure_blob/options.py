@@ -1,4 +1,4 @@
-"""The options of an Azure Blob source, and the account and credential they describe."""
+"""Define the options of an Azure Blob source, and the account and credential they describe."""
 
 from __future__ import annotations
 
@@ -17,23 +17,25 @@ from pydantic import AliasChoices, Field, SecretStr, field_validator, model_vali
 
 from datasources import ConnectorOptions
 
+# Rules of the service, and the containers that it makes itself.
 # https://learn.microsoft.com/rest/api/storageservices/naming-and-referencing-containers--blobs--and-metadata
 _CONTAINER = re.compile(r"(?=.{3,63}$)[a-z0-9]+(?:-[a-z0-9]+)*|\$root|\$web|\$logs")
-_DEVELOPMENT = "http://127.0.0.1:10000/devstoreaccount1"
-# Azurite's account, the same everywhere and published.
+# The account of every Azurite, and its published key, for `UseDevelopmentStorage=true`.
+# https://learn.microsoft.com/azure/storage/common/storage-configure-connection-string
+_DEVELOPMENT_URL = "http://127.0.0.1:10000/devstoreaccount1"
 _DEVELOPMENT_KEY = (
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 )
-_LOGIN_HOST = "login.microsoftonline.com"
+_LOGIN_HOST = "login.microsoftonline.com"  # azure-identity's default authority
 MIB = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A storage account and the credential for it; neither key nor SAS is identity or no one."""
+    """A storage account and its key or SAS; with neither, identity or anonymous access is used."""
 
     url: str
-    """Without a slash at the end."""
+    """The URL of the blob endpoint, without a slash at the end."""
     name: str | None
     key: bytes | None = field(default=None, repr=False)
     sas: str | None = field(default=None, repr=False)
@@ -41,7 +43,7 @@ class Account:
 
 
 class AzureBlobOptions(ConnectorOptions):
-    """Names one container and one way to be let in.
+    """One container, and one way to authorize requests to it.
 
     Either `connection_string`, or `account_url` with exactly one of `account_key`, `sas_token`,
     `credential` and `client_secret`.
@@ -147,7 +149,7 @@ class AzureBlobOptions(ConnectorOptions):
     @model_validator(mode="before")
     @classmethod
     def _move_sas_out_of_url(cls, values: Any) -> Any:
-        """Keep a SAS that came in the URL where secrets are kept."""
+        """Move a SAS in `account_url` to `sas_token`, which is stored and shown as a secret."""
         url = values.get("account_url") if isinstance(values, Mapping) else None
         if not isinstance(url, str) or "sig=" not in url.partition("?")[2]:
             return values
@@ -206,8 +208,8 @@ class AzureBlobOptions(ConnectorOptions):
 
     @model_validator(mode="after")
     def _check_one_credential(self) -> Self:
-        ways = ("account_key", "sas_token", "credential", "client_secret")
-        given = [name for name in ways if getattr(self, name) is not None]
+        credentials = ("account_key", "sas_token", "credential", "client_secret")
+        given = [name for name in credentials if getattr(self, name) is not None]
         if (self.connection_string is None) == (self.account_url is None):
             raise ValueError("give exactly one of 'connection_string' and 'account_url'")
         if self.connection_string is not None and (given or self.account_name):
@@ -217,7 +219,7 @@ class AzureBlobOptions(ConnectorOptions):
             )
         if self.account_url is not None and len(given) != 1:
             raise ValueError(
-                f"with 'account_url' give exactly one of {', '.join(ways)}; "
+                f"with 'account_url' give exactly one of {', '.join(credentials)}; "
                 f"given: {', '.join(given) or 'none'}"
             )
         self._check_identity()
@@ -241,11 +243,11 @@ class AzureBlobOptions(ConnectorOptions):
 
     @property
     def uses_identity(self) -> bool:
-        """True if tokens of azure-identity authorise the requests."""
+        """True if requests are authorized by tokens of azure-identity."""
         return self.credential == "default" or self.client_secret is not None
 
     def account(self) -> Account:
-        """Return the account that the options name."""
+        """Return the account and its credential."""
         if self.connection_string is not None:
             return parse_connection_string(self.connection_string.get_secret_value())
         url = self.account_url or ""
@@ -257,24 +259,24 @@ class AzureBlobOptions(ConnectorOptions):
         )
 
     def hosts(self) -> Iterable[str]:
-        """Return the account's host and, with azure-identity, the one that gives tokens."""
-        found = [urlsplit(self.account().url).hostname or ""]
+        """Return the account's host and, with azure-identity, that of the authority."""
+        hosts = [urlsplit(self.account().url).hostname or ""]
         if self.uses_identity:
             authority = os.environ.get("AZURE_AUTHORITY_HOST", _LOGIN_HOST)
-            found.append(urlsplit(f"//{authority.partition('://')[2] or authority}").hostname or "")
-        return found
+            hosts.append(urlsplit(f"//{authority.partition('://')[2] or authority}").hostname or "")
+        return hosts
 
     def secret_values(self) -> list[str]:
-        """Return also the secrets inside the connection string, and the signature of a SAS."""
+        """Return all secrets, also the key or SAS in a connection string and a SAS's signature."""
         account = self.account()
-        found = super().secret_values()
+        secrets = super().secret_values()
         if account.key is not None:
-            found.append(base64.b64encode(account.key).decode())
+            secrets.append(base64.b64encode(account.key).decode())
         if account.sas is not None:
             signature = re.search(r"(?:^|&)sig=([^&]*)", account.sas)
-            raw = signature[1] if signature else ""
-            found += [account.sas, raw, unquote(raw)]
-        return list(dict.fromkeys(filter(None, found)))
+            encoded = signature[1] if signature else ""
+            secrets += [account.sas, encoded, unquote(encoded)]
+        return list(dict.fromkeys(filter(None, secrets)))
 
 
 def parse_connection_string(text: str) -> Account:
@@ -288,7 +290,7 @@ def parse_connection_string(text: str) -> Account:
         raise ValueError("not a connection string; one looks like AccountName=…;AccountKey=…")
     values = {key.strip().lower(): value.strip() for key, _, value in pairs}
     if values.get("usedevelopmentstorage", "").lower() == "true":
-        return Account(_DEVELOPMENT, "devstoreaccount1", _decode_key(_DEVELOPMENT_KEY))
+        return Account(_DEVELOPMENT_URL, "devstoreaccount1", _decode_key(_DEVELOPMENT_KEY))
     name = values.get("accountname")
     url = values.get("blobendpoint", "").rstrip("/") or _default_url(name, values)
     _split_url(url)
@@ -312,10 +314,10 @@ def _default_url(name: str | None, values: Mapping[str, str]) -> str:
 def _split_url(url: str) -> Any:
     try:
         parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        is_http_url = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:  # a bad port, or a bracket that is not closed
-        usable = False
-    if not usable:
+        is_http_url = False
+    if not is_http_url:
         raise ValueError("not a URL such as https://myaccount.blob.core.windows.net")
     if parts.username is not None or parts.password is not None:
         raise ValueError("a URL with a user or password is not one of Azure Storage")
@@ -323,20 +325,21 @@ def _split_url(url: str) -> Any:
 
 
 def _account_depth(host: str) -> int:
-    """Return how many path segments name the account: one behind an address, as in Azurite."""
+    """Return the number of path segments that name the account: one for an address, as Azurite."""
     return 0 if ".blob." in host else 1
 
 
 def _account_name(url: str) -> str | None:
+    """Return the account that a URL names by its path or its first label, or None."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     path = [part for part in parts.path.split("/") if part]
     if path:
         return path[0]
-    return host.partition(".")[0].removesuffix("-secondary") if _is_name(host) else None
+    return host.partition(".")[0].removesuffix("-secondary") if _is_account_host(host) else None
 
 
-def _is_name(host: str) -> bool:
+def _is_account_host(host: str) -> bool:
     try:
         ipaddress.ip_address(host)
     except ValueError:
