@@ -1,4 +1,4 @@
-"""A directory as a source for `datasources`."""
+"""Local directories as sources for `datasources`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["LocalFileConnector", "LocalFileOptions"]
 
 
 def __getattr__(name: str) -> object:
-    """Import the connector when it is asked for: discovery imports this package alone."""
+    """Import the connector on first use: discovery imports this package alone."""
     if name in __all__:
         from datasources_local_file import connector
 

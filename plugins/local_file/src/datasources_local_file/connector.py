@@ -1,4 +1,4 @@
-"""Files below one directory: listed, described, previewed, copied into a workspace."""
+"""List, describe, preview and copy the files below one directory."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from datasources import (
     run_in_thread,
 )
 
-_CHUNK = 1 << 20  # bytes copied at once
-_PREVIEW = 1 << 20  # bytes read for a preview
+_CHUNK = 1024 * 1024  # bytes read in one call of a worker thread; a cancelled fetch waits for it
+_PREVIEW_SIZE = 1024 * 1024  # bytes read for a preview
 
 
 class LocalFileOptions(ConnectorOptions):
-    """Which directory, and which of its files."""
+    """The directory, and which of its files are items."""
 
     path: str = Field(
         min_length=1,
@@ -49,11 +49,15 @@ class LocalFileOptions(ConnectorOptions):
     )
 
     def paths(self) -> list[str]:
+        """Return the directory, for the host's policy."""
         return [os.path.expanduser(self.path)]
 
 
 class LocalFileConnector(DataSourceConnector):
-    """Reads below the directory only: links that lead outside are not items."""
+    """Reads below the directory only: symbolic links that lead outside are not items.
+
+    An item's identifier is its path below the directory, with `/` between segments.
+    """
 
     type = "local_file"
     api_version = 1
@@ -79,95 +83,120 @@ class LocalFileConnector(DataSourceConnector):
         return [item async for item in self.iter_items(path)]
 
     async def iter_items(self, path: str | None = None) -> AsyncIterator[DataItem]:
-        """Yield all files below a path, folder by folder; or one folder, for a path with `/`."""
+        """Yield all files below a path, folder by folder; for a path that ends in `/`, one folder."""
         one_folder = path is not None and path.endswith("/")
-        pages = await run_in_thread(self._folder if one_folder else self._walk, path or "")
+        pages = await run_in_thread(self._list_folder if one_folder else self._walk, path or "")
         while page := await run_in_thread(next, pages, None):
             for item in page:
                 yield item
 
     async def glob_items(self, pattern: str) -> list[DataItem]:
-        """Return the files whose path matches."""
+        """Return the files whose path matches, sorted by path."""
         folder, matches = glob_prefix(pattern).rpartition("/")[0], glob_regex(pattern).fullmatch
         try:
-            found = [item async for item in self.iter_items(folder) if matches(item.path)]
+            matching = [item async for item in self.iter_items(folder) if matches(item.path)]
         except ItemNotFoundError:
             return []
-        return sorted(found, key=lambda item: item.path)
+        return sorted(matching, key=lambda item: item.path)
 
     async def fetch_data(self, identifier: str, workspace: str) -> str:
+        """Copy one file into the workspace; return the path of the copy."""
         directory = Workspace.of(workspace)
         directory.require_format(None)
         with self._open(identifier) as source:
-            facts = os.fstat(source.fileno())
-            target = directory.create(identifier, size=facts.st_size)
+            status = os.fstat(source.fileno())
+            target = directory.create(identifier, size=status.st_size)
             with target:
-                target.version = _version(facts)
-                # In pieces, so that a cancelled fetch stops at once.
+                target.version = _version(status)
+                # In chunks, so that a cancelled fetch stops after the one that is being read.
                 while chunk := await run_in_thread(source.read, _CHUNK):
                     target.write(chunk)
         return target.path
 
     async def get_metadata(self, identifier: str) -> dict[str, Any]:
+        """Return `name`, `path`, `size` (bytes), `modified_at` (Unix seconds), `content_type`."""
         with self._open(identifier) as source:
-            facts = os.fstat(source.fileno())
+            status = os.fstat(source.fileno())
         return {
             "name": os.path.basename(identifier),
             "path": identifier,
-            "size": facts.st_size,
-            "modified_at": facts.st_mtime,
+            "size": status.st_size,
+            "modified_at": status.st_mtime,
             "content_type": mimetypes.guess_type(identifier)[0],
         }
 
     async def preview(self, identifier: str, rows: int = 10) -> Preview:
         """Return the first rows of a text file from its first bytes."""
         with self._open(identifier) as source:
-            head = await run_in_thread(source.read, _PREVIEW + 1)
-        return preview_text(identifier, head[:_PREVIEW], rows, complete=len(head) <= _PREVIEW)
+            head = await run_in_thread(source.read, _PREVIEW_SIZE + 1)
+        return preview_text(
+            identifier, head[:_PREVIEW_SIZE], rows, complete=len(head) <= _PREVIEW_SIZE
+        )
 
-    def _folder(self, path: str) -> Iterator[list[DataItem]]:
+    def _list_folder(self, path: str) -> Iterator[list[DataItem]]:
+        """Yield the direct children of a folder, folders included, as one page."""
         directory = self._directory(path.removesuffix("/"))
-        entries = [entry for entry in _entries(directory) if self._shown(entry)]
+        entries = [entry for entry in _entries(directory) if self._is_shown(entry)]
         yield [item for entry in entries if (item := self._item(entry, folders=True))]
 
     def _walk(self, path: str) -> Iterator[list[DataItem]]:
-        waiting = [self._directory(path)]
-        while waiting:
-            entries = [entry for entry in _entries(waiting.pop()) if self._shown(entry)]
+        """Yield the files below a folder, a page for each folder that has any, in depth-first order.
+
+        Links to folders are not followed: they could lead in a circle.
+        """
+        pending = [self._directory(path)]
+        while pending:
+            entries = [entry for entry in _entries(pending.pop()) if self._is_shown(entry)]
             folders = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
-            waiting += reversed(folders)
+            pending += reversed(folders)
             if page := [item for entry in entries if (item := self._item(entry))]:
                 yield page
 
-    def _shown(self, entry: os.DirEntry[str]) -> bool:
+    def _is_shown(self, entry: os.DirEntry[str]) -> bool:
         return self.options.hidden or not entry.name.startswith(".")
 
     def _item(self, entry: os.DirEntry[str], *, folders: bool = False) -> DataItem | None:
+        """Return a directory entry as an item; None if it is no file inside the directory."""
         path = os.path.relpath(entry.path, self._root)
         try:
             if folders and entry.is_dir(follow_symlinks=False):
                 return DataItem(entry.name, path + "/", metadata={"kind": "folder"})
-            if not entry.is_file() or not self._inside(os.path.realpath(entry.path)):
+            if not entry.is_file() or not self._is_inside(os.path.realpath(entry.path)):
                 return None
-            facts = entry.stat()
-        except OSError:  # gone since it was listed, or a link in a circle
+            status = entry.stat()
+        except OSError:  # deleted since it was listed, or a link to itself
             return None
-        return DataItem(entry.name, path, facts.st_size, facts.st_mtime, version=_version(facts))
+        return DataItem(entry.name, path, status.st_size, status.st_mtime, version=_version(status))
 
     def _directory(self, path: str) -> str:
+        """Return the absolute path of a folder of the source.
+
+        Raises:
+            ItemNotFoundError: There is no such folder, or it leads outside.
+        """
         directory = self._real(path) if path else self._root
         if directory is None or not os.path.isdir(directory):
             raise ItemNotFoundError(f"source {self.config.id!r} has no folder {path!r}")
         return directory
 
     def _open(self, identifier: str) -> BinaryIO:
-        """Open a file: not in a thread, as a cancelled caller could not close it."""
+        """Open a file for reading, unbuffered.
+
+        It is opened on the event loop, which takes microseconds: opened in a worker thread, it
+        would stay open if the caller is cancelled before it receives the file.
+
+        Raises:
+            ItemNotFoundError: There is no such file, it leads outside, or it is no regular file.
+            PermissionDeniedError: It may not be read.
+            DataFetchError: It cannot be opened.
+        """
         missing = f"source {self.config.id!r} has no file {identifier!r}"
         real = self._real(identifier)
         if real is None:
             raise ItemNotFoundError(missing)
         try:
-            # The links are resolved by now; and without waiting, as opening a pipe would.
+            # O_NOFOLLOW: the links in `real` are resolved, so a link is new and may lead outside.
+            # O_NONBLOCK: opening a pipe would block.
             descriptor = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except (FileNotFoundError, NotADirectoryError):
             raise ItemNotFoundError(missing) from None
@@ -181,7 +210,7 @@ class LocalFileConnector(DataSourceConnector):
         return open(descriptor, "rb", buffering=0)
 
     def _real(self, path: str) -> str | None:
-        """Return where a path below the root leads, or None if it is no path of an item."""
+        """Return the resolved path of an identifier, or None if it cannot be an item's."""
         segments = path.split("/")
         if "\0" in path or {"", ".", ".."} & set(segments):
             return None
@@ -189,26 +218,32 @@ class LocalFileConnector(DataSourceConnector):
             return None
         try:
             real = os.path.realpath(os.path.join(self._root, path))
-        except UnicodeEncodeError:
+        except UnicodeEncodeError:  # lone surrogates that no file name has
             return None
-        return real if self._inside(real) else None
+        return real if self._is_inside(real) else None
 
     @property
     def _root(self) -> str:
         root: str = self.require_connection()
         return root
 
-    def _inside(self, real: str) -> bool:
+    def _is_inside(self, real: str) -> bool:
         return real.startswith(os.path.join(self._root, ""))
 
 
-def _version(facts: os.stat_result) -> str:
-    return f"{facts.st_mtime_ns:x}-{facts.st_size:x}"
+def _version(status: os.stat_result) -> str:
+    """Return the mark of a file's content: modification time (ns) and size, hexadecimal."""
+    return f"{status.st_mtime_ns:x}-{status.st_size:x}"
 
 
 def _entries(directory: str) -> list[os.DirEntry[str]]:
+    """Return the entries of a directory, sorted by name.
+
+    Raises:
+        PermissionDeniedError: It cannot be read.
+    """
     try:
-        with os.scandir(directory) as found:
-            return sorted(found, key=lambda entry: entry.name)
+        with os.scandir(directory) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
     except OSError as exc:
         raise PermissionDeniedError(f"folder {directory!r} cannot be read: {exc.strerror}") from exc
