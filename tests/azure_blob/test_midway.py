@@ -1,4 +1,4 @@
-"""What Azurite itself says when things change under a fetch, and blobs of every kind."""
+"""Blobs that change during a fetch, and blobs of every type, on Azurite."""
 
 from __future__ import annotations
 

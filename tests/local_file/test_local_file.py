@@ -67,7 +67,11 @@ async def test_everything_below_the_directory_is_listed_with_size_and_date(
 ) -> None:
     items = await connector.list_items()
     assert paths(items) == [
-        *("a.csv", "binary", "notes.txt", "reports/2024.csv", "reports/old/2023.csv")
+        "a.csv",
+        "binary",
+        "notes.txt",
+        "reports/2024.csv",
+        "reports/old/2023.csv",
     ]
     item = next(item for item in items if item.path == "reports/2024.csv")
     assert (item.name, item.size) == ("2024.csv", 2)
