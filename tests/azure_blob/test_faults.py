@@ -425,7 +425,7 @@ async def test_first_items_arrive_with_the_first_page(
     service: BlobService, connector: AzureBlobConnector
 ) -> None:
     for number in range(12_000):
-        service.put(f"{number:05}", b"")
+        service.put(f"{number:05}", b"x")
     items = connector.iter_items()
     assert (await anext(items)).path == "00000"
     assert len(service.requests) == 1

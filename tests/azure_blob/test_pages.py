@@ -110,7 +110,7 @@ async def test_limit_over_the_services_page_takes_several_and_asks_for_no_more(
     service: BlobService, local: AzureBlobConnector
 ) -> None:
     for number in range(12_000):
-        service.put(f"{number:05}", b"")
+        service.put(f"{number:05}", b"x")
     items, continuation = await local.list_page(limit=5_010)
     assert [item.path for item in items] == [f"{number:05}" for number in range(5_010)]
     assert [request.query["maxresults"] for request in service.requests] == ["5000", "10"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from datasources import (
@@ -23,7 +24,16 @@ from datasources import (
 )
 from datasources_azure_blob.download import Download
 from datasources_azure_blob.errors import TransientError
-from datasources_azure_blob.listing import last_segment, list_blobs, list_page
+from datasources_azure_blob.folders import (
+    folder_error,
+    has_blobs_below,
+    is_directory,
+    is_folder,
+    list_items,
+    list_page,
+    require_file,
+)
+from datasources_azure_blob.listing import last_segment
 from datasources_azure_blob.options import AzureBlobOptions
 from datasources_azure_blob.parquet import preview_parquet
 from datasources_azure_blob.properties import properties_in, tags_in
@@ -108,7 +118,7 @@ class AzureBlobConnector(DataSourceConnector):
             empty = False
             yield item
         if empty and folder:
-            raise self._nothing_below(folder)
+            await self._require_folder(folder)
 
     async def list_page(
         self, path: str | None = None, *, limit: int, continuation: str | None = None
@@ -134,7 +144,7 @@ class AzureBlobConnector(DataSourceConnector):
             continuation=continuation,
         )
         if folder and not listed and continuation is None:
-            raise self._nothing_below(folder)
+            await self._require_folder(folder)
         return [item for item in listed if self._make_relative(item)], next_continuation
 
     async def list_versions(self, identifier: str) -> list[DataItem]:
@@ -319,7 +329,7 @@ class AzureBlobConnector(DataSourceConnector):
 
     async def _items(self, prefix: str, delimiter: str) -> AsyncIterator[DataItem]:
         full_prefix = self.options.prefix + prefix
-        async for item in list_blobs(self._service, full_prefix, delimiter=delimiter):
+        async for item in list_items(self._service, full_prefix, delimiter=delimiter):
             if self._make_relative(item):
                 yield item
 
@@ -328,10 +338,23 @@ class AzureBlobConnector(DataSourceConnector):
         item.path = item.path[len(self.options.prefix) :]
         return bool(item.path)
 
-    def _nothing_below(self, folder: str) -> ItemNotFoundError:
-        return ItemNotFoundError(
-            f"container {self.options.container!r} has nothing below {folder!r}"
-        )
+    async def _require_folder(self, folder: str) -> None:
+        """Refuse a folder that is not even an empty one.
+
+        Raises:
+            ItemNotFoundError: There is neither a blob below it nor a marker for it.
+        """
+        name = self.options.prefix + folder.rstrip("/")
+        if await has_blobs_below(self._service, name):
+            return
+        try:
+            headers, _ = await self._service.read("HEAD", name)
+        except (ItemNotFoundError, PermissionDeniedError, AuthenticationError):
+            headers = {}
+        if not is_directory(headers):
+            raise ItemNotFoundError(
+                f"container {self.options.container!r} has nothing below {folder!r}"
+            )
 
     def _blob_name(self, identifier: str) -> str:
         if not identifier:
@@ -349,14 +372,15 @@ class AzureBlobConnector(DataSourceConnector):
         try:
             return await operation(self._blob_name(identifier), {})
         except ItemNotFoundError as exc:
-            version, not_found = split_identifier(identifier), exc
-            if version is None:
-                raise
-        query, name = version
-        try:
-            return await operation(self._blob_name(name), query)
-        except ItemNotFoundError:
-            raise not_found from None  # the error that names the identifier as given
+            not_found = exc
+        if version := split_identifier(identifier):
+            query, name = version
+            with suppress(ItemNotFoundError):
+                return await operation(self._blob_name(name), query)
+        blob = self._blob_name(identifier)
+        if not_found.code == "BlobNotFound" and await is_folder(self._service, blob):
+            raise folder_error(self._service, blob)
+        raise not_found from None  # the error that names the identifier as given
 
     async def _headers(self, blob: str, query: Mapping[str, str]) -> Mapping[str, str]:
         """Return the headers of Get Blob Properties."""
@@ -365,6 +389,9 @@ class AzureBlobConnector(DataSourceConnector):
         headers, _ = await self._service.read("HEAD", blob, query=query, headers=pinned)
         if not is_version(query, headers):
             raise self._service.subject(blob).error(ItemNotFoundError, "it has no such version")
+        if not query:
+            size = int(headers.get("Content-Length", 0))
+            await require_file(self._service, blob, headers, size)
         return headers
 
     async def _etag_to_pin(self, blob: str, query: Mapping[str, str]) -> str | None:

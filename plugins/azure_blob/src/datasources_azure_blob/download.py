@@ -27,6 +27,7 @@ import aiohttp
 
 from datasources import DataFetchError, ItemNotFoundError, Workspace, WorkspaceFile
 from datasources_azure_blob.errors import TransientError
+from datasources_azure_blob.folders import require_file
 from datasources_azure_blob.service import BlobService, safe_cause
 from datasources_azure_blob.versions import is_version
 
@@ -157,7 +158,10 @@ class Download:
             # An empty blob has no byte that a range could name.
             response = await self._get({})
         try:
-            return response, self._version(response)
+            version = self._version(response)
+            if not self._query:
+                await require_file(self._service, self._blob, response.headers, version.size)
+            return response, version
         except BaseException:
             response.close()
             raise

@@ -8,17 +8,15 @@ listing is the operation whose time grows with the size of a container: a page o
 from __future__ import annotations
 
 import asyncio
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from calendar import timegm
 from collections.abc import AsyncIterator, Iterator
 from functools import lru_cache
-from hashlib import sha256
 from urllib.parse import unquote
 from xml.parsers.expat import ExpatError, ParserCreate
 
 import aiohttp
 
-from datasources import ConnectError, DataItem, OptionError
+from datasources import ConnectError, DataItem
 from datasources_azure_blob.errors import TransientError
 from datasources_azure_blob.service import BlobService, safe_cause
 
@@ -45,97 +43,50 @@ _ELEMENTS |= {tag for tag, _ in _PROPERTIES}
 
 
 async def list_blobs(
-    service: BlobService,
-    prefix: str,
-    *,
-    delimiter: str = "",
-    include: str = "",
-    page: int = MAX_PAGE,
+    service: BlobService, prefix: str, *, include: str = "", page: int = MAX_PAGE
 ) -> AsyncIterator[DataItem]:
     """Yield the blobs whose names start with `prefix`, in the service's order, page by page.
 
-    With a delimiter, blobs whose names contain it after the prefix are yielded as one folder,
-    whose path ends with the delimiter. The paths of the items are names in the container.
+    Every entry is yielded as the service lists it; `folders.list_items` tells folders from blobs.
+    The paths of the items are names in the container.
 
     Args:
         service: The container.
         prefix: The beginning of the names; empty for all.
-        delimiter: Usually `/`; empty for none.
         include: The parameter `include` of the request, such as `snapshots`.
         page: Items per request, `MAX_PAGE` at most.
     """
-    query = _query(prefix, delimiter) | ({"include": include} if include else {})
+    query = list_query(prefix) | ({"include": include} if include else {})
     marker = ""
     while True:
-        answer = await _page(service, query, page, marker)
-        for batch in answer.batches():
+        answer = await read_page(service, query, page, marker)
+        for batch in batches(answer.entries):
             await asyncio.sleep(0)  # 5,000 items at once would hold up the event loop
-            for item in batch:
-                yield item
+            for entry in batch:
+                yield item_of(entry)
         if not (marker := answer.next_marker):
             return
 
 
-async def list_page(
-    service: BlobService, prefix: str, *, delimiter: str, limit: int, continuation: str | None
-) -> tuple[list[DataItem], str | None]:
-    """Return the next `limit` items of `list_blobs` and the continuation; None after the last.
-
-    Raises:
-        OptionError: `limit` is below 1, or the continuation belongs to another listing.
-    """
-    if limit < 1:
-        raise OptionError(f"'limit' must be at least 1, not {limit}")
-    query = _query(prefix, delimiter)
-    listing = _fingerprint(service, query)
-    marker = _marker(continuation, listing) if continuation is not None else ""
-    items: list[DataItem] = []
-    while True:
-        # A page may have fewer items than requested, or none, without being the last one.
-        answer = await _page(service, query, min(MAX_PAGE, limit - len(items)), marker)
-        for batch in answer.batches():
-            await asyncio.sleep(0)
-            items += batch
-        if not (marker := answer.next_marker):
-            return items, None
-        if len(items) >= limit:
-            return items, f"{listing}.{urlsafe_b64encode(marker.encode()).decode()}"
+def batches(entries: list[dict[str, str]]) -> Iterator[list[dict[str, str]]]:
+    """Yield the entries, as many at a time as take about 0.2 ms to become items."""
+    for start in range(0, len(entries), _BATCH):
+        yield entries[start : start + _BATCH]
 
 
-def _query(prefix: str, delimiter: str) -> dict[str, str]:
+def list_query(prefix: str, delimiter: str = "") -> dict[str, str]:
+    """Return the parameters of List Blobs; with a delimiter, names are grouped up to it."""
     query = {"restype": "container", "comp": "list"}
     query |= {"prefix": prefix} if prefix else {}
     return query | ({"delimiter": delimiter} if delimiter else {})
 
 
-def _fingerprint(service: BlobService, query: dict[str, str]) -> str:
-    """Return a hash that identifies a listing.
-
-    It is part of a continuation, because the service accepts the marker of another listing.
-    """
-    listing = [service.account.url, service.options.container, *query.items()]
-    return sha256(repr(listing).encode()).hexdigest()[:16]
-
-
-def _marker(continuation: str, listing: str) -> str:
-    """Return the marker inside a continuation of `listing`.
+async def read_page(service: BlobService, query: dict[str, str], size: int, marker: str) -> Page:
+    """Request one page of a listing.
 
     Raises:
-        OptionError: It is no continuation of this listing.
+        ConnectError: The response is no listing, or names itself as the next page.
     """
-    fingerprint, _, marker = continuation.partition(".")
-    try:
-        if fingerprint == listing and marker:
-            return urlsafe_b64decode(marker.encode("ascii")).decode()
-    except ValueError:
-        pass
-    raise OptionError(
-        "the continuation is not of this listing; go on with the source, path and continuation "
-        "that belong together"
-    )
-
-
-async def _page(service: BlobService, query: dict[str, str], size: int, marker: str) -> _Page:
     query = {**query, "maxresults": str(size), **({"marker": marker} if marker else {})}
     page = await service.retry(lambda: _read_page(service, query))
     if marker and page.next_marker == marker:  # a cache on the way would make the loop endless
@@ -143,9 +94,9 @@ async def _page(service: BlobService, query: dict[str, str], size: int, marker: 
     return page
 
 
-async def _read_page(service: BlobService, query: dict[str, str]) -> _Page:
+async def _read_page(service: BlobService, query: dict[str, str]) -> Page:
     response = await service.send("GET", query=query)
-    page = _Page()
+    page = Page()
     try:
         while data := await response.content.read(_READ_SIZE):
             page.feed(data)
@@ -164,7 +115,7 @@ async def _read_page(service: BlobService, query: dict[str, str]) -> _Page:
     return page
 
 
-class _Page:
+class Page:
     """One response of List Blobs, parsed as it arrives: `feed` each part of it, then `close`.
 
     Entries stay dictionaries of strings until they are needed as items: the garbage collector
@@ -179,6 +130,7 @@ class _Page:
         self.complete = False
         self._fields: dict[str, str] = {}
         self._text = ""
+        self._metadata_depth = 0  # elements that are open, from <Metadata> inwards
         self._parser = ParserCreate()
         self._parser.buffer_text = True
         self._parser.StartDoctypeDeclHandler = self._on_doctype
@@ -196,45 +148,54 @@ class _Page:
         """Drop the parser: it and the page refer to each other, so both would stay in memory."""
         del self._parser
 
-    def batches(self) -> Iterator[list[DataItem]]:
-        """Yield the items, `_BATCH` at a time."""
-        for start in range(0, len(self.entries), _BATCH):
-            yield [_item(fields) for fields in self.entries[start : start + _BATCH]]
-
     def _on_doctype(self, *_: object) -> None:
         raise ExpatError("no listing has a document type, which could define endless entities")
 
     def _on_start(self, tag: str, attributes: dict[str, str]) -> None:
         self._text = ""
-        if attributes and tag == "Name":
+        if self._metadata_depth or tag == "Metadata":
+            self._metadata_depth += 1
+        elif attributes and tag == "Name":
             self._fields |= attributes
 
     def _on_text(self, text: str) -> None:
         self._text += text  # one text arrives in several calls if `feed` cut it
 
     def _on_end(self, tag: str) -> None:
-        if tag in _ELEMENTS:
+        if self._metadata_depth:
+            self._metadata_depth -= 1
+            self._on_metadata(tag)
+        elif tag in _ELEMENTS:
             if self._text:
                 self._fields[tag] = self._text
                 self._text = ""
         elif tag in ("Blob", "BlobPrefix"):
-            # Directories of a hierarchical namespace are listed, but are no blobs.
-            if self._fields.pop("ResourceType", "") != "directory":
-                self._fields["kind"] = tag
-                self.entries.append(self._fields)
+            self._fields["kind"] = tag
+            self.entries.append(self._fields)
             self._fields = {}
         elif tag == "NextMarker":
             self.next_marker = self._text
         elif tag == "EnumerationResults":
             self.complete = True
 
+    def _on_metadata(self, tag: str) -> None:
+        # Names of metadata are the user's, and may be those of other elements; case is ignored.
+        if tag.lower() == "hdi_isfolder" and self._text.strip().lower() == "true":
+            self._fields["hdi_isfolder"] = "true"
 
-def _item(fields: dict[str, str]) -> DataItem:
+
+def name_of(fields: dict[str, str]) -> str:
+    """Return the name in an entry."""
     name = fields.get("Name", "")
-    if fields.get("Encoded") == "true":  # percent-encoded, for characters that XML cannot hold
-        name = unquote(name)
+    # Names with characters that XML cannot hold are percent-encoded.
+    return unquote(name) if fields.get("Encoded") == "true" else name
+
+
+def item_of(fields: dict[str, str]) -> DataItem:
+    """Return an entry as an item; a `BlobPrefix` becomes a folder."""
+    name = name_of(fields)
     if fields["kind"] == "BlobPrefix":
-        return DataItem(last_segment(name), name, metadata={"kind": "folder"})
+        return folder_item(name)
     etag = fields.get("Etag", "").strip('"')
     metadata = {"kind": "blob", "etag": etag}
     for tag, key in _PROPERTIES:
@@ -249,6 +210,11 @@ def _item(fields: dict[str, str]) -> DataItem:
         metadata,
         etag or None,
     )
+
+
+def folder_item(path: str) -> DataItem:
+    """Return a folder, whose path ends with `/`, as an item."""
+    return DataItem(last_segment(path), path, metadata={"kind": "folder"})
 
 
 def last_segment(name: str) -> str:
