@@ -297,17 +297,6 @@ async def test_proxy_of_the_environment_is_used(
         assert await (await connect(**options)).test_connection()
 
 
-@pytest.mark.parametrize("scheme", ["socks5", "nonsense"])
-async def test_proxy_of_another_kind_is_a_clear_error_without_its_password(
-    scheme: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("http_proxy", f"{scheme}://user:pass-word@127.0.0.1:1080")
-    options = {"account_url": "http://blobs.invalid/account", "credential": "anonymous"}
-    with pytest.raises(ConnectError, match=r"names is not one of HTTP$") as caught:
-        await make({**options, "container": "data"}).connect()
-    assert "pass-word" not in "".join(traceback.format_exception(caught.value))
-
-
 async def test_connecting_twice_keeps_the_first_session(connector: AzureBlobConnector) -> None:
     session = connector._service.session
     assert await connector.connect()

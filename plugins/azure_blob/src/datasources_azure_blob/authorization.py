@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hmac
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import formatdate
@@ -13,13 +14,15 @@ from importlib import import_module
 from time import time
 from typing import TYPE_CHECKING, Any, Protocol
 
-from datasources import AuthenticationError, ConnectError
+from datasources import AuthenticationError, ConnectError, ConnectorError
 from datasources_azure_blob.errors import Subject, TransientError
+from datasources_azure_blob.proxies import sdk_transport
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
 
-    from datasources_azure_blob.options import Account, AzureBlobOptions
+    from datasources_azure_blob.account import Account
+    from datasources_azure_blob.options import AzureBlobOptions
 
 API_VERSION = "2021-12-02"
 """The `x-ms-version` of every request: the oldest one with every feature used here, so that old
@@ -28,6 +31,7 @@ _SCOPE = "https://storage.azure.com/.default"
 _RENEW_BEFORE_EXPIRY = 300.0  # seconds; azure-core's own policy renews as early
 # Seconds. A token younger than this is not renewed after a 401: a new one would be refused too.
 _MIN_AGE_TO_RENEW_AFTER_401 = 60.0
+_MAX_IDENTITY_MESSAGE = 2000  # characters; the longest chain of credentials has about as many
 # The headers of the string to sign, in its order; a missing one is an empty line.
 # https://learn.microsoft.com/rest/api/storageservices/authorize-with-shared-key
 _SIGNED_HEADERS = (
@@ -165,10 +169,7 @@ class Token:
         try:
             token = await self.credential.get_token(_SCOPE)
         except ClientAuthenticationError as exc:
-            reason = str(exc.message).partition("\n")[0]
-            raise self._subject.error(
-                AuthenticationError, f"azure-identity gives no token: {reason}"
-            ) from exc
+            raise _identity_error(self._subject, exc) from exc
         except AzureError as exc:
             raise TransientError(
                 self._subject.error(ConnectError, "the service that gives tokens did not answer")
@@ -187,24 +188,45 @@ async def authorization(
     Tokens are requested through `session`, which stays the caller's to close.
     """
     if options.uses_identity:
-        return Token(await _identity_credential(options, session), subject)
+        return Token(await _identity_credential(options, session, subject), subject)
     if account.key is not None and account.name is not None:
         return SharedKey(account.name, account.key)
     return NoAuthorization()
 
 
-async def _identity_credential(options: AzureBlobOptions, session: ClientSession) -> Any:
+async def _identity_credential(
+    options: AzureBlobOptions, session: ClientSession, subject: Subject
+) -> Any:
     identity = await import_in_thread("azure.identity.aio")
-    transports = await import_in_thread("azure.core.pipeline.transport")
-    transport = transports.AioHttpTransport(session=session, session_owner=False)
-    if options.client_secret is None:
-        return identity.DefaultAzureCredential(transport=transport)
-    return identity.ClientSecretCredential(
-        options.tenant_id,
-        options.client_id,
-        options.client_secret.get_secret_value(),
-        transport=transport,
-    )
+    await import_in_thread("azure.core.pipeline.transport")
+    transport = sdk_transport(session, subject)
+    try:
+        if options.client_secret is None:
+            return identity.DefaultAzureCredential(transport=transport)
+        return identity.ClientSecretCredential(
+            options.tenant_id,
+            options.client_id,
+            options.client_secret.get_secret_value(),
+            transport=transport,
+        )
+    except ValueError as exc:  # a malformed tenant, AZURE_AUTHORITY_HOST, AZURE_TOKEN_CREDENTIALS
+        raise _identity_error(subject, exc) from exc
+
+
+def _identity_error(subject: Subject, exc: Exception) -> ConnectorError:
+    """Return the error for an exception of azure-identity, with all of its text.
+
+    The text has a line for each way that was tried. Lines such as `AzureCliCredential: ...` would
+    be masked as if a credential followed, hence `says`.
+    """
+    lines = [line.strip() for line in str(getattr(exc, "message", exc)).splitlines()]
+    steps = [
+        re.sub(r"^(\w+Credential): ", r"\1 says: ", line.rstrip("."))
+        for line in lines
+        if line and not line.startswith(("Attempted credentials", "To mitigate", "Visit "))
+    ]
+    reason = "; ".join(steps)[:_MAX_IDENTITY_MESSAGE]
+    return subject.error(AuthenticationError, f"azure-identity could not authenticate: {reason}")
 
 
 async def import_in_thread(name: str) -> Any:

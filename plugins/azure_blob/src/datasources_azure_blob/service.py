@@ -15,7 +15,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from time import monotonic
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
-from urllib.request import getproxies, proxy_bypass
 from weakref import WeakSet
 
 import aiohttp
@@ -25,6 +24,7 @@ from datasources import ConnectError, ConnectorError
 from datasources_azure_blob.authorization import API_VERSION, Authorization, Request, authorization
 from datasources_azure_blob.errors import Subject, TransientError, error_from_response
 from datasources_azure_blob.options import AzureBlobOptions
+from datasources_azure_blob.proxies import proxy_for
 
 T = TypeVar("T")
 
@@ -68,8 +68,7 @@ class BlobService:
             sock_read=self.options.read_timeout,
         )
         secure = self._origin.startswith("https:")
-        # Looked up once, since aiohttp's `trust_env` looks it up in a thread for each request.
-        self._proxy = _proxy_from_environment(self._origin, self.subject())
+        self._proxy = proxy_for(self._origin, self.subject())
         tls = await asyncio.to_thread(ssl.create_default_context) if secure else True
         self.session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
@@ -188,13 +187,20 @@ class BlobService:
     ) -> ConnectorError | TransientError:
         """Return the error for an exception of aiohttp while sending a request or reading a body.
 
-        All but an untrusted certificate are transient.
+        They are transient, but for an untrusted certificate and a proxy that refuses.
         """
         subject, host = self.subject(blob), urlsplit(self._origin).netloc
         if isinstance(exc, aiohttp.ClientSSLError):
             return subject.error(
-                ConnectError, f"no trusted TLS connection to {host}: {exc.os_error}"
+                ConnectError,
+                f"no trusted TLS connection to {host}: {exc.os_error}; SSL_CERT_FILE can name a "
+                "file with the certificates of further authorities",
             )
+        if isinstance(exc, aiohttp.ClientHttpProxyError) and exc.status < 500:
+            reason = "the proxy asks for credentials"
+            if exc.status != 407:
+                reason = f"the proxy refuses to connect to {host}, with status {exc.status}"
+            return subject.error(ConnectError, reason, code=str(exc.status))
         if isinstance(exc, aiohttp.ClientConnectorDNSError):
             reason = f"the host {host} cannot be resolved"
         elif isinstance(exc, (aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError)):
@@ -298,25 +304,9 @@ def quote_name(name: str) -> str:
     return quote(name, safe="~" if encode_slashes else "/~")
 
 
-def _proxy_from_environment(origin: str, subject: Subject) -> str | None:
-    """Return the URL of the proxy for `origin` in the usual environment variables.
-
-    Raises:
-        ConnectError: It is not an HTTP proxy. Its URL may hold a password and is not shown.
-    """
-    parts = urlsplit(origin)
-    proxies = getproxies()
-    proxy = proxies.get(parts.scheme) or proxies.get("all")
-    if proxy is None or proxy_bypass(parts.hostname or ""):
-        return None
-    if "://" not in proxy:
-        proxy = f"http://{proxy}"
-    if urlsplit(proxy).scheme not in ("http", "https"):
-        reason = "the proxy that the environment names is not one of HTTP"
-        raise subject.error(ConnectError, reason)
-    return proxy
-
-
 def safe_cause(exc: BaseException) -> BaseException | None:
-    """Return the exception to chain, or None if its text has the URL, which may hold a SAS."""
-    return None if isinstance(exc, aiohttp.ClientResponseError) else exc
+    """Return the exception to chain, or None if its text has a URL, of the request or the proxy.
+
+    The one may hold a SAS, the other a password.
+    """
+    return None if isinstance(exc, (aiohttp.ClientResponseError, aiohttp.InvalidURL)) else exc

@@ -27,6 +27,7 @@ from datasources import ConnectorError, DataFetchError, run_in_thread
 from datasources_azure_blob.authorization import API_VERSION, Token, import_in_thread
 from datasources_azure_blob.errors import error_from_response
 from datasources_azure_blob.listing import http_time
+from datasources_azure_blob.proxies import sdk_transport
 from datasources_azure_blob.service import BlobService, has_dot_segments
 
 _MAX_SINGLE_PUT = 1024 * 1024  # bytes of a file that is one request
@@ -260,8 +261,6 @@ def _client(service: BlobService, blob: str, sdk: Any) -> Any:
 
     Its own retries are off: `_call` retries, and two layers would multiply.
     """
-    from azure.core.pipeline.transport import AioHttpTransport
-
     account, authorization = service.account, service.authorization
     credential: Any = account.sas
     if isinstance(authorization, Token):
@@ -275,7 +274,7 @@ def _client(service: BlobService, blob: str, sdk: Any) -> Any:
         blob,
         credential=credential,
         api_version=API_VERSION,
-        transport=AioHttpTransport(session=service.session, session_owner=False),
+        transport=sdk_transport(service.session, service.subject(blob)),
         retry_total=0,
         connection_timeout=service.options.connect_timeout,
         read_timeout=service.options.read_timeout,
