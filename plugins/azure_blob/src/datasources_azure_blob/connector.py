@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -10,7 +9,6 @@ from typing import Any, TypeVar
 
 from datasources import (
     AuthenticationError,
-    ConnectError,
     ConnectorError,
     DataFetchError,
     DataItem,
@@ -23,7 +21,6 @@ from datasources import (
     glob_regex,
 )
 from datasources_azure_blob.download import Download
-from datasources_azure_blob.errors import TransientError
 from datasources_azure_blob.folders import (
     folder_error,
     has_blobs_below,
@@ -36,6 +33,7 @@ from datasources_azure_blob.folders import (
 from datasources_azure_blob.listing import last_segment
 from datasources_azure_blob.options import AzureBlobOptions
 from datasources_azure_blob.parquet import preview_parquet
+from datasources_azure_blob.probe import check_access
 from datasources_azure_blob.properties import properties_in, tags_in
 from datasources_azure_blob.service import BlobService, has_dot_segments
 from datasources_azure_blob.text import preview_delimited
@@ -48,9 +46,6 @@ from datasources_azure_blob.versions import (
 )
 
 T = TypeVar("T")
-
-# Name of a blob that is asked for where listing is not allowed; it need not exist.
-_PROBE_BLOB = "datasources-probe"
 
 
 class AzureBlobConnector(DataSourceConnector):
@@ -68,13 +63,14 @@ class AzureBlobConnector(DataSourceConnector):
         Raises:
             ConnectError: The account cannot be reached, or has no such container.
             AuthenticationError: The service refuses the credentials.
+            PermissionDeniedError: The credentials allow nothing with the container.
         """
         if self._connection is not None:
             return True
         service = BlobService(self.options, connections=self.pool_config.max_size)
         await service.open()
         try:
-            await self._check(service)
+            await check_access(service)
         except BaseException:
             await service.close()
             raise
@@ -92,7 +88,7 @@ class AzureBlobConnector(DataSourceConnector):
         if self._connection is None:
             return False
         try:
-            await self._check(self._service)
+            await check_access(self._service)
         except ConnectorError:
             return False
         return True
@@ -281,51 +277,6 @@ class AzureBlobConnector(DataSourceConnector):
     def _service(self) -> BlobService:
         service: BlobService = self.require_connection()
         return service
-
-    async def _check(self, service: BlobService) -> None:
-        """Probe the container within `connect_timeout`, in one attempt: the pool repeats it.
-
-        Raises:
-            ConnectError: The account does not answer, or has no such container.
-            AuthenticationError: The service refuses the credentials.
-        """
-        try:
-            async with asyncio.timeout(self.options.connect_timeout):
-                await self._probe(service)
-        except TransientError as failure:
-            raise failure.error from failure.__cause__
-        except TimeoutError as exc:
-            seconds = f"{self.options.connect_timeout:g} s"
-            raise service.subject().error(ConnectError, f"no answer within {seconds}") from exc
-
-    async def _probe(self, service: BlobService) -> None:
-        """List one blob; if that is not allowed, ask for a blob that need not exist.
-
-        Two kinds of callers may read but not list: those with credentials for reading alone (403),
-        and anonymous ones, to whom the service says that the container does not exist (404,
-        ResourceNotFound). To both it says BlobNotFound of a missing blob they may read.
-        """
-        try:
-            query = {"restype": "container", "comp": "list", "maxresults": "1"}
-            (await service.send("GET", query=query)).close()
-        except (AuthenticationError, PermissionDeniedError, ConnectError) as refusal:
-            anonymous = self.options.credential == "anonymous"
-            may_be_hidden = anonymous and refusal.code != "ContainerNotFound"
-            if not may_be_hidden and not isinstance(refusal, PermissionDeniedError):
-                raise
-            await self._probe_blob(service, refusal)
-
-    async def _probe_blob(self, service: BlobService, refusal: ConnectorError) -> None:
-        try:
-            (await service.send("HEAD", self.options.prefix + _PROBE_BLOB)).close()
-        except ConnectorError as answer:
-            if answer.code == "ContainerNotFound":
-                reason = "the container does not exist"
-                raise service.subject().error(ConnectError, reason, code=answer.code) from answer
-            # Credentials that are valid but allow neither are not refused here: they may allow
-            # uploads. Every other call raises its own error.
-            if answer.code != "BlobNotFound" and not isinstance(answer, PermissionDeniedError):
-                raise refusal from refusal.__cause__
 
     async def _items(self, prefix: str, delimiter: str) -> AsyncIterator[DataItem]:
         full_prefix = self.options.prefix + prefix

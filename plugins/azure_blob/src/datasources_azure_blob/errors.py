@@ -48,6 +48,14 @@ _BY_CODE: dict[str, tuple[type[ConnectorError], str]] = {
     "PublicAccessNotPermitted": (AuthenticationError, "the account allows no anonymous access"),
     "UnauthorizedBlobOverwrite": (PermissionDeniedError, "overwriting is not allowed"),
 }
+# Added to the reason, where the service's own words do not say what to do.
+_HINTS = {
+    "AuthorizationFailure": "most likely the account's firewall does not allow this network",
+    "AuthorizationProtocolMismatch": "the SAS is for https only",
+    "AuthorizationResourceTypeMismatch": "the account SAS needs the resource types 'c' and 'o'",
+    "AuthorizationServiceMismatch": "the account SAS needs the service 'b'",
+    "AuthorizationSourceIPMismatch": "the SAS is for other addresses than this machine's",
+}
 _BY_STATUS: dict[int, tuple[type[ConnectorError], str]] = {
     401: (AuthenticationError, ""),
     403: (AuthenticationError, ""),
@@ -117,7 +125,11 @@ def error_from_response(
     message = _xml_element("Message", text).partition("\n")[0].strip()
     if detail := _SAS_TIME_DETAIL.search(text):
         message = detail[0].strip()
+    if code == "AuthorizationFailure" and message.startswith("This request is not authorized"):
+        error_class = PermissionDeniedError  # Azurite has the code for wrong signatures, too
     reason = reason or message or f"the service answered with status {status}"
+    if error_class is PermissionDeniedError and (hint := _HINTS.get(code or "")):
+        reason = f"{reason.rstrip('.')}; {hint}"
     if error_class is AuthenticationError:
         reason = f"the service refuses the credentials; it says: {reason}{_clock_note(headers)}"
     error = subject.error(error_class, reason, code=code or str(status))

@@ -3,43 +3,34 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import importlib.util
-import ipaddress
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Self
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 
 from datasources import ConnectorOptions
+from datasources_azure_blob.account import (
+    Account,
+    account_depth,
+    account_name,
+    clean_sas,
+    decode_key,
+    is_address,
+    parse_connection_string,
+    split_url,
+)
 
 # Rules of the service, and the containers that it makes itself.
 # https://learn.microsoft.com/rest/api/storageservices/naming-and-referencing-containers--blobs--and-metadata
-_CONTAINER = re.compile(r"(?=.{3,63}$)[a-z0-9]+(?:-[a-z0-9]+)*|\$root|\$web|\$logs")
-# The account of every Azurite, and its published key, for `UseDevelopmentStorage=true`.
-# https://learn.microsoft.com/azure/storage/common/storage-configure-connection-string
-_DEVELOPMENT_URL = "http://127.0.0.1:10000/devstoreaccount1"
-_DEVELOPMENT_KEY = (
-    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+_CONTAINER = re.compile(
+    r"(?=.{3,63}$)[a-z0-9]+(?:-[a-z0-9]+)*|\$root|\$web|\$logs|\$blobchangefeed"
 )
 _LOGIN_HOST = "login.microsoftonline.com"  # azure-identity's default authority
 MIB = 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """A storage account and its key or SAS; with neither, identity or anonymous access is used."""
-
-    url: str
-    """The URL of the blob endpoint, without a slash at the end."""
-    name: str | None
-    key: bytes | None = field(default=None, repr=False)
-    sas: str | None = field(default=None, repr=False)
-    """The query string of a shared access signature, without its question mark."""
 
 
 class AzureBlobOptions(ConnectorOptions):
@@ -112,7 +103,7 @@ class AzureBlobOptions(ConnectorOptions):
     prefix: str = Field(
         "",
         description="A folder of the container: the source is what lies below it, and names "
-        "start there.",
+        "start there. Slashes around it are ignored.",
         examples=["exports/2024"],
     )
     connect_timeout: float = Field(
@@ -179,19 +170,16 @@ class AzureBlobOptions(ConnectorOptions):
     def _check_account_url(cls, value: str | None) -> str | None:
         if value is None:
             return None
-        parts = _split_url(value)
-        depth = len([part for part in parts.path.split("/") if part])
+        parts = split_url(value)
         if parts.query or parts.fragment:
             raise ValueError("its query must be a SAS, with 'sig='; nothing else can follow")
-        if depth > _account_depth(parts.hostname or ""):
-            raise ValueError("give the account's URL alone, and the container as 'container'")
-        return value.rstrip("/")
+        return value.strip().rstrip("/")
 
     @field_validator("account_key")
     @classmethod
     def _check_account_key(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            _decode_key(value.get_secret_value())
+            decode_key(value.get_secret_value())
         return value
 
     @field_validator("sas_token")
@@ -199,12 +187,13 @@ class AzureBlobOptions(ConnectorOptions):
     def _check_sas(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None:
             return None
-        return SecretStr(_clean_sas(value.get_secret_value()))
+        return SecretStr(clean_sas(value.get_secret_value()))
 
     @field_validator("prefix")
     @classmethod
     def _end_prefix(cls, value: str) -> str:
-        return f"{value.rstrip('/')}/" if value else ""
+        folder = value.strip("/")
+        return f"{folder}/" if folder else ""
 
     @model_validator(mode="after")
     def _check_one_credential(self) -> Self:
@@ -222,8 +211,22 @@ class AzureBlobOptions(ConnectorOptions):
                 f"with 'account_url' give exactly one of {', '.join(credentials)}; "
                 f"given: {', '.join(given) or 'none'}"
             )
+        self._check_path()
         self._check_identity()
         return self
+
+    def _check_path(self) -> None:
+        """Refuse a container in the URL's path, which would be taken for the account, and the like."""
+        parts = urlsplit(self.account().url)
+        path = [segment for segment in parts.path.split("/") if segment]
+        host = parts.hostname or ""
+        # A domain of one's own has no path; an emulator has the account there, behind an address
+        # or a name of its own.
+        has_container = path[-1:] == [self.container] and "." in host and not is_address(host)
+        if len(path) > account_depth(host) or has_container:
+            raise ValueError("give the account's URL alone, and the container as 'container'")
+        if not self.prefix and re.search(r"(?:^|&)sr=d(?:&|$)", self.account().sas or ""):
+            raise ValueError("the SAS is for a folder; give that folder as 'prefix'")
 
     def _check_identity(self) -> None:
         principal = (self.tenant_id, self.client_id, self.client_secret)
@@ -253,8 +256,8 @@ class AzureBlobOptions(ConnectorOptions):
         url = self.account_url or ""
         return Account(
             url,
-            self.account_name or _account_name(url),
-            _decode_key(self.account_key.get_secret_value()) if self.account_key else None,
+            self.account_name or account_name(url),
+            decode_key(self.account_key.get_secret_value()) if self.account_key else None,
             self.sas_token.get_secret_value() if self.sas_token else None,
         )
 
@@ -277,88 +280,3 @@ class AzureBlobOptions(ConnectorOptions):
             encoded = signature[1] if signature else ""
             secrets += [account.sas, encoded, unquote(encoded)]
         return list(dict.fromkeys(filter(None, secrets)))
-
-
-def parse_connection_string(text: str) -> Account:
-    """Return the account that a connection string names.
-
-    Raises:
-        ValueError: It is not a connection string, or names no account or credential.
-    """
-    pairs = [part.partition("=") for part in text.split(";") if part.strip()]
-    if not pairs or not all(key.strip() and equals for key, equals, _ in pairs):
-        raise ValueError("not a connection string; one looks like AccountName=…;AccountKey=…")
-    values = {key.strip().lower(): value.strip() for key, _, value in pairs}
-    if values.get("usedevelopmentstorage", "").lower() == "true":
-        return Account(_DEVELOPMENT_URL, "devstoreaccount1", _decode_key(_DEVELOPMENT_KEY))
-    name = values.get("accountname")
-    url = values.get("blobendpoint", "").rstrip("/") or _default_url(name, values)
-    _split_url(url)
-    if "accountkey" in values:
-        name = name or _account_name(url)
-        if name is None:
-            raise ValueError("it names no account; AccountName is missing")
-        return Account(url, name, _decode_key(values["accountkey"]))
-    if "sharedaccesssignature" in values:
-        return Account(url, name, sas=_clean_sas(values["sharedaccesssignature"]))
-    raise ValueError("it holds no credential; AccountKey or SharedAccessSignature is missing")
-
-
-def _default_url(name: str | None, values: Mapping[str, str]) -> str:
-    if name is None:
-        raise ValueError("it names no account; AccountName or BlobEndpoint is missing")
-    protocol = values.get("defaultendpointsprotocol", "https")
-    return f"{protocol}://{name}.blob.{values.get('endpointsuffix', 'core.windows.net')}"
-
-
-def _split_url(url: str) -> Any:
-    try:
-        parts = urlsplit(url)
-        is_http_url = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # a bad port, or a bracket that is not closed
-        is_http_url = False
-    if not is_http_url:
-        raise ValueError("not a URL such as https://myaccount.blob.core.windows.net")
-    if parts.username is not None or parts.password is not None:
-        raise ValueError("a URL with a user or password is not one of Azure Storage")
-    return parts
-
-
-def _account_depth(host: str) -> int:
-    """Return the number of path segments that name the account: one for an address, as Azurite."""
-    return 0 if ".blob." in host else 1
-
-
-def _account_name(url: str) -> str | None:
-    """Return the account that a URL names by its path or its first label, or None."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    path = [part for part in parts.path.split("/") if part]
-    if path:
-        return path[0]
-    return host.partition(".")[0].removesuffix("-secondary") if _is_account_host(host) else None
-
-
-def _is_account_host(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return ".blob." in host
-    return False
-
-
-def _decode_key(text: str) -> bytes:
-    try:
-        key = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        key = b""
-    if not key:
-        raise ValueError("the account key is not base64")
-    return key
-
-
-def _clean_sas(text: str) -> str:
-    text = text.strip().lstrip("?").strip("&")
-    if not parse_qs(text).get("sig"):
-        raise ValueError("not a shared access signature; one is a query string with 'sig='")
-    return text
