@@ -22,6 +22,7 @@ options
 connector
 hookspecs
 checksums paths quota workspace
+preview
 tabular
 threads
 credentials

@@ -61,6 +61,7 @@ if TYPE_CHECKING:
         PoolConfig as PoolConfig,
         Preview as Preview,
         Rotation as Rotation,
+        TextFormat as TextFormat,
     )
     from datasources.operations import Outcome as Outcome, caller as caller
     from datasources.options import ConnectorOptions as ConnectorOptions
@@ -71,6 +72,12 @@ if TYPE_CHECKING:
         ConnectionPoolManager as ConnectionPoolManager,
         PooledConnection as PooledConnection,
         PoolStatistics as PoolStatistics,
+    )
+    from datasources.preview import (
+        is_parquet as is_parquet,
+        preview_file as preview_file,
+        preview_parquet as preview_parquet,
+        preview_text as preview_text,
     )
     from datasources.redaction import redact_text as redact_text
     from datasources.registry import DataSourceRegistry as DataSourceRegistry
@@ -88,7 +95,6 @@ if TYPE_CHECKING:
         glob_prefix as glob_prefix,
         glob_regex as glob_regex,
         items_below as items_below,
-        preview_text as preview_text,
         query_name as query_name,
     )
     from datasources.threads import (
@@ -119,18 +125,20 @@ _NAMES = {
     "hookspecs": "hookimpl",
     "models": (
         "ColumnStatistics ConnectionCheck DataItem DataSourceConfig DataSourceType "
-        "FetchReceipt FetchRequest FetchResult Limits Operation PoolConfig Preview Rotation"
+        "FetchReceipt FetchRequest FetchResult Limits Operation PoolConfig Preview Rotation "
+        "TextFormat"
     ),
     "operations": "Outcome caller",
     "options": "ConnectorOptions",
     "plugins": "PluginEntry Plugins",
     "policy": "Policy",
     "pool": "ConnectionPool ConnectionPoolManager PoolStatistics PooledConnection",
+    "preview": "is_parquet preview_file preview_parquet preview_text",
     "redaction": "redact_text",
     "registry": "DataSourceRegistry",
     "sessions": "WorkspaceSession",
     "stores": "MemoryStore SQLiteStore Store StoredSource check_write",
-    "tabular": "CsvFile csv_file glob_prefix glob_regex items_below preview_text query_name",
+    "tabular": "CsvFile csv_file glob_prefix glob_regex items_below query_name",
     "threads": "ThreadWorker run_in_thread",
     "workspace": "Progress Workspace WorkspaceFile",
 }

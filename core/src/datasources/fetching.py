@@ -11,12 +11,10 @@ from datetime import UTC, datetime
 from datasources.connector import DataSourceConnector
 from datasources.errors import LimitExceededError
 from datasources.models import FetchReceipt, FetchRequest, Limits, Preview
+from datasources.preview import preview_file
 from datasources.receipts import Receipts
-from datasources.tabular import preview_text
 from datasources.threads import run_in_thread
 from datasources.workspace import Workspace
-
-_PREVIEW_BYTES = 1_000_000  # of a file fetched for a preview that its connector cannot make
 
 
 async def fetch(
@@ -97,10 +95,9 @@ async def preview_by_fetching(
     with tempfile.TemporaryDirectory() as folder:
         target = Workspace(folder, limits=limits)
         path = await connector.fetch_data(identifier, target)
-        head = await asyncio.to_thread(_head, target.adopt(path).path)
-        return preview_text(path, head[:_PREVIEW_BYTES], rows, complete=len(head) <= _PREVIEW_BYTES)
+        return await asyncio.to_thread(_preview_file, target.adopt(path).path, rows)
 
 
-def _head(path: str) -> bytes:
+def _preview_file(path: str, rows: int) -> Preview:
     with open(path, "rb") as file:
-        return file.read(_PREVIEW_BYTES + 1)
+        return preview_file(file, path, rows)

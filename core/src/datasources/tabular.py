@@ -1,22 +1,18 @@
-"""What connectors share: CSV files, previews of text, patterns over paths."""
+"""What connectors share: CSV files, patterns over paths."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import islice
 
 from datasources.errors import DataFetchError
-from datasources.models import DataItem, Preview
+from datasources.models import DataItem
 from datasources.workspace import Workspace, WorkspaceFile
 
 _PIECE = 64 * 1024  # bytes written at once
 _QUOTED = re.compile(r'[",\r\n]')
-_DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".psv": "|"}
 
 
 class CsvFile:
@@ -107,40 +103,6 @@ def _field(value: object) -> str:
         return ""
     text = f"\\x{value.hex()}" if isinstance(value, (bytes, bytearray, memoryview)) else str(value)
     return f'"{text.replace(chr(34), chr(34) * 2)}"' if not text or _QUOTED.search(text) else text
-
-
-def preview_text(name: str, head: bytes, rows: int = 10, *, complete: bool) -> Preview:
-    """Return the first rows of a delimited or plain text file from its first bytes.
-
-    Args:
-        name: The file's name; its extension tells the delimiter. Other text gives one column,
-            `line`.
-        head: The first bytes of the file.
-        rows: How many rows at most.
-        complete: True if `head` is the whole file; otherwise its last, cut line is left out.
-
-    Raises:
-        DataFetchError: The bytes are not text.
-    """
-    if b"\0" in head:
-        raise DataFetchError(f"{name!r} is not a text file: there is no preview of it")
-    text = head.decode("utf-8-sig", errors="replace")
-    if not complete:
-        text = text[: text.rfind("\n") + 1]
-    extension = name[name.rfind(".") :].lower()
-    if extension in _DELIMITERS:
-        records: Iterator[list[str]] = csv.reader(
-            io.StringIO(text, newline=""), delimiter=_DELIMITERS[extension]
-        )
-        columns = next(records, [])
-    else:
-        records = ([line] for line in text.splitlines())
-        columns = ["line"]
-    try:
-        found = [tuple(record) for record in islice(records, rows + 1)]
-    except csv.Error as exc:
-        raise DataFetchError(f"{name!r} cannot be read as delimited text: {exc}") from exc
-    return Preview(tuple(columns), found[:rows], truncated=len(found) > rows or not complete)
 
 
 def items_below(items: Iterable[DataItem], path: str | None) -> list[DataItem]:
