@@ -104,11 +104,16 @@ def preview_command(session: Session, source_id: str, item: str, rows: int, as_j
 
     found = session.run(work, source_id)
     if as_json:
-        output.document(asdict(found))
+        document = asdict(found)
+        if not found.notes:  # nothing was guessed
+            del document["notes"], document["format"]
+        output.document(document)
     else:
         # A file's rows may be shorter or longer than its header.
         width = max([len(found.columns), *map(len, found.rows)])
         output.table(_as_wide(found.columns, width), [_as_wide(row, width) for row in found.rows])
+        for note in found.notes:
+            output.note(f"Note: {note}.")
 
 
 @click.command("stats")
