@@ -147,3 +147,39 @@ async def test_without_pyarrow_it_says_what_to_install(
     monkeypatch.setattr("datasources_azure_blob.authorization.import_module", without_pyarrow)
     with pytest.raises(DataFetchError, match=r"pip install 'datasources-azure-blob\[parquet\]'"):
         await connector.preview("a.parquet")
+
+
+async def test_parquet_without_its_extension_is_shown(
+    service: BlobService, connector: AzureBlobConnector
+) -> None:
+    service.put("data", parquet(n=list(range(100_000))))
+    preview = await connector.preview("data", 2)
+    assert (preview.columns, list(preview.rows)) == (("n",), [(0,), (1,)])
+
+
+@pytest.mark.parametrize("columns", [50, 1_000, 3_000])
+async def test_many_columns_take_few_requests(
+    columns: int, service: BlobService, connector: AzureBlobConnector
+) -> None:
+    service.put("wide.parquet", parquet(**{f"c{n}": range(25) for n in range(columns)}))
+    preview = await connector.preview("wide.parquet", 1)
+    assert preview.rows == [(0,) * columns]
+    assert service.counts()["wide.parquet"] <= 6
+
+
+async def test_large_columns_are_read_together(
+    service: BlobService, connector: AzureBlobConnector
+) -> None:
+    rows = 50_000
+    service.put("large.parquet", parquet(**{f"c{n}": range(n, n + rows) for n in range(40)}))
+    service.requests.clear()
+    together = 0
+
+    def count(request: Any) -> None:
+        nonlocal together
+        together = max(together, len(service.connections))
+
+    service.fault = count
+    preview = await connector.preview("large.parquet", 1)
+    assert preview.rows == [tuple(range(40))]
+    assert together >= 5

@@ -56,7 +56,8 @@ async def test_line_without_end_reads_no_more_than_it_may(
 ) -> None:
     service.put("endless.txt", b"x" * 10_000_000)
     preview = await connector.preview("endless.txt")
-    assert (list(preview.rows), preview.truncated) == ([], True)
+    assert (list(preview.rows), preview.truncated) == ([("x" * 64 * KIB,)], True)
+    assert "the last row is cut" in preview.notes[0]
     assert service.sent["endless.txt"] <= 4096 * KIB
 
 
@@ -94,7 +95,7 @@ async def test_text_that_unpacks_without_end_is_read_to_a_bound(
 ) -> None:
     service.put("bomb.txt", gzip.compress(b"x" * 300_000_000), **{"Content-Encoding": "gzip"})
     preview = await connector.preview("bomb.txt")
-    assert (list(preview.rows), preview.truncated) == ([], True)
+    assert (list(preview.rows), preview.truncated) == ([("x" * 64 * KIB,)], True)
 
 
 async def test_encoding_that_is_not_the_contents_is_a_clear_error(
@@ -103,3 +104,29 @@ async def test_encoding_that_is_not_the_contents_is_a_clear_error(
     service.put("a.csv", b"a,b\n1,2\n", **{"Content-Encoding": "gzip"})
     with pytest.raises(DataFetchError, match=r"'a\.csv' is not gzip"):
         await connector.preview("a.csv")
+
+
+async def test_compressed_table_is_shown_with_and_without_content_encoding(
+    service: BlobService, connector: AzureBlobConnector
+) -> None:
+    content = gzip.compress(b"id;name\n") + gzip.compress("1;Müller\n".encode("cp1252"))
+    service.put("a.csv.gz", content)
+    service.put("b.csv.gz", content, **{"Content-Encoding": "gzip"})
+    service.put("c.csv.gz", gzip.compress(content), **{"Content-Encoding": "gzip"})
+    for name in ("a.csv.gz", "b.csv.gz", "c.csv.gz"):
+        preview = await connector.preview(name)
+        assert (preview.columns, list(preview.rows)) == (("id", "name"), [("1", "Müller")])
+        assert preview.format is not None
+        assert preview.format.guessed == ("encoding", "delimiter")
+
+
+async def test_document_of_one_line_is_shown_cut_after_all_that_may_be_read(
+    service: BlobService, connector: AzureBlobConnector
+) -> None:
+    service.put("a.json", b'[{"a": 1}' + b', {"a": 2}' * 600_000 + b"]")
+    preview = await connector.preview("a.json")
+    assert preview.rows[0][0].startswith('[{"a": 1}, {"a": 2}')
+    assert service.sent["a.json"] == 4096 * KIB
+    service.put("b.json", b'[{"a": 1}' + b', {"a": 2}' * 10_000 + b"]")
+    preview = await connector.preview("b.json")
+    assert (len(preview.rows[0][0]), preview.notes) == (service.blobs["b.json"].size, ())

@@ -210,6 +210,25 @@ async def test_a_binary_file_has_no_preview(connector: LocalFileConnector) -> No
         await connector.preview("binary")
 
 
+async def test_a_parquet_file_is_previewed(connector: LocalFileConnector, root: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    pq.write_table(pa.table({"n": [1, 2, 3]}), root / "n.parquet")
+    preview = await connector.preview("n.parquet", 2)
+    assert (preview.columns, list(preview.rows), preview.truncated) == (("n",), [(1,), (2,)], True)
+
+
+async def test_a_table_of_another_country_is_previewed_and_the_guess_is_told(
+    connector: LocalFileConnector, root: Path
+) -> None:
+    (root / "de.csv").write_bytes("id;name\n1;Müller\n".encode("cp1252"))
+    preview = await connector.preview("de.csv")
+    assert (preview.columns, list(preview.rows)) == (("id", "name"), [("1", "Müller")])
+    assert preview.format is not None
+    assert preview.format.guessed == ("encoding", "delimiter")
+    assert len(preview.notes) == 2
+
+
 async def test_metadata_tells_size_date_and_type(connector: LocalFileConnector) -> None:
     metadata = await connector.get_metadata("a.csv")
     assert metadata["size"] == 12

@@ -19,6 +19,7 @@ from datasources import (
     Workspace,
     glob_prefix,
     glob_regex,
+    is_parquet,
 )
 from datasources_azure_blob.download import Download
 from datasources_azure_blob.folders import (
@@ -32,11 +33,11 @@ from datasources_azure_blob.folders import (
 )
 from datasources_azure_blob.listing import last_segment
 from datasources_azure_blob.options import AzureBlobOptions
-from datasources_azure_blob.parquet import preview_parquet
+from datasources_azure_blob.parquet import preview_parquet_blob
 from datasources_azure_blob.probe import check_access
 from datasources_azure_blob.properties import properties_in, tags_in
 from datasources_azure_blob.service import BlobService, has_dot_segments
-from datasources_azure_blob.text import preview_delimited
+from datasources_azure_blob.text import preview_text_blob
 from datasources_azure_blob.upload import open_regular, upload
 from datasources_azure_blob.versions import (
     is_version,
@@ -217,7 +218,8 @@ class AzureBlobConnector(DataSourceConnector):
     async def preview(self, identifier: str, rows: int = 10) -> Preview:
         """Return the first rows of a text or Parquet blob, from as few bytes as hold them.
 
-        Text with `Content-Encoding: gzip` is shown decompressed.
+        Compressed text is shown decompressed. How text is read, and what is guessed about it, is
+        described at `datasources.preview_text`.
 
         Raises:
             ItemNotFoundError: There is no such blob.
@@ -225,15 +227,14 @@ class AzureBlobConnector(DataSourceConnector):
         """
 
         async def show(blob: str, query: Mapping[str, str]) -> Preview:
-            if identifier.lower().endswith((".parquet", ".pq")):
+            if is_parquet(identifier):
                 headers = await self._headers(blob, query)
                 download = Download(self._service, blob, query, etag=headers.get("ETag"))
                 size = int(headers.get("Content-Length", 0))
-                return await preview_parquet(download, identifier, size, rows)
-            download = Download(
-                self._service, blob, query, etag=await self._etag_to_pin(blob, query)
-            )
-            return await preview_delimited(download, identifier, rows)
+                return await preview_parquet_blob(download, identifier, size, rows)
+            etag = await self._etag_to_pin(blob, query)
+            download = Download(self._service, blob, query, etag=etag)
+            return await preview_text_blob(download, identifier, rows)
 
         return await self._exact_or_version(identifier, show)
 

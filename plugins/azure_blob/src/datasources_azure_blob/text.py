@@ -1,41 +1,41 @@
-"""Preview a text blob from as few of its first bytes as hold the rows."""
+"""Preview a blob by its first bytes: text from as few of them as hold the rows, or Parquet."""
 
 from __future__ import annotations
 
-import zlib
+from functools import partial
 
-from datasources import DataFetchError, Preview, preview_text, run_in_thread
-from datasources_azure_blob.download import Download, Version
+from datasources import Preview, is_parquet, preview_text, run_in_thread
+from datasources_azure_blob.download import Download
+from datasources_azure_blob.parquet import preview_parquet_blob
 
 _FIRST_READ = 64 * 1024  # bytes of the first request; holds ten rows of most files
 _GROWTH = 4  # each further request multiplies the bytes read, while rows are missing
-_MAX_READ = 4 * 1024 * 1024  # bytes read, and bytes decompressed
+_MAX_READ = 4 * 1024 * 1024  # bytes read
 
 
-async def preview_delimited(download: Download, name: str, rows: int) -> Preview:
-    """Return the first rows of a delimited or plain text blob.
+async def preview_text_blob(download: Download, name: str, rows: int) -> Preview:
+    """Return the first rows of a text blob, or of one that turns out to be Parquet.
 
     Raises:
-        DataFetchError: It is not text.
+        DataFetchError: It is neither text nor Parquet, or pyarrow is not installed.
     """
     head, version = await download.head(_FIRST_READ)
+    if is_parquet("", head[:4]):
+        return await preview_parquet_blob(download, name, version.size, rows, head)
     limit = min(_MAX_READ, version.size)
     while True:
-        # One row more than requested: the last one may be a row that the end of `head` cuts.
-        preview = await run_in_thread(_preview_head, name, head, version, rows + 1)
-        if len(preview.rows) > rows or len(head) >= limit:
-            truncated = preview.truncated or len(preview.rows) > rows
-            return Preview(preview.columns, preview.rows[:rows], truncated)
+        read_all = len(head) >= limit
+        preview = await run_in_thread(
+            partial(
+                preview_text,
+                name,
+                head,
+                rows,
+                complete=len(head) == version.size,
+                more=not read_all,
+                content_encoding=version.encoding,
+            )
+        )
+        if len(preview.rows) >= rows or read_all:
+            return preview
         head += await download.part(len(head), min(_GROWTH * len(head), limit))
-
-
-def _preview_head(name: str, head: bytes, version: Version, rows: int) -> Preview:
-    complete = len(head) == version.size
-    if version.encoding.lower() in ("gzip", "x-gzip", "deflate"):
-        decompressor = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # gzip or zlib, by its header
-        try:
-            head = decompressor.decompress(head, _MAX_READ)
-        except zlib.error as exc:
-            raise DataFetchError(f"{name!r} is not {version.encoding}, as it should be") from exc
-        complete = complete and decompressor.eof and not decompressor.unused_data
-    return preview_text(name, head, rows, complete=complete)

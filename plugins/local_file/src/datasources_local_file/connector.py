@@ -22,12 +22,11 @@ from datasources import (
     Workspace,
     glob_prefix,
     glob_regex,
-    preview_text,
+    preview_file,
     run_in_thread,
 )
 
 _CHUNK = 1024 * 1024  # bytes read in one call of a worker thread; a cancelled fetch waits for it
-_PREVIEW_SIZE = 1024 * 1024  # bytes read for a preview
 
 
 class LocalFileOptions(ConnectorOptions):
@@ -126,12 +125,9 @@ class LocalFileConnector(DataSourceConnector):
         }
 
     async def preview(self, identifier: str, rows: int = 10) -> Preview:
-        """Return the first rows of a text file from its first bytes."""
+        """Return the first rows of a text or Parquet file."""
         with self._open(identifier) as source:
-            head = await run_in_thread(source.read, _PREVIEW_SIZE + 1)
-        return preview_text(
-            identifier, head[:_PREVIEW_SIZE], rows, complete=len(head) <= _PREVIEW_SIZE
-        )
+            return await run_in_thread(preview_file, source, identifier, rows)
 
     def _list_folder(self, path: str) -> Iterator[list[DataItem]]:
         """Yield the direct children of a folder, folders included, as one page."""
