@@ -25,6 +25,7 @@ checksums paths quota workspace
 preview
 tabular
 threads
+copying
 credentials
 policy
 stores

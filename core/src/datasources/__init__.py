@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         SupportsUpload as SupportsUpload,
         abilities as abilities,
     )
+    from datasources.copying import copy_file as copy_file
     from datasources.credentials import CredentialManager as CredentialManager
     from datasources.errors import (
         AuthenticationError as AuthenticationError,
@@ -113,6 +114,7 @@ _NAMES = {
         "API_VERSION DataSourceConnector SupportsGlob SupportsIterItems SupportsPreview "
         "SupportsReadTable SupportsStatistics SupportsUpload abilities"
     ),
+    "copying": "copy_file",
     "credentials": "CredentialManager",
     "errors": (
         "AuthenticationError ConnectError ConnectorError CredentialError DataFetchError "
