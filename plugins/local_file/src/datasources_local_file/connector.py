@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import mimetypes
 import os
 import stat
@@ -12,6 +14,7 @@ from pydantic import Field
 
 from datasources import (
     ConnectError,
+    ConnectorError,
     ConnectorOptions,
     DataFetchError,
     DataItem,
@@ -20,13 +23,18 @@ from datasources import (
     PermissionDeniedError,
     Preview,
     Workspace,
+    copy_file,
     glob_prefix,
     glob_regex,
     preview_file,
     run_in_thread,
 )
 
-_CHUNK = 1024 * 1024  # bytes read in one call of a worker thread; a cancelled fetch waits for it
+_EFFECTIVE_IDS = os.access in os.supports_effective_ids
+_log = logging.getLogger(__name__)
+# Errors of a folder below the one that is listed which leave that folder out: it was deleted
+# meanwhile, or may not be read, as `lost+found`.
+_SKIPPED = (FileNotFoundError, NotADirectoryError, PermissionError)
 
 
 class LocalFileOptions(ConnectorOptions):
@@ -99,18 +107,19 @@ class LocalFileConnector(DataSourceConnector):
         return sorted(matching, key=lambda item: item.path)
 
     async def fetch_data(self, identifier: str, workspace: str) -> str:
-        """Copy one file into the workspace; return the path of the copy."""
+        """Copy one file into the workspace; return the path of the copy.
+
+        Raises:
+            ItemNotFoundError: There is no such file.
+            PermissionDeniedError: It may not be read.
+            DataFetchError: It changed during the copy, or lies in the workspace itself.
+            ConnectError: The directory of the source is gone.
+        """
         directory = Workspace.of(workspace)
         directory.require_format(None)
         with self._open(identifier) as source:
-            status = os.fstat(source.fileno())
-            target = directory.create(identifier, size=status.st_size)
-            with target:
-                target.version = _version(status)
-                # In chunks, so that a cancelled fetch stops after the one that is being read.
-                while chunk := await run_in_thread(source.read, _CHUNK):
-                    target.write(chunk)
-        return target.path
+            self._require_outside(identifier, workspace)
+            return await copy_file(source, directory, identifier, version=_version)
 
     async def get_metadata(self, identifier: str) -> dict[str, Any]:
         """Return `name`, `path`, `size` (bytes), `modified_at` (Unix seconds), `content_type`."""
@@ -131,22 +140,76 @@ class LocalFileConnector(DataSourceConnector):
 
     def _list_folder(self, path: str) -> Iterator[list[DataItem]]:
         """Yield the direct children of a folder, folders included, as one page."""
-        directory = self._directory(path.removesuffix("/"))
-        entries = [entry for entry in _entries(directory) if self._is_shown(entry)]
+        folder = self._directory(path.removesuffix("/"))
+        try:
+            entries = self._entries(folder)
+        except OSError as exc:
+            raise self._unreadable(folder, exc) from exc
         yield [item for entry in entries if (item := self._item(entry, folders=True))]
 
     def _walk(self, path: str) -> Iterator[list[DataItem]]:
         """Yield the files below a folder, a page for each folder that has any, in depth-first order.
 
-        Links to folders are not followed: they could lead in a circle.
+        Links to folders are not followed: they could lead in a circle. Below the folder asked for,
+        folders that are deleted meanwhile are left out, and so are those that may not be read, with a
+        warning in the log.
         """
-        pending = [self._directory(path)]
+        top = self._directory(path)
+        pending = [top]
         while pending:
-            entries = [entry for entry in _entries(pending.pop()) if self._is_shown(entry)]
-            folders = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
-            pending += reversed(folders)
+            folder = pending.pop()
+            try:
+                entries = self._entries(folder)
+            except OSError as exc:
+                if folder == top or not isinstance(exc, _SKIPPED):
+                    raise self._unreadable(folder, exc) from exc
+                if isinstance(exc, PermissionError):
+                    _log.warning("left out %r, which may not be read", folder)
+                continue
+            pending += reversed([entry.path for entry in entries if _is_folder(entry)])
             if page := [item for entry in entries if (item := self._item(entry))]:
                 yield page
+
+    def _entries(self, folder: str) -> list[os.DirEntry[str]]:
+        """Return the entries of a folder that are shown, sorted by name.
+
+        Raises:
+            OSError: It cannot be read, or its entries cannot be looked at.
+        """
+        with os.scandir(folder) as entries:
+            shown = sorted(filter(self._is_shown, entries), key=lambda entry: entry.name)
+        if shown and not os.access(folder, os.X_OK, effective_ids=_EFFECTIVE_IDS):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return shown
+
+    def _unreadable(self, folder: str, exc: OSError) -> ConnectorError:
+        """Return the error for a folder of the source that cannot be listed."""
+        self._require_root()
+        path = os.path.relpath(folder, self._root)
+        reason = f"folder {path!r} of source {self.config.id!r} cannot be read: {exc.strerror}"
+        if isinstance(exc, (FileNotFoundError, NotADirectoryError)):
+            return ItemNotFoundError(reason)
+        return (
+            PermissionDeniedError(reason)
+            if isinstance(exc, PermissionError)
+            else DataFetchError(reason)
+        )
+
+    def _require_outside(self, identifier: str, workspace: str) -> None:
+        """Refuse a file of a workspace below the source, which would be copied into itself.
+
+        Each fetch of the whole source would otherwise bring the files of the one before.
+        """
+        folder, file = os.path.realpath(workspace), self._real(identifier) or ""
+        if _is_below(os.path.join(folder, ""), self._root) and _is_below(file, folder):
+            raise DataFetchError(f"{identifier!r} lies in the workspace that it would be copied to")
+
+    def _require_root(self) -> None:
+        """Raise ConnectError if the directory of the source is gone."""
+        if not os.path.isdir(self._root):
+            raise ConnectError(
+                f"{self._root!r}, the directory of the source, is not there any more"
+            )
 
     def _is_shown(self, entry: os.DirEntry[str]) -> bool:
         return self.options.hidden or not entry.name.startswith(".")
@@ -155,9 +218,9 @@ class LocalFileConnector(DataSourceConnector):
         """Return a directory entry as an item; None if it is no file inside the directory."""
         path = os.path.relpath(entry.path, self._root)
         try:
-            if folders and entry.is_dir(follow_symlinks=False):
+            if folders and _is_folder(entry):
                 return DataItem(entry.name, path + "/", metadata={"kind": "folder"})
-            if not entry.is_file() or not self._is_inside(os.path.realpath(entry.path)):
+            if not entry.is_file() or not _is_below(os.path.realpath(entry.path), self._root):
                 return None
             status = entry.stat()
         except OSError:  # deleted since it was listed, or a link to itself
@@ -169,9 +232,11 @@ class LocalFileConnector(DataSourceConnector):
 
         Raises:
             ItemNotFoundError: There is no such folder, or it leads outside.
+            ConnectError: The directory of the source is gone.
         """
         directory = self._real(path) if path else self._root
         if directory is None or not os.path.isdir(directory):
+            self._require_root()
             raise ItemNotFoundError(f"source {self.config.id!r} has no folder {path!r}")
         return directory
 
@@ -185,6 +250,7 @@ class LocalFileConnector(DataSourceConnector):
             ItemNotFoundError: There is no such file, it leads outside, or it is no regular file.
             PermissionDeniedError: It may not be read.
             DataFetchError: It cannot be opened.
+            ConnectError: The directory of the source is gone.
         """
         missing = f"source {self.config.id!r} has no file {identifier!r}"
         real = self._real(identifier)
@@ -195,6 +261,7 @@ class LocalFileConnector(DataSourceConnector):
             # O_NONBLOCK: opening a pipe would block.
             descriptor = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except (FileNotFoundError, NotADirectoryError):
+            self._require_root()
             raise ItemNotFoundError(missing) from None
         except PermissionError as exc:
             raise PermissionDeniedError(f"{identifier!r} may not be read") from exc
@@ -216,15 +283,16 @@ class LocalFileConnector(DataSourceConnector):
             real = os.path.realpath(os.path.join(self._root, path))
         except UnicodeEncodeError:  # lone surrogates that no file name has
             return None
-        return real if self._is_inside(real) else None
+        return real if _is_below(real, self._root) else None
 
     @property
     def _root(self) -> str:
         root: str = self.require_connection()
         return root
 
-    def _is_inside(self, real: str) -> bool:
-        return real.startswith(os.path.join(self._root, ""))
+
+def _is_below(path: str, folder: str) -> bool:
+    return path.startswith(os.path.join(folder, ""))
 
 
 def _version(status: os.stat_result) -> str:
@@ -232,14 +300,8 @@ def _version(status: os.stat_result) -> str:
     return f"{status.st_mtime_ns:x}-{status.st_size:x}"
 
 
-def _entries(directory: str) -> list[os.DirEntry[str]]:
-    """Return the entries of a directory, sorted by name.
-
-    Raises:
-        PermissionDeniedError: It cannot be read.
-    """
+def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
-        with os.scandir(directory) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
-    except OSError as exc:
-        raise PermissionDeniedError(f"folder {directory!r} cannot be read: {exc.strerror}") from exc
+        return entry.is_dir(follow_symlinks=False)
+    except OSError:  # where the listing does not tell, and the entry may not be looked at
+        return False
