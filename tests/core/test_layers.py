@@ -31,7 +31,7 @@ policy
 stores
 pool_io pool_state pool
 index compatibility plugins
-cache operations connections sources receipts fetching sessions registry
+expanding cache operations connections sources receipts fetching sessions registry
 blocking
 audit telemetry
 config

@@ -119,7 +119,6 @@ async def test_a_second_tree_moves_only_what_changed_or_is_new(
         ("/", ["a/one.csv", "a/two.csv", "b/three.csv"]),
         ("*/t*.csv", ["a/two.csv", "b/three.csv"]),
         ("**/one.csv", ["a/one.csv"]),
-        ("nothing/*", []),
     ],
 )
 async def test_a_tree_is_a_path_or_a_pattern(
@@ -127,6 +126,13 @@ async def test_a_tree_is_a_path_or_a_pattern(
 ) -> None:
     assert list(outcome(await registry.fetch_tree("s", path, tmp_path))) == brought
     assert moved() == brought
+
+
+async def test_a_pattern_that_matches_nothing_is_an_error(
+    registry: DataSourceRegistry, tmp_path: Path
+) -> None:
+    with pytest.raises(ItemNotFoundError, match=r"no item of source 's' matches 'nothing/\*'"):
+        await registry.fetch_tree("s", "nothing/*", tmp_path)
 
 
 async def test_refresh_moves_what_is_unchanged_too(

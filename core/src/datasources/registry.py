@@ -20,9 +20,11 @@ from datasources.credentials import CredentialManager
 from datasources.errors import (
     ConnectError,
     DataSourceError,
+    ItemNotFoundError,
     OptionError,
     RegistryError,
 )
+from datasources.expanding import literal_items
 from datasources.fetching import fetch, preview_by_fetching
 from datasources.models import (
     ColumnStatistics,
@@ -426,14 +428,22 @@ class DataSourceRegistry:
 
         Args:
             source_id: The source.
-            path: As `list_items` takes it, or with wildcards as `glob_items` does.
+            path: As `list_items` takes it, or with wildcards as `glob_items` does. A name with
+                brackets, `*` or `?` is taken as it is, if the source has such an item or folder.
             workspace: Directory, made if missing.
             concurrency: How many at once.
             limits: In place of the source's or the policy's, for each item by itself.
             refresh: Fetch what is unchanged, too.
+
+        Raises:
+            ItemNotFoundError: Nothing matches the pattern, or there is no such path.
         """
         if path is not None and not WILDCARDS.isdisjoint(path):
-            items = await self.glob_items(source_id, path)
+            async with self.connection(source_id) as connector:
+                items = await literal_items(connector, path)
+            items = items or await self.glob_items(source_id, path)
+            if not items:
+                raise ItemNotFoundError(f"no item of source {source_id!r} matches {path!r}")
         else:
             items = await self.list_items(source_id, (path or "").rstrip("/") or None)
         requests = [

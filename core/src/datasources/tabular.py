@@ -126,9 +126,12 @@ WILDCARDS = frozenset("*?[")
 
 
 def glob_prefix(pattern: str) -> str:
-    """Return the part of a pattern before its first wildcard."""
-    wildcard = re.search(r"[*?\[]", pattern)
-    return pattern[: wildcard.start()] if wildcard else pattern
+    """Return the beginning of every name that a pattern matches.
+
+    It is the part before the first wildcard; `[*]`, `[?]` and `[[]` stand for one character.
+    """
+    literal = re.match(r"(?:[^*?\[]|\[[*?\[]\])*", pattern)
+    return re.sub(r"\[([*?\[])\]", r"\1", literal[0]) if literal else ""
 
 
 def glob_regex(pattern: str) -> re.Pattern[str]:

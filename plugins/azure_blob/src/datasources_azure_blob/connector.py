@@ -24,8 +24,7 @@ from datasources import (
 from datasources_azure_blob.download import Download
 from datasources_azure_blob.folders import (
     folder_error,
-    has_blobs_below,
-    is_directory,
+    folder_exists,
     is_folder,
     list_items,
     list_page,
@@ -161,9 +160,9 @@ class AzureBlobConnector(DataSourceConnector):
         """Return the blobs whose path matches, in order of their paths."""
         _require_unicode(pattern)
         prefix, matches = glob_prefix(pattern), glob_regex(pattern).fullmatch
-        # One level is enough unless the pattern has a slash or `**` after its first wildcard.
-        rest = pattern[len(prefix) :]
-        delimiter = "" if "/" in rest or "**" in rest else "/"
+        # One level is enough unless the pattern goes on to another, or `**` takes in all of them.
+        one_level = pattern.count("/") == prefix.count("/") and "**" not in pattern
+        delimiter = "/" if one_level else ""
         matching = [
             item
             async for item in self._items(prefix, delimiter)
@@ -297,13 +296,7 @@ class AzureBlobConnector(DataSourceConnector):
             ItemNotFoundError: There is neither a blob below it nor a marker for it.
         """
         name = self.options.prefix + folder.rstrip("/")
-        if await has_blobs_below(self._service, name):
-            return
-        try:
-            headers, _ = await self._service.read("HEAD", name)
-        except (ItemNotFoundError, PermissionDeniedError, AuthenticationError):
-            headers = {}
-        if not is_directory(headers):
+        if not await folder_exists(self._service, name):
             raise ItemNotFoundError(
                 f"container {self.options.container!r} has nothing below {folder!r}"
             )

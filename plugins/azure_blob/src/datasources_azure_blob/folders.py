@@ -89,6 +89,15 @@ async def has_blobs_below(service: BlobService, name: str) -> bool:
     return False
 
 
+async def folder_exists(service: BlobService, name: str) -> bool:
+    """Return True if there is a blob below a folder, or a marker for it."""
+    if await has_blobs_below(service, name):
+        return True
+    page = await read_page(service, _query(name, ""), 1, "")
+    # Of the names that start with the folder's, its own is the first in the listing.
+    return any(name_of(fields) == name and _is_marked(fields) for fields in page.entries)
+
+
 async def require_file(
     service: BlobService, blob: str, headers: Mapping[str, str], size: int
 ) -> None:
@@ -153,6 +162,12 @@ def _may_be_marker(fields: dict[str, str]) -> bool:
     return fields.get("Content-Length") == "0" or fields.get("ResourceType") == "directory"
 
 
+def _is_marked(fields: dict[str, str]) -> bool:
+    if fields.get("ResourceType") == "directory":
+        return True
+    return "hdi_isfolder" in fields and fields.get("Content-Length") == "0"
+
+
 def _has_children(names: Sequence[str], folders: Set[str], index: int) -> bool | None:
     """Return True if the page has names below `names[index]`; None if it ends before their place.
 
@@ -176,7 +191,7 @@ def _item_or_folder(fields: dict[str, str], has_children: bool, delimiter: str) 
     if has_children:
         return None  # the listing has the children, or with a delimiter the folder `NAME/`
     item = item_of(fields)
-    if fields.get("ResourceType") != "directory" and "hdi_isfolder" not in fields:
+    if not _is_marked(fields):
         return item
     return folder_item(f"{item.path}/") if delimiter else None  # an empty folder
 
