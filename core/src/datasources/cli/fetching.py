@@ -15,6 +15,7 @@ from datasources.cli import output
 from datasources.cli.items import typed_identifier
 from datasources.cli.session import Session
 from datasources.errors import DataFetchError, DataSourceError, ItemNotFoundError
+from datasources.expanding import literal_items
 from datasources.models import DataItem, FetchReceipt, FetchRequest, FetchResult, Limits
 from datasources.tabular import WILDCARDS
 
@@ -169,7 +170,11 @@ async def _expand(
 
 
 async def _matches(registry: Any, source_id: str, pattern: str) -> list[DataItem]:
-    found: list[DataItem] = await registry.glob_items(source_id, pattern)
+    async with registry.connection(source_id) as connector:
+        literal = await literal_items(connector, pattern)
+    if [item.path for item in literal] == [pattern]:
+        return []  # an item, taken as it is
+    found: list[DataItem] = literal or await registry.glob_items(source_id, pattern)
     if found:
         return found
     unmatched = f"no item of source {source_id!r} matches {pattern!r}"
