@@ -106,6 +106,16 @@ def test_closing_ends_the_thread_and_the_connections() -> None:
         registry.list_items("s")
 
 
+async def test_registry_is_used_and_closed_in_a_thread_whose_own_loop_runs() -> None:
+    threads = threading.active_count()
+    with DataSourceRegistry(plugins=Plugins(index=[])) as registry:
+        registry.register_connector_class("memory", fresh(AbleConnector))
+        registry.register_data_source(source())
+        assert [item.path for item in registry.list_items("s")] == ["a.csv", "b.csv"]
+    assert threading.active_count() == threads
+    registry.close()
+
+
 def test_calls_under_way_end_when_another_thread_closes() -> None:
     class Slow(MemoryConnector):
         async def list_items(self, path: str | None = None) -> list[DataItem]:

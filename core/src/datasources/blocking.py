@@ -299,7 +299,6 @@ class DataSourceRegistry:
         finally:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
-            self._loop.run_until_complete(self._loop.shutdown_default_executor())
             self._loop.close()
 
     async def _end(self) -> None:
@@ -310,6 +309,9 @@ class DataSourceRegistry:
             for task in others:
                 task.cancel()
             await asyncio.gather(*others, return_exceptions=True)
+            # Here, on the loop's own thread: the thread of `close` may be running another loop, as
+            # that of a notebook does, and cannot run this one as well.
+            await self._loop.shutdown_default_executor()
 
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         # What `caller` names in this thread holds for the operation too.
