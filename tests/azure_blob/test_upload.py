@@ -227,3 +227,28 @@ async def test_lost_answer_to_an_upload_is_not_taken_for_somebody_elses_blob(
         with pytest.raises(ConnectorError, match="exists already"):
             await connector.upload_file(str(tmp_path / "a"), overwrite=False)
         await connector.disconnect()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a.csv.gz", "application/gzip"),
+        ("a.tar.gz", "application/gzip"),
+        ("a.tgz", "application/gzip"),
+        ("a.svgz", "application/gzip"),
+        ("a.json.bz2", "application/x-bzip2"),
+        ("a.csv.xz", "application/x-xz"),
+        ("a.json", "application/json"),
+    ],
+)
+async def test_compressed_file_is_stored_with_the_type_of_its_compression(
+    name: str,
+    expected: str,
+    container: ContainerClient,
+    connector: AzureBlobConnector,
+    tmp_path: Path,
+) -> None:
+    (tmp_path / name).write_bytes(b"x")
+    await connector.upload_file(str(tmp_path / name))
+    settings = container.get_blob_client(name).get_blob_properties().content_settings
+    assert (settings.content_type, settings.content_encoding) == (expected, None)

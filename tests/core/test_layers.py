@@ -17,6 +17,7 @@ PLUGINS = Path(__file__).parents[2] / "plugins"
 ROOMS = """
 redaction
 errors
+media_types
 models
 options
 connector

@@ -233,10 +233,12 @@ async def test_a_table_of_another_country_is_previewed_and_the_guess_is_told(
     assert len(preview.notes) == 2
 
 
-async def test_metadata_tells_size_date_and_type(connector: LocalFileConnector) -> None:
+async def test_metadata_tells_size_date_and_type(connector: LocalFileConnector, root: Path) -> None:
     metadata = await connector.get_metadata("a.csv")
     assert metadata["size"] == 12
     assert metadata["content_type"] == "text/csv"
+    (root / "a.csv.gz").write_bytes(b"x")
+    assert (await connector.get_metadata("a.csv.gz"))["content_type"] == "application/gzip"
 
 
 async def test_a_missing_directory_is_a_connect_error(tmp_path: Path) -> None:

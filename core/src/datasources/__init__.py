@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         UnknownConnectorError as UnknownConnectorError,
     )
     from datasources.hookspecs import hookimpl as hookimpl
+    from datasources.media_types import guess_media_type as guess_media_type
     from datasources.models import (
         ColumnStatistics as ColumnStatistics,
         ConnectionCheck as ConnectionCheck,
@@ -125,6 +126,7 @@ _NAMES = {
         "SecretNotFoundError StoreError UnknownConnectorError"
     ),
     "hookspecs": "hookimpl",
+    "media_types": "guess_media_type",
     "models": (
         "ColumnStatistics ConnectionCheck DataItem DataSourceConfig DataSourceType "
         "FetchReceipt FetchRequest FetchResult Limits Operation PoolConfig Preview Rotation "

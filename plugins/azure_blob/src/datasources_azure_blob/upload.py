@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import mimetypes
 import os
 import stat
 from base64 import b64encode
@@ -23,7 +22,7 @@ from io import BytesIO
 from secrets import token_hex
 from typing import Any, BinaryIO
 
-from datasources import ConnectorError, DataFetchError, run_in_thread
+from datasources import ConnectorError, DataFetchError, guess_media_type, run_in_thread
 from datasources_azure_blob.authorization import API_VERSION, Token, import_in_thread
 from datasources_azure_blob.errors import error_from_response
 from datasources_azure_blob.listing import http_time
@@ -92,11 +91,6 @@ def open_regular(path: str) -> BinaryIO:
         return open(descriptor, "rb")
     os.close(descriptor)
     raise OSError(errno.EINVAL, "not a regular file")
-
-
-def content_type(name: str) -> str:
-    """Guess the content type from a blob's name."""
-    return mimetypes.guess_type(name)[0] or "application/octet-stream"
 
 
 class _Upload:
@@ -226,7 +220,8 @@ class _Upload:
         # The service computes no MD5 of a blob made of blocks; it stores the one that it is given,
         # and every reader can check it.
         content = ContentSettings(
-            content_type=content_type(self._blob), content_md5=bytearray(self._md5.digest())
+            content_type=guess_media_type(self._blob) or "application/octet-stream",
+            content_md5=bytearray(self._md5.digest()),
         )
         properties = await self._call(lambda: request(content))
         return Stored(properties["etag"].strip('"'), properties["last_modified"].timestamp())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import mimetypes
 import os
 import stat
 from collections.abc import AsyncIterator, Iterator
@@ -26,6 +25,7 @@ from datasources import (
     copy_file,
     glob_prefix,
     glob_regex,
+    guess_media_type,
     preview_file,
     run_in_thread,
 )
@@ -130,7 +130,7 @@ class LocalFileConnector(DataSourceConnector):
             "path": identifier,
             "size": status.st_size,
             "modified_at": status.st_mtime,
-            "content_type": mimetypes.guess_type(identifier)[0],
+            "content_type": guess_media_type(identifier),
         }
 
     async def preview(self, identifier: str, rows: int = 10) -> Preview:
