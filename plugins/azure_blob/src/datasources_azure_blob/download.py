@@ -35,6 +35,8 @@ from datasources_azure_blob.versions import is_version
 # over a bad line arrives, and one that is always cut after a few bytes does not retry for ever.
 _MIN_PROGRESS = 64 * 1024
 _MALLOC_WARM_UP = 4 * 1024 * 1024  # bytes, larger than any buffer of a response
+# Types of blobs that are written to after they were created.
+_CHANGING_TYPES = ("AppendBlob", "PageBlob")
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
@@ -47,7 +49,7 @@ class Version:
     size: int
     """Bytes of the whole blob."""
     md5: bytes | None
-    """Of the whole blob, where it is stored with one."""
+    """To check the content with: the stored one of a block blob, None where there is none."""
     encoding: str
     """The blob's Content-Encoding; empty if it has none."""
 
@@ -100,6 +102,12 @@ class Download:
                     await self._pull(span, lambda _, data: file.write(data), response)
                 else:
                     await self._parallel(file, version.size, response)
+        except DataFetchError as exc:
+            if version.md5 is None or "its md5 is not" not in str(exc):
+                raise
+            raise DataFetchError(
+                f"{exc}; if it is stored with a wrong MD5, the option 'check_md5' = false fetches it"
+            ) from exc
         finally:
             response.close()
         return file.path
@@ -256,6 +264,10 @@ class Download:
         # of the blob. There is no CRC64 of a blob: the service makes one of a range of 4 MiB at
         # most. https://learn.microsoft.com/rest/api/storageservices/get-blob
         md5 = headers.get("x-ms-blob-content-md5") or ("" if part else headers.get("Content-MD5"))
+        # The service stores the MD5 that a client gave and computes none itself, but for Put Blob.
+        # Whoever appends to a blob, or writes pages of it, leaves the one it was created with.
+        if headers.get("x-ms-blob-type") in _CHANGING_TYPES or not self._service.options.check_md5:
+            md5 = None
         return Version(etag, int(size), _decode_digest(md5), headers.get("Content-Encoding", ""))
 
     def _interrupted(self, exc: Exception | None, span: Span) -> TransientError:

@@ -136,6 +136,12 @@ class AzureBlobOptions(ConnectorOptions):
         description="Bytes of one part; a blob of this size or less is a single request.",
         examples=[8 * MIB],
     )
+    check_md5: bool = Field(
+        True,
+        description="Check fetched block blobs against the MD5 that they are stored with. The "
+        "service does not compute it: one that was set wrong is an error until this is off.",
+        examples=[True],
+    )
 
     @model_validator(mode="before")
     @classmethod
