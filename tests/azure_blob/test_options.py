@@ -152,6 +152,14 @@ def test_container_name_is_an_alias_of_container() -> None:
         ({"account_url": URL, "credential": "magic"}, "'credential'"),
         ({"account_url": URL, "client_secret": "x"}, "'tenant_id', 'client_id' and .* together"),
         (
+            {"account_url": URL, "credential": "anonymous", "client_id": "x"},
+            "'tenant_id', 'client_id' and .* together",
+        ),
+        (
+            {"account_url": URL, "credential": "default", "client_id": "x", "tenant_id": "y"},
+            "'tenant_id', 'client_id' and .* together",
+        ),
+        (
             {"account_url": "https://files.example.com", "account_key": KEY},
             "give 'account_name' too",
         ),

@@ -202,7 +202,9 @@ async def _identity_credential(
     transport = sdk_transport(session, subject)
     try:
         if options.client_secret is None:
-            return identity.DefaultAzureCredential(transport=transport)
+            return identity.DefaultAzureCredential(
+                transport=transport, **_managed_identity(options.client_id)
+            )
         return identity.ClientSecretCredential(
             options.tenant_id,
             options.client_id,
@@ -211,6 +213,11 @@ async def _identity_credential(
         )
     except ValueError as exc:  # a malformed tenant, AZURE_AUTHORITY_HOST, AZURE_TOKEN_CREDENTIALS
         raise _identity_error(subject, exc) from exc
+
+
+def _managed_identity(client_id: str | None) -> dict[str, str]:
+    """Return the arguments that name a user-assigned identity; AZURE_CLIENT_ID does by default."""
+    return {"managed_identity_client_id": client_id} if client_id else {}
 
 
 def _identity_error(subject: Subject, exc: Exception) -> ConnectorError:

@@ -92,7 +92,8 @@ class AzureBlobOptions(ConnectorOptions):
     )
     client_id: str | None = Field(
         None,
-        description="The application id of a service principal.",
+        description="The application id of a service principal or, with credential = 'default', the "
+        "client id of a user-assigned managed identity.",
         examples=["00000000-0000-0000-0000-000000000000"],
     )
     client_secret: SecretStr | None = Field(
@@ -236,8 +237,12 @@ class AzureBlobOptions(ConnectorOptions):
 
     def _check_identity(self) -> None:
         principal = (self.tenant_id, self.client_id, self.client_secret)
-        if any(part is not None for part in principal) and None in principal:
-            raise ValueError("'tenant_id', 'client_id' and 'client_secret' go together")
+        user_assigned = self.credential == "default" and principal[::2] == (None, None)
+        if any(part is not None for part in principal) and None in principal and not user_assigned:
+            raise ValueError(
+                "'tenant_id', 'client_id' and 'client_secret' go together; with 'credential' = "
+                "'default', 'client_id' alone names a managed identity"
+            )
         if self.account_key is not None and self.account().name is None:
             raise ValueError("'account_url' does not tell the account; give 'account_name' too")
         if not self.uses_identity:
