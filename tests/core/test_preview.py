@@ -113,6 +113,9 @@ def test_character_cut_by_the_end_of_what_was_read_is_left_out(encoding: str) ->
         ("only\nx\n", ",", ("only",), ("x",)),
         ('text\n"a;b"\n', ",", ("text",), ("a;b",)),
         ("text\nx;y\nno semicolon\n", ",", ("text",), ("x;y",)),
+        ("a;b;c\n1;2\n", ";", ("a", "b", "c"), ("1", "2")),
+        ("Report\n\na;b\n1;2\n3;4\n", ";", ("Report",), ("a", "b")),
+        ("a,b;c\n1\n1,2,3\n4,5\n", ",", ("a", "b;c"), ("1",)),
     ],
 )
 def test_delimiter_is_found(
@@ -141,6 +144,12 @@ def test_delimiter_of_the_extension_is_taken_where_it_fits(name: str, mark: str)
     preview = shown(name, f"a{mark}b,c\n1{mark}2,3\n".encode())
     assert table(preview) == (("a", "b,c"), [("1", "2,3")])
     assert preview.notes == ()
+
+
+def test_long_values_of_digits_take_no_time_to_speak_of() -> None:
+    value = "1" * 60_000 + "x"
+    preview = shown("a.csv", f"{value}\n{value}\n".encode())
+    assert list(preview.rows) == [(value,)]
 
 
 def test_rows_of_different_lengths_are_told() -> None:

@@ -15,6 +15,8 @@ NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 _SAMPLE = 64 * 1024  # characters that a guess looks at
 _RECORDS = 100  # records that a guess looks at
 _SHARE = 0.9  # of the records that have as many columns as the first one, for a delimiter to fit
+_MIN_DIVIDED = 0.5
+_MAX_NUMBER = 64  # characters; the pattern below takes quadratic time
 _NUMBER = re.compile(r"\s*[-+]?[\d.,' \u00a0]*\d[\d.,]*\s*(?:[eE][-+]?\d+)?\s*%?\s*")
 _DECIMAL_COMMA = re.compile(r"\s*[-+]?[\d.' \u00a0]*,\d+\s*%?\s*")
 _YEAR = re.compile(r"\s*(?:19|20)\d\d\s*")
@@ -53,9 +55,7 @@ def find_dialect(text: str, extension: str, *, complete: bool) -> Dialect:
     }
     fitting = [delimiter for delimiter, records in tables.items() if _fits(records)]
     if not fitting:
-        widths = {len(record) for record in tables[default]}
-        note = "the rows have different numbers of columns" if len(widths) > 1 else ""
-        return Dialect(default, note=note)
+        return _ragged(tables, default)
     if extension != ".csv" and default in fitting:
         return Dialect(default)
     clean = [
@@ -65,6 +65,20 @@ def find_dialect(text: str, extension: str, *, complete: bool) -> Dialect:
     others = [NAMES.get(other, repr(other)) for other in fitting if other != delimiter]
     note = f"the columns may be separated by {' or '.join(others)} instead" if others else ""
     return Dialect(delimiter, guessed=delimiter != default or bool(others), note=note)
+
+
+def _ragged(tables: dict[str, list[Record]], default: str) -> Dialect:
+    """Return the dialect of records of different lengths: what divides more than half of them."""
+    shares = {
+        delimiter: sum(len(record) > 1 for record in records) / max(len(records), 1)
+        for delimiter, records in tables.items()
+    }
+    delimiter = max(shares, key=shares.__getitem__)  # of equal ones the first, the default
+    if shares[delimiter] <= _MIN_DIVIDED:
+        delimiter = default
+    widths = {len(record) for record in tables[delimiter]}
+    note = "the rows have different numbers of columns" if len(widths) > 1 else ""
+    return Dialect(delimiter, guessed=delimiter != default, note=note)
 
 
 def may_lack_header(records: Sequence[Record]) -> bool:
@@ -85,7 +99,7 @@ def may_lack_header(records: Sequence[Record]) -> bool:
 
 
 def _is_number(value: str) -> bool:
-    return _NUMBER.fullmatch(value) is not None
+    return len(value) <= _MAX_NUMBER and _NUMBER.fullmatch(value) is not None
 
 
 def _records(sample: str, delimiter: str, complete: bool) -> list[Record]:
