@@ -19,7 +19,7 @@ DISTRIBUTIONS = {  # folder: import name
 EXTRAS = {
     "core": "[cli,otel,testing]",
     "plugins/postgresql": "[arrow]",
-    "plugins/azure_blob": "[identity,parquet]",
+    "plugins/azure_blob": "[identity,parquet,excel]",
 }
 EXAMPLES = [f"./{path}" for path in sorted(Path("examples").glob("*")) if path.is_dir()]
 EDITABLE = [

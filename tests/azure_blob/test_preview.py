@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from pathlib import Path
 
 import pytest
 
-from datasources import DataFetchError
+from datasources import DataFetchError, Workspace
 from datasources_azure_blob import AzureBlobConnector
+from tests.core.workbooks import xlsx
 from tests.servers.blob_server import BlobService
 
 KIB = 1024
@@ -130,3 +132,16 @@ async def test_document_of_one_line_is_shown_cut_after_all_that_may_be_read(
     service.put("b.json", b'[{"a": 1}' + b', {"a": 2}' * 10_000 + b"]")
     preview = await connector.preview("b.json")
     assert (len(preview.rows[0][0]), preview.notes) == (service.blobs["b.json"].size, ())
+
+
+async def test_workbook_is_shown_and_converted(
+    service: BlobService, connector: AzureBlobConnector, tmp_path: Path
+) -> None:
+    pytest.importorskip("python_calamine")
+    etag = service.put("a.xlsx", xlsx(Data=[["x", "y"], [1, "é"]])).etag
+    preview = await connector.preview("a.xlsx")
+    assert (preview.columns, list(preview.rows)) == (("x", "y"), [(1, "é")])
+    workspace = Workspace(tmp_path, file_format="csv")
+    path = await connector.fetch_data("a.xlsx", workspace)
+    assert Path(path).read_text("utf-8") == "x,y\n1,é\n"
+    assert workspace.written[path].version == etag.strip('"')

@@ -25,6 +25,7 @@ hookspecs
 checksums paths quota workspace
 preview
 tabular
+workbooks
 threads
 copying
 credentials

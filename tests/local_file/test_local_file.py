@@ -27,6 +27,7 @@ from datasources import (
     abilities,
 )
 from datasources_local_file import LocalFileConnector
+from tests.core.workbooks import xlsx
 
 FILES = {
     "a.csv": b"x,y\n1,2\n3,4\n",
@@ -220,6 +221,21 @@ async def test_a_parquet_file_is_previewed(connector: LocalFileConnector, root: 
     pq.write_table(pa.table({"n": [1, 2, 3]}), root / "n.parquet")
     preview = await connector.preview("n.parquet", 2)
     assert (preview.columns, list(preview.rows), preview.truncated) == (("n",), [(1,), (2,)], True)
+
+
+async def test_a_workbook_is_previewed_and_converted(
+    connector: LocalFileConnector, root: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("python_calamine")
+    (root / "a.xlsx").write_bytes(xlsx(Data=[["x", "y"], [1, "é"]]))
+    preview = await connector.preview("a.xlsx")
+    assert (preview.columns, list(preview.rows)) == (("x", "y"), [(1, "é")])
+    workspace = Workspace(tmp_path / "workspace", file_format="csv")
+    path = await connector.fetch_data("a.xlsx", workspace)
+    assert Path(path).read_text("utf-8") == "x,y\n1,é\n"
+    assert workspace.written[path].version is not None
+    as_it_is = await connector.fetch_data("a.xlsx", str(tmp_path / "workspace"))
+    assert Path(as_it_is).read_bytes() == (root / "a.xlsx").read_bytes()
 
 
 async def test_a_table_of_another_country_is_previewed_and_the_guess_is_told(

@@ -76,10 +76,13 @@ if TYPE_CHECKING:
         PoolStatistics as PoolStatistics,
     )
     from datasources.preview import (
+        MAX_WORKBOOK as MAX_WORKBOOK,
         is_parquet as is_parquet,
+        is_workbook as is_workbook,
         preview_file as preview_file,
         preview_parquet as preview_parquet,
         preview_text as preview_text,
+        preview_workbook as preview_workbook,
     )
     from datasources.redaction import redact_text as redact_text
     from datasources.registry import DataSourceRegistry as DataSourceRegistry
@@ -103,6 +106,7 @@ if TYPE_CHECKING:
         ThreadWorker as ThreadWorker,
         run_in_thread as run_in_thread,
     )
+    from datasources.workbooks import convert_workbook as convert_workbook
     from datasources.workspace import (
         Progress as Progress,
         Workspace as Workspace,
@@ -137,13 +141,17 @@ _NAMES = {
     "plugins": "PluginEntry Plugins",
     "policy": "Policy",
     "pool": "ConnectionPool ConnectionPoolManager PoolStatistics PooledConnection",
-    "preview": "is_parquet preview_file preview_parquet preview_text",
+    "preview": (
+        "MAX_WORKBOOK is_parquet is_workbook preview_file preview_parquet preview_text "
+        "preview_workbook"
+    ),
     "redaction": "redact_text",
     "registry": "DataSourceRegistry",
     "sessions": "WorkspaceSession",
     "stores": "MemoryStore SQLiteStore Store StoredSource check_write",
     "tabular": "CsvFile csv_file glob_prefix glob_regex items_below query_name",
     "threads": "ThreadWorker run_in_thread",
+    "workbooks": "convert_workbook",
     "workspace": "Progress Workspace WorkspaceFile",
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}

@@ -1,4 +1,4 @@
-"""Show the first rows of a file: delimited and plain text of any encoding, and Parquet."""
+"""Show the first rows of a file: text of any encoding, Parquet, workbooks."""
 
 from __future__ import annotations
 
@@ -8,3 +8,8 @@ from datasources.preview.parquet import (
     preview_parquet as preview_parquet,
 )
 from datasources.preview.text import preview_text as preview_text
+from datasources.preview.workbook import (
+    MAX_WORKBOOK as MAX_WORKBOOK,
+    is_workbook as is_workbook,
+    preview_workbook as preview_workbook,
+)

@@ -20,6 +20,7 @@ from datasources import (
     glob_prefix,
     glob_regex,
     is_parquet,
+    is_workbook,
 )
 from datasources_azure_blob.download import Download
 from datasources_azure_blob.folders import (
@@ -44,6 +45,7 @@ from datasources_azure_blob.versions import (
     listed_etag,
     split_identifier,
 )
+from datasources_azure_blob.workbooks import convert_workbook_blob, preview_workbook_blob
 
 T = TypeVar("T")
 
@@ -173,17 +175,21 @@ class AzureBlobConnector(DataSourceConnector):
     async def fetch_data(self, identifier: str, workspace: str) -> str:
         """Download one blob into the workspace, as it is stored; return the path of the file.
 
+        With the format `csv` or `parquet`, the sheet of a workbook is written as that.
+
         Raises:
             ItemNotFoundError: There is no such blob.
             DataFetchError: The transfer failed, or the blob changed during it.
         """
         directory = Workspace.of(workspace)
-        directory.require_format(None)
+        if not is_workbook(identifier):
+            directory.require_format(None)
 
         async def fetch(blob: str, query: Mapping[str, str]) -> str:
-            download = Download(
-                self._service, blob, query, etag=await self._etag_to_pin(blob, query)
-            )
+            etag = await self._etag_to_pin(blob, query)
+            download = Download(self._service, blob, query, etag=etag)
+            if directory.file_format is not None:
+                return await convert_workbook_blob(download, directory, identifier)
             return await download.into(directory, identifier)
 
         return await self._exact_or_version(identifier, fetch)
@@ -233,6 +239,8 @@ class AzureBlobConnector(DataSourceConnector):
                 return await preview_parquet_blob(download, identifier, size, rows)
             etag = await self._etag_to_pin(blob, query)
             download = Download(self._service, blob, query, etag=etag)
+            if is_workbook(identifier):
+                return await preview_workbook_blob(download, identifier, rows)
             return await preview_text_blob(download, identifier, rows)
 
         return await self._exact_or_version(identifier, show)

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 from pydantic import Field
 
 from datasources import (
+    MAX_WORKBOOK,
     ConnectError,
     ConnectorError,
     ConnectorOptions,
@@ -22,10 +23,12 @@ from datasources import (
     PermissionDeniedError,
     Preview,
     Workspace,
+    convert_workbook,
     copy_file,
     glob_prefix,
     glob_regex,
     guess_media_type,
+    is_workbook,
     preview_file,
     run_in_thread,
 )
@@ -109,6 +112,8 @@ class LocalFileConnector(DataSourceConnector):
     async def fetch_data(self, identifier: str, workspace: str) -> str:
         """Copy one file into the workspace; return the path of the copy.
 
+        With the format `csv` or `parquet`, the sheet of a workbook is written as that.
+
         Raises:
             ItemNotFoundError: There is no such file.
             PermissionDeniedError: It may not be read.
@@ -116,9 +121,12 @@ class LocalFileConnector(DataSourceConnector):
             ConnectError: The directory of the source is gone.
         """
         directory = Workspace.of(workspace)
-        directory.require_format(None)
+        if not is_workbook(identifier):
+            directory.require_format(None)
         with self._open(identifier) as source:
             self._require_outside(identifier, workspace)
+            if directory.file_format is not None:
+                return await run_in_thread(_convert, source, directory, identifier)
             return await copy_file(source, directory, identifier, version=_version)
 
     async def get_metadata(self, identifier: str) -> dict[str, Any]:
@@ -289,6 +297,14 @@ class LocalFileConnector(DataSourceConnector):
     def _root(self) -> str:
         root: str = self.require_connection()
         return root
+
+
+def _convert(source: BinaryIO, workspace: Workspace, name: str) -> str:
+    version = _version(os.fstat(source.fileno()))
+    content = bytearray()
+    while len(content) <= MAX_WORKBOOK and (chunk := source.read(MAX_WORKBOOK)):
+        content += chunk
+    return convert_workbook(bytes(content), workspace, name, version=version)
 
 
 def _is_below(path: str, folder: str) -> bool:
