@@ -34,7 +34,8 @@ from datasources import (
 )
 
 _EFFECTIVE_IDS = os.access in os.supports_effective_ids
-_log = logging.getLogger(__name__)
+# Below the logger whose warnings the command line shows.
+_log = logging.getLogger("datasources.plugins.local_file")
 # Errors of a folder below the one that is listed which leave that folder out: it was deleted
 # meanwhile, or may not be read, as `lost+found`.
 _SKIPPED = (FileNotFoundError, NotADirectoryError, PermissionError)
