@@ -111,6 +111,8 @@ def test_character_cut_by_the_end_of_what_was_read_is_left_out(encoding: str) ->
         ("sep=:\r\na:b\r\n1:2\r\n", ":", ("a", "b"), ("1", "2")),
         ("SEP=\t\na\tb\n1\t2\n", "\t", ("a", "b"), ("1", "2")),
         ("only\nx\n", ",", ("only",), ("x",)),
+        ("sep=\nx\n", ",", ("sep=",), ("x",)),
+        ("sep=text\nx\n", ",", ("sep=text",), ("x",)),
         ('text\n"a;b"\n', ",", ("text",), ("a;b",)),
         ("text\nx;y\nno semicolon\n", ",", ("text",), ("x;y",)),
         ("a;b;c\n1;2\n", ";", ("a", "b", "c"), ("1", "2")),
@@ -246,6 +248,7 @@ def test_padding_of_a_table_is_left_out(content: bytes) -> None:
         (b"\0\1", "not a text file"),
         (bytes(range(32)) * 4, "not a text file"),
         (b"\x01\x02\x03\x04\x05text", "not a text file"),
+        (bytes(range(1, 256)).translate(None, b"\t\n\v\f\r\x1a\x1b"), "not a text file"),
         (bytes(100) + b"few", "not a text file"),
     ],
 )

@@ -15,12 +15,12 @@ NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 _SAMPLE = 64 * 1024  # characters that a guess looks at
 _RECORDS = 100  # records that a guess looks at
 _SHARE = 0.9  # of the records that have as many columns as the first one, for a delimiter to fit
-_MIN_DIVIDED = 0.5
+_MIN_DIVIDED = 0.5  # of the records that a delimiter must divide, if none fits
 _MAX_NUMBER = 64  # characters; the pattern below takes quadratic time
 _NUMBER = re.compile(r"\s*[-+]?[\d.,' \u00a0]*\d[\d.,]*\s*(?:[eE][-+]?\d+)?\s*%?\s*")
 _DECIMAL_COMMA = re.compile(r"\s*[-+]?[\d.' \u00a0]*,\d+\s*%?\s*")
 _YEAR = re.compile(r"\s*(?:19|20)\d\d\s*")
-_SEPARATOR_LINE = re.compile(r"sep=(.)\r?\n?", re.IGNORECASE)
+_SEPARATOR_LINE = re.compile(r"sep=([^\"\r\n])(?:\r\n?|\n|$)", re.IGNORECASE)
 
 Record = list[str]
 

@@ -130,9 +130,10 @@ def _require_text(name: str, head: bytes, decoded: Decoded) -> None:
     sample = decoded.text[:_SAMPLE].rstrip("\0") or decoded.text[:_SAMPLE]
     nuls = sample.count("\0")
     controls = sum(character < " " and character not in _WHITESPACE for character in sample) - nuls
-    # Texts with padded fields have NUL characters, but no other ones then.
-    limit = 0 if nuls else 0.1 * len(sample)
-    if controls > limit or nuls > 0.5 * len(sample):
+    # Texts with padded fields have NUL characters, but no other ones then. A twentieth of random
+    # bytes are control characters, and they are not UTF-8.
+    share = 0 if nuls else 0.02 if decoded.guessed else 0.1
+    if controls > share * len(sample) or nuls > 0.5 * len(sample):
         raise DataFetchError(f"{name!r} is not a text file: there is no preview of it")
 
 
