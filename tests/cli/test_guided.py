@@ -7,6 +7,7 @@ import pty
 import subprocess
 import sys
 
+from datasources_azure_blob import AzureBlobOptions
 from tests.cli.conftest import SECRET
 from tests.core.plugin_fixtures import Site
 
@@ -57,7 +58,8 @@ def test_what_does_not_fit_together_is_told_and_asked_again(ok, vault: Site) -> 
 
 def test_optional_ones_that_are_needed_are_asked_for_without_a_question(ok) -> None:
     # Of an Azure source only the container is required; connecting needs one way in more.
-    answers = ["", "", "files", "${env:CONNECTION}", *[""] * 15]
+    others = [""] * (len(AzureBlobOptions.model_fields) - 2)
+    answers = ["", "", "files", "${env:CONNECTION}", *others]
     ok("add", "azure_blob", "--no-test", answers=answers)
     assert ok("show", "azure_blob", "--json").json["options"] == {
         "container": "files",
