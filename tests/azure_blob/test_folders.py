@@ -130,8 +130,9 @@ async def test_folder_without_marker_is_named_as_one(
     for identifier in ("deep", "deep/down"):
         with pytest.raises(ItemNotFoundError, match="it is a folder"):
             await connector.fetch_data(identifier, str(tmp_path))
-    with pytest.raises(ItemNotFoundError, match="it does not exist"):
-        await connector.fetch_data("dee", str(tmp_path))
+    for identifier in ("dee", "dee/", "deep/down/a"):
+        with pytest.raises(ItemNotFoundError, match="it does not exist"):
+            await connector.fetch_data(identifier, str(tmp_path))
 
 
 @pytest.mark.parametrize("marker", ["hdi_isfolder", "slash"])

@@ -108,14 +108,14 @@ async def require_file(
     Raises:
         ItemNotFoundError: It is a folder.
     """
-    if size == 0 and (is_directory(headers) or await is_folder(service, blob)):
+    if size > 0:
+        return
+    if blob.endswith("/") or is_directory(headers) or await is_folder(service, blob):
         raise folder_error(service, blob)
 
 
 async def is_folder(service: BlobService, blob: str) -> bool:
-    """Return True if blobs lie below a name, or it ends with a slash; False if listing fails."""
-    if blob.endswith("/"):
-        return True
+    """Return True if blobs lie below a name; False if there are none, or listing fails."""
     try:
         return await has_blobs_below(service, blob)
     except ConnectorError:
