@@ -19,9 +19,9 @@ DISTRIBUTIONS = {  # folder: import name
     "plugins/azure_blob": "datasources_azure_blob",
 }
 EXTRAS = {
-    "core": "[cli,otel,testing]",
+    "core": "[cli,excel,otel,parquet,testing]",
     "plugins/postgresql": "[arrow]",
-    "plugins/azure_blob": "[identity,parquet]",
+    "plugins/azure_blob": "[identity,parquet,excel]",
 }
 EXAMPLES = [f"./{path}" for path in sorted(Path("examples").glob("*")) if path.is_dir()]
 

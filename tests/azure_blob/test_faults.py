@@ -84,8 +84,8 @@ async def test_body_cut_at_any_byte_goes_on_from_there(
         service.put(f"cut{cut}", content)
     faults = Faults(**{f"cut{cut}": [Fault(cut=cut, reset=reset)] for cut in cuts})
     service.fault = faults
-    found = await asyncio.gather(*(fetched(connector, f"cut{cut}", tmp_path) for cut in cuts))
-    assert all(one == content for one in found)
+    contents = await asyncio.gather(*(fetched(connector, f"cut{cut}", tmp_path) for cut in cuts))
+    assert all(one == content for one in contents)
     if not reset:
         # What had arrived was not asked for again.
         second = [r for r in service.requests if r.blob == "cut1" and "if-match" in r.headers]
@@ -214,7 +214,7 @@ async def test_retry_after_is_waited_for(
     assert 6 < pause <= 8
 
 
-async def test_retry_after_beyond_all_patience_is_an_error_at_once(
+async def test_retry_after_beyond_the_timeout_is_not_waited_for(
     service: BlobService, connector: AzureBlobConnector, pauses: list[float], tmp_path: Path
 ) -> None:
     service.put("a", b"content")
@@ -307,7 +307,7 @@ async def test_blob_overwritten_all_the_time_is_old_or_new_or_an_error(
             service.put("small", bytes([versions % 256]) * 1000)
 
     writer = asyncio.create_task(overwrite())
-    whole, failed = 0, []
+    complete, failed = 0, []
     for number in range(200):
         name = "a" if number % 2 else "small"
         try:
@@ -316,10 +316,10 @@ async def test_blob_overwritten_all_the_time_is_old_or_new_or_an_error(
             failed.append(exc.code)
         else:
             assert len(set(content)) == 1
-            whole += 1
+            complete += 1
     writer.cancel()
     assert versions > 10
-    assert whole >= 100  # a small one is a single answer
+    assert complete >= 100  # a small one is a single answer
     assert set(failed) <= {"ConditionNotMet"}
 
 
@@ -431,11 +431,11 @@ async def test_first_items_arrive_with_the_first_page(
     service: BlobService, connector: AzureBlobConnector
 ) -> None:
     for number in range(12_000):
-        service.put(f"{number:05}", b"")
-    found = connector.iter_items()
-    assert (await anext(found)).path == "00000"
+        service.put(f"{number:05}", b"x")
+    items = connector.iter_items()
+    assert (await anext(items)).path == "00000"
     assert len(service.requests) == 1
-    rest = [item.path async for item in found]
+    rest = [item.path async for item in items]
     assert len(rest) == 11_999
     assert len(service.requests) == 3
 
@@ -467,12 +467,12 @@ async def test_any_mixture_of_faults_ends_in_a_whole_file_or_a_clear_error(
         )
 
     service.fault = fault
-    found = await asyncio.gather(
+    results = await asyncio.gather(
         *(fetched(connector, name, tmp_path) for name in contents), return_exceptions=True
     )
     await connector.disconnect()
     survived = 0
-    for (name, content), result in zip(contents.items(), found, strict=True):
+    for (name, content), result in zip(contents.items(), results, strict=True):
         if isinstance(result, bytes):
             assert result == content
             survived += 1

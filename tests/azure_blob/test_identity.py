@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from datasources import AuthenticationError, ConnectError, Workspace
+from datasources import AuthenticationError, ConnectError, ConnectorError, Workspace
 from tests.azure_blob.conftest import make
 from tests.servers import AzuriteServer, ServerError
 
@@ -233,7 +233,9 @@ async def test_wrong_secret_is_an_authentication_error_and_not_shown(
     caplog.set_level(logging.DEBUG)
     wrong = "not-this-one"
     connector = make(options(azurite_tls, client_secret=wrong))
-    with pytest.raises(AuthenticationError, match="azure-identity gives no token") as caught:
+    with pytest.raises(
+        AuthenticationError, match=r"azure-identity could not authenticate: .*invalid_client"
+    ) as caught:
         await connector.connect()
     assert wrong not in str(caught.value)
     assert wrong not in caplog.text
@@ -260,3 +262,31 @@ async def test_untrusted_certificate_is_a_connect_error(
     )
     with pytest.raises(ConnectError, match="no trusted TLS connection to 127"):
         await connector.connect()
+
+
+async def test_client_id_names_the_managed_identity_of_the_default_credential(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import azure.identity.aio
+
+    given: list[str | None] = []
+
+    class Recording(azure.identity.aio.DefaultAzureCredential):
+        def __init__(self, **kwargs: Any) -> None:
+            given.append(kwargs.get("managed_identity_client_id"))
+            super().__init__(**kwargs)
+
+    monkeypatch.setattr(azure.identity.aio, "DefaultAzureCredential", Recording)
+    for chosen in ({"client_id": "identity-1"}, {}):
+        connector = make(
+            {
+                "account_url": "https://127.0.0.1:1/a",
+                "container": "data",
+                "credential": "default",
+                "connect_timeout": 0.1,
+                **chosen,
+            }
+        )
+        with pytest.raises(ConnectorError):
+            await connector.connect()
+    assert given == ["identity-1", None]

@@ -9,7 +9,7 @@ from hypothesis import given, strategies as st
 
 from datasources import ConnectError, DataFetchError
 from datasources_azure_blob import AzureBlobConnector
-from datasources_azure_blob.listing import _item, _Page, http_time
+from datasources_azure_blob.listing import Page, http_time, item_of
 from tests.azure_blob.conftest import make
 from tests.servers.blob_server import BlobService
 
@@ -27,7 +27,9 @@ PAGE = """<?xml version="1.0" encoding="utf-8"?>
       </Properties>
     </Blob>
     <Blob><Name Encoded="true">a%01%25b</Name><Properties /></Blob>
-    <Blob><Name>dir</Name><Properties><ResourceType>directory</ResourceType></Properties></Blob>
+    <Blob><Name>dir</Name><Properties><ResourceType>directory</ResourceType></Properties>
+      <Metadata><Name>x</Name><Metadata>y</Metadata><Hdi_IsFolder>true</Hdi_IsFolder></Metadata>
+    </Blob>
     <Blob><Name> a </Name><Properties><ResourceType>file</ResourceType></Properties></Blob>
   </Blobs>
   <NextMarker>2!76!é&amp;</NextMarker>
@@ -36,11 +38,14 @@ PAGE = """<?xml version="1.0" encoding="utf-8"?>
 
 @given(cuts=st.lists(st.integers(0, len(PAGE)), max_size=30).map(sorted))
 def test_page_is_the_same_however_it_arrives(cuts: list[int]) -> None:
-    page = _Page()
+    page = Page()
     for start, end in zip([0, *cuts], [*cuts, len(PAGE)], strict=True):
         page.feed(PAGE[start:end])
     page.close()
-    items = [_item(entry) for entry in page.entries]
+    items = [item_of(entry) for entry in page.entries]
+    assert page.entries[3]["ResourceType"] == "directory"
+    assert page.entries[3]["hdi_isfolder"] == "true"
+    del items[3]
     assert [(item.path, item.name, item.metadata["kind"]) for item in items] == [
         ("é&/", "é&", "folder"),
         ("é&<b> 🦆.csv", "é&<b> 🦆.csv", "blob"),
@@ -52,7 +57,7 @@ def test_page_is_the_same_however_it_arrives(cuts: list[int]) -> None:
     assert items[1].metadata["content_type"] == "text/csv"
     assert "content_md5" not in items[1].metadata
     assert (items[2].size, items[2].modified_at) == (None, None)
-    assert page.marker == "2!76!é&"
+    assert page.next_marker == "2!76!é&"
 
 
 @pytest.mark.parametrize(
@@ -85,14 +90,6 @@ async def test_names_of_control_characters_are_listed_and_fetched(
     path = Path(await connector.fetch_data(name, str(tmp_path)))
     assert path.read_bytes() == b"content"
     assert path.parent == tmp_path
-
-
-async def test_directories_of_a_hierarchical_namespace_are_not_items(
-    service: BlobService, connector: AzureBlobConnector
-) -> None:
-    service.put("a", b"", properties="<ResourceType>directory</ResourceType>")
-    service.put("a/b", b"", properties="<ResourceType>file</ResourceType>")
-    assert [item.path for item in await connector.list_items()] == ["a/b"]
 
 
 ENTITIES = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10}">' for n in range(1, 9))

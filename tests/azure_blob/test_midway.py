@@ -1,7 +1,8 @@
-"""What Azurite itself says when things change under a fetch, and blobs of every kind."""
+"""Blobs that change during a fetch, and blobs of every type, on Azurite."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import time
@@ -16,6 +17,7 @@ from azure.storage.blob import (
     BlobType,
     ContainerClient,
     ContainerSasPermissions,
+    ContentSettings,
     StandardBlobTier,
     generate_container_sas,
 )
@@ -28,6 +30,7 @@ from datasources import (
     PermissionDeniedError,
     Workspace,
 )
+from datasources_azure_blob import AzureBlobConnector
 from tests.azure_blob.conftest import Connect
 from tests.servers import AzuriteServer
 
@@ -160,3 +163,35 @@ async def test_root_container_is_a_source(
         assert root.download_blob("back.txt").readall() == b"content"
     finally:
         root.delete_container()
+
+
+@pytest.mark.parametrize("kind", ["append", "page"])
+async def test_blob_that_was_written_to_after_its_md5_was_set_is_fetched(
+    kind: str, container: ContainerClient, connector: AzureBlobConnector, tmp_path: Path
+) -> None:
+    blob = container.get_blob_client("log")
+    first, second = b"1" * 512, b"2" * 512
+    settings = ContentSettings(content_md5=bytearray(hashlib.md5(first).digest()))
+    if kind == "append":
+        blob.create_append_blob(content_settings=settings)
+        blob.append_block(first)
+        blob.append_block(second)
+    else:
+        blob.create_page_blob(1024, content_settings=settings)
+        blob.upload_page(first + second, 0, 1024)
+    path = await connector.fetch_data("log", str(tmp_path))
+    assert Path(path).read_bytes() == first + second
+
+
+async def test_block_blob_with_a_wrong_md5_is_fetched_with_the_check_off(
+    container: ContainerClient, connect: Connect, tmp_path: Path
+) -> None:
+    wrong = ContentSettings(content_md5=bytearray(hashlib.md5(b"other").digest()))
+    blob = container.upload_blob("a", b"content")
+    blob.set_http_headers(wrong)
+    connector = await connect()
+    with pytest.raises(DataFetchError, match=r"its md5 is not .*; if it .*'check_md5' = false"):
+        await connector.fetch_data("a", str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+    unchecking = await connect(check_md5=False)
+    assert Path(await unchecking.fetch_data("a", str(tmp_path))).read_bytes() == b"content"

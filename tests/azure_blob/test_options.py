@@ -58,6 +58,23 @@ def load(**options: Any) -> AzureBlobOptions:
             "a1",
         ),
         ({"account_url": URL, "credential": "anonymous"}, URL, "myaccount"),
+        ({"account_url": f"  {URL}/ \n", "account_key": f"{KEY}\n"}, URL, "myaccount"),
+        ({"connection_string": f"BlobEndpoint={URL}/?{SAS};"}, URL, None),
+        (
+            {"account_url": "http://azurite:10000/devstore", "account_key": KEY},
+            "http://azurite:10000/devstore",
+            "devstore",
+        ),
+        (
+            {"account_url": "https://a.z01.blob.storage.azure.net", "account_key": KEY},
+            "https://a.z01.blob.storage.azure.net",
+            "a",
+        ),
+        (
+            {"account_url": "https://[::1]:10000/a", "account_key": KEY},
+            "https://[::1]:10000/a",
+            "a",
+        ),
         ({"account_url": URL, "credential": "default"}, URL, "myaccount"),
     ],
 )
@@ -98,10 +115,50 @@ def test_container_name_is_an_alias_of_container() -> None:
         ({"account_url": "https://a.blob.b:99999", "account_key": KEY}, "not a URL"),
         ({"account_url": f"{URL}/data", "account_key": KEY}, "the container as 'container'"),
         ({"account_url": f"{URL}?x=1", "account_key": KEY}, "query must be a SAS"),
+        (
+            {"account_url": "https://files.example.com/exports", "credential": "anonymous"},
+            "the container as 'container'",
+        ),
+        (
+            {"connection_string": f"BlobEndpoint={URL}/exports;AccountKey={KEY}"},
+            "the container as 'container'",
+        ),
+        ({"account_url": "https://a..blob.b", "account_key": KEY}, "host is not a host name"),
+        ({"account_url": f"https://{'a' * 64}.b", "account_key": KEY}, "host is not a host name"),
+        ({"account_url": "https://a b.blob.b", "account_key": KEY}, "host is not a host name"),
+        ({"account_url": "https://a%.blob.b", "account_key": KEY}, "host is not a host name"),
+        (
+            {"connection_string": f"AccountName={'a' * 70};AccountKey={KEY}"},
+            "'connection_string': its host is not a host name",
+        ),
+        (
+            {"account_url": "https://a.dfs.core.windows.net", "account_key": KEY},
+            "endpoint 'dfs'; give the one that has 'blob'",
+        ),
+        (
+            {"account_url": "https://a.file.core.chinacloudapi.cn", "credential": "default"},
+            "endpoint 'file'",
+        ),
+        (
+            {"connection_string": f"BlobEndpoint=https://a.z1.dfs.storage.azure.net;{STRING}"},
+            "endpoint 'dfs'",
+        ),
+        ({"account_url": URL, "sas_token": f"sv=1 &{SAS}"}, "no blanks"),
+        ({"account_url": URL, "sas_token": f'{SAS}" more'}, "no blanks"),
+        ({"account_url": URL, "sas_token": SAS.replace("sr=c", "sr=b")}, "for a single blob"),
+        ({"account_url": URL, "sas_token": SAS.replace("sr=c", "sr=d")}, "folder as 'prefix'"),
         ({"account_url": URL, "account_key": "not base64!"}, "'account_key': .* not base64"),
         ({"account_url": URL, "sas_token": "sv=1"}, "'sas_token': not a shared access signature"),
         ({"account_url": URL, "credential": "magic"}, "'credential'"),
         ({"account_url": URL, "client_secret": "x"}, "'tenant_id', 'client_id' and .* together"),
+        (
+            {"account_url": URL, "credential": "anonymous", "client_id": "x"},
+            "'tenant_id', 'client_id' and .* together",
+        ),
+        (
+            {"account_url": URL, "credential": "default", "client_id": "x", "tenant_id": "y"},
+            "'tenant_id', 'client_id' and .* together",
+        ),
         (
             {"account_url": "https://files.example.com", "account_key": KEY},
             "give 'account_name' too",
@@ -121,6 +178,19 @@ def test_wrong_options_are_named_and_never_shown(options: dict[str, Any], reason
         load(**options)
     for secret in (KEY, SIG, "not base64!", "nonsense", "magic", "u:p"):
         assert secret not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "token", [f"?{SAS}", f'"{SAS}"', f"'?{SAS}'\n", f"{URL}/exports?{SAS}", f" {SAS}&"]
+)
+def test_sas_is_understood_quoted_and_as_the_query_of_a_url(token: str) -> None:
+    assert load(account_url=URL, sas_token=token).account().sas == SAS
+    assert load(connection_string=f"BlobEndpoint={URL};SharedAccessSignature={token}").account().sas
+
+
+@pytest.mark.parametrize("prefix", ["exports/2024", "/exports/2024/", "exports/2024/"])
+def test_slashes_around_a_prefix_are_ignored(prefix: str) -> None:
+    assert load(connection_string=STRING, prefix=prefix).prefix == "exports/2024/"
 
 
 def test_missing_container_is_named() -> None:

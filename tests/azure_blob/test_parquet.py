@@ -48,12 +48,12 @@ async def test_first_rows_keep_their_types(
 ) -> None:
     day = dt.date(2024, 2, 29)
     service.put("a.parquet", parquet(n=[1, None, 3], day=[day] * 3, text=["a", "", "é"]))
-    found = await connector.preview("a.parquet", 2)
-    assert found.columns == ("n", "day", "text")
-    assert list(found.rows) == [(1, day, "a"), (None, day, "")]
-    assert found.truncated
-    whole = await connector.preview("a.parquet", 3)
-    assert (len(whole.rows), whole.truncated) == (3, False)
+    preview = await connector.preview("a.parquet", 2)
+    assert preview.columns == ("n", "day", "text")
+    assert list(preview.rows) == [(1, day, "a"), (None, day, "")]
+    assert preview.truncated
+    complete = await connector.preview("a.parquet", 3)
+    assert (len(complete.rows), complete.truncated) == (3, False)
 
 
 async def test_preview_reads_a_small_part_of_a_large_blob(
@@ -61,8 +61,8 @@ async def test_preview_reads_a_small_part_of_a_large_blob(
 ) -> None:
     content = parquet(a=list(range(1_000_000)), b=[f"{n:030}" for n in range(1_000_000)])
     service.put("large.parquet", content)
-    found = await connector.preview("large.parquet")
-    assert found.rows[9] == (9, f"{9:030}")
+    preview = await connector.preview("large.parquet")
+    assert preview.rows[9] == (9, f"{9:030}")
     asked = 0
     for request in service.requests:
         if request.method == "GET":
@@ -77,8 +77,8 @@ async def test_empty_table_has_columns_and_no_rows(
     service: BlobService, connector: AzureBlobConnector
 ) -> None:
     service.put("a.parquet", parquet(n=pa.array([], pa.int64())))
-    found = await connector.preview("a.parquet")
-    assert (found.columns, list(found.rows), found.truncated) == (("n",), [], False)
+    preview = await connector.preview("a.parquet")
+    assert (preview.columns, list(preview.rows), preview.truncated) == (("n",), [], False)
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"x,y\n" * 100_000])
@@ -146,3 +146,39 @@ async def test_without_pyarrow_it_says_what_to_install(
     monkeypatch.setattr("datasources_azure_blob.authorization.import_module", without_pyarrow)
     with pytest.raises(DataFetchError, match=r"pip install 'datasources-azure-blob\[parquet\]'"):
         await connector.preview("a.parquet")
+
+
+async def test_parquet_without_its_extension_is_shown(
+    service: BlobService, connector: AzureBlobConnector
+) -> None:
+    service.put("data", parquet(n=list(range(100_000))))
+    preview = await connector.preview("data", 2)
+    assert (preview.columns, list(preview.rows)) == (("n",), [(0,), (1,)])
+
+
+@pytest.mark.parametrize("columns", [50, 1_000, 3_000])
+async def test_many_columns_take_few_requests(
+    columns: int, service: BlobService, connector: AzureBlobConnector
+) -> None:
+    service.put("wide.parquet", parquet(**{f"c{n}": range(25) for n in range(columns)}))
+    preview = await connector.preview("wide.parquet", 1)
+    assert preview.rows == [(0,) * columns]
+    assert service.counts()["wide.parquet"] <= 6
+
+
+async def test_large_columns_are_read_together(
+    service: BlobService, connector: AzureBlobConnector
+) -> None:
+    rows = 50_000
+    service.put("large.parquet", parquet(**{f"c{n}": range(n, n + rows) for n in range(40)}))
+    service.requests.clear()
+    together = 0
+
+    def count(request: Any) -> None:
+        nonlocal together
+        together = max(together, len(service.connections))
+
+    service.fault = count
+    preview = await connector.preview("large.parquet", 1)
+    assert preview.rows == [tuple(range(40))]
+    assert together >= 5

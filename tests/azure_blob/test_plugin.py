@@ -57,12 +57,12 @@ async def test_tree_of_a_pattern_is_fetched_with_receipts_through_the_registry(
     )
     async with DataSourceRegistry() as registry:
         await registry.register_data_source(config, test_connection=True)
-        found = await registry.glob_items("blobs", "sales/2024/*.csv")
-        requests = [FetchRequest("blobs", item.path) for item in found]
+        items = await registry.glob_items("blobs", "sales/2024/*.csv")
+        requests = [FetchRequest("blobs", item.path) for item in items]
         results = await registry.fetch_many(requests, tmp_path)
         assert sas not in repr(registry.get_config("blobs"))
         assert "sig=" not in repr(registry.list_data_sources()).replace("sig=***REDACTED***", "")
-    assert [item.path for item in found] == names
+    assert [item.path for item in items] == names
     for name, result in zip(names, results, strict=True):
         assert result.receipt is not None, result.error
         etag = etags[name].get_blob_properties().etag.strip('"')

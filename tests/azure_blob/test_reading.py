@@ -43,10 +43,10 @@ async def test_list_has_size_date_type_and_etag(
     tree: ContainerClient, connector: AzureBlobConnector
 ) -> None:
     (item,) = await connector.glob_items("top.csv")
-    facts = tree.get_blob_client("top.csv").get_blob_properties()
+    properties = tree.get_blob_client("top.csv").get_blob_properties()
     assert (item.name, item.path, item.size) == ("top.csv", "top.csv", 7)
-    assert item.modified_at == facts.last_modified.timestamp()
-    assert item.metadata["etag"] == facts.etag.strip('"')
+    assert item.modified_at == properties.last_modified.timestamp()
+    assert item.metadata["etag"] == properties.etag.strip('"')
     assert item.metadata["content_type"] == "application/octet-stream"
     assert item.metadata["kind"] == "blob"
 
@@ -60,8 +60,8 @@ async def test_list_without_a_path_has_every_blob(
 async def test_list_below_a_folder_goes_deep_and_takes_no_namesake(
     tree: ContainerClient, connector: AzureBlobConnector
 ) -> None:
-    found = paths(await connector.list_items("sales"))
-    assert sorted(found) == ["sales/2024/c.csv", "sales/a.csv", "sales/b.txt"]
+    listed = paths(await connector.list_items("sales"))
+    assert sorted(listed) == ["sales/2024/c.csv", "sales/a.csv", "sales/b.txt"]
 
 
 @pytest.mark.parametrize(
@@ -149,22 +149,22 @@ async def test_metadata_tells_properties_metadata_and_tags(
         tags={"project": "x y", "n": "1"},
         content_settings=ContentSettings("text/csv", "gzip", "de", cache_control="no-cache"),
     )
-    facts = container.get_blob_client("a/b.csv").get_blob_properties()
-    found = await connector.get_metadata("a/b.csv")
-    assert found["name"] == "b.csv"
-    assert found["path"] == "a/b.csv"
-    assert found["size"] == 4
-    assert found["modified_at"] == facts.last_modified.timestamp()
-    assert found["created_at"] == facts.creation_time.timestamp()
-    assert found["etag"] == facts.etag.strip('"')
-    assert (found["content_type"], found["content_encoding"]) == ("text/csv", "gzip")
-    assert (found["content_language"], found["cache_control"]) == ("de", "no-cache")
-    assert (found["blob_type"], found["tier"]) == ("BlockBlob", "Hot")
-    assert {key.lower(): value for key, value in found["metadata"].items()} == {
+    properties = container.get_blob_client("a/b.csv").get_blob_properties()
+    metadata = await connector.get_metadata("a/b.csv")
+    assert metadata["name"] == "b.csv"
+    assert metadata["path"] == "a/b.csv"
+    assert metadata["size"] == 4
+    assert metadata["modified_at"] == properties.last_modified.timestamp()
+    assert metadata["created_at"] == properties.creation_time.timestamp()
+    assert metadata["etag"] == properties.etag.strip('"')
+    assert (metadata["content_type"], metadata["content_encoding"]) == ("text/csv", "gzip")
+    assert (metadata["content_language"], metadata["cache_control"]) == ("de", "no-cache")
+    assert (metadata["blob_type"], metadata["tier"]) == ("BlockBlob", "Hot")
+    assert {key.lower(): value for key, value in metadata["metadata"].items()} == {
         "owner": "data",
         "run_id": "7",
     }
-    assert found["tags"] == {"project": "x y", "n": "1"}
+    assert metadata["tags"] == {"project": "x y", "n": "1"}
 
 
 async def test_metadata_of_a_missing_blob_is_an_error(connector: AzureBlobConnector) -> None:
@@ -291,8 +291,12 @@ async def test_cancelled_fetch_leaves_no_task_file_or_socket(
 
 def _sockets() -> set[int]:
     """Return the local ports of this process's connections."""
-    found = psutil.Process().net_connections("tcp")
-    return {each.laddr.port for each in found if each.status == psutil.CONN_ESTABLISHED}
+    connections = psutil.Process().net_connections("tcp")
+    return {
+        connection.laddr.port
+        for connection in connections
+        if connection.status == psutil.CONN_ESTABLISHED
+    }
 
 
 async def test_many_fetches_at_once_share_the_session(
@@ -307,11 +311,51 @@ async def test_many_fetches_at_once_share_the_session(
 
 
 NAMES = [
-    *("..", ".", "../x", "a/../../b", "./c", "d/.", "/lead", "//two", "e//f", "trail/", "dot."),
-    *("100%", "p%41", "%2F", "%2e%2e", "ü", "u\u0308", "日本/語.csv", "🦆", "sp ace", " lead"),
-    *("plus+", "q?x=1", "h#x", "a&b=c;d", "qu'o\"te", "<tag>", "~t", "con:", "A", "[x]", "*"),
-    *("end ", "a /b ", " ", "dots...", "a./b.", "?snapshot=x/a", "$root", "nul", "\u200b"),
-    *("a" * 255, "/".join(["seg" * 20] * 16)[:1024], "-rf", "tab\tx"),
+    "..",
+    ".",
+    "../x",
+    "a/../../b",
+    "./c",
+    "d/.",
+    "/lead",
+    "//two",
+    "e//f",
+    "trail/",
+    "dot.",
+    "100%",
+    "p%41",
+    "%2F",
+    "%2e%2e",
+    "ü",
+    "u\u0308",
+    "日本/語.csv",
+    "🦆",
+    "sp ace",
+    " lead",
+    "plus+",
+    "q?x=1",
+    "h#x",
+    "a&b=c;d",
+    "qu'o\"te",
+    "<tag>",
+    "~t",
+    "con:",
+    "A",
+    "[x]",
+    "*",
+    "end ",
+    "a /b ",
+    " ",
+    "dots...",
+    "a./b.",
+    "?snapshot=x/a",
+    "$root",
+    "nul",
+    "\u200b",
+    "a" * 255,
+    "/".join(["seg" * 20] * 16)[:1024],
+    "-rf",
+    "tab\tx",
 ]
 
 
@@ -343,9 +387,9 @@ async def test_twins_give_distinct_files(connector: AzureBlobConnector, tmp_path
     twins = ["a/b", "a//b", "/a/b", "a%2Fb", "a/./b", "a/../b", "A/b", "ü", "u\u0308"]
     for name in twins:
         await _put(connector, name, name.encode())
-    found = [await connector.fetch_data(name, str(tmp_path)) for name in twins]
-    assert len(set(found)) == len(twins)
-    assert [Path(path).read_bytes().decode() for path in found] == twins
+    fetched = [await connector.fetch_data(name, str(tmp_path)) for name in twins]
+    assert len(set(fetched)) == len(twins)
+    assert [Path(path).read_bytes().decode() for path in fetched] == twins
 
 
 async def test_blob_that_is_also_a_folder_is_a_clear_error_in_the_same_workspace(

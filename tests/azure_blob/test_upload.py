@@ -25,14 +25,14 @@ async def test_uploaded_blob_is_the_file(
     file = tmp_path / "results.csv"
     file.write_bytes(os.urandom(size))
     item = await connector.upload_file(str(file), "out/results.csv")
-    facts = container.get_blob_client("out/results.csv").get_blob_properties()
+    properties = container.get_blob_client("out/results.csv").get_blob_properties()
     assert container.download_blob("out/results.csv").readall() == file.read_bytes()
     assert (item.name, item.path, item.size) == ("results.csv", "out/results.csv", size)
-    assert item.modified_at == facts.last_modified.timestamp()
-    assert item.metadata["etag"] == item.version == facts.etag.strip('"')
-    assert facts.content_settings.content_type == "text/csv"
+    assert item.modified_at == properties.last_modified.timestamp()
+    assert item.metadata["etag"] == item.version == properties.etag.strip('"')
+    assert properties.content_settings.content_type == "text/csv"
     # Readers, ours among them, can check what they receive.
-    digest = bytes(facts.content_settings.content_md5 or b"")
+    digest = bytes(properties.content_settings.content_md5 or b"")
     assert digest == hashlib.md5(file.read_bytes()).digest()
 
 
@@ -41,8 +41,8 @@ async def test_name_is_the_files_own_by_default(
 ) -> None:
     (tmp_path / "a.unknown").write_bytes(b"1")
     assert (await connector.upload_file(str(tmp_path / "a.unknown"))).path == "a.unknown"
-    facts = container.get_blob_client("a.unknown").get_blob_properties()
-    assert facts.content_settings.content_type == "application/octet-stream"
+    properties = container.get_blob_client("a.unknown").get_blob_properties()
+    assert properties.content_settings.content_type == "application/octet-stream"
 
 
 @pytest.mark.parametrize("size", [10, 9_000_000])
@@ -220,10 +220,35 @@ async def test_lost_answer_to_an_upload_is_not_taken_for_somebody_elses_blob(
     async with losing(azurite, b"PUT /" if at_once else b"comp=blocklist") as endpoint:
         connector = await connect(account_url=endpoint, account_key=azurite.account_key)
         item = await connector.upload_file(str(tmp_path / "a"), overwrite=overwrite)
-        facts = container.get_blob_client("a").get_blob_properties()
-        assert item.version == facts.etag.strip('"')
-        assert item.modified_at == facts.last_modified.timestamp()
+        properties = container.get_blob_client("a").get_blob_properties()
+        assert item.version == properties.etag.strip('"')
+        assert item.modified_at == properties.last_modified.timestamp()
         assert container.download_blob("a").readall() == (tmp_path / "a").read_bytes()
         with pytest.raises(ConnectorError, match="exists already"):
             await connector.upload_file(str(tmp_path / "a"), overwrite=False)
         await connector.disconnect()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a.csv.gz", "application/gzip"),
+        ("a.tar.gz", "application/gzip"),
+        ("a.tgz", "application/gzip"),
+        ("a.svgz", "application/gzip"),
+        ("a.json.bz2", "application/x-bzip2"),
+        ("a.csv.xz", "application/x-xz"),
+        ("a.json", "application/json"),
+    ],
+)
+async def test_compressed_file_is_stored_with_the_type_of_its_compression(
+    name: str,
+    expected: str,
+    container: ContainerClient,
+    connector: AzureBlobConnector,
+    tmp_path: Path,
+) -> None:
+    (tmp_path / name).write_bytes(b"x")
+    await connector.upload_file(str(tmp_path / name))
+    settings = container.get_blob_client(name).get_blob_properties().content_settings
+    assert (settings.content_type, settings.content_encoding) == (expected, None)

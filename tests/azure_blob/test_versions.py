@@ -43,15 +43,15 @@ async def test_snapshots_are_listed_described_previewed_and_fetched(
     ]
     assert (await connector.get_metadata("folder/a.csv"))["snapshots"] == identifiers
     for lines, (identifier, item) in enumerate(zip(identifiers, kept, strict=True), 1):
-        facts = await connector.get_metadata(identifier)
-        assert (facts["size"], facts["metadata"]) == (item.size, {"n": str(lines)})
-        assert facts["name"] == item.name == "a.csv"
+        metadata = await connector.get_metadata(identifier)
+        assert (metadata["size"], metadata["metadata"]) == (item.size, {"n": str(lines)})
+        assert metadata["name"] == item.name == "a.csv"
         assert len((await connector.preview(identifier)).rows) == lines
         workspace = Workspace(tmp_path)
         path = await connector.fetch_data(identifier, workspace)
         assert path == str(tmp_path / identifier)
         assert Path(path).read_bytes() == b"x,y\n" + b"1,2\n" * lines
-        assert workspace.written[path].version == item.version == facts["etag"]
+        assert workspace.written[path].version == item.version == metadata["etag"]
     now = await connector.fetch_data("folder/a.csv", str(tmp_path))
     assert Path(now).read_bytes() == b"x,y\n" + b"1,2\n" * 3
 
@@ -106,9 +106,9 @@ async def test_who_may_not_list_is_told_all_but_snapshots(
     connector = await connect(
         account_url=azurite.blob_endpoint, sas_token=container_sas(azurite, container, "r")
     )
-    facts = await connector.get_metadata("folder/a.csv")
-    assert facts["size"] == 16
-    assert "snapshots" not in facts
+    metadata = await connector.get_metadata("folder/a.csv")
+    assert metadata["size"] == 16
+    assert "snapshots" not in metadata
     with pytest.raises(PermissionDeniedError):
         await connector.list_versions("folder/a.csv")
 
@@ -119,11 +119,13 @@ async def test_versions_are_listed_described_and_fetched(
 ) -> None:
     service.put(name, b"now").versions = {BEFORE: Blob(b"first"), THEN: Blob(b"second")}
     identifiers = [f"?versionid={time}/{name}" for time in (BEFORE, THEN)]
-    facts = await local.get_metadata(name)
-    assert facts["versions"] == identifiers
+    metadata = await local.get_metadata(name)
+    assert metadata["versions"] == identifiers
     assert [item.path for item in await local.list_versions(name)] == identifiers
-    found = [await local.fetch_data(each, str(tmp_path)) for each in (*identifiers, name)]
-    assert [Path(path).read_bytes() for path in found] == [b"first", b"second", b"now"]
+    fetched = [
+        await local.fetch_data(identifier, str(tmp_path)) for identifier in (*identifiers, name)
+    ]
+    assert [Path(path).read_bytes() for path in fetched] == [b"first", b"second", b"now"]
     assert (await local.get_metadata(identifiers[0]))["version_id"] == BEFORE
     assert [item.path for item in await local.list_items()] == [name]
 

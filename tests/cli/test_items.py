@@ -105,6 +105,10 @@ def test_an_item_whose_name_looks_like_a_pattern_can_be_had(ok, docs, workspace)
     (docs / "note1.txt").touch()
     ok("fetch", "docs", "note[1].txt", *into)
     assert {"note1.txt", "note[1].txt"} <= set(os.listdir(workspace))
+    (docs / "Sales [EU]").mkdir()
+    (docs / "Sales [EU]" / "q1.csv").touch()
+    ok("fetch", "docs", "Sales [EU]/", *into)
+    assert os.listdir(workspace / "Sales [EU]") == ["q1.csv"]
     (workspace / "note[1].txt").unlink()
     ok("fetch", "docs", "note[1].txt", "--no-glob", *into)
     assert (workspace / "note[1].txt").read_text() == "hello\n"

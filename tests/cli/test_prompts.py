@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from datasources_azure_blob import AzureBlobOptions
 from tests.cli.conftest import SECRET
 from tests.core.plugin_fixtures import Site
 
@@ -149,7 +150,8 @@ def test_a_source_that_is_not_valid_cannot_be_stored(ok, run, vault, tmp_path) -
 
 def test_optional_ones_that_are_needed_are_asked_for_without_a_question(ok) -> None:
     # Of an Azure source only the container is required; connecting needs one way in more.
-    answers = ["", "", "files", "${env:CONNECTION}", *[""] * 15]
+    others = [""] * (len(AzureBlobOptions.model_fields) - 2)
+    answers = ["", "", "files", "${env:CONNECTION}", *others]
     ok("add", "azure_blob", "--no-test", answers=answers)
     assert ok("show", "azure_blob", "--json").json["options"] == {
         "container": "files",

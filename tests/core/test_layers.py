@@ -25,13 +25,17 @@ masking
 redaction_tables
 redaction
 errors
+media_types
 names
 models
 options
 connector
 threads
 workspace: paths quota checksums locking partfiles order directory receipts
+preview: compression encodings delimited text parquet workbook files
 tabular
+workbooks
+copying
 credentials
 policy
 stores

@@ -168,9 +168,9 @@ async def test_a_preview_without_the_ability_comes_from_the_file() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "rows", "truncated"), [(1_000_000, 5, False), (1_000_001, 4, True)]
+    ("size", "rows", "truncated"), [(1024 * 1024, 6, False), (1024 * 1024 + 1, 5, True)]
 )
-async def test_a_preview_by_fetching_reads_a_million_bytes_and_shows_no_row_that_is_cut(
+async def test_a_preview_by_fetching_reads_a_mebibyte_and_shows_no_row_that_is_cut(
     size: int, rows: int, truncated: bool
 ) -> None:
     content = b"\n".join([b"x" * 200_000] * 6)[:size]

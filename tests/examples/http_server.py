@@ -9,11 +9,11 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Handler(SimpleHTTPRequestHandler):
-    """Lists and serves, to who knows the password."""
+    """Lists and serves files to clients with the password."""
 
     protocol_version = "HTTP/1.1"
     wbufsize = 1 << 16  # head and body in one piece
-    wanted = ""
+    expected_authorization = ""
 
     def do_GET(self) -> None:
         if self._allowed():
@@ -27,7 +27,7 @@ class Handler(SimpleHTTPRequestHandler):
         pass
 
     def _allowed(self) -> bool:
-        if self.headers.get("Authorization") == self.wanted:
+        if self.headers.get("Authorization") == self.expected_authorization:
             return True
         self.send_response(401)
         self.send_header("WWW-Authenticate", 'Basic realm="files"')
@@ -38,7 +38,9 @@ class Handler(SimpleHTTPRequestHandler):
 
 def main() -> None:
     directory, user, password = sys.argv[1:]
-    Handler.wanted = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+    Handler.expected_authorization = (
+        "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+    )
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=directory))
     print(server.server_port, flush=True)
     server.serve_forever()

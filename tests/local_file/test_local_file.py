@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +22,12 @@ from datasources import (
     LimitExceededError,
     Limits,
     OptionError,
+    PermissionDeniedError,
     Workspace,
     abilities,
 )
 from datasources_local_file import LocalFileConnector
+from tests.core.workbooks import xlsx
 
 FILES = {
     "a.csv": b"x,y\n1,2\n3,4\n",
@@ -67,7 +72,11 @@ async def test_everything_below_the_directory_is_listed_with_size_and_date(
 ) -> None:
     items = await connector.list_items()
     assert paths(items) == [
-        *("a.csv", "binary", "notes.txt", "reports/2024.csv", "reports/old/2023.csv")
+        "a.csv",
+        "binary",
+        "notes.txt",
+        "reports/2024.csv",
+        "reports/old/2023.csv",
     ]
     item = next(item for item in items if item.path == "reports/2024.csv")
     assert (item.name, item.size) == ("2024.csv", 2)
@@ -206,10 +215,46 @@ async def test_a_binary_file_has_no_preview(connector: LocalFileConnector) -> No
         await connector.preview("binary")
 
 
-async def test_metadata_tells_size_date_and_type(connector: LocalFileConnector) -> None:
+async def test_a_parquet_file_is_previewed(connector: LocalFileConnector, root: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    pq.write_table(pa.table({"n": [1, 2, 3]}), root / "n.parquet")
+    preview = await connector.preview("n.parquet", 2)
+    assert (preview.columns, list(preview.rows), preview.truncated) == (("n",), [(1,), (2,)], True)
+
+
+async def test_a_workbook_is_previewed_and_converted(
+    connector: LocalFileConnector, root: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("python_calamine")
+    (root / "a.xlsx").write_bytes(xlsx(Data=[["x", "y"], [1, "é"]]))
+    preview = await connector.preview("a.xlsx")
+    assert (preview.columns, list(preview.rows)) == (("x", "y"), [(1, "é")])
+    workspace = Workspace(tmp_path / "workspace", file_format="csv")
+    path = await connector.fetch_data("a.xlsx", workspace)
+    assert Path(path).read_text("utf-8") == "x,y\n1,é\n"
+    assert workspace.written[path].version is not None
+    as_it_is = await connector.fetch_data("a.xlsx", str(tmp_path / "workspace"))
+    assert Path(as_it_is).read_bytes() == (root / "a.xlsx").read_bytes()
+
+
+async def test_a_table_of_another_country_is_previewed_and_the_guess_is_told(
+    connector: LocalFileConnector, root: Path
+) -> None:
+    (root / "de.csv").write_bytes("id;name\n1;Müller\n".encode("cp1252"))
+    preview = await connector.preview("de.csv")
+    assert (preview.columns, list(preview.rows)) == (("id", "name"), [("1", "Müller")])
+    assert preview.format is not None
+    assert preview.format.guessed == ("encoding", "delimiter")
+    assert len(preview.notes) == 2
+
+
+async def test_metadata_tells_size_date_and_type(connector: LocalFileConnector, root: Path) -> None:
     metadata = await connector.get_metadata("a.csv")
     assert metadata["size"] == 12
     assert metadata["content_type"] == "text/csv"
+    (root / "a.csv.gz").write_bytes(b"x")
+    assert (await connector.get_metadata("a.csv.gz"))["content_type"] == "application/gzip"
 
 
 async def test_a_missing_directory_is_a_connect_error(tmp_path: Path) -> None:
@@ -239,3 +284,146 @@ def test_an_unknown_option_is_named_with_what_is_accepted(root: Path) -> None:
 
 def test_abilities_are_seen_without_connecting() -> None:
     assert abilities(LocalFileConnector) == {"iter_items", "glob", "preview"}
+
+
+@pytest.fixture
+def locked(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A folder of the mode asked for, beside `a.csv`; the user is one whom modes concern."""
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        root.chmod(0o755)
+        (root / "a.csv").write_bytes(b"x")
+        locked = root / "lost+found"
+        locked.mkdir()
+        (locked / "x").write_bytes(b"x")
+        locked.chmod(request.param)
+        user = os.geteuid()
+        os.seteuid(65534 if user == 0 else user)
+        yield locked
+        os.seteuid(user)
+        locked.chmod(0o755)
+
+
+@pytest.mark.parametrize("locked", [0o000, 0o444], indirect=True)
+async def test_a_folder_that_may_not_be_read_is_left_out_and_told(
+    locked: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    connector = connector_of(locked.parent)
+    await connector.connect()
+    assert paths(await connector.list_items()) == ["a.csv"]
+    assert paths(await connector.glob_items("**")) == ["a.csv"]
+    assert paths(await connector.list_items("/")) == ["a.csv", "lost+found/"]
+    assert "lost+found', which may not be read" in caplog.text
+    for path in ("lost+found", "lost+found/"):
+        with pytest.raises(PermissionDeniedError, match=r"folder 'lost\+found' of source 'files'"):
+            await connector.list_items(path)
+
+
+async def test_a_folder_deleted_during_the_listing_is_left_out(
+    connector: LocalFileConnector, root: Path
+) -> None:
+    listed = []
+    async for item in connector.iter_items():
+        listed.append(item.path)
+        shutil.rmtree(root / "reports", ignore_errors=True)
+    assert listed == ["a.csv", "binary", "notes.txt"]
+
+
+async def test_a_directory_that_went_away_is_a_connect_error(
+    connector: LocalFileConnector, root: Path, tmp_path: Path
+) -> None:
+    root.rename(root.with_name("moved"))
+    calls: list[Callable[[], Any]] = [
+        connector.list_items,
+        lambda: connector.list_items("/"),
+        lambda: connector.list_items("reports"),
+        lambda: connector.glob_items("**"),
+        lambda: connector.fetch_data("a.csv", str(tmp_path / "workspace")),
+        lambda: connector.get_metadata("a.csv"),
+    ]
+    for call in calls:
+        with pytest.raises(ConnectError, match="the directory of the source, is not there any"):
+            await call()
+
+
+class Changing:
+    """Changes a file after so many bytes of its copy."""
+
+    def __init__(self, change: Callable[[], object], after: int) -> None:
+        self._change, self._after = change, after
+
+    def __call__(self, done: int, total: int | None) -> None:
+        if done >= self._after:
+            self._change()
+            self._after = sys.maxsize
+
+
+MIB = 1024 * 1024
+
+
+async def test_a_file_rewritten_during_its_copy_is_an_error_never_a_mixture(
+    connector: LocalFileConnector, root: Path, tmp_path: Path
+) -> None:
+    path = root / "big"
+
+    def rewrite(size: int) -> Callable[[], object]:
+        def write() -> None:
+            with path.open("r+b") as file:
+                file.write(b"n" * size)
+                file.truncate()
+
+        return write
+
+    for size in (3 * MIB, 4 * MIB, 2 * MIB, 10):
+        path.write_bytes(b"o" * 3 * MIB)
+        workspace = Workspace(tmp_path / "workspace", progress=Changing(rewrite(size), MIB))
+        with pytest.raises(DataFetchError, match="'big' changed while it was copied; fetch it aga"):
+            await connector.fetch_data("big", workspace)
+        assert list((tmp_path / "workspace").iterdir()) == []
+
+
+async def test_a_log_that_grows_during_its_copy_is_copied_up_to_its_size_at_the_start(
+    connector: LocalFileConnector, root: Path, tmp_path: Path
+) -> None:
+    path = root / "app.log"
+    path.write_bytes(b"line\n" * MIB)
+
+    def append() -> None:
+        with path.open("ab") as file:
+            file.write(b"more\n" * 100)
+
+    workspace = Workspace(tmp_path / "workspace", progress=Changing(append, MIB))
+    copy = Path(await connector.fetch_data("app.log", workspace))
+    assert copy.read_bytes() == b"line\n" * MIB
+
+
+async def test_a_file_replaced_during_its_copy_is_the_old_one(
+    connector: LocalFileConnector, root: Path, tmp_path: Path
+) -> None:
+    path = root / "a"
+    path.write_bytes(b"o" * 3 * MIB)
+
+    def replace() -> None:
+        (root / "b").write_bytes(b"new")
+        (root / "b").rename(path)
+
+    workspace = Workspace(tmp_path / "workspace", progress=Changing(replace, MIB))
+    assert Path(await connector.fetch_data("a", workspace)).read_bytes() == b"o" * 3 * MIB
+
+
+@pytest.mark.parametrize("folder", ["workspace", "."])
+async def test_a_file_of_a_workspace_below_the_source_is_not_copied_into_it(
+    folder: str, connector: LocalFileConnector, root: Path
+) -> None:
+    workspace = root / folder
+    (root / "workspace").mkdir()
+    (root / "workspace" / "mine.csv").write_bytes(b"x")
+    with pytest.raises(DataFetchError, match="lies in the workspace that it would be copied to"):
+        await connector.fetch_data("workspace/mine.csv", str(workspace))
+
+
+async def test_a_source_below_the_workspace_is_copied(
+    connector: LocalFileConnector, root: Path
+) -> None:
+    copy = Path(await connector.fetch_data("reports/2024.csv", str(root.parent)))
+    assert copy == root.parent / "reports/2024.csv"

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         SupportsUpload as SupportsUpload,
         abilities as abilities,
     )
+    from datasources.copying import copy_file as copy_file
     from datasources.credentials import CredentialManager as CredentialManager
     from datasources.errors import (
         AuthenticationError as AuthenticationError,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
         UnknownConnectorError as UnknownConnectorError,
     )
     from datasources.files import open_regular as open_regular
+    from datasources.media_types import guess_media_type as guess_media_type
     from datasources.models import (
         ColumnStatistics as ColumnStatistics,
         ConnectionCheck as ConnectionCheck,
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
         PoolConfig as PoolConfig,
         Preview as Preview,
         Rotation as Rotation,
+        TextFormat as TextFormat,
     )
     from datasources.observers import AuditLog as AuditLog
     from datasources.options import ConnectorOptions as ConnectorOptions
@@ -77,6 +80,15 @@ if TYPE_CHECKING:
         ConnectionPoolManager as ConnectionPoolManager,
         PooledConnection as PooledConnection,
         PoolStatistics as PoolStatistics,
+    )
+    from datasources.preview import (
+        MAX_WORKBOOK as MAX_WORKBOOK,
+        is_parquet as is_parquet,
+        is_workbook as is_workbook,
+        preview_file as preview_file,
+        preview_parquet as preview_parquet,
+        preview_text as preview_text,
+        preview_workbook as preview_workbook,
     )
     from datasources.redaction import redact_text as redact_text
     from datasources.registry import (
@@ -98,13 +110,13 @@ if TYPE_CHECKING:
         glob_prefix as glob_prefix,
         glob_regex as glob_regex,
         items_below as items_below,
-        preview_text as preview_text,
         query_name as query_name,
     )
     from datasources.threads import (
         ThreadWorker as ThreadWorker,
         run_in_thread as run_in_thread,
     )
+    from datasources.workbooks import convert_workbook as convert_workbook
     from datasources.workspace import (
         Progress as Progress,
         Workspace as Workspace,
@@ -141,6 +153,7 @@ _MODULE_OF = {
     "ItemNotFoundError": "errors",
     "LimitExceededError": "errors",
     "Limits": "models",
+    "MAX_WORKBOOK": "preview",
     "MemoryStore": "stores",
     "MissingKeyError": "errors",
     "Operation": "models",
@@ -176,6 +189,7 @@ _MODULE_OF = {
     "SupportsReadTable": "connector",
     "SupportsStatistics": "connector",
     "SupportsUpload": "connector",
+    "TextFormat": "models",
     "ThreadWorker": "threads",
     "UnknownConnectorError": "errors",
     "Workspace": "workspace",
@@ -185,13 +199,21 @@ _MODULE_OF = {
     "backoff": "retrying",
     "caller": "registry",
     "check_write": "stores",
+    "convert_workbook": "workbooks",
+    "copy_file": "copying",
     "csv_file": "tabular",
     "glob_prefix": "tabular",
     "glob_regex": "tabular",
+    "guess_media_type": "media_types",
     "hookimpl": "plugins",
+    "is_parquet": "preview",
+    "is_workbook": "preview",
     "items_below": "tabular",
     "open_regular": "files",
-    "preview_text": "tabular",
+    "preview_file": "preview",
+    "preview_parquet": "preview",
+    "preview_text": "preview",
+    "preview_workbook": "preview",
     "query_name": "tabular",
     "redact_text": "redaction",
     "run_in_thread": "threads",

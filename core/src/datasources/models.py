@@ -253,6 +253,20 @@ class FetchResult:
 
 
 @dataclass(frozen=True, slots=True)
+class TextFormat:
+    """How a text file was read for a preview."""
+
+    encoding: str
+    """Python's name of the encoding, such as `utf-8` or `cp1252`."""
+    delimiter: str | None = None
+    """The character between columns; `None` for text that is not delimited."""
+    compression: str | None = None
+    """`gzip`, `bzip2` or `xz` for a compressed file."""
+    guessed: tuple[str, ...] = ()
+    """The properties that are guessed and may be wrong: of `encoding`, `delimiter`, `header`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Preview:
     """The first rows of an item."""
 
@@ -262,6 +276,10 @@ class Preview:
     """One value for each column, as `SupportsPreview.preview` describes."""
     truncated: bool
     """True if the item has more rows."""
+    format: TextFormat | None = field(default=None, compare=False, repr=False)
+    """How the text was read, for a file of text."""
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    """Sentences about what was guessed or left out, to be shown with the rows."""
 
 
 @dataclass(frozen=True, slots=True)

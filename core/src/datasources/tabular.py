@@ -1,22 +1,18 @@
-"""Helpers for connectors: CSV files, previews of text, folders and patterns over paths."""
+"""Helpers for connectors: CSV files, folders and patterns over paths."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import islice
 
 from datasources.errors import DataFetchError
-from datasources.models import DataItem, Preview
+from datasources.models import DataItem
 from datasources.workspace import Workspace, WorkspaceFile
 
 _BUFFER = 64 * 1024  # bytes collected before they are written
 _QUOTED = re.compile(r'[",\r\n]')
-_DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".psv": "|"}
 
 
 class CsvFile:
@@ -115,41 +111,6 @@ def _field(value: object) -> str:
     return f'"{text.replace(chr(34), chr(34) * 2)}"' if not text or _QUOTED.search(text) else text
 
 
-def preview_text(name: str, head: bytes, rows: int = 10, *, complete: bool) -> Preview:
-    """Return the first rows of a delimited or plain text file from its first bytes.
-
-    Args:
-        name: The file's name. `.csv`, `.tsv`, `.tab` and `.psv` are delimited text with a header;
-            any other file has one column, `line`.
-        head: The first bytes of the file, in UTF-8; other bytes are replaced by U+FFFD.
-        rows: The most rows to return.
-        complete: True if `head` is the whole file; otherwise its last line, which is cut, is left
-            out.
-
-    Raises:
-        DataFetchError: The bytes are not text.
-    """
-    if b"\0" in head:
-        raise DataFetchError(f"{name!r} is not a text file: there is no preview of it")
-    text = head.decode("utf-8-sig", errors="replace")
-    if not complete:
-        text = text[: text.rfind("\n") + 1]
-    extension = name[name.rfind(".") :].lower()
-    if extension in _DELIMITERS:
-        records: Iterator[list[str]] = csv.reader(
-            io.StringIO(text, newline=""), delimiter=_DELIMITERS[extension]
-        )
-        columns = next(records, [])
-    else:
-        records = ([line] for line in text.splitlines())
-        columns = ["line"]
-    try:
-        first = [tuple(record) for record in islice(records, rows + 1)]
-    except csv.Error as exc:
-        raise DataFetchError(f"{name!r} cannot be read as delimited text: {exc}") from exc
-    return Preview(tuple(columns), first[:rows], truncated=len(first) > rows or not complete)
-
-
 def items_below(items: Iterable[DataItem], path: str | None) -> list[DataItem]:
     """Return the items at `path`, as `list_items` has to, from all items of a source.
 
@@ -172,9 +133,17 @@ WILDCARDS = frozenset("*?[")
 
 
 def glob_prefix(pattern: str) -> str:
-    """Return the part of a pattern before its first wildcard."""
-    wildcard = re.search(r"[*?\[]", pattern)
-    return pattern[: wildcard.start()] if wildcard else pattern
+    """Return the beginning of every name that a pattern matches.
+
+    It is the part before the first wildcard; `[*]`, `[?]` and `[[]` stand for one character.
+    """
+    literal = re.match(r"(?:[^*?\[]|\[[*?\[]\])*", pattern)
+    return re.sub(r"\[([*?\[])\]", r"\1", literal[0]) if literal else ""
+
+
+def glob_escape(name: str) -> str:
+    """Return the pattern that matches exactly this name."""
+    return re.sub(r"[*?\[]", r"[\g<0>]", name)
 
 
 def glob_regex(pattern: str) -> re.Pattern[str]:

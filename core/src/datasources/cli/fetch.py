@@ -96,7 +96,8 @@ def fetch_command(
 
     Where the connector can, an ITEM may be a pattern: '*' within a folder, '**' across folders,
     a last '/' for all that a folder holds; of these, files that are there unchanged stay as they
-    are. One that matches nothing is taken as a name or a query, if the source knows it.
+    are. One that matches nothing is taken as the name of an item or folder, or as a
+    query, if the source knows it.
     '-' reads one ITEM, such as a long query, from standard input.
     """
     identifiers = [read_identifier(item) for item in items]
@@ -208,7 +209,9 @@ async def _expand(
         is_pattern = identifier.endswith("/") or not WILDCARDS.isdisjoint(identifier)
         if is_pattern and not literal:
             items = await registry.expand(source_id, identifier)
-            versions |= {item.path: item.version for item in items}
+            versions |= {
+                item.path: None if item.path == identifier else item.version for item in items
+            }
         else:
             versions[identifier] = None
     return versions

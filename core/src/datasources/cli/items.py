@@ -119,12 +119,17 @@ def preview_command(
 
     preview = context.run(get_preview, source_id)
     if as_json:
-        output.print_json(asdict(preview))
+        document = asdict(preview)
+        if not preview.notes:  # nothing was guessed
+            del document["notes"], document["format"]
+        output.print_json(document)
     else:
         # The rows of a CSV file may be shorter or longer than its header.
         width = max([len(preview.columns), *map(len, preview.rows)])
         rows_of_cells = [_pad(row, width) for row in preview.rows]
         tables.print_table(_pad(preview.columns, width), rows_of_cells)
+        for note in preview.notes:
+            output.echo_err(f"Note: {note}.")
     if preview.truncated:
         output.echo_err(f"There are more rows; -n {rows} ended the preview.")
 

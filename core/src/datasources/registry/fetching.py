@@ -19,15 +19,13 @@ from datasources.errors import (
 from datasources.models import FetchReceipt, FetchRequest, FetchResult, Limits, Preview
 from datasources.plugins import Plugins
 from datasources.policy import Policy
+from datasources.preview import preview_file
 from datasources.registry.listing import ItemLister, NoMatchError
 from datasources.registry.observing import observe
 from datasources.registry.pools import SourcePools
 from datasources.registry.records import SourceRecords
-from datasources.tabular import preview_text
 from datasources.threads import run_in_thread
 from datasources.workspace import Progress, Receipts, RequestOrder, Workspace
-
-_PREVIEW_BYTES = 1_000_000  # read of a file that was fetched for a preview
 
 
 class Fetcher:
@@ -218,11 +216,9 @@ async def preview_by_fetching(
     with tempfile.TemporaryDirectory() as folder:
         target = Workspace(folder, limits=limits)
         path = await connector.fetch_data(identifier, target)
-        head = await asyncio.to_thread(_read_head, target.adopt(path).path)
-    complete = len(head) <= _PREVIEW_BYTES
-    return preview_text(path, head[:_PREVIEW_BYTES], rows, complete=complete)
+        return await asyncio.to_thread(_preview_file, target.adopt(path).path, rows)
 
 
-def _read_head(path: str) -> bytes:
+def _preview_file(path: str, rows: int) -> Preview:
     with open(path, "rb") as file:
-        return file.read(_PREVIEW_BYTES + 1)
+        return preview_file(file, path, rows)

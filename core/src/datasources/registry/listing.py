@@ -11,16 +11,16 @@ from datasources.connector import (
     SupportsIterItems,
     mask_connector_error,
 )
-from datasources.errors import DataFetchError, ItemNotFoundError
+from datasources.errors import DataFetchError, DataSourceError, ItemNotFoundError
 from datasources.models import DataItem
 from datasources.plugins import Plugins
 from datasources.registry.observing import observe
 from datasources.registry.pools import SourcePools
-from datasources.tabular import WILDCARDS, glob_prefix, glob_regex
+from datasources.tabular import WILDCARDS, glob_escape, glob_prefix, glob_regex
 
 
 class NoMatchError(ItemNotFoundError):
-    """A pattern matches no item, and no item has it for its name."""
+    """A pattern matches no item, and is not the name of an item or a folder either."""
 
 
 class ItemLister:
@@ -59,18 +59,14 @@ class ItemLister:
         """Return the items whose path matches a pattern."""
         with observe(self._plugins, "glob_items", source_id, pattern=pattern) as outcome:
             async with self._pools.operation(source_id) as connector:
-                if isinstance(connector, SupportsGlob):
-                    return outcome.record(await connector.glob_items(pattern))
-                matches, prefix = glob_regex(pattern).fullmatch, glob_prefix(pattern)
-                folder = prefix.rpartition("/")[0] or None
-                items = await connector.list_items(folder)
-                return outcome.record([item for item in items if matches(item.path)])
+                return outcome.record(await _glob(connector, pattern))
 
     async def expand(self, source_id: str, path: str | None) -> list[DataItem]:
         """Return the items that a folder, a pattern or a name stands for.
 
         Raises:
-            NoMatchError: A pattern matches nothing, and is not the name of an item either.
+            NoMatchError: A pattern matches nothing, and is not the name of an item or a folder
+                either.
             ItemNotFoundError: There is nothing below the path, where the source can tell.
         """
         if path and not WILDCARDS.isdisjoint(path):
@@ -90,14 +86,41 @@ class ItemLister:
             return items
         unmatched = f"no item of source {source_id!r} matches {pattern!r}"
         try:
-            # `select * from t` is an item, and so is a file whose name has brackets.
             async with self._pools.operation(source_id) as connector:
-                await connector.get_metadata(pattern)
+                if items := await _items_named(connector, pattern):
+                    return items
+                await connector.get_metadata(
+                    pattern
+                )  # `select * from t` is an item that no list has
         except ItemNotFoundError as exc:
             raise NoMatchError(unmatched) from exc
         except DataFetchError as exc:
             raise NoMatchError(f"{unmatched}; taken as it is: {exc}") from exc
         return [DataItem(pattern, pattern)]
+
+
+async def _glob(connector: DataSourceConnector, pattern: str) -> list[DataItem]:
+    """Return the items whose path matches a pattern, also from a connector without patterns."""
+    if isinstance(connector, SupportsGlob):
+        return await connector.glob_items(pattern)
+    matches, folder = glob_regex(pattern).fullmatch, glob_prefix(pattern).rpartition("/")[0]
+    return [item for item in await connector.list_items(folder or None) if matches(item.path)]
+
+
+async def _items_named(connector: DataSourceConnector, path: str) -> list[DataItem]:
+    """Return the item that a path with wildcards names literally, or the items of such a folder.
+
+    A path that ends in `/` names a folder only. The list is empty if the source has no such item
+    or folder, or cannot list it.
+    """
+    folder = path.rstrip("/")
+    try:
+        if folder == path and (items := await _glob(connector, glob_escape(path))):
+            return items
+        below = await connector.list_items(folder)
+    except DataSourceError:
+        return []
+    return [item for item in below if item.path.startswith(f"{folder}/")]
 
 
 async def _iterate(connector: DataSourceConnector, path: str | None) -> AsyncGenerator[DataItem]:

@@ -285,8 +285,8 @@ class DataSourceRegistry:
         Args:
             source_id: The source.
             path: None stands for everything; a path with wildcards for the items that match, or
-                for the item of that name if none does; another for all that lies below it, or for
-                the item of that name.
+                for the item or folder of that name if none does; another for all that lies below
+                it, or for the item of that name.
 
         Raises:
             ItemNotFoundError: A pattern matches nothing, or there is nothing below the path.
@@ -442,11 +442,16 @@ class DataSourceRegistry:
 
         Args:
             source_id: The source.
-            path: As `list_items` takes it, or with wildcards as `glob_items` does.
+            path: As `list_items` takes it, or with wildcards as `glob_items` does; if nothing
+                matches, as the name of an item or a folder.
             workspace: Directory, made if missing.
             concurrency: How many at once.
             limits: In place of the source's or the policy's, for each item by itself.
             refresh: Fetch what is unchanged, too.
+
+        Raises:
+            ItemNotFoundError: There is nothing below the path, where the source can tell. A pattern
+                that matches nothing is no error: the list is empty.
         """
         return await self._fetcher.fetch_tree(
             source_id, path, workspace, concurrency=concurrency, limits=limits, refresh=refresh

@@ -1,1 +1,1 @@
-"""A web server's directory as a source for `datasources`."""
+"""Directories that web servers list as sources for `datasources`."""

@@ -1,4 +1,4 @@
-"""The files below one URL, as a web server lists them: crawled, described, fetched."""
+"""List, describe and fetch the files below one URL of a web server that lists directories."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from pydantic import Field, SecretStr, field_validator
 from yarl import URL
 
 _CHUNK = 256 * 1024  # bytes written at once
-_SILENCE = 30.0  # seconds without a byte after which a read fails
-_STATUS: dict[int, tuple[type[ConnectorError], str]] = {
+_READ_TIMEOUT = 30.0  # seconds without a byte after which a read fails
+_ERRORS: dict[int, tuple[type[ConnectorError], str]] = {
     401: (AuthenticationError, "the server refuses the credentials"),
     403: (PermissionDeniedError, "the server does not allow it"),
     404: (ItemNotFoundError, "it does not exist"),
@@ -37,7 +37,7 @@ _STATUS: dict[int, tuple[type[ConnectorError], str]] = {
 
 
 class HttpDirectoryOptions(ConnectorOptions):
-    """Where the listing is, and who reads it."""
+    """The URL of the listing, and the credentials."""
 
     url: str = Field(
         description="The topmost page of the listing; nothing above it is read.",
@@ -59,16 +59,20 @@ class HttpDirectoryOptions(ConnectorOptions):
         return url.rstrip("/") + "/"
 
     def hosts(self) -> list[str]:
+        """Return the host of the URL, for the host application's policy."""
         return [urlsplit(self.url).hostname or ""]
 
     def authorization(self) -> dict[str, str]:
-        """Return the header that lets in."""
+        """Return the header of basic authentication; none without a password."""
         pair = f"{self.user}:{self.password.get_secret_value()}" if self.password else ""
         return {"Authorization": f"Basic {b64encode(pair.encode()).decode()}"} if pair else {}
 
 
 class HttpDirectoryConnector(DataSourceConnector):
-    """Reads through one session, which pools; redirects, which may lead elsewhere, are errors."""
+    """Reads through one session of aiohttp, which pools connections.
+
+    Redirects are errors: they could lead to a host that the policy does not allow.
+    """
 
     type = "http_directory"
     api_version = 1
@@ -79,10 +83,12 @@ class HttpDirectoryConnector(DataSourceConnector):
     async def connect(self) -> bool:
         if self._connection is None:
             pool = self.pool_config
-            times = aiohttp.ClientTimeout(sock_connect=pool.connect_timeout, sock_read=_SILENCE)
+            timeout = aiohttp.ClientTimeout(
+                sock_connect=pool.connect_timeout, sock_read=_READ_TIMEOUT
+            )
             self._connection = aiohttp.ClientSession(
                 headers={"Accept-Encoding": "identity", **self.options.authorization()},
-                timeout=times,
+                timeout=timeout,
                 connector=aiohttp.TCPConnector(limit=pool.max_size),
                 auto_decompress=False,
             )
@@ -114,69 +120,72 @@ class HttpDirectoryConnector(DataSourceConnector):
 
     async def iter_items(self, path: str | None = None) -> AsyncIterator[DataItem]:
         """Yield all files below a path, page by page."""
-        waiting = [f"{path}/" if path else ""]
-        while waiting:
-            for item in await self._page(waiting.pop()):
-                if item.metadata:
-                    waiting.append(item.path)
+        pending = [f"{path}/" if path else ""]
+        while pending:
+            for item in await self._page(pending.pop()):
+                if item.metadata:  # a folder
+                    pending.append(item.path)
                 else:
                     yield item
 
     async def fetch_data(self, identifier: str, workspace: str) -> str:
         target = Workspace.of(workspace)
         target.require_format(None)
-        async with self._get("GET", identifier) as answer:
-            with target.create(identifier, size=answer.content_length) as file:
-                file.version = answer.headers.get("ETag")
-                async for chunk in answer.content.iter_chunked(_CHUNK):
+        async with self._request("GET", identifier) as response:
+            with target.create(identifier, size=response.content_length) as file:
+                file.version = response.headers.get("ETag")
+                async for chunk in response.content.iter_chunked(_CHUNK):
                     file.write(chunk)
         return file.path
 
     async def get_metadata(self, identifier: str) -> dict[str, Any]:
-        async with self._get("HEAD", identifier) as answer:
-            changed = answer.headers.get("Last-Modified")
+        async with self._request("HEAD", identifier) as response:
+            modified = response.headers.get("Last-Modified")
             return {
                 "path": identifier,
-                "size": answer.content_length,
-                "modified_at": parsedate_to_datetime(changed).timestamp() if changed else None,
-                "content_type": answer.content_type,
-                "etag": answer.headers.get("ETag"),
+                "size": response.content_length,
+                "modified_at": parsedate_to_datetime(modified).timestamp() if modified else None,
+                "content_type": response.content_type,
+                "etag": response.headers.get("ETag"),
             }
 
     async def _page(self, folder: str) -> list[DataItem]:
-        async with self._get("GET", folder) as answer:
-            links = _Links(await answer.text(errors="replace"))
-        here = self._url(folder)
-        found = {urljoin(here, link).partition("#")[0].partition("?")[0] for link in links.found}
-        names = sorted(unquote(url[len(here) :]) for url in found if url.startswith(here))
+        """Return the links of a folder's page that lead to its direct children."""
+        async with self._request("GET", folder) as response:
+            links = _Links(await response.text(errors="replace"))
+        base = self._url(folder)
+        urls = {urljoin(base, link).partition("#")[0].partition("?")[0] for link in links.targets}
+        names = sorted(unquote(url[len(base) :]) for url in urls if url.startswith(base))
         return [_item(folder, name) for name in names if name.strip("/") and "/" not in name[:-1]]
 
     @asynccontextmanager
-    async def _get(self, method: str, path: str) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _request(self, method: str, path: str) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Yield the response to a request for a path, with aiohttp's errors mapped to ours."""
         session: aiohttp.ClientSession = self.require_connection()
-        what = f"{path!r} of {self.options.url!r}" if path else f"{self.options.url!r}"
+        subject = f"{path!r} of {self.options.url!r}" if path else f"{self.options.url!r}"
         url = URL(self._url(path), encoded=True)
         try:
-            async with session.request(method, url, allow_redirects=False) as answer:
-                if answer.status != 200:
-                    default = (DataFetchError, f"the server answered {answer.status}")
-                    kind, reason = _STATUS.get(answer.status, default)
-                    raise kind(f"{what}: {reason}", code=str(answer.status))
-                yield answer
+            async with session.request(method, url, allow_redirects=False) as response:
+                if response.status != 200:
+                    default = (DataFetchError, f"the server answered {response.status}")
+                    error_class, reason = _ERRORS.get(response.status, default)
+                    raise error_class(f"{subject}: {reason}", code=str(response.status))
+                yield response
         except (aiohttp.ClientConnectionError, TimeoutError) as exc:
             reason = str(exc) or "no answer"
-            raise ConnectError(f"{what}: the server cannot be reached: {reason}") from exc
+            raise ConnectError(f"{subject}: the server cannot be reached: {reason}") from exc
         except aiohttp.ClientError as exc:
-            raise DataFetchError(f"{what}: {exc}") from exc
-        except RuntimeError as exc:
+            raise DataFetchError(f"{subject}: {exc}") from exc
+        except RuntimeError as exc:  # aiohttp's error for a session that is closed meanwhile
             if not session.closed:
                 raise
-            raise ConnectError(f"{what}: the source was disconnected") from exc
+            raise ConnectError(f"{subject}: the source was disconnected") from exc
 
     def _url(self, path: str) -> str:
+        """Return the URL of a path; one with dot segments would lead elsewhere."""
         if path and {"", ".", ".."} & set(path.removesuffix("/").split("/")):
             raise ItemNotFoundError(f"{path!r} is no path of a file below {self.options.url!r}")
-        # A name that is no Unicode text goes out as bytes that no server knows.
+        # A lone surrogate is sent as bytes that match no name, so the server answers 404.
         return self.options.url + quote(path, errors="surrogatepass")
 
 
@@ -186,12 +195,12 @@ def _item(folder: str, name: str) -> DataItem:
 
 
 class _Links(HTMLParser):
-    """The targets of a page's links."""
+    """Collects the targets of a page's links."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
-        self.found: list[str] = []
+        self.targets: list[str] = []
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found += [value for name, value in attrs if tag == "a" and name == "href" and value]
+        self.targets += [value for name, value in attrs if tag == "a" and name == "href" and value]

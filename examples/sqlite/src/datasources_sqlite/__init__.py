@@ -1,1 +1,1 @@
-"""SQLite databases as a source for `datasources`."""
+"""SQLite databases as sources for `datasources`."""

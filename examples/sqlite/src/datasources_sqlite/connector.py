@@ -1,4 +1,4 @@
-"""Tables, views and read-only queries of one SQLite database file."""
+"""Read tables, views and queries of one SQLite database file."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from pydantic import Field
 
 T = TypeVar("T")
 
-_BATCH = 200  # rows read at once
-_STEPS = 10_000  # of SQLite's machine between two looks at whether to stop
-_LONGEST = 64 << 20  # bytes of one value or row
+_BATCH = 200  # rows read before the thread checks whether to stop
+_PROGRESS_STEPS = 10_000  # instructions of SQLite's virtual machine between two such checks
+_MAX_VALUE = 64 * 1024 * 1024  # bytes of one value or row; SQLite's own limit is 1 GB
 _QUERY = re.compile(r"\s*(SELECT|WITH|VALUES)\b", re.IGNORECASE)
 _TABLES = "SELECT name, type FROM sqlite_schema WHERE type IN ('table', 'view') ORDER BY name"
-_READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE}
+_READ_ACTIONS = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE}
 
 
 class SQLiteOptions(ConnectorOptions):
-    """Which database."""
+    """The database file."""
 
     path: str = Field(
         min_length=1,
@@ -52,11 +52,12 @@ class SQLiteOptions(ConnectorOptions):
     )
 
     def paths(self) -> list[str]:
+        """Return the database file, for the host's policy."""
         return [os.path.expanduser(self.path)]
 
 
 class SQLiteConnector(DataSourceConnector):
-    """Reads in worker threads; one connection serves one caller at a time."""
+    """Calls SQLite in a worker thread; one connector serves one caller at a time."""
 
     type = "sqlite"
     api_version = 1
@@ -70,7 +71,7 @@ class SQLiteConnector(DataSourceConnector):
     async def connect(self) -> bool:
         if self._connection is None:
             try:
-                await self._worker.run(_mapped, self._open)
+                await self._worker.run(_map_errors, self._open)
             except BaseException:
                 await self.disconnect()
                 raise
@@ -92,11 +93,11 @@ class SQLiteConnector(DataSourceConnector):
     async def list_items(self, path: str | None = None) -> list[DataItem]:
         if path not in (None, "/"):
             raise ItemNotFoundError(f"{path!r}: the tables of a database are in no folders")
-        found = await self._worker.run(_mapped, lambda: self._execute(_TABLES).fetchall())
-        return [DataItem(name, name, metadata={"kind": kind}) for name, kind in found]
+        tables = await self._worker.run(_map_errors, lambda: self._execute(_TABLES).fetchall())
+        return [DataItem(name, name, metadata={"kind": kind}) for name, kind in tables]
 
     async def fetch_data(self, identifier: str, workspace: str) -> str:
-        return await self._worker.run(_mapped, lambda: self._export(identifier, workspace))
+        return await self._worker.run(_map_errors, lambda: self._export(identifier, workspace))
 
     async def get_metadata(self, identifier: str) -> dict[str, Any]:
         return {"columns": list((await self.preview(identifier, 0)).columns)}
@@ -106,10 +107,10 @@ class SQLiteConnector(DataSourceConnector):
 
         def read() -> Preview:
             with closing(self._select(identifier)) as cursor:
-                found = cursor.fetchmany(rows + 1)
-                return Preview(_columns(cursor), found[:rows], truncated=len(found) > rows)
+                first_rows = cursor.fetchmany(rows + 1)
+                return Preview(_columns(cursor), first_rows[:rows], len(first_rows) > rows)
 
-        return await self._worker.run(_mapped, read)
+        return await self._worker.run(_map_errors, read)
 
     def _open(self) -> None:
         uri = f"file:{quote(os.path.abspath(self.options.paths()[0]))}?mode=ro"
@@ -117,15 +118,16 @@ class SQLiteConnector(DataSourceConnector):
         self._connection = connection
         connection.execute(_TABLES).close()
         connection.text_factory = lambda data: data.decode(errors="surrogateescape")
-        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_VALUE)
         connection.set_authorizer(_authorize)
-        connection.set_progress_handler(self._worker.stopping, _STEPS)
+        connection.set_progress_handler(self._worker.stopping, _PROGRESS_STEPS)
 
     def _execute(self, statement: str) -> sqlite3.Cursor:
         cursor: sqlite3.Cursor = self.require_connection().execute(statement)
         return cursor
 
     def _select(self, identifier: str) -> sqlite3.Cursor:
+        """Execute the query of a table or view, or the query that the identifier is."""
         if any(name == identifier for name, _ in self._execute(_TABLES).fetchall()):
             quoted = identifier.replace('"', '""')
             return self._execute(f'SELECT * FROM "{quoted}"')  # noqa: S608
@@ -144,11 +146,12 @@ class SQLiteConnector(DataSourceConnector):
         return file.path
 
 
-def _mapped(work: Callable[[], T]) -> T:
-    """Do work, with the errors of SQLite raised as those of this project."""
+def _map_errors(function: Callable[[], T]) -> T:
+    """Call a function, with the errors of SQLite mapped to those of `datasources`."""
     try:
-        return work()
-    except (sqlite3.Error, sqlite3.Warning, ValueError) as exc:  # also NUL, and no Unicode
+        return function()
+    # ValueError: a statement with a NUL character or a lone surrogate.
+    except (sqlite3.Error, sqlite3.Warning, ValueError) as exc:
         if getattr(exc, "sqlite_errorname", None) in {"SQLITE_CANTOPEN", "SQLITE_NOTADB"}:
             raise ConnectError(f"the database cannot be opened: {exc}") from exc
         if "not authorized" in str(exc) or "prohibited" in str(exc):
@@ -157,8 +160,12 @@ def _mapped(work: Callable[[], T]) -> T:
 
 
 def _authorize(action: int, _: str | None, name: str | None, *__: str | None) -> int:
-    harmless = action == sqlite3.SQLITE_FUNCTION and name not in {"load_extension"}
-    return sqlite3.SQLITE_OK if harmless or action in _READING else sqlite3.SQLITE_DENY
+    """Allow reads and functions but `load_extension`; SQLite calls this for each action of a query.
+
+    https://www.sqlite.org/c3ref/c_alter_table.html
+    """
+    is_function = action == sqlite3.SQLITE_FUNCTION and name != "load_extension"
+    return sqlite3.SQLITE_OK if is_function or action in _READ_ACTIONS else sqlite3.SQLITE_DENY
 
 
 def _columns(cursor: sqlite3.Cursor) -> tuple[str, ...]:

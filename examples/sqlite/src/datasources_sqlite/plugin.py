@@ -1,4 +1,4 @@
-"""What the entry point names: light to import, gives the connector class when asked."""
+"""Name the connector class for discovery; this module stays light to import."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from datasources import DataSourceConnector, hookimpl
 
 @hookimpl
 def datasources_connectors() -> list[type[DataSourceConnector]]:
+    """Return the connector classes of this plugin."""
     from datasources_sqlite.connector import SQLiteConnector
 
     return [SQLiteConnector]

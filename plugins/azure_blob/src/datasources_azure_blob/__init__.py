@@ -1,8 +1,10 @@
-"""Azure Blob Storage containers as a source for `datasources`."""
+"""Azure Blob Storage containers as sources for `datasources`."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from datasources import lazy_exports
 
 if TYPE_CHECKING:
     from datasources_azure_blob.connector import AzureBlobConnector as AzureBlobConnector
@@ -10,13 +12,6 @@ if TYPE_CHECKING:
 
 __all__ = ["AzureBlobConnector", "AzureBlobOptions"]
 
-
-def __getattr__(name: str) -> object:
-    """Import the connector, and its HTTP client, when it is asked for."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from datasources_azure_blob import connector, options
-
-    return (
-        connector.AzureBlobConnector if name == "AzureBlobConnector" else options.AzureBlobOptions
-    )
+__getattr__ = lazy_exports(
+    __name__, {"AzureBlobConnector": "connector", "AzureBlobOptions": "options"}
+)

@@ -1,10 +1,11 @@
-"""What lets a request in: a shared key, a signature in the URL, a token, or nothing."""
+"""Authorize requests: by SharedKey, by a bearer token, or by nothing in the headers."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import hmac
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import formatdate
@@ -13,82 +14,104 @@ from importlib import import_module
 from time import time
 from typing import TYPE_CHECKING, Any, Protocol
 
-from datasources import AuthenticationError, ConnectError
+from datasources import AuthenticationError, ConnectError, ConnectorError
 from datasources_azure_blob.errors import Subject, TransientError
+from datasources_azure_blob.proxies import sdk_transport
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
 
-    from datasources_azure_blob.options import Account, AzureBlobOptions
+    from datasources_azure_blob.account import Account
+    from datasources_azure_blob.options import AzureBlobOptions
 
 API_VERSION = "2021-12-02"
-"""Of the service: the first that Azurite, old and new, and every feature used here agree on."""
+"""The `x-ms-version` of every request: the oldest one with every feature used here, so that old
+releases of Azurite take it as well."""
 _SCOPE = "https://storage.azure.com/.default"
-_EARLY = 300.0  # seconds before its end at which a token is replaced
-_RETRY_REFUSED = 60.0  # a younger token that is refused will not be replaced by a better one
-# The order in which the signed headers stand in the string to sign.
+_RENEW_BEFORE_EXPIRY = 300.0  # seconds; azure-core's own policy renews as early
+# Seconds. A token younger than this is not renewed after a 401: a new one would be refused too.
+_MIN_AGE_TO_RENEW_AFTER_401 = 60.0
+_MAX_IDENTITY_MESSAGE = 2000  # characters; the longest chain of credentials has about as many
+# The headers of the string to sign, in its order; a missing one is an empty line.
 # https://learn.microsoft.com/rest/api/storageservices/authorize-with-shared-key
-_SIGNED = (
-    *("Content-Encoding", "Content-Language", "Content-Length", "Content-MD5", "Content-Type"),
-    *("Date", "If-Modified-Since", "If-Match", "If-None-Match", "If-Unmodified-Since", "Range"),
+_SIGNED_HEADERS = (
+    "Content-Encoding",
+    "Content-Language",
+    "Content-Length",
+    "Content-MD5",
+    "Content-Type",
+    "Date",
+    "If-Modified-Since",
+    "If-Match",
+    "If-None-Match",
+    "If-Unmodified-Since",
+    "Range",
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a signature is made from."""
+    """The parts of a request that SharedKey signs."""
 
     method: str
     path: str
-    """As the URL has it, encoded."""
+    """The path of the URL, percent-encoded."""
     query: Mapping[str, str]
-    """Not encoded, and without a SAS."""
+    """The query, decoded, without a SAS: SharedKey and SAS are never used together."""
     headers: dict[str, str]
 
 
 class Authorization(Protocol):
-    """Adds what authorises a request to its headers."""
+    """Adds headers to requests. One instance serves all requests of a connector."""
 
     async def apply(self, request: Request) -> None:
-        """Add headers."""
+        """Add the headers that authorize `request`."""
         ...
 
-    def expire(self) -> bool:
-        """Give up what was refused; True if there will be another."""
+    def renew_after_refusal(self) -> bool:
+        """Discard the credential that got a 401; return True if the next request has a new one."""
         ...
 
     async def close(self) -> None:
-        """Close what makes the authorisation."""
+        """Release what the credential holds."""
         ...
 
 
-class Unsigned:
-    """For a SAS, which stands in the URL, and for anonymous access."""
+class NoAuthorization:
+    """Adds no header: for anonymous access, and for a SAS, which is part of the URL."""
 
     async def apply(self, request: Request) -> None:
         """Add nothing."""
 
-    def expire(self) -> bool:
-        """Return False: there is no other."""
+    def renew_after_refusal(self) -> bool:
+        """Return False: nothing can be renewed."""
         return False
 
     async def close(self) -> None:
         """Do nothing."""
 
 
-class SharedKey(Unsigned):
-    """Signs each request with the account's key."""
+class SharedKey(NoAuthorization):
+    """Signs each request with the account's key.
+
+    The string to sign has one line for each of these, in this order: the method; the values of
+    `_SIGNED_HEADERS`; every `x-ms-` header as `name:value`, sorted; the canonical resource, which
+    is `/`, the account and the URL's path, encoded; every query parameter as `name:value`,
+    decoded, sorted. Requests with the key have no body, hence no Content-Length.
+
+    https://learn.microsoft.com/rest/api/storageservices/authorize-with-shared-key
+    """
 
     def __init__(self, account: str, key: bytes) -> None:
         self._account = account
         self._hmac = hmac.new(key, digestmod=sha256)
 
     async def apply(self, request: Request) -> None:
-        """Add the date and the signature."""
+        """Add `x-ms-date` and `Authorization`."""
         headers, query = request.headers, request.query
         headers["x-ms-date"] = formatdate(usegmt=True)
-        lines = [request.method, *(headers.get(name, "") for name in _SIGNED)]
-        lines += (f"{name}:{headers[name]}" for name in sorted(headers) if name[:5] == "x-ms-")
+        lines = [request.method, *(headers.get(name, "") for name in _SIGNED_HEADERS)]
+        lines += (f"{name}:{headers[name]}" for name in sorted(headers) if name.startswith("x-ms-"))
         lines.append(f"/{self._account}{request.path}")
         lines += (f"{name}:{query[name]}" for name in sorted(query))
         signature = self._hmac.copy()
@@ -99,32 +122,45 @@ class SharedKey(Unsigned):
 
 
 class Token:
-    """Sends a bearer token of azure-identity, replaced in time."""
+    """Sends a bearer token of azure-identity.
+
+    The token is renewed before it expires: `_RENEW_BEFORE_EXPIRY` seconds before, or half-way if
+    it is valid for less than twice that, so that a short-lived token is not renewed at each
+    request. Times are Unix seconds, as `expires_on` is; if the clock is set back meanwhile, the
+    expired token gets a 401 from the service and is renewed for that.
+    """
 
     def __init__(self, credential: Any, subject: Subject) -> None:
         self.credential = credential
         self._subject = subject
         self._lock = asyncio.Lock()
         self._header = ""
-        self._since = self._renew_at = 0.0
+        self._received_at = 0.0
+        self._renew_at = 0.0
 
     async def apply(self, request: Request) -> None:
-        """Add the token."""
+        """Add the token; renew it first if it is time.
+
+        Raises:
+            AuthenticationError: azure-identity gives no token.
+            TransientError: The authority did not answer.
+        """
         if time() >= self._renew_at:
             async with self._lock:
+                # Of the requests that wait here, the first one renews.
                 if time() >= self._renew_at:
                     await self._renew()
         request.headers["Authorization"] = self._header
 
-    def expire(self) -> bool:
-        """Ask for another token, unless this one is new."""
-        if time() - self._since < _RETRY_REFUSED:
+    def renew_after_refusal(self) -> bool:
+        """Have the next request renew the token, unless it is new."""
+        if time() - self._received_at < _MIN_AGE_TO_RENEW_AFTER_401:
             return False
         self._renew_at = 0.0
         return True
 
     async def close(self) -> None:
-        """Close the credential."""
+        """Close the credential of azure-identity."""
         await self.credential.close()
 
     async def _renew(self) -> None:
@@ -133,45 +169,73 @@ class Token:
         try:
             token = await self.credential.get_token(_SCOPE)
         except ClientAuthenticationError as exc:
-            reason = str(exc.message).partition("\n")[0]
-            raise self._subject.error(
-                AuthenticationError, f"azure-identity gives no token: {reason}"
-            ) from exc
+            raise _identity_error(self._subject, exc) from exc
         except AzureError as exc:
             raise TransientError(
                 self._subject.error(ConnectError, "the service that gives tokens did not answer")
             ) from exc
         self._header = f"Bearer {token.token}"
-        self._since = time()
-        left = token.expires_on - self._since
-        self._renew_at = self._since + max(left - _EARLY, left / 2)
+        self._received_at = time()
+        lifetime = token.expires_on - self._received_at
+        self._renew_at = self._received_at + max(lifetime - _RENEW_BEFORE_EXPIRY, lifetime / 2)
 
 
 async def authorization(
     options: AzureBlobOptions, account: Account, session: ClientSession, subject: Subject
 ) -> Authorization:
-    """Return the authorization that the options ask for."""
+    """Return the authorization that the options describe.
+
+    Tokens are requested through `session`, which stays the caller's to close.
+    """
     if options.uses_identity:
-        return Token(await _identity(options, session), subject)
+        return Token(await _identity_credential(options, session, subject), subject)
     if account.key is not None and account.name is not None:
         return SharedKey(account.name, account.key)
-    return Unsigned()
+    return NoAuthorization()
 
 
-async def _identity(options: AzureBlobOptions, session: ClientSession) -> Any:
-    identity = await import_slowly("azure.identity.aio")
-    transports = await import_slowly("azure.core.pipeline.transport")
-    transport = transports.AioHttpTransport(session=session, session_owner=False)
-    if options.client_secret is None:
-        return identity.DefaultAzureCredential(transport=transport)
-    return identity.ClientSecretCredential(
-        options.tenant_id,
-        options.client_id,
-        options.client_secret.get_secret_value(),
-        transport=transport,
-    )
+async def _identity_credential(
+    options: AzureBlobOptions, session: ClientSession, subject: Subject
+) -> Any:
+    identity = await import_in_thread("azure.identity.aio")
+    await import_in_thread("azure.core.pipeline.transport")
+    transport = sdk_transport(session, subject)
+    try:
+        if options.client_secret is None:
+            return identity.DefaultAzureCredential(
+                transport=transport, **_managed_identity(options.client_id)
+            )
+        return identity.ClientSecretCredential(
+            options.tenant_id,
+            options.client_id,
+            options.client_secret.get_secret_value(),
+            transport=transport,
+        )
+    except ValueError as exc:  # a malformed tenant, AZURE_AUTHORITY_HOST, AZURE_TOKEN_CREDENTIALS
+        raise _identity_error(subject, exc) from exc
 
 
-async def import_slowly(name: str) -> Any:
-    """Import a large module in a thread, so that the event loop goes on meanwhile."""
+def _managed_identity(client_id: str | None) -> dict[str, str]:
+    """Return the arguments that name a user-assigned identity; AZURE_CLIENT_ID does by default."""
+    return {"managed_identity_client_id": client_id} if client_id else {}
+
+
+def _identity_error(subject: Subject, exc: Exception) -> ConnectorError:
+    """Return the error for an exception of azure-identity, with all of its text.
+
+    The text has a line for each way that was tried. Lines such as `AzureCliCredential: ...` would
+    be masked as if a credential followed, hence `says`.
+    """
+    lines = [line.strip() for line in str(getattr(exc, "message", exc)).splitlines()]
+    steps = [
+        re.sub(r"^(\w+Credential): ", r"\1 says: ", line.rstrip("."))
+        for line in lines
+        if line and not line.startswith(("Attempted credentials", "To mitigate", "Visit "))
+    ]
+    reason = "; ".join(steps)[:_MAX_IDENTITY_MESSAGE]
+    return subject.error(AuthenticationError, f"azure-identity could not authenticate: {reason}")
+
+
+async def import_in_thread(name: str) -> Any:
+    """Import a module in a thread: large ones would hold up the event loop for 100 ms and more."""
     return await asyncio.to_thread(import_module, name)

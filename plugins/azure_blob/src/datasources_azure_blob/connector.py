@@ -1,15 +1,14 @@
-"""One container as a source: what hosts call, in terms of the modules beside it."""
+"""Serve one container as a source; the modules beside this one do the work."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from datasources import (
     AuthenticationError,
-    ConnectError,
     ConnectorError,
     DataFetchError,
     DataItem,
@@ -20,26 +19,35 @@ from datasources import (
     Workspace,
     glob_prefix,
     glob_regex,
+    is_parquet,
+    is_workbook,
 )
 from datasources_azure_blob.download import Download
-from datasources_azure_blob.errors import TransientError
-from datasources_azure_blob.listing import last_segment, list_blobs, list_page
+from datasources_azure_blob.folders import (
+    folder_error,
+    folder_exists,
+    is_folder,
+    list_items,
+    list_page,
+    require_file,
+)
+from datasources_azure_blob.listing import last_segment
 from datasources_azure_blob.options import AzureBlobOptions
-from datasources_azure_blob.parquet import preview_parquet
+from datasources_azure_blob.parquet import preview_parquet_blob
+from datasources_azure_blob.probe import check_access
 from datasources_azure_blob.properties import properties_in, tags_in
 from datasources_azure_blob.service import BlobService, has_dot_segments
-from datasources_azure_blob.text import preview_delimited
-from datasources_azure_blob.upload import open_regular, upload
+from datasources_azure_blob.text import preview_text_blob
+from datasources_azure_blob.upload import open_file, upload
 from datasources_azure_blob.versions import (
     is_version,
     list_versions,
     listed_etag,
     split_identifier,
 )
+from datasources_azure_blob.workbooks import convert_workbook_blob, preview_workbook_blob
 
 T = TypeVar("T")
-
-_PROBE = "datasources-probe"  # a blob that need not exist
 
 
 class AzureBlobConnector(DataSourceConnector):
@@ -52,18 +60,19 @@ class AzureBlobConnector(DataSourceConnector):
     shareable = True
 
     async def connect(self) -> bool:
-        """Open the session and make sure that the service lets it in.
+        """Open the session and check that the container can be used.
 
         Raises:
             ConnectError: The account cannot be reached, or has no such container.
             AuthenticationError: The service refuses the credentials.
+            PermissionDeniedError: The credentials allow nothing with the container.
         """
         if self._connection is not None:
             return True
         service = BlobService(self.options, connections=self.pool_config.max_size)
         await service.open()
         try:
-            await self._check(service)
+            await check_access(service)
         except BaseException:
             await service.close()
             raise
@@ -71,25 +80,28 @@ class AzureBlobConnector(DataSourceConnector):
         return True
 
     async def disconnect(self) -> None:
-        """Close the session; what is still being read through it fails."""
+        """Close the session; requests under way fail with ConnectError."""
         service, self._connection = self._connection, None
         if service is not None:
             await service.close()
 
     async def test_connection(self) -> bool:
-        """Tell whether the container answers now."""
+        """Return True if the container can be used now."""
         if self._connection is None:
             return False
         try:
-            await self._check(self._service)
+            await check_access(self._service)
         except ConnectorError:
             return False
         return True
 
     async def list_items(self, path: str | None = None) -> list[DataItem]:
-        """List the blobs below a folder, at any depth; `folder/`, with the slash, one level of it.
+        """List the blobs below a folder.
 
-        One level has its folders as items of the kind `folder`; `/` is the source's own top.
+        Args:
+            path: `folder` lists all blobs below it, at any depth; `folder/`, with the slash, lists
+                one level, with its folders as items whose metadata has the kind `folder`; `/` is
+                the top level, and None all blobs.
 
         Raises:
             ItemNotFoundError: There is nothing below the folder.
@@ -97,42 +109,48 @@ class AzureBlobConnector(DataSourceConnector):
         return [item async for item in self.iter_items(path)]
 
     async def iter_items(self, path: str | None = None) -> AsyncIterator[DataItem]:
-        """Yield what `list_items` returns, page by page."""
-        folder, level = _folder(path)
+        """Yield the items of `list_items`, page by page."""
+        folder, delimiter = _folder_and_delimiter(path)
         empty = True
-        async for item in self._items(folder, level):
+        async for item in self._items(folder, delimiter):
             empty = False
             yield item
         if empty and folder:
-            raise self._nothing_below(folder)
+            await self._require_folder(folder)
 
     async def list_page(
         self, path: str | None = None, *, limit: int, continuation: str | None = None
     ) -> tuple[list[DataItem], str | None]:
-        """Return the first `limit` items of `list_items`, and how to go on after them.
+        """Return the next `limit` items of `list_items`, and the continuation.
 
-        What it returns as second goes into the next call, of any connector to this source, as
-        `continuation`; after the last page it is None.
+        Args:
+            path: As for `list_items`.
+            limit: The most items to return.
+            continuation: That of the previous page, from this or any other connector to the same
+                source; None for the first page. The one returned is None after the last page.
 
         Raises:
             ItemNotFoundError: There is nothing below the folder.
-            OptionError: The continuation is that of another listing, or `limit` is below 1.
+            OptionError: The continuation belongs to another listing, or `limit` is below 1.
         """
-        folder, level = _folder(path)
-        start = self.options.prefix + folder
-        found, more = await list_page(
-            self._service, start, delimiter=level, limit=limit, continuation=continuation
+        folder, delimiter = _folder_and_delimiter(path)
+        listed, next_continuation = await list_page(
+            self._service,
+            self.options.prefix + folder,
+            delimiter=delimiter,
+            limit=limit,
+            continuation=continuation,
         )
-        items = [item for item in found if self._take_in(item)]
-        if folder and not found and continuation is None:
-            raise self._nothing_below(folder)
-        return items, more
+        if folder and not listed and continuation is None:
+            await self._require_folder(folder)
+        return [item for item in listed if self._make_relative(item)], next_continuation
 
     async def list_versions(self, identifier: str) -> list[DataItem]:
         """Return the snapshots and earlier versions of a blob, oldest first of each kind.
 
-        Their paths, `?snapshot=TIME/NAME` and `?versionid=TIME/NAME`, are what `fetch_data`,
-        `get_metadata` and `preview` take; a blob of exactly such a name goes first.
+        Their paths, `?snapshot=TIME/NAME` and `?versionid=TIME/NAME`, are identifiers for
+        `fetch_data`, `get_metadata` and `preview`. If there is a blob of exactly that name, the
+        identifier means the blob.
 
         Raises:
             ItemNotFoundError: There is no such blob.
@@ -144,36 +162,47 @@ class AzureBlobConnector(DataSourceConnector):
         """Return the blobs whose path matches, in order of their paths."""
         _require_unicode(pattern)
         prefix, matches = glob_prefix(pattern), glob_regex(pattern).fullmatch
-        # Without a slash after the first wildcard nothing deeper can match.
-        rest = pattern[len(prefix) :]
-        level = "" if "/" in rest or "**" in rest else "/"
-        found = [
+        # One level is enough unless the pattern goes on to another, or `**` takes in all of them.
+        one_level = pattern.count("/") == prefix.count("/") and "**" not in pattern
+        delimiter = "/" if one_level else ""
+        matching = [
             item
-            async for item in self._items(prefix, level)
+            async for item in self._items(prefix, delimiter)
             if item.metadata["kind"] == "blob" and matches(item.path)
         ]
-        return sorted(found, key=lambda item: item.path)
+        return sorted(matching, key=lambda item: item.path)
 
     async def fetch_data(self, identifier: str, workspace: str) -> str:
-        """Bring one blob into the workspace, as it is stored; return the path of the file.
+        """Download one blob into the workspace, as it is stored; return the path of the file.
+
+        With the format `csv` or `parquet`, the sheet of a workbook is written as that.
 
         Raises:
             ItemNotFoundError: There is no such blob.
-            DataFetchError: The transfer failed, or the blob changed meanwhile.
+            DataFetchError: The transfer failed, or the blob changed during it.
         """
         directory = Workspace.of(workspace)
-        directory.require_format(None)
+        if not is_workbook(identifier):
+            directory.require_format(None)
 
         async def fetch(blob: str, query: Mapping[str, str]) -> str:
-            download = Download(self._service, blob, query, etag=await self._etag(blob, query))
+            etag = await self._etag_to_pin(blob, query)
+            download = Download(self._service, blob, query, etag=etag)
+            if directory.file_format is not None:
+                return await convert_workbook_blob(download, directory, identifier)
             return await download.into(directory, identifier)
 
-        return await self._of(identifier, fetch)
+        return await self._exact_or_version(identifier, fetch)
 
     async def get_metadata(self, identifier: str) -> dict[str, Any]:
-        """Return size, times, content type, ETag, tier, metadata and tags of a blob.
+        """Return the properties of a blob.
 
-        Where it has any, also the identifiers of its `snapshots` and `versions`.
+        Always there: `name`, `path`, `size` (bytes), `modified_at` and `created_at` (Unix seconds
+        or None), `etag`, `metadata`. Where the service tells them: `content_type`,
+        `content_encoding`, `content_language`, `content_disposition`, `cache_control`,
+        `content_md5`, `blob_type`, `tier`, `archive_status`, `lease_state`, `expires`,
+        `version_id`, and `tags` (None if the credentials do not allow reading them). Where there
+        are any: the identifiers of its `snapshots` and `versions`.
 
         Raises:
             ItemNotFoundError: There is no such blob.
@@ -181,29 +210,40 @@ class AzureBlobConnector(DataSourceConnector):
 
         async def describe(blob: str, query: Mapping[str, str]) -> dict[str, Any]:
             headers = await self._headers(blob, query)
-            facts = {"name": last_segment(identifier), "path": identifier} | properties_in(headers)
+            metadata: dict[str, Any] = {"name": last_segment(identifier), "path": identifier}
+            metadata |= properties_in(headers)
             if headers.get("x-ms-tag-count", "0") != "0":
-                facts["tags"] = await self._tags(blob, query)
-            return facts if query else facts | await self._kept(blob, identifier, headers)
+                metadata["tags"] = await self._tags(blob, query)
+            if not query:
+                metadata |= await self._version_identifiers(blob, identifier, headers)
+            return metadata
 
-        return await self._of(identifier, describe)
+        return await self._exact_or_version(identifier, describe)
 
     async def preview(self, identifier: str, rows: int = 10) -> Preview:
-        """Return the first rows of a text or Parquet blob, reading no more than they need.
+        """Return the first rows of a text or Parquet blob, from as few bytes as hold them.
 
-        Text with `Content-Encoding: gzip` is shown decompressed.
+        Compressed text is shown decompressed. How text is read, and what is guessed about it, is
+        described at `datasources.preview_text`.
+
+        Raises:
+            ItemNotFoundError: There is no such blob.
+            DataFetchError: It is neither text nor Parquet, or pyarrow is not installed.
         """
 
         async def show(blob: str, query: Mapping[str, str]) -> Preview:
-            if identifier.lower().endswith((".parquet", ".pq")):
+            if is_parquet(identifier):
                 headers = await self._headers(blob, query)
                 download = Download(self._service, blob, query, etag=headers.get("ETag"))
                 size = int(headers.get("Content-Length", 0))
-                return await preview_parquet(download, identifier, size, rows)
-            download = Download(self._service, blob, query, etag=await self._etag(blob, query))
-            return await preview_delimited(download, identifier, rows)
+                return await preview_parquet_blob(download, identifier, size, rows)
+            etag = await self._etag_to_pin(blob, query)
+            download = Download(self._service, blob, query, etag=etag)
+            if is_workbook(identifier):
+                return await preview_workbook_blob(download, identifier, rows)
+            return await preview_text_blob(download, identifier, rows)
 
-        return await self._of(identifier, show)
+        return await self._exact_or_version(identifier, show)
 
     async def upload_file(
         self,
@@ -213,21 +253,22 @@ class AzureBlobConnector(DataSourceConnector):
         *,
         progress: Callable[[int, int], None] | None = None,
     ) -> DataItem:
-        """Store a local file; `blob_name` is the file's own name by default.
+        """Store a local file as a blob; return it as an item, whose version is the new ETag.
 
         Args:
-            local_path: The file; it must not change meanwhile.
-            blob_name: Its name in the source.
-            overwrite: False to leave a blob of that name as it is.
-            progress: Called with the bytes stored so far and the file's size.
+            local_path: The file; it must not change during the upload.
+            blob_name: Name of the blob in the source; the file's own name by default.
+            overwrite: False to fail if there is a blob of that name.
+            progress: Called on the event loop with the bytes stored so far and the file's size.
 
         Raises:
-            DataFetchError: There is such a blob and `overwrite` is off, or the upload failed.
+            DataFetchError: The file cannot be read or changed, the blob exists and `overwrite` is
+                False, or the upload failed.
         """
         name = blob_name or os.path.basename(local_path)
         blob = self._blob_name(name)
         try:
-            file = open_regular(local_path)
+            file = open_file(local_path)
         except OSError as exc:
             raise DataFetchError(f"cannot read {local_path!r}: {exc.strerror}") from exc
         with file:
@@ -245,55 +286,28 @@ class AzureBlobConnector(DataSourceConnector):
         service: BlobService = self.require_connection()
         return service
 
-    async def _check(self, service: BlobService) -> None:
-        """Ask for as little as proves that host, credentials and container are right."""
-        try:
-            async with asyncio.timeout(self.options.connect_timeout):
-                await self._probe(service)
-        except TransientError as failure:
-            raise failure.error from failure.__cause__
-        except TimeoutError as exc:
-            seconds = f"{self.options.connect_timeout:g} s"
-            raise service.subject().error(ConnectError, f"no answer within {seconds}") from exc
-
-    async def _probe(self, service: BlobService) -> None:
-        try:
-            query = {"restype": "container", "comp": "list", "maxresults": "1"}
-            (await service.send("GET", query=query)).close()
-        except (AuthenticationError, PermissionDeniedError, ConnectError) as refusal:
-            # Who may not list can still be told whether a blob is missing; without credentials,
-            # the service says of what is not public that it does not exist.
-            hidden = self.options.credential == "anonymous" and refusal.code != "ContainerNotFound"
-            if not hidden and not isinstance(refusal, PermissionDeniedError):
-                raise
-            await self._probe_blob(service, refusal)
-
-    async def _probe_blob(self, service: BlobService, refusal: ConnectorError) -> None:
-        try:
-            (await service.send("HEAD", self.options.prefix + _PROBE)).close()
-        except ConnectorError as answer:
-            if answer.code == "ContainerNotFound":
-                reason = "the container does not exist"
-                raise service.subject().error(ConnectError, reason, code=answer.code) from answer
-            # With credentials that are good, what they allow shows when it is needed.
-            if answer.code != "BlobNotFound" and not isinstance(answer, PermissionDeniedError):
-                raise refusal from refusal.__cause__
-
     async def _items(self, prefix: str, delimiter: str) -> AsyncIterator[DataItem]:
-        start = self.options.prefix
-        async for item in list_blobs(self._service, start + prefix, delimiter=delimiter):
-            if self._take_in(item):
+        full_prefix = self.options.prefix + prefix
+        async for item in list_items(self._service, full_prefix, delimiter=delimiter):
+            if self._make_relative(item):
                 yield item
 
-    def _take_in(self, item: DataItem) -> bool:
-        """Make a container's item the source's; False if it is the folder that the source is."""
+    def _make_relative(self, item: DataItem) -> bool:
+        """Make an item's path relative to the source's prefix; False if it is the prefix itself."""
         item.path = item.path[len(self.options.prefix) :]
         return bool(item.path)
 
-    def _nothing_below(self, folder: str) -> ItemNotFoundError:
-        return ItemNotFoundError(
-            f"container {self.options.container!r} has nothing below {folder!r}"
-        )
+    async def _require_folder(self, folder: str) -> None:
+        """Refuse a folder that is not even an empty one.
+
+        Raises:
+            ItemNotFoundError: There is neither a blob below it nor a marker for it.
+        """
+        name = self.options.prefix + folder.rstrip("/")
+        if not await folder_exists(self._service, name):
+            raise ItemNotFoundError(
+                f"container {self.options.container!r} has nothing below {folder!r}"
+            )
 
     def _blob_name(self, identifier: str) -> str:
         if not identifier:
@@ -301,35 +315,45 @@ class AzureBlobConnector(DataSourceConnector):
         _require_unicode(identifier)
         return self.options.prefix + identifier
 
-    async def _of(
+    async def _exact_or_version(
         self, identifier: str, operation: Callable[[str, Mapping[str, str]], Awaitable[T]]
     ) -> T:
-        """Call with the blob of exactly that name, else with the snapshot or version it means."""
+        """Call `operation` for the blob of that name; if missing, for the version it may name.
+
+        `operation` takes the blob's name in the container, and the query that selects a version.
+        """
         try:
             return await operation(self._blob_name(identifier), {})
         except ItemNotFoundError as exc:
-            meant, missing = split_identifier(identifier), exc
-            if meant is None:
-                raise
-        try:
-            return await operation(self._blob_name(meant[1]), meant[0])
-        except ItemNotFoundError:
-            raise missing from None  # it names what was asked for
+            not_found = exc
+        if version := split_identifier(identifier):
+            query, name = version
+            with suppress(ItemNotFoundError):
+                return await operation(self._blob_name(name), query)
+        blob = self._blob_name(identifier)
+        if not_found.code == "BlobNotFound" and await is_folder(self._service, blob):
+            raise folder_error(self._service, blob)
+        raise not_found from None  # the error that names the identifier as given
 
     async def _headers(self, blob: str, query: Mapping[str, str]) -> Mapping[str, str]:
-        etag = await self._etag(blob, query)
+        """Return the headers of Get Blob Properties."""
+        etag = await self._etag_to_pin(blob, query)
         pinned = {"If-Match": etag} if etag else None
         headers, _ = await self._service.read("HEAD", blob, query=query, headers=pinned)
         if not is_version(query, headers):
             raise self._service.subject(blob).error(ItemNotFoundError, "it has no such version")
+        if not query:
+            size = int(headers.get("Content-Length", 0))
+            await require_file(self._service, blob, headers, size)
         return headers
 
-    async def _etag(self, blob: str, query: Mapping[str, str]) -> str | None:
-        """Return the listed ETag of a blob whose name has dot segments, else None.
+    async def _etag_to_pin(self, blob: str, query: Mapping[str, str]) -> str | None:
+        """Return the listed ETag of a blob whose name has dot segments, None for other names.
 
-        In a URL's path, some server on the way may resolve them, to a blob outside the folder or
-        the container of this source; a listing takes the name as a value.  Pinned to this ETag,
-        a request cannot bring another blob.
+        A proxy on the way may resolve dot segments in a URL's path, and so reach a blob outside
+        the folder or the container of this source. A listing has the name as a query parameter,
+        which nothing resolves. A request with `If-Match` and the ETag from the listing cannot
+        return another blob.
         """
         if not has_dot_segments(blob):
             return None
@@ -341,41 +365,41 @@ class AzureBlobConnector(DataSourceConnector):
     async def _versions(
         self, blob: str, identifier: str, headers: Mapping[str, str]
     ) -> list[DataItem]:
-        # Asked for versions, an account that keeps none may refuse.
+        # An account without versioning may refuse to include versions.
         include = "snapshots,versions" if "x-ms-version-id" in headers else "snapshots"
         return await list_versions(self._service, blob, identifier, include)
 
-    async def _kept(
+    async def _version_identifiers(
         self, blob: str, identifier: str, headers: Mapping[str, str]
     ) -> dict[str, list[str]]:
-        """Return the identifiers of snapshots and versions; none where listing is not allowed."""
-        kept: dict[str, list[str]] = {}
+        """Return the identifiers of snapshots and versions; none if listing is not allowed."""
+        identifiers: dict[str, list[str]] = {}
         try:
             items = await self._versions(blob, identifier, headers)
         except ConnectorError as exc:
-            hidden = exc.code == "ResourceNotFound"  # as it is to those without credentials
+            hidden = exc.code == "ResourceNotFound"  # the service's answer to anonymous callers
             if not hidden and not isinstance(exc, (PermissionDeniedError, AuthenticationError)):
                 raise
-            return kept
+            return identifiers
         for item in items:
-            kept.setdefault(f"{item.metadata['kind']}s", []).append(item.path)
-        return kept
+            identifiers.setdefault(f"{item.metadata['kind']}s", []).append(item.path)
+        return identifiers
 
     async def _tags(self, blob: str, query: Mapping[str, str]) -> Mapping[str, str] | None:
-        """Return a blob's tags; None where the credentials do not allow it."""
+        """Return a blob's tags, or None if the credentials do not allow reading them."""
         try:
             _, body = await self._service.read("GET", blob, query={**query, "comp": "tags"})
         except (PermissionDeniedError, AuthenticationError):
             return None
         try:
             return tags_in(body)
-        except SyntaxError as exc:  # as the parser's error is
+        except SyntaxError as exc:  # the base class of ElementTree.ParseError
             subject = self._service.subject(blob)
             raise subject.error(DataFetchError, "the answer is not its tags") from exc
 
 
-def _folder(path: str | None) -> tuple[str, str]:
-    """Return the prefix and the delimiter that list a path."""
+def _folder_and_delimiter(path: str | None) -> tuple[str, str]:
+    """Return the prefix and the delimiter of the listing for a path of `list_items`."""
     folder = path or ""
     _require_unicode(folder)
     if folder.endswith("/"):
@@ -384,6 +408,7 @@ def _folder(path: str | None) -> tuple[str, str]:
 
 
 def _require_unicode(name: str) -> None:
+    """Refuse a name with lone surrogates, which cannot be sent."""
     try:
         name.encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""Every failure of the service and of the way to it, mapped to this project's errors."""
+"""Map error responses of the Blob service to the errors of `datasources`."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from datasources import (
     redact_text,
 )
 
-# The service's error code, or else its status, gives the error class and the reason; an empty
-# reason is the service's own words.
+# Error class and reason by error code, and by HTTP status for codes that are not listed. With an
+# empty reason, the message of the service is used instead.
 # https://learn.microsoft.com/rest/api/storageservices/blob-service-error-codes
+# https://learn.microsoft.com/rest/api/storageservices/common-rest-api-error-codes
 _BY_CODE: dict[str, tuple[type[ConnectorError], str]] = {
     "AccountIsDisabled": (ConnectError, "the storage account is disabled"),
     "AuthorizationPermissionMismatch": (PermissionDeniedError, ""),
@@ -47,20 +48,39 @@ _BY_CODE: dict[str, tuple[type[ConnectorError], str]] = {
     "PublicAccessNotPermitted": (AuthenticationError, "the account allows no anonymous access"),
     "UnauthorizedBlobOverwrite": (PermissionDeniedError, "overwriting is not allowed"),
 }
+# Added to the reason, where the service's own words do not say what to do.
+_HINTS = {
+    "AuthorizationFailure": "most likely the account's firewall does not allow this network",
+    "AuthorizationProtocolMismatch": "the SAS is for https only",
+    "AuthorizationResourceTypeMismatch": "the account SAS needs the resource types 'c' and 'o'",
+    "AuthorizationServiceMismatch": "the account SAS needs the service 'b'",
+    "AuthorizationSourceIPMismatch": "the SAS is for other addresses than this machine's",
+}
 _BY_STATUS: dict[int, tuple[type[ConnectorError], str]] = {
     401: (AuthenticationError, ""),
     403: (AuthenticationError, ""),
     407: (ConnectError, "the proxy asks for credentials"),
     412: (DataFetchError, "it changed while it was read; fetch it again"),
 }
-_TRANSIENT = {408, 429, 500, 502, 503, 504}
-_MOST_SKEW = 15  # minutes
-# The service explains an expired or premature SAS in a detail; other details hold signatures.
-_TIME_DETAIL = re.compile(r"Sign(?:ature not valid|ed expiry time|ed start time)[^<\n]*")
+# Statuses after which the same request may succeed: timeouts, throttling, a gateway's and the
+# service's own passing failures.
+# https://learn.microsoft.com/azure/storage/blobs/storage-retry-policy-python
+_TRANSIENT_STATUSES = {408, 429, 500, 502, 503, 504}
+# Minutes. The service refuses a SharedKey request whose date is further off than this.
+# https://learn.microsoft.com/rest/api/storageservices/authorize-with-shared-key
+_MAX_CLOCK_SKEW = 15
+# AuthenticationErrorDetail explains an expired or premature SAS. No other detail is shown: for a
+# wrong signature it holds the string to sign, which has the SAS's fields.
+_SAS_TIME_DETAIL = re.compile(r"Sign(?:ature not valid|ed expiry time|ed start time)[^<\n]*")
 
 
 class TransientError(Exception):
-    """A failure that another attempt may not have; `error` is what it is if all have it."""
+    """Raised for a failure after which the request may be sent again.
+
+    Attributes:
+        error: The error to raise when no attempt is left.
+        retry_after: Seconds that the service asks to wait before the next attempt; 0 if none.
+    """
 
     def __init__(self, error: ConnectorError, retry_after: float = 0.0) -> None:
         super().__init__(str(error))
@@ -70,11 +90,12 @@ class TransientError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What a request is about, for messages."""
+    """The container or blob of a request, as error messages name it."""
 
     container: str
     blob: str | None = None
     secrets: tuple[str, ...] = field(default=(), repr=False)
+    """Values that are masked in every reason."""
 
     def __str__(self) -> str:
         if self.blob is None:
@@ -82,55 +103,72 @@ class Subject:
         return f"blob {self.blob!r} of container {self.container!r}"
 
     def error(
-        self, kind: Callable[..., ConnectorError], reason: str, *, code: str | None = None
+        self, error_class: Callable[..., ConnectorError], reason: str, *, code: str | None = None
     ) -> ConnectorError:
-        """Return an error that names the subject, with secrets taken out of the reason."""
-        return kind(f"{self}: {redact_text(reason, self.secrets)}", code=code)
+        """Return an error whose message is the subject and the reason, secrets masked."""
+        return error_class(f"{self}: {redact_text(reason, self.secrets)}", code=code)
 
 
-def refused(
+def error_from_response(
     subject: Subject, status: int, headers: Mapping[str, str], body: bytes | bytearray
 ) -> ConnectorError | TransientError:
-    """Return the error for an answer that is not a success; `TransientError` if it may pass."""
+    """Return the error for a response that is not a success.
+
+    It is a `TransientError` if the request may be sent again. The code is taken from the header
+    `x-ms-error-code`, or from the body, which the response to a HEAD request lacks.
+    """
     text = body.decode("utf-8", errors="replace")
-    code = headers.get("x-ms-error-code") or _element("Code", text) or None
-    kind, reason = (
-        _BY_CODE.get(code or "") or _BY_STATUS.get(status) or _default(subject, status, code)
+    code = headers.get("x-ms-error-code") or _xml_element("Code", text) or None
+    error_class, reason = (
+        _BY_CODE.get(code or "") or _BY_STATUS.get(status) or _by_subject(subject, status, code)
     )
-    message = _element("Message", text).partition("\n")[0].strip()
-    if detail := _TIME_DETAIL.search(text):
+    message = _xml_element("Message", text).partition("\n")[0].strip()
+    if detail := _SAS_TIME_DETAIL.search(text):
         message = detail[0].strip()
+    if code == "AuthorizationFailure" and message.startswith("This request is not authorized"):
+        error_class = PermissionDeniedError  # Azurite has the code for wrong signatures, too
     reason = reason or message or f"the service answered with status {status}"
-    if kind is AuthenticationError:
-        reason = f"the service refuses the credentials; it says: {reason}{_skew(headers)}"
-    error = subject.error(kind, reason, code=code or str(status))
-    return TransientError(error, _retry_after(headers)) if status in _TRANSIENT else error
+    if error_class is PermissionDeniedError and (hint := _HINTS.get(code or "")):
+        reason = f"{reason.rstrip('.')}; {hint}"
+    if error_class is AuthenticationError:
+        reason = f"the service refuses the credentials; it says: {reason}{_clock_note(headers)}"
+    error = subject.error(error_class, reason, code=code or str(status))
+    if status in _TRANSIENT_STATUSES:
+        return TransientError(error, _retry_after(headers))
+    return error
 
 
-def _default(subject: Subject, status: int, code: str | None) -> tuple[type[ConnectorError], str]:
+def _by_subject(
+    subject: Subject, status: int, code: str | None
+) -> tuple[type[ConnectorError], str]:
     if status == 404:
-        hidden = ", or is not public" if code == "ResourceNotFound" else ""
-        kind = ConnectError if subject.blob is None else ItemNotFoundError
-        return kind, f"it does not exist{hidden}"
+        # To anonymous callers, the service says of what is not public that it does not exist.
+        note = ", or is not public" if code == "ResourceNotFound" else ""
+        error_class = ConnectError if subject.blob is None else ItemNotFoundError
+        return error_class, f"it does not exist{note}"
     return (ConnectError if subject.blob is None else DataFetchError), ""
 
 
-def _skew(headers: Mapping[str, str]) -> str:
-    """Return a remark where the clocks differ by more than the service lets a signature differ."""
+def _clock_note(headers: Mapping[str, str]) -> str:
+    """Return a note for the message if this machine's clock is too far off for a signature."""
     try:
-        there = parsedate_to_datetime(headers.get("Date", "")).timestamp()
+        server_time = parsedate_to_datetime(headers.get("Date", "")).timestamp()
     except ValueError:
         return ""
-    minutes = abs(time() - there) / 60
-    return f" (this machine's clock is {minutes:.0f} minutes off)" if minutes > _MOST_SKEW else ""
+    minutes = abs(time() - server_time) / 60
+    if minutes <= _MAX_CLOCK_SKEW:
+        return ""
+    return f" (this machine's clock is {minutes:.0f} minutes off)"
 
 
-def _element(name: str, xml: str) -> str:
-    found = re.search(f"<{name}>(.*?)</{name}>", xml, re.DOTALL)
-    return found[1] if found else ""
+def _xml_element(name: str, xml: str) -> str:
+    """Return the text of an element; not parsed, as gateways answer with all kinds of bodies."""
+    match = re.search(f"<{name}>(.*?)</{name}>", xml, re.DOTALL)
+    return match[1] if match else ""
 
 
 def _retry_after(headers: Mapping[str, str]) -> float:
+    """Return the seconds in `Retry-After`, which is a number or a date (RFC 9110, 10.2.3)."""
     value = headers.get("Retry-After", "")
     try:
         return max(0.0, float(value))

@@ -1,47 +1,40 @@
-"""The options of an Azure Blob source, and the account and credential they describe."""
+"""Define the options of an Azure Blob source, and the account and credential they describe."""
 
 from __future__ import annotations
 
 import base64
-import binascii
 import importlib.util
-import ipaddress
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Self
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 
 from datasources import ConnectorOptions
-
-# https://learn.microsoft.com/rest/api/storageservices/naming-and-referencing-containers--blobs--and-metadata
-_CONTAINER = re.compile(r"(?=.{3,63}$)[a-z0-9]+(?:-[a-z0-9]+)*|\$root|\$web|\$logs")
-_DEVELOPMENT = "http://127.0.0.1:10000/devstoreaccount1"
-# Azurite's account, the same everywhere and published.
-_DEVELOPMENT_KEY = (
-    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+from datasources_azure_blob.account import (
+    Account,
+    account_depth,
+    account_name,
+    clean_sas,
+    decode_key,
+    is_address,
+    parse_connection_string,
+    split_url,
 )
-_LOGIN_HOST = "login.microsoftonline.com"
+
+# Rules of the service, and the containers that it makes itself.
+# https://learn.microsoft.com/rest/api/storageservices/naming-and-referencing-containers--blobs--and-metadata
+_CONTAINER = re.compile(
+    r"(?=.{3,63}$)[a-z0-9]+(?:-[a-z0-9]+)*|\$root|\$web|\$logs|\$blobchangefeed"
+)
+_LOGIN_HOST = "login.microsoftonline.com"  # azure-identity's default authority
 MIB = 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
-    """A storage account and the credential for it; neither key nor SAS is identity or no one."""
-
-    url: str
-    """Without a slash at the end."""
-    name: str | None
-    key: bytes | None = field(default=None, repr=False)
-    sas: str | None = field(default=None, repr=False)
-    """The query string of a shared access signature, without its question mark."""
-
-
 class AzureBlobOptions(ConnectorOptions):
-    """Names one container and one way to be let in.
+    """One container, and one way to authorize requests to it.
 
     Either `connection_string`, or `account_url` with exactly one of `account_key`, `sas_token`,
     `credential` and `client_secret`.
@@ -99,7 +92,8 @@ class AzureBlobOptions(ConnectorOptions):
     )
     client_id: str | None = Field(
         None,
-        description="The application id of a service principal.",
+        description="The application id of a service principal or, with credential = 'default', the "
+        "client id of a user-assigned managed identity.",
         examples=["00000000-0000-0000-0000-000000000000"],
     )
     client_secret: SecretStr | None = Field(
@@ -110,7 +104,7 @@ class AzureBlobOptions(ConnectorOptions):
     prefix: str = Field(
         "",
         description="A folder of the container: the source is what lies below it, and names "
-        "start there.",
+        "start there. Slashes around it are ignored.",
         examples=["exports/2024"],
     )
     connect_timeout: float = Field(
@@ -143,11 +137,17 @@ class AzureBlobOptions(ConnectorOptions):
         description="Bytes of one part; a blob of this size or less is a single request.",
         examples=[8 * MIB],
     )
+    check_md5: bool = Field(
+        True,
+        description="Check fetched block blobs against the MD5 that they are stored with. The "
+        "service does not compute it: one that was set wrong is an error until this is off.",
+        examples=[True],
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _move_sas_out_of_url(cls, values: Any) -> Any:
-        """Keep a SAS that came in the URL where secrets are kept."""
+        """Move a SAS in `account_url` to `sas_token`, which is stored and shown as a secret."""
         url = values.get("account_url") if isinstance(values, Mapping) else None
         if not isinstance(url, str) or "sig=" not in url.partition("?")[2]:
             return values
@@ -177,19 +177,16 @@ class AzureBlobOptions(ConnectorOptions):
     def _check_account_url(cls, value: str | None) -> str | None:
         if value is None:
             return None
-        parts = _split_url(value)
-        depth = len([part for part in parts.path.split("/") if part])
+        parts = split_url(value)
         if parts.query or parts.fragment:
             raise ValueError("its query must be a SAS, with 'sig='; nothing else can follow")
-        if depth > _account_depth(parts.hostname or ""):
-            raise ValueError("give the account's URL alone, and the container as 'container'")
-        return value.rstrip("/")
+        return value.strip().rstrip("/")
 
     @field_validator("account_key")
     @classmethod
     def _check_account_key(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            _decode_key(value.get_secret_value())
+            decode_key(value.get_secret_value())
         return value
 
     @field_validator("sas_token")
@@ -197,17 +194,18 @@ class AzureBlobOptions(ConnectorOptions):
     def _check_sas(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None:
             return None
-        return SecretStr(_clean_sas(value.get_secret_value()))
+        return SecretStr(clean_sas(value.get_secret_value()))
 
     @field_validator("prefix")
     @classmethod
     def _end_prefix(cls, value: str) -> str:
-        return f"{value.rstrip('/')}/" if value else ""
+        folder = value.strip("/")
+        return f"{folder}/" if folder else ""
 
     @model_validator(mode="after")
     def _check_one_credential(self) -> Self:
-        ways = ("account_key", "sas_token", "credential", "client_secret")
-        given = [name for name in ways if getattr(self, name) is not None]
+        credentials = ("account_key", "sas_token", "credential", "client_secret")
+        given = [name for name in credentials if getattr(self, name) is not None]
         if (self.connection_string is None) == (self.account_url is None):
             raise ValueError("give exactly one of 'connection_string' and 'account_url'")
         if self.connection_string is not None and (given or self.account_name):
@@ -217,16 +215,34 @@ class AzureBlobOptions(ConnectorOptions):
             )
         if self.account_url is not None and len(given) != 1:
             raise ValueError(
-                f"with 'account_url' give exactly one of {', '.join(ways)}; "
+                f"with 'account_url' give exactly one of {', '.join(credentials)}; "
                 f"given: {', '.join(given) or 'none'}"
             )
+        self._check_path()
         self._check_identity()
         return self
 
+    def _check_path(self) -> None:
+        """Refuse a container in the URL's path, which would be taken for the account, and the like."""
+        parts = urlsplit(self.account().url)
+        path = [segment for segment in parts.path.split("/") if segment]
+        host = parts.hostname or ""
+        # A domain of one's own has no path; an emulator has the account there, behind an address
+        # or a name of its own.
+        has_container = path[-1:] == [self.container] and "." in host and not is_address(host)
+        if len(path) > account_depth(host) or has_container:
+            raise ValueError("give the account's URL alone, and the container as 'container'")
+        if not self.prefix and re.search(r"(?:^|&)sr=d(?:&|$)", self.account().sas or ""):
+            raise ValueError("the SAS is for a folder; give that folder as 'prefix'")
+
     def _check_identity(self) -> None:
         principal = (self.tenant_id, self.client_id, self.client_secret)
-        if any(part is not None for part in principal) and None in principal:
-            raise ValueError("'tenant_id', 'client_id' and 'client_secret' go together")
+        user_assigned = self.credential == "default" and principal[::2] == (None, None)
+        if any(part is not None for part in principal) and None in principal and not user_assigned:
+            raise ValueError(
+                "'tenant_id', 'client_id' and 'client_secret' go together; with 'credential' = "
+                "'default', 'client_id' alone names a managed identity"
+            )
         if self.account_key is not None and self.account().name is None:
             raise ValueError("'account_url' does not tell the account; give 'account_name' too")
         if not self.uses_identity:
@@ -241,121 +257,37 @@ class AzureBlobOptions(ConnectorOptions):
 
     @property
     def uses_identity(self) -> bool:
-        """True if tokens of azure-identity authorise the requests."""
+        """True if requests are authorized by tokens of azure-identity."""
         return self.credential == "default" or self.client_secret is not None
 
     def account(self) -> Account:
-        """Return the account that the options name."""
+        """Return the account and its credential."""
         if self.connection_string is not None:
             return parse_connection_string(self.connection_string.get_secret_value())
         url = self.account_url or ""
         return Account(
             url,
-            self.account_name or _account_name(url),
-            _decode_key(self.account_key.get_secret_value()) if self.account_key else None,
+            self.account_name or account_name(url),
+            decode_key(self.account_key.get_secret_value()) if self.account_key else None,
             self.sas_token.get_secret_value() if self.sas_token else None,
         )
 
     def hosts(self) -> Iterable[str]:
-        """Return the account's host and, with azure-identity, the one that gives tokens."""
-        found = [urlsplit(self.account().url).hostname or ""]
+        """Return the account's host and, with azure-identity, that of the authority."""
+        hosts = [urlsplit(self.account().url).hostname or ""]
         if self.uses_identity:
             authority = os.environ.get("AZURE_AUTHORITY_HOST", _LOGIN_HOST)
-            found.append(urlsplit(f"//{authority.partition('://')[2] or authority}").hostname or "")
-        return found
+            hosts.append(urlsplit(f"//{authority.partition('://')[2] or authority}").hostname or "")
+        return hosts
 
     def secret_values(self) -> list[str]:
-        """Return also the secrets inside the connection string, and the signature of a SAS."""
+        """Return all secrets, also the key or SAS in a connection string and a SAS's signature."""
         account = self.account()
-        found = super().secret_values()
+        secrets = super().secret_values()
         if account.key is not None:
-            found.append(base64.b64encode(account.key).decode())
+            secrets.append(base64.b64encode(account.key).decode())
         if account.sas is not None:
             signature = re.search(r"(?:^|&)sig=([^&]*)", account.sas)
-            raw = signature[1] if signature else ""
-            found += [account.sas, raw, unquote(raw)]
-        return list(dict.fromkeys(filter(None, found)))
-
-
-def parse_connection_string(text: str) -> Account:
-    """Return the account that a connection string names.
-
-    Raises:
-        ValueError: It is not a connection string, or names no account or credential.
-    """
-    pairs = [part.partition("=") for part in text.split(";") if part.strip()]
-    if not pairs or not all(key.strip() and equals for key, equals, _ in pairs):
-        raise ValueError("not a connection string; one looks like AccountName=…;AccountKey=…")
-    values = {key.strip().lower(): value.strip() for key, _, value in pairs}
-    if values.get("usedevelopmentstorage", "").lower() == "true":
-        return Account(_DEVELOPMENT, "devstoreaccount1", _decode_key(_DEVELOPMENT_KEY))
-    name = values.get("accountname")
-    url = values.get("blobendpoint", "").rstrip("/") or _default_url(name, values)
-    _split_url(url)
-    if "accountkey" in values:
-        name = name or _account_name(url)
-        if name is None:
-            raise ValueError("it names no account; AccountName is missing")
-        return Account(url, name, _decode_key(values["accountkey"]))
-    if "sharedaccesssignature" in values:
-        return Account(url, name, sas=_clean_sas(values["sharedaccesssignature"]))
-    raise ValueError("it holds no credential; AccountKey or SharedAccessSignature is missing")
-
-
-def _default_url(name: str | None, values: Mapping[str, str]) -> str:
-    if name is None:
-        raise ValueError("it names no account; AccountName or BlobEndpoint is missing")
-    protocol = values.get("defaultendpointsprotocol", "https")
-    return f"{protocol}://{name}.blob.{values.get('endpointsuffix', 'core.windows.net')}"
-
-
-def _split_url(url: str) -> Any:
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # a bad port, or a bracket that is not closed
-        usable = False
-    if not usable:
-        raise ValueError("not a URL such as https://myaccount.blob.core.windows.net")
-    if parts.username is not None or parts.password is not None:
-        raise ValueError("a URL with a user or password is not one of Azure Storage")
-    return parts
-
-
-def _account_depth(host: str) -> int:
-    """Return how many path segments name the account: one behind an address, as in Azurite."""
-    return 0 if ".blob." in host else 1
-
-
-def _account_name(url: str) -> str | None:
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    path = [part for part in parts.path.split("/") if part]
-    if path:
-        return path[0]
-    return host.partition(".")[0].removesuffix("-secondary") if _is_name(host) else None
-
-
-def _is_name(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return ".blob." in host
-    return False
-
-
-def _decode_key(text: str) -> bytes:
-    try:
-        key = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        key = b""
-    if not key:
-        raise ValueError("the account key is not base64")
-    return key
-
-
-def _clean_sas(text: str) -> str:
-    text = text.strip().lstrip("?").strip("&")
-    if not parse_qs(text).get("sig"):
-        raise ValueError("not a shared access signature; one is a query string with 'sig='")
-    return text
+            encoded = signature[1] if signature else ""
+            secrets += [account.sas, encoded, unquote(encoded)]
+        return list(dict.fromkeys(filter(None, secrets)))

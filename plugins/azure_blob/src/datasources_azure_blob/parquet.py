@@ -1,68 +1,74 @@
-"""The first rows of a Parquet blob, from the few parts of it that hold them."""
+"""Preview a Parquet blob by reading its footer and the pages that hold the first rows."""
 
 from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Sequence
 from concurrent.futures import Future
-from itertools import islice
-from typing import Any
+from typing import Any, BinaryIO, cast
 
-from datasources import DataFetchError, Preview
-from datasources_azure_blob.authorization import import_slowly
+from datasources import DataFetchError, Preview, preview_parquet
+from datasources_azure_blob.authorization import import_in_thread
 from datasources_azure_blob.download import Download
 
-_BUFFER = 64 * 1024  # bytes asked for at once, of each column
+# Bytes at the end that are read at once: the footer of a few hundred columns, or a small file.
+_TAIL = 256 * 1024
 
 
-async def preview_parquet(download: Download, name: str, size: int, rows: int) -> Preview:
+async def preview_parquet_blob(
+    download: Download, name: str, size: int, rows: int, head: bytes = b""
+) -> Preview:
     """Return the first rows of the blob that `download` is pinned to.
+
+    Args:
+        download: Reads the blob, and is pinned to an ETag.
+        name: Its name, for messages.
+        size: Its bytes.
+        rows: Rows at most.
+        head: Its first bytes, where they have been read.
 
     Raises:
         DataFetchError: It is not Parquet, or pyarrow is not installed.
     """
     try:
-        parquet = await import_slowly("pyarrow.parquet")
+        await import_in_thread("pyarrow.parquet")
     except ImportError as exc:
         raise DataFetchError(
             f"a preview of {name!r} needs pyarrow; pip install 'datasources-azure-blob[parquet]'"
         ) from exc
-    from pyarrow import ArrowException
-
-    loop = asyncio.get_running_loop()
-    file = _BlobFile(
-        lambda start, stop: asyncio.run_coroutine_threadsafe(download.part(start, stop), loop),
-        size,
-    )
+    file = _BlobFile(download, size)
+    if head:
+        file.store(0, head)
+    tail = max(len(head), size - _TAIL)
+    if tail < size:
+        file.store(tail, await download.part(tail, size))
     try:
-        return await asyncio.to_thread(_first_rows, parquet, file, rows)
-    except ArrowException as exc:
-        reason = str(exc).partition("\n")[0]
-        raise DataFetchError(f"{name!r} cannot be read as Parquet: {reason}") from exc
+        return await asyncio.to_thread(
+            preview_parquet, cast("BinaryIO", file), name, rows, prefetch=file.prefetch
+        )
     finally:
         file.stop()
 
 
-def _first_rows(parquet: Any, file: _BlobFile, rows: int) -> Preview:
-    source = parquet.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False)
-    columns = tuple(source.schema_arrow.names)
-    found: list[tuple[Any, ...]] = []
-    for batch in source.iter_batches(batch_size=rows + 1, use_threads=False):
-        found += islice(zip(*(column.to_pylist() for column in batch.columns), strict=True), rows)
-        if len(found) >= rows:
-            break
-    return Preview(columns, found[:rows], truncated=source.metadata.num_rows > rows)
-
-
 class _BlobFile(io.RawIOBase):
-    """A blob as a file for a worker thread; each read is a request on the event loop."""
+    """A blob as a file for pyarrow in a worker thread; each read is a request on the event loop.
 
-    def __init__(self, request: Callable[[int, int], Future[bytes]], size: int) -> None:
-        self._request = request
+    The worker thread blocks in `readinto` until the request is done. `stop`, called on the event
+    loop, cancels the request, so that the thread ends when the preview is cancelled; a request
+    that the thread begins after that is cancelled there.
+    """
+
+    def __init__(self, download: Download, size: int) -> None:
+        self._download = download
+        self._loop = asyncio.get_running_loop()
         self._size = size
-        self._at = 0
-        self._pending: Future[bytes] | None = None
+        self._position = 0
+        self._starts: list[int] = []
+        self._parts: dict[int, bytes] = {}
+        """The bytes that are here already, by their offset."""
+        self._pending: Future[list[bytes]] | None = None
         self._stopped = False
 
     def readable(self) -> bool:
@@ -72,27 +78,63 @@ class _BlobFile(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        return self._at
+        return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        self._at = base + offset
-        return self._at
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = base + offset
+        return self._position
+
+    def store(self, offset: int, data: bytes) -> None:
+        """Keep bytes that have been read."""
+        self._parts[offset] = data
+        self._starts = sorted(self._parts)
+
+    def prefetch(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Read ranges that are not here yet, at once; the service's connections limit how many."""
+        missing = [
+            (start, stop) for start, stop in ranges if len(self._stored(start, stop)) < stop - start
+        ]
+        for (start, _), data in zip(missing, self._request(missing), strict=True):
+            self.store(start, data)
 
     def readinto(self, buffer: Any) -> int:
-        stop = min(self._at + len(buffer), self._size)
-        if stop <= self._at:
+        stop = min(self._position + len(buffer), self._size)
+        if stop <= self._position:
             return 0
-        self._pending = self._request(self._at, stop)
-        if self._stopped:
-            self._pending.cancel()
-        data = self._pending.result()
+        data = self._stored(self._position, stop)
+        if (missing := self._position + len(data)) < stop:  # pyarrow takes less for the end
+            data += self._request([(missing, stop)])[0]
         buffer[: len(data)] = data
-        self._at = stop
+        self._position += len(data)
         return len(data)
 
     def stop(self) -> None:
-        """End the read under way, and with it the thread."""
+        """Cancel the request under way, and with it the read that waits in the thread."""
         self._stopped = True
         if self._pending is not None:
             self._pending.cancel()
+
+    def _stored(self, start: int, stop: int) -> bytes:
+        """Return the bytes from `start` on that are here, up to `stop`; fewer, or none, if less."""
+        index = bisect_right(self._starts, start) - 1
+        if index < 0:
+            return b""
+        offset = self._starts[index]
+        return self._parts[offset][start - offset : stop - offset]
+
+    def _request(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        self._pending = asyncio.run_coroutine_threadsafe(self._read_all(ranges), self._loop)
+        if self._stopped:
+            self._pending.cancel()
+        return self._pending.result()
+
+    async def _read_all(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        tasks = []
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._download.part(*span)) for span in ranges]
+        except BaseExceptionGroup as failures:
+            first = failures.exceptions[0]
+            raise first from first.__cause__
+        return [task.result() for task in tasks]

@@ -1,4 +1,4 @@
-"""The plugin that the entry point names: light to import, as discovery needs it."""
+"""Name the connector class for discovery; this module stays light to import."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the service tells of one blob, in the words of `get_metadata`."""
+"""Convert the properties and tags of a blob to the keys of `get_metadata`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 
 from datasources_azure_blob.listing import http_time
 
-_FACTS = {
+_KEYS = {
     "Content-Type": "content_type",
     "Content-Encoding": "content_encoding",
     "Content-Language": "content_language",
@@ -25,13 +25,17 @@ _FACTS = {
 
 
 def properties_in(headers: Mapping[str, str]) -> dict[str, Any]:
-    """Return size, times, ETag, metadata and what else there is; only what JSON can hold."""
+    """Return the properties in the headers of Get Blob Properties, as values that JSON can hold.
+
+    Times are Unix seconds; `metadata` is what the owner of the blob has set.
+    https://learn.microsoft.com/rest/api/storageservices/get-blob-properties
+    """
     return {
         "size": int(headers.get("Content-Length", 0)),
         "modified_at": http_time(headers.get("Last-Modified", "")),
         "created_at": http_time(headers.get("x-ms-creation-time", "")),
         "etag": headers.get("ETag", "").strip('"'),
-        **{ours: headers[theirs] for theirs, ours in _FACTS.items() if theirs in headers},
+        **{key: headers[header] for header, key in _KEYS.items() if header in headers},
         "metadata": {
             header[len("x-ms-meta-") :]: value
             for header, value in headers.items()
@@ -41,6 +45,10 @@ def properties_in(headers: Mapping[str, str]) -> dict[str, Any]:
 
 
 def tags_in(body: bytes) -> dict[str, str]:
-    """Return the tags in an answer of Get Blob Tags."""
-    tags = ET.fromstring(body).iter("Tag")  # noqa: S314  (the service's own)
+    """Return the tags in a response of Get Blob Tags.
+
+    Raises:
+        SyntaxError: It is not XML (`ElementTree.ParseError`).
+    """
+    tags = ET.fromstring(body).iter("Tag")  # noqa: S314  (from the service itself)
     return {tag.findtext("Key", ""): tag.findtext("Value", "") for tag in tags}

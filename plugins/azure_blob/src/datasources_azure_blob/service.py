@@ -1,9 +1,12 @@
-"""The Blob service over plain HTTP: one session, one way to send, one way to try again."""
+"""Send requests to the Blob service over one HTTP session, and retry them.
+
+Reads use aiohttp directly instead of azure-storage-blob, whose work per request and per listed
+blob takes several times as long as the transfer (tests/bench/azure_blob.py).
+"""
 
 from __future__ import annotations
 
 import asyncio
-import random
 import re
 import socket
 import ssl
@@ -11,27 +14,31 @@ from collections.abc import Awaitable, Callable, Mapping
 from time import monotonic
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
-from urllib.request import getproxies, proxy_bypass
 from weakref import WeakSet
 
 import aiohttp
 from yarl import URL
 
-from datasources import ConnectError, ConnectorError
+from datasources import ConnectError, ConnectorError, backoff
 from datasources_azure_blob.authorization import API_VERSION, Authorization, Request, authorization
-from datasources_azure_blob.errors import Subject, TransientError, refused
+from datasources_azure_blob.errors import Subject, TransientError, error_from_response
 from datasources_azure_blob.options import AzureBlobOptions
+from datasources_azure_blob.proxies import proxy_for
 
 T = TypeVar("T")
 
-_FIRST_PAUSE = 0.1
-_LONGEST_PAUSE = 10.0
-_ERROR_BODY = 64 * 1024
-_CLOSING = 1.0  # seconds at the most
+_FIRST_BACKOFF = 0.1  # seconds before the second attempt; doubled for each further one
+_MAX_BACKOFF = 10.0  # seconds
+_MAX_ERROR_BODY = 64 * 1024  # bytes; an error of the service has a few hundred
+_CLOSE_TIMEOUT = 1.0  # seconds that `close` waits for sockets
 
 
 class BlobService:
-    """One container, reached through one HTTP session; open it before use."""
+    """A client of one container; call `open` before use and `close` afterwards.
+
+    It may be used by many tasks of one event loop at once; `connections` is the most requests
+    that are under way at the same time, and further ones wait.
+    """
 
     session: aiohttp.ClientSession
     authorization: Authorization
@@ -49,22 +56,25 @@ class BlobService:
         self._sockets: WeakSet[socket.socket] = WeakSet()
 
     async def open(self) -> None:
-        """Make the session; nothing is sent yet."""
+        """Make the session and the credential, without sending anything.
+
+        Raises:
+            ConnectError: The environment names a proxy that cannot be used.
+        """
         timeout = aiohttp.ClientTimeout(
             total=None,
             sock_connect=self.options.connect_timeout,
             sock_read=self.options.read_timeout,
         )
         secure = self._origin.startswith("https:")
-        # Looked up once: aiohttp's own look-up costs each request two hops to a thread.
-        self._proxy = _proxy(self._origin, self.subject())
+        self._proxy = proxy_for(self._origin, self.subject())
         tls = await asyncio.to_thread(ssl.create_default_context) if secure else True
         self.session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                limit=self._connections, ssl=tls, socket_factory=self._socket
+                limit=self._connections, ssl=tls, socket_factory=self._make_socket
             ),
             timeout=timeout,
-            auto_decompress=False,  # a blob stored with gzip encoding arrives as it is stored
+            auto_decompress=False,  # blobs are fetched as they are stored
             cookie_jar=aiohttp.DummyCookieJar(),
             skip_auto_headers=("Accept-Encoding", "Content-Type"),
         )
@@ -82,21 +92,26 @@ class BlobService:
             await self.authorization.close()
         finally:
             await self.session.close()
-            await self._closed()
+            await self._wait_for_sockets()
 
-    async def _closed(self) -> None:
-        """Wait for connections that were cut off in mid-upload: they close once that is sent."""
-        deadline = monotonic() + _CLOSING
+    async def _wait_for_sockets(self) -> None:
+        """Wait until the sockets are closed, for `_CLOSE_TIMEOUT` at most.
+
+        A connection that is closed during an upload closes its socket only when its send buffer is
+        written, after `session.close()` has returned; the event loop may end before that.
+        """
+        deadline = monotonic() + _CLOSE_TIMEOUT
+        # Sockets have no event for this.
         while any(s.fileno() >= 0 for s in self._sockets) and monotonic() < deadline:  # noqa: ASYNC110
-            await asyncio.sleep(_CLOSING / 100)
+            await asyncio.sleep(_CLOSE_TIMEOUT / 100)
 
-    def _socket(self, address: tuple[Any, ...]) -> socket.socket:
-        made = socket.socket(*address[:3])
-        self._sockets.add(made)
-        return made
+    def _make_socket(self, address: tuple[Any, ...]) -> socket.socket:
+        new_socket = socket.socket(*address[:3])
+        self._sockets.add(new_socket)
+        return new_socket
 
     def subject(self, blob: str | None = None) -> Subject:
-        """Return what messages say a request is about."""
+        """Return the container, or a blob of it, as error messages name it."""
         return Subject(self.options.container, blob, self._secrets)
 
     async def send(
@@ -107,60 +122,84 @@ class BlobService:
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> aiohttp.ClientResponse:
-        """Send a request once and return the answer of a success, its body unread.
+        """Send a request once and return the response, if it is a success, with its body unread.
+
+        The caller must close the response.
+
+        Args:
+            method: The HTTP method.
+            blob: Name of the blob, decoded; None for the container.
+            query: Parameters of the operation, decoded; a SAS is added to them.
+            headers: Headers of the operation; version and authorization are added to them.
 
         Raises:
-            TransientError: Another attempt may succeed.
-            ConnectorError: None can.
+            TransientError: The request failed and may be sent again.
+            ConnectorError: The request failed, and would fail again.
         """
         if self.session.closed:
-            raise self.disconnected(blob)
+            raise self.disconnected_error(blob)
         query = query or {}
         path = self._path if blob is None else f"{self._path}/{quote_name(blob)}"
-        sent = {"x-ms-version": API_VERSION, **(headers or {})}
-        await self.authorization.apply(Request(method, path, query, sent))
-        tail = "&".join(filter(None, (urlencode(query, quote_via=quote), self._sas)))
-        url = URL(f"{self._origin}{path}{'?' if tail else ''}{tail}", encoded=True)
+        all_headers = {"x-ms-version": API_VERSION, **(headers or {})}
+        await self.authorization.apply(Request(method, path, query, all_headers))
+        # The SAS is appended as it was given: decoding and encoding could change its signature.
+        full_query = "&".join(filter(None, (urlencode(query, quote_via=quote), self._sas)))
+        url = URL(f"{self._origin}{path}{'?' if full_query else ''}{full_query}", encoded=True)
         try:
             response = await self.session.request(
-                method, url, headers=sent, proxy=self._proxy, allow_redirects=False
+                method, url, headers=all_headers, proxy=self._proxy, allow_redirects=False
             )
-        except (aiohttp.ClientError, OSError) as exc:  # a timeout is an OSError as well
-            raise self.lost(exc, blob) from cause(exc)
+        except (aiohttp.ClientError, OSError) as exc:  # TimeoutError is an OSError
+            raise self.network_error(exc, blob) from safe_cause(exc)
         except RuntimeError as exc:
             if not self.session.closed:
                 raise
-            raise self.disconnected(blob) from exc
+            raise self.disconnected_error(blob) from exc
         if response.status < 300:
             return response
-        raise await self._refused(response, blob)
+        raise await self._response_error(response, blob)
 
-    async def _refused(self, response: aiohttp.ClientResponse, blob: str | None) -> Exception:
+    async def _response_error(
+        self, response: aiohttp.ClientResponse, blob: str | None
+    ) -> ConnectorError | TransientError:
         body = bytearray()
         try:
-            while len(body) < _ERROR_BODY and (piece := await response.content.readany()):
-                body += piece
+            while len(body) < _MAX_ERROR_BODY and (data := await response.content.readany()):
+                body += data
         except (aiohttp.ClientError, OSError):
-            pass  # what has arrived is enough
+            pass  # status, headers and the part of the body that has arrived are used
         finally:
             response.close()
-        if response.status == 401 and self.authorization.expire():
+        if response.status == 401 and self.authorization.renew_after_refusal():
             return TransientError(self.subject(blob).error(ConnectError, "the token was refused"))
-        return refused(self.subject(blob), response.status, response.headers, body)
+        return error_from_response(self.subject(blob), response.status, response.headers, body)
 
-    def disconnected(self, blob: str | None) -> ConnectorError:
-        """Return the error for what was under way when the session was closed.
+    def disconnected_error(self, blob: str | None) -> ConnectorError:
+        """Return the error for a request during which the session was closed.
 
-        aiohttp has a bare RuntimeError for it, at several places.
+        aiohttp raises a bare RuntimeError then, at several places.
         """
         return self.subject(blob).error(ConnectError, "the source was disconnected")
 
-    def lost(self, exc: BaseException, blob: str | None) -> Exception:
-        """Return the error for a request or body that the network did not let through."""
-        kind = ConnectError
+    def network_error(
+        self, exc: BaseException, blob: str | None
+    ) -> ConnectorError | TransientError:
+        """Return the error for an exception of aiohttp while sending a request or reading a body.
+
+        They are transient, but for an untrusted certificate and a proxy that refuses.
+        """
         subject, host = self.subject(blob), urlsplit(self._origin).netloc
         if isinstance(exc, aiohttp.ClientSSLError):
-            return subject.error(kind, f"no trusted TLS connection to {host}: {exc.os_error}")
+            return subject.error(
+                ConnectError,
+                f"no trusted TLS connection to {host}: {exc.os_error}; SSL_CERT_FILE can name a "
+                "file with the certificates of further authorities",
+            )
+        if isinstance(exc, aiohttp.ClientHttpProxyError) and exc.status < 500:
+            reason = "the proxy asks for credentials"
+            if exc.status != 407:
+                reason = f"the proxy refuses to connect to {host}, with status {exc.status}"
+            return subject.error(ConnectError, reason, code=str(exc.status))
         if isinstance(exc, aiohttp.ClientConnectorDNSError):
             reason = f"the host {host} cannot be resolved"
         elif isinstance(exc, (aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError)):
@@ -172,18 +211,22 @@ class BlobService:
         elif isinstance(exc, TimeoutError):
             reason = f"no byte from {host} within {self.options.read_timeout:g} s"
         elif isinstance(exc, aiohttp.ClientResponseError):
-            said = exc.message.partition("\n")[0].rstrip(":")
-            reason = f"{host} does not answer as a Blob service does: {said}"
+            parser_message = exc.message.partition("\n")[0].rstrip(":")
+            reason = f"{host} does not answer as a Blob service does: {parser_message}"
         else:
             reason = f"the connection to {host} was lost"
-        return TransientError(subject.error(kind, reason))
+        return TransientError(subject.error(ConnectError, reason))
 
     def retries(self) -> Retries:
-        """Return the attempts that one request has."""
+        """Return the retries that the options allow for one request."""
         return Retries(self.options.retries, self.options.retry_timeout)
 
-    async def retried(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Call until it ends without `TransientError` or the attempts are used up."""
+    async def retry(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Call `attempt` until it ends without `TransientError`, or no retry is left.
+
+        Raises:
+            ConnectorError: The error of the last attempt.
+        """
         retries = self.retries()
         while True:
             try:
@@ -199,75 +242,69 @@ class BlobService:
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> tuple[Mapping[str, str], bytes]:
-        """Return headers and body of a small answer, tried again where that can help."""
+        """Send a request with a small response; return headers and body. Retry on failure."""
 
         async def attempt() -> tuple[Mapping[str, str], bytes]:
             response = await self.send(method, blob, query=query, headers=headers)
             try:
                 return response.headers, await response.read()
             except (aiohttp.ClientError, OSError) as exc:
-                raise self.lost(exc, blob) from cause(exc)
+                raise self.network_error(exc, blob) from safe_cause(exc)
             finally:
                 response.close()
 
-        return await self.retried(attempt)
+        return await self.retry(attempt)
 
 
 class Retries:
-    """The further attempts of one request: doubling pauses with jitter, bounded twice."""
+    """Exponential backoff with jitter for one request, limited in number and in time.
 
-    def __init__(self, attempts: int, seconds: float) -> None:
+    Args:
+        attempts: Attempts after the first one.
+        timeout: Seconds from the first attempt, after which none is begun.
+    """
+
+    def __init__(self, attempts: int, timeout: float) -> None:
         self._attempts = attempts
-        self._seconds = seconds
-        self.renew()
+        self._timeout = timeout
+        self.reset()
 
-    def renew(self) -> None:
-        """Start counting again, as after an attempt that brought something."""
-        self._used = 0
-        self._deadline = monotonic() + self._seconds
+    def reset(self) -> None:
+        """Start counting anew, as after an attempt that brought data."""
+        self._delays = backoff(
+            first=_FIRST_BACKOFF, maximum=_MAX_BACKOFF, attempts=self._attempts + 1
+        )
+        self._deadline = monotonic() + self._timeout
 
     async def pause(self, failure: TransientError) -> None:
-        """Wait before the next attempt, as long as the service asks at least.
+        """Wait before the next attempt, for `Retry-After` seconds at least.
 
         Raises:
-            ConnectorError: There is no further attempt; it is the failure's error.
+            ConnectorError: No attempt is left; it is `failure.error`.
         """
-        backoff = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**self._used)
-        delay = max(failure.retry_after, backoff * random.uniform(0.5, 1))  # noqa: S311
-        self._used += 1
-        if self._used > self._attempts or monotonic() + delay > self._deadline:
+        delay = next(self._delays, None)
+        if delay is None or monotonic() + max(failure.retry_after, delay) > self._deadline:
             raise failure.error from failure.__cause__
-        await asyncio.sleep(delay)
+        await asyncio.sleep(max(failure.retry_after, delay))
 
 
 def has_dot_segments(name: str) -> bool:
-    """Tell whether a name has `.` or `..` between slashes or backslashes, as paths have them."""
+    """Return True if a segment of the name, between slashes or backslashes, is `.` or `..`."""
     return any(segment in (".", "..") for segment in re.split(r"[/\\]", name))
 
 
 def quote_name(name: str) -> str:
-    """Encode a blob's name as the rest of a URL's path, so that nobody on the way changes it."""
+    """Percent-encode a blob's name for a URL's path, so that no server on the way changes it."""
     if name in (".", ".."):
         return name.replace(".", "%2E")
-    # Servers and proxies resolve dot segments and merge slashes, but not when they are encoded.
-    odd = has_dot_segments(name) or "" in name.split("/")
-    return quote(name, safe="~" if odd else "/~")
+    # Servers and proxies resolve dot segments and merge slashes, but not encoded slashes.
+    encode_slashes = has_dot_segments(name) or "" in name.split("/")
+    return quote(name, safe="~" if encode_slashes else "/~")
 
 
-def _proxy(origin: str, subject: Subject) -> str | None:
-    parts = urlsplit(origin)
-    proxies = getproxies()
-    found = proxies.get(parts.scheme) or proxies.get("all")
-    if found is None or proxy_bypass(parts.hostname or ""):
-        return None
-    proxy = found if "://" in found else f"http://{found}"
-    if urlsplit(proxy).scheme not in ("http", "https"):
-        reason = "the proxy that the environment names is not one of HTTP"
-        raise subject.error(ConnectError, reason)
-    return proxy
+def safe_cause(exc: BaseException) -> BaseException | None:
+    """Return the exception to chain, or None if its text has a URL, of the request or the proxy.
 
-
-def cause(exc: BaseException) -> BaseException | None:
-    """Return what to chain: the exception, unless its text could hold a secret."""
-    # The text of this one has the URL, and that may have a SAS.
-    return None if isinstance(exc, aiohttp.ClientResponseError) else exc
+    The one may hold a SAS, the other a password.
+    """
+    return None if isinstance(exc, (aiohttp.ClientResponseError, aiohttp.InvalidURL)) else exc

@@ -1,44 +1,41 @@
-"""The first rows of a text blob, from as little of its beginning as holds them."""
+"""Preview a blob by its first bytes: text from as few of them as hold the rows, or Parquet."""
 
 from __future__ import annotations
 
-import zlib
+from functools import partial
 
-from datasources import DataFetchError, Preview, preview_text, run_in_thread
-from datasources_azure_blob.download import Download, Version
+from datasources import Preview, is_parquet, preview_text, run_in_thread
+from datasources_azure_blob.download import Download
+from datasources_azure_blob.parquet import preview_parquet_blob
 
-_FIRST = 64 * 1024  # bytes asked for at first
-_GROWTH = 4  # times as many in all, while rows are missing
-_MOST = 4 * 1024 * 1024  # bytes read, and bytes decompressed
+_FIRST_READ = 64 * 1024  # bytes of the first request; holds ten rows of most files
+_GROWTH = 4  # each further request multiplies the bytes read, while rows are missing
+_MAX_READ = 4 * 1024 * 1024  # bytes read
 
 
-async def preview_delimited(download: Download, name: str, rows: int) -> Preview:
-    """Return the first rows of a delimited or plain text blob.
+async def preview_text_blob(download: Download, name: str, rows: int) -> Preview:
+    """Return the first rows of a text blob, or of one that turns out to be Parquet.
 
     Raises:
-        DataFetchError: It is not text.
+        DataFetchError: It is neither text nor Parquet, or pyarrow is not installed.
     """
-    head, version = await download.head(_FIRST)
-    most = min(_MOST, version.size)
+    head, version = await download.head(_FIRST_READ)
+    if is_parquet("", head[:4]):
+        return await preview_parquet_blob(download, name, version.size, rows, head)
+    limit = min(_MAX_READ, version.size)
     while True:
-        # One row more than asked for: what the last one seems to be may have been cut.
-        found = await run_in_thread(_preview, name, head, version, rows + 1)
-        if len(found.rows) > rows or len(head) >= most:
-            return Preview(found.columns, found.rows[:rows], _is_cut(found, rows))
-        head += await download.part(len(head), min(_GROWTH * len(head), most))
-
-
-def _is_cut(found: Preview, rows: int) -> bool:
-    return found.truncated or len(found.rows) > rows
-
-
-def _preview(name: str, head: bytes, version: Version, rows: int) -> Preview:
-    complete = len(head) == version.size
-    if version.encoding.lower() in ("gzip", "x-gzip", "deflate"):
-        decompressor = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # either, by its header
-        try:
-            head = decompressor.decompress(head, _MOST)
-        except zlib.error as exc:
-            raise DataFetchError(f"{name!r} is not {version.encoding}, as it should be") from exc
-        complete = complete and decompressor.eof and not decompressor.unused_data
-    return preview_text(name, head, rows, complete=complete)
+        read_all = len(head) >= limit
+        preview = await run_in_thread(
+            partial(
+                preview_text,
+                name,
+                head,
+                rows,
+                complete=len(head) == version.size,
+                more=not read_all,
+                content_encoding=version.encoding,
+            )
+        )
+        if len(preview.rows) >= rows or read_all:
+            return preview
+        head += await download.part(len(head), min(_GROWTH * len(head), limit))

@@ -1,9 +1,9 @@
-"""Files below one directory: listed, described, previewed, copied into a workspace."""
+"""List, describe, preview and copy the files below one directory."""
 
 from __future__ import annotations
 
 import errno
-import mimetypes
+import logging
 import os
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, BinaryIO
@@ -11,7 +11,9 @@ from typing import Any, BinaryIO
 from pydantic import Field
 
 from datasources import (
+    MAX_WORKBOOK,
     ConnectError,
+    ConnectorError,
     ConnectorOptions,
     DataFetchError,
     DataItem,
@@ -20,19 +22,27 @@ from datasources import (
     PermissionDeniedError,
     Preview,
     Workspace,
+    convert_workbook,
+    copy_file,
     glob_prefix,
     glob_regex,
+    guess_media_type,
+    is_workbook,
     open_regular,
-    preview_text,
+    preview_file,
     run_in_thread,
 )
 
-_CHUNK = 1 << 20  # bytes copied at once
-_PREVIEW = 1 << 20  # bytes read for a preview
+_EFFECTIVE_IDS = os.access in os.supports_effective_ids
+# Below the logger whose warnings the command line shows.
+_log = logging.getLogger("datasources.plugins.local_file")
+# Errors of a folder below the one that is listed which leave that folder out: it was deleted
+# meanwhile, or may not be read, as `lost+found`.
+_SKIPPED = (FileNotFoundError, NotADirectoryError, PermissionError)
 
 
 class LocalFileOptions(ConnectorOptions):
-    """Which directory, and which of its files."""
+    """The directory, and which of its files are items."""
 
     path: str = Field(
         min_length=1,
@@ -50,11 +60,15 @@ class LocalFileOptions(ConnectorOptions):
     )
 
     def paths(self) -> list[str]:
+        """Return the directory, for the host's policy."""
         return [os.path.expanduser(self.path)]
 
 
 class LocalFileConnector(DataSourceConnector):
-    """Reads below the directory only: links that lead outside are not items."""
+    """Reads below the directory only: symbolic links that lead outside are not items.
+
+    An item's identifier is its path below the directory, with `/` between segments.
+    """
 
     type = "local_file"
     api_version = 1
@@ -80,89 +94,173 @@ class LocalFileConnector(DataSourceConnector):
         return [item async for item in self.iter_items(path)]
 
     async def iter_items(self, path: str | None = None) -> AsyncIterator[DataItem]:
-        """Yield all files below a path, folder by folder; or one folder, for a path with `/`."""
+        """Yield all files below a path, folder by folder; for a path that ends in `/`, one folder."""
         one_folder = path is not None and path.endswith("/")
-        pages = await run_in_thread(self._folder if one_folder else self._walk, path or "")
+        pages = await run_in_thread(self._list_folder if one_folder else self._walk, path or "")
         while page := await run_in_thread(next, pages, None):
             for item in page:
                 yield item
 
     async def glob_items(self, pattern: str) -> list[DataItem]:
-        """Return the files whose path matches."""
+        """Return the files whose path matches, sorted by path."""
         folder, matches = glob_prefix(pattern).rpartition("/")[0], glob_regex(pattern).fullmatch
         try:
-            found = [item async for item in self.iter_items(folder) if matches(item.path)]
+            matching = [item async for item in self.iter_items(folder) if matches(item.path)]
         except ItemNotFoundError:
             return []
-        return sorted(found, key=lambda item: item.path)
+        return sorted(matching, key=lambda item: item.path)
 
     async def fetch_data(self, identifier: str, workspace: str) -> str:
+        """Copy one file into the workspace; return the path of the copy.
+
+        With the format `csv` or `parquet`, the sheet of a workbook is written as that.
+
+        Raises:
+            ItemNotFoundError: There is no such file.
+            PermissionDeniedError: It may not be read.
+            DataFetchError: It changed during the copy, or lies in the workspace itself.
+            ConnectError: The directory of the source is gone.
+        """
         directory = Workspace.of(workspace)
-        directory.require_format(None)
+        if not is_workbook(identifier):
+            directory.require_format(None)
         with self._open(identifier) as source:
-            facts = os.fstat(source.fileno())
-            target = directory.create(identifier, size=facts.st_size)
-            with target:
-                target.version = _version(facts)
-                # In pieces, so that a cancelled fetch stops at once.
-                while chunk := await run_in_thread(source.read, _CHUNK):
-                    target.write(chunk)
-        return target.path
+            self._require_outside(identifier, workspace)
+            if directory.file_format is not None:
+                return await run_in_thread(_convert, source, directory, identifier)
+            return await copy_file(source, directory, identifier, version=_version)
 
     async def get_metadata(self, identifier: str) -> dict[str, Any]:
+        """Return `name`, `path`, `size` (bytes), `modified_at` (Unix seconds), `content_type`."""
         with self._open(identifier) as source:
-            facts = os.fstat(source.fileno())
+            status = os.fstat(source.fileno())
         return {
             "name": os.path.basename(identifier),
             "path": identifier,
-            "size": facts.st_size,
-            "modified_at": facts.st_mtime,
-            "content_type": mimetypes.guess_type(identifier)[0],
+            "size": status.st_size,
+            "modified_at": status.st_mtime,
+            "content_type": guess_media_type(identifier),
         }
 
     async def preview(self, identifier: str, rows: int = 10) -> Preview:
-        """Return the first rows of a text file from its first bytes."""
+        """Return the first rows of a text or Parquet file."""
         with self._open(identifier) as source:
-            head = await run_in_thread(source.read, _PREVIEW + 1)
-        return preview_text(identifier, head[:_PREVIEW], rows, complete=len(head) <= _PREVIEW)
+            return await run_in_thread(preview_file, source, identifier, rows)
 
-    def _folder(self, path: str) -> Iterator[list[DataItem]]:
-        directory = self._directory(path.removesuffix("/"))
-        entries = [entry for entry in _entries(directory) if self._shown(entry)]
+    def _list_folder(self, path: str) -> Iterator[list[DataItem]]:
+        """Yield the direct children of a folder, folders included, as one page."""
+        folder = self._directory(path.removesuffix("/"))
+        try:
+            entries = self._entries(folder)
+        except OSError as exc:
+            raise self._unreadable(folder, exc) from exc
         yield [item for entry in entries if (item := self._item(entry, folders=True))]
 
     def _walk(self, path: str) -> Iterator[list[DataItem]]:
-        waiting = [self._directory(path)]
-        while waiting:
-            entries = [entry for entry in _entries(waiting.pop()) if self._shown(entry)]
-            folders = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
-            waiting += reversed(folders)
+        """Yield the files below a folder, a page for each folder that has any, in depth-first order.
+
+        Links to folders are not followed: they could lead in a circle. Below the folder asked for,
+        folders that are deleted meanwhile are left out, and so are those that may not be read, with a
+        warning in the log.
+        """
+        top = self._directory(path)
+        pending = [top]
+        while pending:
+            folder = pending.pop()
+            try:
+                entries = self._entries(folder)
+            except OSError as exc:
+                if folder == top or not isinstance(exc, _SKIPPED):
+                    raise self._unreadable(folder, exc) from exc
+                if isinstance(exc, PermissionError):
+                    _log.warning("left out %r, which may not be read", folder)
+                continue
+            pending += reversed([entry.path for entry in entries if _is_folder(entry)])
             if page := [item for entry in entries if (item := self._item(entry))]:
                 yield page
 
-    def _shown(self, entry: os.DirEntry[str]) -> bool:
+    def _entries(self, folder: str) -> list[os.DirEntry[str]]:
+        """Return the entries of a folder that are shown, sorted by name.
+
+        Raises:
+            OSError: It cannot be read, or its entries cannot be looked at.
+        """
+        with os.scandir(folder) as entries:
+            shown = sorted(filter(self._is_shown, entries), key=lambda entry: entry.name)
+        if shown and not os.access(folder, os.X_OK, effective_ids=_EFFECTIVE_IDS):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return shown
+
+    def _unreadable(self, folder: str, exc: OSError) -> ConnectorError:
+        """Return the error for a folder of the source that cannot be listed."""
+        self._require_root()
+        path = os.path.relpath(folder, self._root)
+        reason = f"folder {path!r} of source {self.config.id!r} cannot be read: {exc.strerror}"
+        if isinstance(exc, (FileNotFoundError, NotADirectoryError)):
+            return ItemNotFoundError(reason)
+        return (
+            PermissionDeniedError(reason)
+            if isinstance(exc, PermissionError)
+            else DataFetchError(reason)
+        )
+
+    def _require_outside(self, identifier: str, workspace: str) -> None:
+        """Refuse a file of a workspace below the source, which would be copied into itself.
+
+        Each fetch of the whole source would otherwise bring the files of the one before.
+        """
+        folder, file = os.path.realpath(workspace), self._real(identifier) or ""
+        if _is_below(os.path.join(folder, ""), self._root) and _is_below(file, folder):
+            raise DataFetchError(f"{identifier!r} lies in the workspace that it would be copied to")
+
+    def _require_root(self) -> None:
+        """Raise ConnectError if the directory of the source is gone."""
+        if not os.path.isdir(self._root):
+            raise ConnectError(
+                f"{self._root!r}, the directory of the source, is not there any more"
+            )
+
+    def _is_shown(self, entry: os.DirEntry[str]) -> bool:
         return self.options.hidden or not entry.name.startswith(".")
 
     def _item(self, entry: os.DirEntry[str], *, folders: bool = False) -> DataItem | None:
+        """Return a directory entry as an item; None if it is no file inside the directory."""
         path = os.path.relpath(entry.path, self._root)
         try:
-            if folders and entry.is_dir(follow_symlinks=False):
+            if folders and _is_folder(entry):
                 return DataItem(entry.name, path + "/", metadata={"kind": "folder"})
-            if not entry.is_file() or not self._inside(os.path.realpath(entry.path)):
+            if not entry.is_file() or not _is_below(os.path.realpath(entry.path), self._root):
                 return None
-            facts = entry.stat()
-        except OSError:  # gone since it was listed, or a link in a circle
+            status = entry.stat()
+        except OSError:  # deleted since it was listed, or a link to itself
             return None
-        return DataItem(entry.name, path, facts.st_size, facts.st_mtime, version=_version(facts))
+        return DataItem(entry.name, path, status.st_size, status.st_mtime, version=_version(status))
 
     def _directory(self, path: str) -> str:
+        """Return the absolute path of a folder of the source.
+
+        Raises:
+            ItemNotFoundError: There is no such folder, or it leads outside.
+            ConnectError: The directory of the source is gone.
+        """
         directory = self._real(path) if path else self._root
         if directory is None or not os.path.isdir(directory):
+            self._require_root()
             raise ItemNotFoundError(f"source {self.config.id!r} has no folder {path!r}")
         return directory
 
     def _open(self, identifier: str) -> BinaryIO:
-        """Open a file: not in a thread, as a cancelled caller could not close it."""
+        """Open a file for reading, unbuffered.
+
+        It is opened on the event loop, which takes microseconds: opened in a worker thread, it
+        would stay open if the caller is cancelled before it receives the file.
+
+        Raises:
+            ItemNotFoundError: There is no such file, it leads outside, or it is no regular file.
+            PermissionDeniedError: It may not be read.
+            DataFetchError: It cannot be opened.
+            ConnectError: The directory of the source is gone.
+        """
         missing = f"source {self.config.id!r} has no file {identifier!r}"
         real = self._real(identifier)
         if real is None:
@@ -170,6 +268,7 @@ class LocalFileConnector(DataSourceConnector):
         try:
             descriptor = open_regular(real)  # whose links are resolved by now
         except (FileNotFoundError, NotADirectoryError):
+            self._require_root()
             raise ItemNotFoundError(missing) from None
         except PermissionError as exc:
             raise PermissionDeniedError(f"{identifier!r} may not be read") from exc
@@ -180,7 +279,7 @@ class LocalFileConnector(DataSourceConnector):
         return open(descriptor, "rb", buffering=0)
 
     def _real(self, path: str) -> str | None:
-        """Return where a path below the root leads, or None if it is no path of an item."""
+        """Return the resolved path of an identifier, or None if it cannot be an item's."""
         segments = path.split("/")
         if "\0" in path or {"", ".", ".."} & set(segments):
             return None
@@ -188,26 +287,35 @@ class LocalFileConnector(DataSourceConnector):
             return None
         try:
             real = os.path.realpath(os.path.join(self._root, path))
-        except UnicodeEncodeError:
+        except UnicodeEncodeError:  # lone surrogates that no file name has
             return None
-        return real if self._inside(real) else None
+        return real if _is_below(real, self._root) else None
 
     @property
     def _root(self) -> str:
         root: str = self.require_connection()
         return root
 
-    def _inside(self, real: str) -> bool:
-        return real.startswith(os.path.join(self._root, ""))
+
+def _convert(source: BinaryIO, workspace: Workspace, name: str) -> str:
+    version = _version(os.fstat(source.fileno()))
+    content = bytearray()
+    while len(content) <= MAX_WORKBOOK and (chunk := source.read(MAX_WORKBOOK)):
+        content += chunk
+    return convert_workbook(bytes(content), workspace, name, version=version)
 
 
-def _version(facts: os.stat_result) -> str:
-    return f"{facts.st_mtime_ns:x}-{facts.st_size:x}"
+def _is_below(path: str, folder: str) -> bool:
+    return path.startswith(os.path.join(folder, ""))
 
 
-def _entries(directory: str) -> list[os.DirEntry[str]]:
+def _version(status: os.stat_result) -> str:
+    """Return the mark of a file's content: modification time (ns) and size, hexadecimal."""
+    return f"{status.st_mtime_ns:x}-{status.st_size:x}"
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
-        with os.scandir(directory) as found:
-            return sorted(found, key=lambda entry: entry.name)
-    except OSError as exc:
-        raise PermissionDeniedError(f"folder {directory!r} cannot be read: {exc.strerror}") from exc
+        return entry.is_dir(follow_symlinks=False)
+    except OSError:  # where the listing does not tell, and the entry may not be looked at
+        return False

@@ -1,0 +1,17 @@
+"""Show the first rows of a file: text of any encoding, Parquet, workbooks."""
+
+from __future__ import annotations
+
+from datasources.preview.files import preview_file as preview_file
+from datasources.preview.parquet import (
+    is_parquet as is_parquet,
+    preview_parquet as preview_parquet,
+)
+from datasources.preview.text import preview_text as preview_text
+from datasources.preview.workbook import (
+    MAX_WORKBOOK as MAX_WORKBOOK,
+    as_columns as as_columns,
+    is_workbook as is_workbook,
+    preview_workbook as preview_workbook,
+    read_sheet as read_sheet,
+)

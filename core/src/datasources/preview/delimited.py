@@ -1,0 +1,142 @@
+"""Guess the delimiter and the header of delimited text."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".psv": "|"}
+"""The delimiters that extensions stand for."""
+NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+_SAMPLE = 64 * 1024  # characters that a guess looks at
+_RECORDS = 100  # records that a guess looks at
+_SHARE = 0.9  # of the records that have as many columns as the first one, for a delimiter to fit
+_MIN_DIVIDED = 0.5  # of the records that a delimiter must divide, if none fits
+_MAX_NUMBER = 64  # characters; the pattern below takes quadratic time
+_NUMBER = re.compile(r"\s*[-+]?[\d.,' \u00a0]*\d[\d.,]*\s*(?:[eE][-+]?\d+)?\s*%?\s*")
+_DECIMAL_COMMA = re.compile(r"\s*[-+]?[\d.' \u00a0]*,\d+\s*%?\s*")
+_YEAR = re.compile(r"\s*(?:19|20)\d\d\s*")
+_SEPARATOR_LINE = re.compile(r"sep=([^\"\r\n])(?:\r\n?|\n|$)", re.IGNORECASE)
+
+Record = list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How delimited text is to be read."""
+
+    delimiter: str
+    start: int = 0
+    """Characters before the first record: a line `sep=;`, as Excel writes it."""
+    guessed: bool = False
+    """True if neither the extension nor the file says so."""
+    note: str = ""
+    """A doubt, as a sentence; empty if there is none."""
+
+
+def find_dialect(text: str, extension: str, *, complete: bool) -> Dialect:
+    """Return how the text of a delimited file is to be read.
+
+    The delimiter of the extension is taken if it fits: if the first record has several columns, and
+    nearly all others have as many. In a `.csv` file, where several delimiters fit, the first one is
+    taken that leaves no other delimiter inside the values, other than the commas of numbers.
+    """
+    if match := _SEPARATOR_LINE.match(text):
+        return Dialect(match[1], match.end())
+    default = DELIMITERS[extension]
+    sample = text[:_SAMPLE]
+    tables = {
+        delimiter: _records(sample, delimiter, complete and len(sample) == len(text))
+        for delimiter in dict.fromkeys((default, *NAMES))
+    }
+    fitting = [delimiter for delimiter, records in tables.items() if _fits(records)]
+    if not fitting:
+        return _ragged(tables, default)
+    if extension != ".csv" and default in fitting:
+        return Dialect(default)
+    clean = [
+        delimiter for delimiter in fitting if not _other_delimiters(tables[delimiter], delimiter)
+    ]
+    delimiter = (clean or fitting)[0]
+    others = [NAMES.get(other, repr(other)) for other in fitting if other != delimiter]
+    note = f"the columns may be separated by {' or '.join(others)} instead" if others else ""
+    return Dialect(delimiter, guessed=delimiter != default or bool(others), note=note)
+
+
+def _ragged(tables: dict[str, list[Record]], default: str) -> Dialect:
+    """Return the dialect of records of different lengths: what divides more than half of them."""
+    shares = {
+        delimiter: sum(len(record) > 1 for record in records) / max(len(records), 1)
+        for delimiter, records in tables.items()
+    }
+    delimiter = max(shares, key=shares.__getitem__)  # of equal ones the first, the default
+    if shares[delimiter] <= _MIN_DIVIDED:
+        delimiter = default
+    widths = {len(record) for record in tables[delimiter]}
+    note = "the rows have different numbers of columns" if len(widths) > 1 else ""
+    return Dialect(delimiter, guessed=delimiter != default, note=note)
+
+
+def may_lack_header(records: Sequence[Record]) -> bool:
+    """Return True if the first record looks like the ones below it, not like names of columns."""
+    if len(records) < 2:
+        return False
+    first, others = records[0], records[1:_RECORDS]
+    numeric = [
+        index
+        for index in range(len(first))
+        if all(index < len(record) and _is_number(record[index]) for record in others)
+    ]
+    return (
+        bool(numeric)
+        and all(_is_number(first[index]) for index in numeric)
+        and not all(_YEAR.fullmatch(first[index]) for index in numeric)
+    )
+
+
+def _is_number(value: str) -> bool:
+    return len(value) <= _MAX_NUMBER and _NUMBER.fullmatch(value) is not None
+
+
+def _records(sample: str, delimiter: str, complete: bool) -> list[Record]:
+    """Return the first records that are not blank; the last one of a cut text is left out."""
+    records = []
+    try:
+        for record in csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter):
+            if record:
+                records.append(record)
+            if len(records) > _RECORDS:
+                return records[:_RECORDS]
+    except csv.Error:  # a value over the limit of the csv module
+        return records
+    return records if complete or len(records) < 2 else records[:-1]
+
+
+def _fits(records: Sequence[Record]) -> bool:
+    if not records or len(records[0]) < 2:
+        return False
+    same = sum(len(record) == len(records[0]) for record in records)
+    return same >= _SHARE * len(records)
+
+
+def _other_delimiters(records: Sequence[Record], delimiter: str) -> bool:
+    """Return True if the header, or each record alike, has another delimiter inside its values."""
+    for other in NAMES:
+        if other == delimiter:
+            continue
+        counts = [
+            sum(
+                value.count(other)
+                for value in record
+                if not (other == "," and _DECIMAL_COMMA.fullmatch(value))
+            )
+            for record in records
+        ]
+        count, times = Counter(counts).most_common(1)[0]
+        if counts[0] or (count and times >= _SHARE * len(records)):
+            return True
+    return False

@@ -1,0 +1,194 @@
+"""Show the first rows of delimited or plain text, and tell what was guessed about it."""
+
+from __future__ import annotations
+
+import csv
+import io
+from itertools import islice
+
+from datasources.errors import DataFetchError
+from datasources.models import Preview, TextFormat
+from datasources.preview.compression import SUFFIXES, decompress, inflate
+from datasources.preview.delimited import (
+    DELIMITERS,
+    NAMES,
+    Dialect,
+    Record,
+    find_dialect,
+    may_lack_header,
+)
+from datasources.preview.encodings import Decoded, decode
+
+_MAX_CUT_VALUE = 64 * 1024  # characters shown of a value that the end of the bytes read has cut
+# Files that consist of bytes, whatever characters these would be, by their first ones.
+_BINARY = {
+    b"%PDF-": "a PDF file",
+    b"\x89PNG": "an image",
+    b"GIF8": "an image",
+    b"\xff\xd8\xff": "an image",
+    b"II*\x00": "an image",
+    b"MM\x00*": "an image",
+    b"PK\x03\x04": "a ZIP archive, as workbooks of Excel are",
+    b"\xd0\xcf\x11\xe0": "an old document of Microsoft Office",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd",
+    b"7z\xbc\xaf": "a 7z archive",
+    b"Rar!": "a RAR archive",
+    b"SQLite format 3": "a SQLite database",
+    b"Obj\x01": "an Avro file",
+    b"ORC": "an ORC file",
+    b"ARROW1": "an Arrow file",
+    b"\x89HDF": "an HDF5 file",
+    b"\x7fELF": "a program",
+    b"\x80\x04\x95": "a pickle",
+    b"wOF": "a font",
+}
+_ORC = b"ORC"  # three letters that a text may begin with
+_WHITESPACE = "\t\n\v\f\r\x1a\x1b"  # control characters of texts; U+001A is the end of a DOS file
+_SAMPLE = 16 * 1024  # characters that are looked at for others
+
+
+def preview_text(
+    name: str,
+    head: bytes,
+    rows: int = 10,
+    *,
+    complete: bool,
+    more: bool = False,
+    content_encoding: str = "",
+) -> Preview:
+    """Return the first rows of a delimited or plain text file from its first bytes.
+
+    The encoding is found by a byte order mark, UTF-16 and UTF-8 by their form; anything else is
+    guessed. Files compressed with gzip, bzip2 or xz are shown decompressed, 4 MiB at most. Names
+    that end with `.csv`, `.tsv`, `.tab` or `.psv` are delimited: their first record that is not
+    blank gives the columns, and the delimiter is another than the extension's where that one does
+    not fit. Any other text has one column, `line`. Lines end with LF, CR LF or CR.
+
+    `Preview.format` has what was found, and `Preview.notes` what was guessed or left out.
+
+    Args:
+        name: The file's name.
+        head: The first bytes of the file.
+        rows: Rows at most.
+        complete: True if `head` is the whole file; otherwise its last row, which may be cut, is
+            left out if there is another one, and shown as far as it is there if there is none.
+        more: True if the caller can read more of the file; a cut row is left out then.
+        content_encoding: HTTP's `Content-Encoding` of the file as it is stored.
+
+    Raises:
+        DataFetchError: The file is not text, or its records cannot be read.
+    """
+    head, complete = inflate(name, head, content_encoding, complete=complete)
+    head, compression, complete = decompress(name, head, complete=complete)
+    decoded = decode(head, complete=complete)
+    _require_text(name, head, decoded)
+    text = decoded.text.rstrip("\0\x1a") if complete else decoded.text
+    notes = _encoding_notes(decoded)
+    if "\0" in text:
+        text = text.replace("\0", "")
+        notes.append("NUL characters are left out")
+    extension = _extension(name)
+    dialect = None
+    records: list[Record]
+    if extension in DELIMITERS:
+        dialect = find_dialect(text, extension, complete=complete)
+        records = _read_records(name, text[dialect.start :], dialect.delimiter, rows)
+    else:
+        records = [["line"], *([line] for line in _lines(text, rows))]
+    cut = not complete and len(records) < rows + 3
+    if dialect is None and text.endswith(("\n", "\r")):
+        cut = False  # delimited text may go on in quotes
+    columns, values, cut = _split(records, cut=cut, more=more)
+    if cut:
+        notes.append("the last row is cut: it is longer than the part of the file that was read")
+    guessed = ["encoding"] if decoded.guessed else []
+    if dialect is not None:
+        notes += _dialect_notes(dialect, extension)
+        guessed += ["delimiter"] if dialect.guessed else []
+        if may_lack_header(records):
+            notes.append("the first row looks like data: the file may have no header")
+            guessed.append("header")
+    text_format = TextFormat(
+        decoded.encoding, dialect.delimiter if dialect else None, compression, tuple(guessed)
+    )
+    return Preview(
+        tuple(columns),
+        [tuple(record) for record in values[:rows]],
+        truncated=len(values) > rows or cut or not complete,
+        format=text_format,
+        notes=tuple(notes),
+    )
+
+
+def _require_text(name: str, head: bytes, decoded: Decoded) -> None:
+    """Refuse a file that is known to be something else, or has the control characters of one."""
+    for magic, description in _BINARY.items():
+        if head.startswith(magic) and (magic != _ORC or b"\0" in head):
+            raise DataFetchError(
+                f"{name!r} is not a text file but {description}: there is no preview of it"
+            )
+    sample = decoded.text[:_SAMPLE].rstrip("\0") or decoded.text[:_SAMPLE]
+    nuls = sample.count("\0")
+    controls = sum(character < " " and character not in _WHITESPACE for character in sample) - nuls
+    # Texts with padded fields have NUL characters, but no other ones then. A twentieth of random
+    # bytes are control characters, and they are not UTF-8.
+    share = 0 if nuls else 0.02 if decoded.guessed else 0.1
+    if controls > share * len(sample) or nuls > 0.5 * len(sample):
+        raise DataFetchError(f"{name!r} is not a text file: there is no preview of it")
+
+
+def _encoding_notes(decoded: Decoded) -> list[str]:
+    notes = []
+    if decoded.guessed:
+        notes.append(f"the encoding is not told and may be another than {decoded.encoding}")
+    if decoded.damaged:
+        notes.append(f"characters that are not {decoded.encoding} are shown as '\ufffd'")
+    return notes
+
+
+def _dialect_notes(dialect: Dialect, extension: str) -> list[str]:
+    notes = [dialect.note] if dialect.note else []
+    if dialect.delimiter != DELIMITERS[extension]:
+        separator = NAMES.get(dialect.delimiter, repr(dialect.delimiter))
+        notes.insert(0, f"the columns are separated by {separator}")
+    return notes
+
+
+def _extension(name: str) -> str:
+    name = name.lower()
+    for suffix in SUFFIXES:
+        name = name.removesuffix(suffix)
+    return name[name.rfind(".") :]
+
+
+def _read_records(name: str, text: str, delimiter: str, rows: int) -> list[Record]:
+    """Return the header and the rows that are not blank: one more, and one that may be cut."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        return list(islice((record for record in reader if record), rows + 3))
+    except csv.Error as exc:
+        raise DataFetchError(f"{name!r} cannot be read as delimited text: {exc}") from exc
+
+
+def _lines(text: str, rows: int) -> list[str]:
+    # Not `splitlines`, which also cuts at U+2028, U+0085 and others that texts and JSON contain.
+    lines = islice(io.StringIO(text, newline=None), rows + 2)
+    return [line.removesuffix("\n") for line in lines]
+
+
+def _split(records: list[Record], *, cut: bool, more: bool) -> tuple[Record, list[Record], bool]:
+    """Return columns and rows, without a last record that is cut unless there is no other.
+
+    The third value is True if what is shown last is cut.
+    """
+    if not records:
+        return [], [], False
+    if cut and len(records) > 2:
+        records = records[:-1]
+        cut = False
+    if not cut:
+        return records[0], records[1:], False
+    if more:
+        return ([], [], False) if len(records) == 1 else (records[0], [], False)
+    records[-1] = [value[:_MAX_CUT_VALUE] for value in records[-1]]
+    return records[0], records[1:], True
