@@ -17,6 +17,7 @@ exclude_patterns = ["_build", "_ext", "examples"]
 nitpicky = True
 # The libraries that annotations name are documented elsewhere, and nothing is fetched to build.
 nitpick_ignore_regex = [
+    ("py:class", r".*\bFetcher"),  # private: sessions are made by `DataSourceRegistry.workspace`
     ("py:.*", r"(asyncio|collections|concurrent|contextlib|datetime|os|types|typing|pathlib)\..*"),
     ("py:.*", r"(click|importlib|opentelemetry|pluggy|pydantic|pydantic_core|pytest|re)\..*"),
     ("py:class", r"(datasources\.\w+\.T|OptionsClass)"),  # a type variable, an alias

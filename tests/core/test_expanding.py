@@ -71,7 +71,7 @@ class Globbing(Names):
         ("*.csv", ["a.csv", "a1.csv", "a[1].csv", "b[2].csv"]),
         ("**/*.csv", NAMES),
         ("folder/*", ["folder/c.csv"]),
-        ("a[1].csv", ["a1.csv"]),
+        ("a[1].csv", ["a[1].csv"]),
         ("b[2].csv", ["b[2].csv"]),
     ],
 )

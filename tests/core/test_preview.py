@@ -282,7 +282,8 @@ def test_compressed_table_is_shown(name: str) -> None:
     assert table(shown(name, members)) == (("a", "b"), [("1", "2"), ("3", "4")])
     long = compress(b"a;b\n" + b"1;2\n" * 500_000)
     cut = shown(name, long[: len(long) // 2], complete=False)
-    assert (len(cut.rows) > 0, cut.truncated) == (True, True) or name.endswith(("bz2", "xz"))
+    if not name.endswith(("bz2", "xz")):  # their blocks are larger than the half
+        assert (len(cut.rows) > 0, cut.truncated) == (True, True)
 
 
 def test_content_encoding_around_a_compressed_file_is_undone_as_well() -> None:

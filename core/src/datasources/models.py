@@ -254,7 +254,7 @@ class FetchResult:
 
 @dataclass(frozen=True, slots=True)
 class TextFormat:
-    """How a text file was read for a preview."""
+    """The encoding, delimiter and header that a text file was read with for a preview."""
 
     encoding: str
     """Python's name of the encoding, such as `utf-8` or `cp1252`."""
@@ -277,7 +277,7 @@ class Preview:
     truncated: bool
     """True if the item has more rows."""
     format: TextFormat | None = field(default=None, compare=False, repr=False)
-    """How the text was read, for a file of text."""
+    """The format that a file of text was read with; None for another item."""
     notes: tuple[str, ...] = field(default=(), compare=False)
     """Sentences about what was guessed or left out, to be shown with the rows."""
 

@@ -27,7 +27,7 @@ Record = list[str]
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How delimited text is to be read."""
+    """The delimiter, quotes and header that delimited text is to be read with."""
 
     delimiter: str
     start: int = 0

@@ -82,16 +82,19 @@ class ItemLister:
         return below or await self.glob_items(source_id, path)
 
     async def _expand_pattern(self, source_id: str, pattern: str) -> list[DataItem]:
-        if items := await self.glob_items(source_id, pattern):
+        """Expand a path with wildcards, which may also be the name of an item or a folder.
+
+        The name goes first: for `report[1].csv` the item of that name, not `report1.csv`.
+        """
+        async with self._pools.operation(source_id) as connector:
+            named = await _items_named(connector, pattern)
+        if items := named or await self.glob_items(source_id, pattern):
             return items
         unmatched = f"no item of source {source_id!r} matches {pattern!r}"
         try:
+            # `select * from t` is an item that no listing has.
             async with self._pools.operation(source_id) as connector:
-                if items := await _items_named(connector, pattern):
-                    return items
-                await connector.get_metadata(
-                    pattern
-                )  # `select * from t` is an item that no list has
+                await connector.get_metadata(pattern)
         except ItemNotFoundError as exc:
             raise NoMatchError(unmatched) from exc
         except DataFetchError as exc:

@@ -284,9 +284,9 @@ class DataSourceRegistry:
 
         Args:
             source_id: The source.
-            path: None stands for everything; a path with wildcards for the items that match, or
-                for the item or folder of that name if none does; another for all that lies below
-                it, or for the item of that name.
+            path: None stands for everything; a path with wildcards for the item or folder of that
+                name, or else for the items that match; another for all that lies below it, or for
+                the item of that name.
 
         Raises:
             ItemNotFoundError: A pattern matches nothing, or there is nothing below the path.
