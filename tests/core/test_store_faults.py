@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -324,15 +326,15 @@ def follower(code: str, path: Path) -> Iterator[Callable[[], str]]:
 @pytest.fixture
 def open_to_all(written: Path) -> Iterator[Path]:
     """The store as others may read and not write it, in a directory that nobody may write."""
-    for parent in [written.parent, *written.parent.parents][:4]:
-        if os.stat(parent).st_uid == os.getuid() and parent != Path("/tmp"):
-            parent.chmod(0o755)
-    if os.getuid() == 0:
-        os.chown(written, 65534, 65534)  # as whom the reader runs; only an owner sets the mode
-    written.chmod(0o444)
-    written.parent.chmod(0o555)
-    yield written
-    written.parent.chmod(0o755)
+    # Not where pytest makes directories: its next run, of anybody, closes them to other users.
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        path = Path(shutil.move(written, folder))
+        if os.getuid() == 0:
+            os.chown(path, 65534, 65534)  # as whom the reader runs; only an owner sets the mode
+        path.chmod(0o444)
+        path.parent.chmod(0o555)
+        yield path
+        path.parent.chmod(0o755)
 
 
 UNWRITABLE = """
