@@ -156,7 +156,10 @@ class PostgreSQLConnector(DataSourceConnector):
         return await self._read(read_metadata)
 
     async def preview(self, identifier: str, rows: int = 10) -> Preview:
-        """Return the first rows as Python values; text where Python has no such value."""
+        """Return the first rows as Python values; text where Python has no such value.
+
+        JSON null, which is not NULL, and intervals of months are such text.
+        """
         target = self._parse_identifier(identifier)
 
         async def read_preview(t: Transaction) -> Preview:

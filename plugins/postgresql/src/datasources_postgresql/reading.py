@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from psycopg import sql
-from psycopg.adapt import Transformer
 
 from datasources import DataFetchError, WorkspaceFile
 from datasources_postgresql import catalog, functions, libpq
@@ -15,7 +14,7 @@ from datasources_postgresql.copying import RowsCallback
 from datasources_postgresql.grammar import Statement
 from datasources_postgresql.libpq import Connection
 from datasources_postgresql.options import PostgreSQLOptions
-from datasources_postgresql.values import register_lenient_loaders
+from datasources_postgresql.values import load_rows, register_lenient_loaders
 
 # Set for the transaction alone, whatever the defaults of the role or the database are: how the
 # server reads strings and writes values. The queries of this package run without JIT: their
@@ -174,9 +173,7 @@ class Transaction:
         else:
             await libpq.execute(self._connection, _CALLERS_JIT)
         result = await libpq.query(self._connection, text.encode())
-        transformer = Transformer(self._connection)
-        transformer.set_pgresult(result)
-        return transformer.load_rows(0, result.ntuples, tuple)
+        return load_rows(self._connection, result)
 
     async def copy_csv(
         self, text: str, file: WorkspaceFile, max_rows: int | None, max_row: int | None
