@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from psycopg import sql
+from psycopg import errors, sql
 
 from datasources import DataFetchError, WorkspaceFile
 from datasources_postgresql import catalog, functions, libpq
@@ -174,6 +174,16 @@ class Transaction:
             await libpq.execute(self._connection, _CALLERS_JIT)
         result = await libpq.query(self._connection, text.encode())
         return load_rows(self._connection, result)
+
+    async def fetch_figures(self, text: str, exact: str) -> tuple[Any, ...]:
+        """Return the one row of a query, or that of `exact` if a figure overflows."""
+        await libpq.execute(self._connection, b"SAVEPOINT figures")
+        try:
+            (row,) = await self.fetch_all(text, jit=False)
+        except errors.NumericValueOutOfRange:
+            await libpq.execute(self._connection, b"ROLLBACK TO SAVEPOINT figures")
+            (row,) = await self.fetch_all(exact, jit=False)
+        return row
 
     async def copy_csv(
         self, text: str, file: WorkspaceFile, max_rows: int | None, max_row: int | None
