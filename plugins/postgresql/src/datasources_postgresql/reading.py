@@ -39,14 +39,18 @@ _SET_TIMEOUT = (
 )
 # Seconds beyond the statement timeout in which the server's error must have arrived.
 _GRACE = 5.0
+# The output function of a type may be declared for another type, as that of refcursor is for text;
+# SQL cannot call it with a value of the type then. A pseudo-type such as anyarray stands for many.
 _OUTPUT_FUNCTIONS = b"""
 SELECT CASE WHEN pg_catalog.has_schema_privilege(n.oid, 'USAGE')
     AND pg_catalog.has_function_privilege(p.oid, 'EXECUTE')
+    AND (p.proargtypes[0] = t.oid OR argument.typtype = 'p')
     THEN pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(p.proname) END
 FROM pg_catalog.unnest(%s::pg_catalog.oid[]) WITH ORDINALITY AS c(type, position)
 JOIN pg_catalog.pg_type t ON t.oid = c.type
 JOIN pg_catalog.pg_proc p ON p.oid = t.typoutput
 JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+JOIN pg_catalog.pg_type argument ON argument.oid = p.proargtypes[0]
 ORDER BY c.position
 """
 
@@ -153,7 +157,7 @@ class Transaction:
         return [name for (name,) in await self.execute(catalog.TYPE_NAMES, [types, modifiers])]
 
     async def output_functions(self, columns: Sequence[Column]) -> list[str | None]:
-        """Return the output function of each column's type; None where the role may not call it."""
+        """Return the output function of each column's type; None where a query cannot call it."""
         return [
             name for (name,) in await self.execute(_OUTPUT_FUNCTIONS, [[c.type for c in columns]])
         ]
