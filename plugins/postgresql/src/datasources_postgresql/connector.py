@@ -78,14 +78,25 @@ class PostgreSQLConnector(DataSourceConnector):
         """Open a pool of connections and make its first connection.
 
         Raises:
-            ConnectError: The server cannot be reached, or has no such database.
+            ConnectError: The server cannot be reached, has no such database, or is a pooler that
+                admits no transactions.
             AuthenticationError: It refuses the credentials.
+            PermissionDeniedError: It refuses what every read needs.
             PolicyError: The role can do more than the options admit.
         """
         async with self._connect_lock:
             if self._connections is None:
                 connections = LeasingPool(self.options, self.pool_config)
                 await connections.open()
+                try:
+                    # A server that refuses what every read needs says why here; `test_connection`
+                    # can say no more than False.
+                    with mapped(self.options):
+                        async with connections.lease() as connection:
+                            await begin(connection, self.options)
+                except BaseException:
+                    await connections.close()
+                    raise
                 self._connections = connections
         return True
 
