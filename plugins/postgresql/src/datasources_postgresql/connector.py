@@ -41,6 +41,10 @@ from datasources_postgresql.role import ROLE
 
 T = TypeVar("T")
 
+# serialization_failure and deadlock_detected: in a transaction that only reads, a standby has to
+# apply a change of the primary that the read is in the way of. The next attempt sees the change.
+_TRANSIENT = frozenset({"40001", "40P01"})
+
 
 @dataclass(frozen=True, slots=True)
 class _ReadQuery:
@@ -133,7 +137,8 @@ class PostgreSQLConnector(DataSourceConnector):
             rows = await t.execute(catalog.TABLES, [schemas, schemas])
             if path is not None and not rows and not await t.execute(catalog.SCHEMA, schemas):
                 raise ItemNotFoundError(f"there is no schema {path!r}")
-            return [catalog.data_item(row) for row in rows]
+            # A name that is no UTF-8, in a database without encoding, cannot be asked for.
+            return [item for item in map(catalog.data_item, rows) if "\ufffd" not in item.path]
 
         return await self._read(read_tables)
 
@@ -299,6 +304,9 @@ class PostgreSQLConnector(DataSourceConnector):
             text = sql.SQL("SELECT * FROM {}").format(sql.Identifier(schema, name)).as_string()
             try:
                 columns = await t.describe(text)
+            except psycopg.errors.LockNotAvailable as exc:
+                exc.add_note(f"the table is {path}")
+                raise
             except psycopg.errors.UndefinedTable:  # the failed transaction runs no more queries
                 raise ItemNotFoundError(f"{path} was dropped meanwhile", code="42P01") from None
             # Another table may have been given the name while the lock was waited for.
@@ -309,7 +317,7 @@ class PostgreSQLConnector(DataSourceConnector):
         return _ReadQuery(text, path, oid, "select", relkind, rows), columns
 
     async def _read(self, read: Callable[[Transaction], Awaitable[T]]) -> T:
-        """Run `read` in a transaction; repeat it if the connection breaks.
+        """Run `read` in a transaction; repeat it after a broken connection or a recovery conflict.
 
         A read may be repeated because nothing of it is visible before it is complete.
         """
@@ -325,7 +333,9 @@ class PostgreSQLConnector(DataSourceConnector):
                         transaction = await begin(connection, self.options)
                         begun = True
                         return await read(transaction)
-            except ConnectError as exc:
+            except (ConnectError, DataFetchError) as exc:
+                if isinstance(exc, DataFetchError) and exc.code not in _TRANSIENT:
+                    raise
                 disconnected = self._connections is not connections
                 # A statement without an answer is not repeated: it has had its time. One that
                 # begins a transaction had an idle connection, and a new one may work.

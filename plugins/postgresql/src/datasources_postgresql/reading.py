@@ -23,9 +23,17 @@ _SETTINGS = (
     "SET LOCAL standard_conforming_strings = on; SET LOCAL datestyle = 'ISO'; "
     "SET LOCAL intervalstyle = 'postgres'; SET LOCAL extra_float_digits = 1; "
     "SET LOCAL bytea_output = 'hex'; SET LOCAL jit = off; "
+    # Names are quoted only where they must be, as the identifiers of this package are.
+    "SET LOCAL quote_all_identifiers = off; "
+    # Nobody reads notices, and libpq receives them all before the first row.
+    "SET LOCAL client_min_messages = 'error'; "
 )
 # Before the caller's own statement: what the role, the database or the connection string has set.
-_CALLERS_JIT = b"SET LOCAL jit TO DEFAULT"
+_CALLERS_SETTINGS = b"SET LOCAL jit TO DEFAULT; SET LOCAL quote_all_identifiers TO DEFAULT"
+# A database without an encoding holds bytes of any. In SQL_ASCII the server sends names and comments
+# as they are, and what is no UTF-8 is replaced here; in UTF8 it refuses the whole answer.
+_RAW_ENCODING = b"SET LOCAL client_encoding = 'SQL_ASCII'"
+_CALLERS_ENCODING = b"; SET LOCAL client_encoding = 'UTF8'"
 # Milliseconds: the statement timeout of the role, the database or the connection string, unless
 # there is none or it is longer than the option. Every unit that the server writes is one of interval.
 _LOWER_TIMEOUT = (
@@ -72,6 +80,8 @@ async def begin(connection: Connection, options: PostgreSQLOptions) -> Transacti
     ((milliseconds, _),) = await libpq.execute(connection, _begin_statements(options).as_bytes())
     connection.statement_timeout = milliseconds / 1000
     connection.answer_timeout = connection.statement_timeout + _GRACE
+    if libpq.has_no_encoding(connection):
+        await libpq.execute(connection, _RAW_ENCODING)
     register_lenient_loaders(connection)
     return Transaction(connection, options)
 
@@ -100,6 +110,9 @@ class Transaction:
     def __init__(self, connection: Connection, options: PostgreSQLOptions) -> None:
         self._connection = connection
         self._options = options
+        self._callers_settings = _CALLERS_SETTINGS
+        if libpq.has_no_encoding(connection):
+            self._callers_settings += _CALLERS_ENCODING
 
     async def commit(self) -> None:
         """Commit what the statement has changed."""
@@ -175,7 +188,7 @@ class Transaction:
         if select:
             await self._lock_relations(text, jit=jit)
         else:
-            await libpq.execute(self._connection, _CALLERS_JIT)
+            await libpq.execute(self._connection, self._callers_settings)
         result = await libpq.query(self._connection, text.encode())
         return load_rows(self._connection, result)
 
@@ -244,7 +257,7 @@ class Transaction:
         # Like the text of a COPY, this text has been parsed alone as one statement.
         command = f"EXPLAIN (COSTS OFF)\n{text}".encode()
         if jit:
-            command += b"\n; " + _CALLERS_JIT
+            command += b"\n; " + self._callers_settings
         await libpq.execute(self._connection, command)
 
     async def write_csv(self, text: str, file: WorkspaceFile, max_rows: int | None) -> None:
@@ -258,7 +271,7 @@ class Transaction:
         self, text: str, max_rows: int | None
     ) -> tuple[list[list[bytes | None]], bool]:
         """Return the column names and rows of EXPLAIN or SHOW, and True if there are more rows."""
-        await libpq.execute(self._connection, _CALLERS_JIT)
+        await libpq.execute(self._connection, self._callers_settings)
         result = await libpq.query(self._connection, text.encode())
         rows = result.ntuples if max_rows is None else min(max_rows, result.ntuples)
         columns = range(result.nfields)

@@ -70,7 +70,7 @@ def _column_loader(transformer: AnyTransformer, oid: int) -> Callable[[bytes], A
         try:
             return load(value)
         except _ERRORS:
-            return value.decode()
+            return value.decode(errors="replace")
 
     return load_or_text
 
@@ -91,7 +91,8 @@ class _JsonLoader(Loader):
     """Loads JSON without loss, or as text."""
 
     def load(self, data: Buffer) -> Any:
-        text = bytes(data)
+        # A database without encoding may hold bytes that are no UTF-8.
+        text = bytes(data).decode(errors="replace").encode()
         if text == b"null" or _depth_exceeds(text, _DEEPEST_JSON):
             return text.decode()  # None stands for NULL
         try:
