@@ -35,6 +35,7 @@ of `connect`, so that it is not wasted.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import random
 import select
@@ -88,6 +89,11 @@ WHERE (r.rolsuper OR r.rolname = ANY (%s))
 ORDER BY r.rolname NOT IN (current_user, session_user), 1
 LIMIT 1
 """
+
+
+# psycopg_pool warns of each connection that the server has ended, which is replaced unnoticed here.
+# Without a handler, Python would print that in a program that has not set up logging.
+logging.getLogger("psycopg.pool").addHandler(logging.NullHandler())
 
 
 class LeasingPool:

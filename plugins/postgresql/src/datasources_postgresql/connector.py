@@ -22,6 +22,7 @@ from datasources import (
     ItemNotFoundError,
     LimitExceededError,
     Limits,
+    PermissionDeniedError,
     Preview,
     Workspace,
     WorkspaceFile,
@@ -150,7 +151,8 @@ class PostgreSQLConnector(DataSourceConnector):
     async def get_metadata(self, identifier: str, *, exact_rows: bool = False) -> dict[str, Any]:
         """Describe a table: columns, keys, indexes, checks, estimated rows, bytes on disk.
 
-        For a query: its columns and their types, without running it.
+        For a query: its columns and their types, without running it. A column that the role may
+        not read is marked by `"readable": False`.
 
         Args:
             identifier: A table or a query.
@@ -159,7 +161,7 @@ class PostgreSQLConnector(DataSourceConnector):
         target = self._parse_identifier(identifier)
 
         async def read_metadata(t: Transaction) -> dict[str, Any]:
-            query, columns = await self._resolve(t, target)
+            query, columns = await self._resolve(t, target, reads_rows=exact_rows)
             if query.path is None:
                 metadata = await _describe_query(t, columns)
             else:
@@ -288,19 +290,24 @@ class PostgreSQLConnector(DataSourceConnector):
         return Statement(text, "select" if plain_select(tree) else "other")
 
     async def _resolve(
-        self, t: Transaction, target: TableName | Statement
+        self, t: Transaction, target: TableName | Statement, *, reads_rows: bool = True
     ) -> tuple[_ReadQuery, list[Column]]:
         """Return the query that reads `target`, which is locked and authorized, and its columns."""
         if isinstance(target, Statement):
             columns = await t.authorize(target)
             return _ReadQuery(target.text, kind=target.kind), columns
+        if not target.text.isascii():
+            ((parts,),) = await t.execute(catalog.FOLD, [target.text.strip()])
+            target = TableName(parts[-2] if len(parts) > 1 else None, parts[-1])
         while True:
             relations = await t.execute(
                 catalog.RESOLVE, [target.name, target.schema, target.schema]
             )
             if not relations:
                 raise await _not_found_error(t, target)
-            oid, schema, name, path, relkind, rows = relations[0]
+            oid, schema, name, path, relkind, rows, is_readable = relations[0]
+            if reads_rows and not is_readable:
+                await _check_columns(t, oid, path)
             text = sql.SQL("SELECT * FROM {}").format(sql.Identifier(schema, name)).as_string()
             try:
                 columns = await t.describe(text)
@@ -370,6 +377,19 @@ async def _describe_query(t: Transaction, columns: list[Column]) -> dict[str, An
         ],
         "rows": None,
     }
+
+
+async def _check_columns(t: Transaction, oid: int, path: str) -> None:
+    """Raise PermissionDeniedError if the role may read some columns of a table, but not all.
+
+    If it may read none, the server refuses the query itself.
+    """
+    columns = [name for (name,) in await t.execute(catalog.READABLE_COLUMNS, [oid])]
+    if columns:
+        possible = f"SELECT {', '.join(columns)} FROM {path}"  # noqa: S608  # a message
+        raise PermissionDeniedError(
+            f"the role may read some columns of {path} only; possible: {possible}", code="42501"
+        )
 
 
 async def _not_found_error(t: Transaction, table: TableName) -> ItemNotFoundError:
