@@ -116,9 +116,6 @@ async def test_bytes_of_sql_ascii_that_are_no_utf8_are_an_error_and_no_file(
     assert (await ascii_reader.preview(query)).rows == [("café",)]
 
 
-@pytest.mark.xfail(
-    raises=DataFetchError, reason="one name that is no UTF-8 fails the listing of all tables"
-)
 async def test_name_that_is_no_utf8_does_not_hide_the_other_tables(
     sql_ascii: Database, ascii_reader: PostgreSQLConnector
 ) -> None:

@@ -214,7 +214,6 @@ async def test_statement_mode_is_refused_in_the_poolers_words(
         await OPERATIONS[name](connector, workspace)
 
 
-@pytest.mark.xfail(raises=AssertionError, reason="a check keeps only that the source does not work")
 async def test_check_of_a_source_in_statement_mode_says_why(
     admin: Admin, pg_database: Database, statement_mode: PgBouncerServer
 ) -> None:

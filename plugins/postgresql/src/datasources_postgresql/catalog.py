@@ -15,10 +15,29 @@ _RELATION_KINDS = {
     "f": "foreign table",
 }
 
+# Rows as the server estimates them, None if it does not know. Of a table with inheritance children,
+# which a query of it reads too, those of all; an empty table that was never analysed has none.
+_ESTIMATED_ROWS = b"""CASE WHEN c.relkind = 'r' AND c.relhassubclass THEN (
+        WITH RECURSIVE tree(oid) AS (
+            SELECT c.oid
+          UNION
+            SELECT i.inhrelid
+            FROM tree JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.oid)
+        SELECT CASE WHEN pg_catalog.bool_and(part.rows IS NOT NULL)
+            THEN pg_catalog.sum(part.rows)::bigint END
+        FROM (
+            SELECT CASE WHEN r.reltuples >= 0 THEN r.reltuples
+                WHEN pg_catalog.pg_relation_size(r.oid) = 0 THEN 0 END
+            FROM tree JOIN pg_catalog.pg_class r ON r.oid = tree.oid) AS part(rows))
+    ELSE nullif(c.reltuples, -1)::bigint END"""
+
 # All relations that the role may select from, in schemas that it may use.
-TABLES = b"""
+TABLES = (
+    b"""
 SELECT n.nspname, c.relname, pg_catalog.format('%%I.%%I', n.nspname, c.relname),
-    c.relkind::text, c.relispartition, nullif(c.reltuples, -1)::bigint,
+    c.relkind::text, c.relispartition, """
+    + _ESTIMATED_ROWS
+    + b""",
     pg_catalog.obj_description(c.oid, 'pg_class')
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -31,18 +50,36 @@ WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f')
         OR pg_catalog.has_any_column_privilege(c.oid, 'SELECT'))
 ORDER BY n.nspname, c.relname
 """
+)
 
 SCHEMA = b"SELECT FROM pg_catalog.pg_namespace WHERE nspname = %s"
 
 # A relation by its name; without a schema it is looked up on the search path, as in a query.
-RESOLVE = b"""
+RESOLVE = (
+    b"""
 SELECT c.oid, n.nspname, c.relname, pg_catalog.format('%%I.%%I', n.nspname, c.relname),
-    c.relkind::text, nullif(c.reltuples, -1)::bigint
+    c.relkind::text, """
+    + _ESTIMATED_ROWS
+    + b""", pg_catalog.has_table_privilege(c.oid, 'SELECT')
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.relname = %s
     AND CASE WHEN %s::text IS NULL THEN pg_catalog.pg_table_is_visible(c.oid)
         ELSE n.nspname = %s END
+"""
+)
+
+# An identifier as the server folds it: in an encoding of one byte a character, also letters beyond
+# ASCII.
+FOLD = b"SELECT pg_catalog.parse_ident(%s)"
+
+# The columns that the role may select, of a table that it may not select as a whole.
+READABLE_COLUMNS = b"""
+SELECT pg_catalog.quote_ident(attname)
+FROM pg_catalog.pg_attribute
+WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped
+    AND pg_catalog.has_column_privilege(attrelid, attnum, 'SELECT')
+ORDER BY attnum
 """
 
 # Relations whose names differ in case or schema alone, to suggest in an error.
@@ -56,14 +93,17 @@ ORDER BY 1
 LIMIT 3
 """
 
-METADATA = b"""
+METADATA = (
+    b"""
 SELECT pg_catalog.jsonb_build_object(
     'schema', n.nspname,
     'name', c.relname,
     'kind', c.relkind,
     'partition', c.relispartition,
     'comment', pg_catalog.obj_description(c.oid, 'pg_class'),
-    'estimated_rows', nullif(c.reltuples, -1)::bigint,
+    'estimated_rows', """
+    + _ESTIMATED_ROWS
+    + b""",
     'size', CASE c.relkind
         WHEN 'p' THEN (
             SELECT pg_catalog.sum(pg_catalog.pg_total_relation_size(t.relid))
@@ -87,6 +127,7 @@ SELECT pg_catalog.jsonb_build_object(
             'generated', CASE WHEN a.attgenerated <> ''
                 THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid) END,
             'identity', a.attidentity <> '',
+            'readable', pg_catalog.has_column_privilege(a.attrelid, a.attnum, 'SELECT'),
             'comment', pg_catalog.col_description(a.attrelid, a.attnum)
             ) ORDER BY a.attnum), '[]')
         FROM pg_catalog.pg_attribute a
@@ -134,6 +175,7 @@ FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.oid = %s
 """
+)
 
 TYPE_NAMES = b"""
 SELECT pg_catalog.format_type(t.type, t.modifier)
@@ -169,7 +211,7 @@ def metadata(path: str, answer: Mapping[str, Any]) -> dict[str, Any]:
         "name": answer["name"],
         "kind": relation_kind(answer["kind"], partition=answer["partition"]),
         "comment": answer["comment"],
-        "columns": answer["columns"],
+        "columns": [_column(column) for column in answer["columns"]],
         "primary_key": next((c["columns"] for c in keys if c["type"] == "p"), None),
         "unique": [c["columns"] for c in keys if c["type"] == "u"],
         "foreign_keys": [_foreign_key(c) for c in constraints if _is_foreign_key(c, back=False)],
@@ -186,6 +228,11 @@ def metadata(path: str, answer: Mapping[str, Any]) -> dict[str, Any]:
         "rows": None,
         "size": answer["size"],
     }
+
+
+def _column(column: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a column's metadata; `readable` is there, and False, if the role may not read it."""
+    return {name: value for name, value in column.items() if name != "readable" or not value}
 
 
 def _is_foreign_key(constraint: Mapping[str, Any], *, back: bool) -> bool:

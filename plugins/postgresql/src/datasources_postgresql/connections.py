@@ -35,6 +35,7 @@ of `connect`, so that it is not wasted.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import random
 import select
@@ -77,13 +78,22 @@ _PRIVILEGED_ROLES = [
     "pg_write_server_files",
     "pg_signal_backend",
 ]
+# Of the role that logged in too: it may have become another one by an option `-c role=…`, and RESET
+# makes it the first one again.
 _PRIVILEGES = b"""
-SELECT r.rolname, r.rolname = current_user AND r.rolsuper
+SELECT r.rolname, r.rolname IN (current_user, session_user) AND r.rolsuper
 FROM pg_catalog.pg_roles r
-WHERE (r.rolsuper OR r.rolname = ANY (%s)) AND pg_catalog.pg_has_role(r.oid, 'MEMBER')
-ORDER BY r.rolname <> current_user, 1
+WHERE (r.rolsuper OR r.rolname = ANY (%s))
+    AND (pg_catalog.pg_has_role(r.oid, 'MEMBER')
+        OR pg_catalog.pg_has_role(session_user, r.oid, 'MEMBER'))
+ORDER BY r.rolname NOT IN (current_user, session_user), 1
 LIMIT 1
 """
+
+
+# psycopg_pool warns of each connection that the server has ended, which is replaced unnoticed here.
+# Without a handler, Python would print that in a program that has not set up logging.
+logging.getLogger("psycopg.pool").addHandler(logging.NullHandler())
 
 
 class LeasingPool:

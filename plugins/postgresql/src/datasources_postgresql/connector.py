@@ -14,6 +14,7 @@ from psycopg import sql
 from datasources import (
     ColumnStatistics,
     ConnectError,
+    DataFetchError,
     DataItem,
     DataSourceConfig,
     DataSourceConnector,
@@ -21,6 +22,7 @@ from datasources import (
     ItemNotFoundError,
     LimitExceededError,
     Limits,
+    PermissionDeniedError,
     Preview,
     Workspace,
     WorkspaceFile,
@@ -39,6 +41,10 @@ from datasources_postgresql.reading import Column, Transaction, begin, counted, 
 from datasources_postgresql.role import ROLE
 
 T = TypeVar("T")
+
+# serialization_failure and deadlock_detected: in a transaction that only reads, a standby has to
+# apply a change of the primary that the read is in the way of. The next attempt sees the change.
+_TRANSIENT = frozenset({"40001", "40P01"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +83,25 @@ class PostgreSQLConnector(DataSourceConnector):
         """Open a pool of connections and make its first connection.
 
         Raises:
-            ConnectError: The server cannot be reached, or has no such database.
+            ConnectError: The server cannot be reached, has no such database, or is a pooler that
+                admits no transactions.
             AuthenticationError: It refuses the credentials.
+            PermissionDeniedError: It refuses what every read needs.
             PolicyError: The role can do more than the options admit.
         """
         async with self._connect_lock:
             if self._connections is None:
                 connections = LeasingPool(self.options, self.pool_config)
                 await connections.open()
+                try:
+                    # A server that refuses what every read needs says why here; `test_connection`
+                    # can say no more than False.
+                    with mapped(self.options):
+                        async with connections.lease() as connection:
+                            await begin(connection, self.options)
+                except BaseException:
+                    await connections.close()
+                    raise
                 self._connections = connections
         return True
 
@@ -121,7 +138,8 @@ class PostgreSQLConnector(DataSourceConnector):
             rows = await t.execute(catalog.TABLES, [schemas, schemas])
             if path is not None and not rows and not await t.execute(catalog.SCHEMA, schemas):
                 raise ItemNotFoundError(f"there is no schema {path!r}")
-            return [catalog.data_item(row) for row in rows]
+            # A name that is no UTF-8, in a database without encoding, cannot be asked for.
+            return [item for item in map(catalog.data_item, rows) if "\ufffd" not in item.path]
 
         return await self._read(read_tables)
 
@@ -133,7 +151,8 @@ class PostgreSQLConnector(DataSourceConnector):
     async def get_metadata(self, identifier: str, *, exact_rows: bool = False) -> dict[str, Any]:
         """Describe a table: columns, keys, indexes, checks, estimated rows, bytes on disk.
 
-        For a query: its columns and their types, without running it.
+        For a query: its columns and their types, without running it. A column that the role may
+        not read is marked by `"readable": False`.
 
         Args:
             identifier: A table or a query.
@@ -142,7 +161,7 @@ class PostgreSQLConnector(DataSourceConnector):
         target = self._parse_identifier(identifier)
 
         async def read_metadata(t: Transaction) -> dict[str, Any]:
-            query, columns = await self._resolve(t, target)
+            query, columns = await self._resolve(t, target, reads_rows=exact_rows)
             if query.path is None:
                 metadata = await _describe_query(t, columns)
             else:
@@ -155,7 +174,10 @@ class PostgreSQLConnector(DataSourceConnector):
         return await self._read(read_metadata)
 
     async def preview(self, identifier: str, rows: int = 10) -> Preview:
-        """Return the first rows as Python values; text where Python has no such value."""
+        """Return the first rows as Python values; text where Python has no such value.
+
+        JSON null, which is not NULL, and intervals of months are such text.
+        """
         target = self._parse_identifier(identifier)
 
         async def read_preview(t: Transaction) -> Preview:
@@ -173,9 +195,9 @@ class PostgreSQLConnector(DataSourceConnector):
         return await self.preview(table_name, limit)
 
     async def statistics(self, identifier: str) -> dict[str, ColumnStatistics]:
-        """Compute figures of the numeric columns in one scan.
+        """Compute figures of the numeric columns, 400 columns in one scan.
 
-        Of a table with more than 10 million rows, by the server's estimate, a sample of about a
+        A mean that no float can hold is a `Decimal`. Of a table with more than 10 million rows, by the server's estimate, a sample of about a
         million rows is read; the figures are marked as sampled.
         """
         target = self._parse_identifier(identifier)
@@ -185,12 +207,15 @@ class PostgreSQLConnector(DataSourceConnector):
             if query.kind != "select":
                 return {}
             share = statistics.sample_share(query.estimated_rows, query.relkind)
-            numeric = statistics.numeric_columns(columns)
-            if not numeric:
-                return {}
-            text = statistics.query(query.text, columns, share)
-            (row,) = await t.fetch_all(text, jit=False)
-            return statistics.figures(numeric, row, sampled=share is not None)
+            figures: dict[str, ColumnStatistics] = {}
+            for names in statistics.batches(list(statistics.numeric_columns(columns))):
+                text, exact = (
+                    statistics.query(query.text, columns, names, share, exact_mean=exact_mean)
+                    for exact_mean in (False, True)
+                )
+                row = await t.fetch_figures(text, exact)
+                figures |= statistics.figures(names, row, sampled=share is not None)
+            return figures
 
         return await self._read(compute)
 
@@ -262,22 +287,30 @@ class PostgreSQLConnector(DataSourceConnector):
         return Statement(text, "select" if plain_select(tree) else "other")
 
     async def _resolve(
-        self, t: Transaction, target: TableName | Statement
+        self, t: Transaction, target: TableName | Statement, *, reads_rows: bool = True
     ) -> tuple[_ReadQuery, list[Column]]:
         """Lock and authorize `target`; return the query that reads it, and its columns."""
         if isinstance(target, Statement):
             columns = await t.authorize(target)
             return _ReadQuery(target.text, kind=target.kind), columns
+        if not target.text.isascii():
+            ((parts,),) = await t.execute(catalog.FOLD, [target.text.strip()])
+            target = TableName(parts[-2] if len(parts) > 1 else None, parts[-1])
         while True:
             relations = await t.execute(
                 catalog.RESOLVE, [target.name, target.schema, target.schema]
             )
             if not relations:
                 raise await _not_found_error(t, target)
-            oid, schema, name, path, relkind, rows = relations[0]
+            oid, schema, name, path, relkind, rows, is_readable = relations[0]
+            if reads_rows and not is_readable:
+                await _check_columns(t, oid, path)
             text = sql.SQL("SELECT * FROM {}").format(sql.Identifier(schema, name)).as_string()
             try:
                 columns = await t.describe(text)
+            except psycopg.errors.LockNotAvailable as exc:
+                exc.add_note(f"the table is {path}")
+                raise
             except psycopg.errors.UndefinedTable:  # the failed transaction runs no more queries
                 raise ItemNotFoundError(f"{path} was dropped meanwhile", code="42P01") from None
             # Another table may have been given the name while the lock was waited for.
@@ -288,7 +321,7 @@ class PostgreSQLConnector(DataSourceConnector):
         return _ReadQuery(text, path, oid, "select", relkind, rows), columns
 
     async def _read(self, read: Callable[[Transaction], Awaitable[T]]) -> T:
-        """Run `read` in a transaction; repeat it if the connection breaks.
+        """Run `read` in a transaction; repeat it after a broken connection or a recovery conflict.
 
         A read may be repeated because nothing of it is visible before it is complete.
         """
@@ -304,7 +337,9 @@ class PostgreSQLConnector(DataSourceConnector):
                         transaction = await begin(connection, self.options)
                         begun = True
                         return await read(transaction)
-            except ConnectError as exc:
+            except (ConnectError, DataFetchError) as exc:
+                if isinstance(exc, DataFetchError) and exc.code not in _TRANSIENT:
+                    raise
                 disconnected = self._connections is not connections
                 # A statement without an answer is not repeated: it has had its time. One that
                 # begins a transaction had an idle connection, and a new one may work.
@@ -339,6 +374,19 @@ async def _describe_query(t: Transaction, columns: list[Column]) -> dict[str, An
         ],
         "rows": None,
     }
+
+
+async def _check_columns(t: Transaction, oid: int, path: str) -> None:
+    """Raise PermissionDeniedError if the role may read some columns of a table, but not all.
+
+    If it may read none, the server refuses the query itself.
+    """
+    columns = [name for (name,) in await t.execute(catalog.READABLE_COLUMNS, [oid])]
+    if columns:
+        possible = f"SELECT {', '.join(columns)} FROM {path}"  # noqa: S608  # a message
+        raise PermissionDeniedError(
+            f"the role may read some columns of {path} only; possible: {possible}", code="42501"
+        )
 
 
 async def _not_found_error(t: Transaction, table: TableName) -> ItemNotFoundError:

@@ -84,9 +84,7 @@ def _translated(exc: psycopg.Error, text: str, item: str | None = None) -> DataS
         for length in (5, 3, 2, 0)
         if (error_class := _CLASS_BY_SQLSTATE.get((sqlstate or "")[:length])) is not None
     )
-    if isinstance(exc, StatementTimeoutError):
-        text += f"; the option 'statement_timeout' allows {exc.seconds:g} seconds"
-    elif cls is LimitExceededError:
+    if cls is LimitExceededError and not isinstance(exc, StatementTimeoutError):
         cls = DataFetchError  # cancelled by another session
     if cls is ItemNotFoundError and item is None:
         cls = DataFetchError
@@ -121,10 +119,11 @@ def _sqlstate(exc: psycopg.Error) -> str | None:
 
 
 def _message(exc: psycopg.Error) -> str:
-    """Return the server's message on one line, with detail and hint."""
+    """Return the server's message on one line, with detail, hint, and the notes of this package."""
     diag = exc.diag
     if diag.message_primary:
-        parts = [diag.message_primary, diag.message_detail, diag.message_hint]
+        notes = getattr(exc, "__notes__", [])
+        parts = [diag.message_primary, diag.message_detail, diag.message_hint, *notes]
         return "; ".join(" ".join(part.split()) for part in parts if part)
     text = " ".join(str(exc).split())
     return re.sub(r"^connection (failed|is bad): |fe_sendauth: ", "", text) or type(exc).__name__

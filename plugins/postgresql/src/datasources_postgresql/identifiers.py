@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 _IDENTIFIER = r'(?:[^\W\d][\w$]*|"(?:[^"\0]|"")+")'
 _TABLE = re.compile(rf"\s*({_IDENTIFIER})(?:\s*\.\s*({_IDENTIFIER}))?\s*")
@@ -13,10 +13,12 @@ _UPPER = re.compile(r"[A-Z]")
 
 @dataclass(frozen=True, slots=True)
 class TableName:
-    """A name of one or two parts, folded as PostgreSQL folds names."""
+    """A name of one or two parts, folded as PostgreSQL folds names of ASCII letters."""
 
     schema: str | None
     name: str
+    text: str = field(default="", compare=False, repr=False)
+    """The name as it was written."""
 
 
 def table_name(identifier: str) -> TableName | None:
@@ -25,7 +27,9 @@ def table_name(identifier: str) -> TableName | None:
     if match is None or _SURROGATE.search(identifier):
         return None
     first, second = match.groups()
-    return TableName(_fold(first), _fold(second)) if second else TableName(None, _fold(first))
+    if second:
+        return TableName(_fold(first), _fold(second), identifier)
+    return TableName(None, _fold(first), identifier)
 
 
 def schema_name(path: str) -> str | None:

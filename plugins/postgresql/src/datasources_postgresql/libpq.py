@@ -32,14 +32,19 @@ Connection: TypeAlias = ServerConnection
 
 MAX_ANSWER = 64 << 20
 """Bytes that the answer to `query` may have: it is held in memory."""
+# What can be done about an error, added to the server's message as a note of the exception.
+_NO_ENCODING = (
+    "the database has no encoding (SQL_ASCII), and files are UTF-8; a query reads bytes of LATIN1 by "
+    "convert_from(convert(column::bytea, 'LATIN1', 'UTF8'), 'UTF8')"
+)
+_RECOVERY_CONFLICT = (
+    "on a standby, a longer max_standby_streaming_delay or hot_standby_feedback lets reads end"
+)
 _LONGEST_TIMER = 86_400 * 7.0  # seconds; event loops take no infinite time
 
 
 class StatementTimeoutError(errors.QueryCanceled):
     """The server cancelled a statement because of its statement timeout."""
-
-    seconds: float = 0.0
-    """The timeout."""
 
 
 async def execute(connection: Connection, command: bytes) -> list[tuple[Any, ...]]:
@@ -139,7 +144,8 @@ async def _copy(
         # Not cancelled: the server would still send the rest of the row.
         await connection.close()
         raise LimitExceededError(
-            f"one row has {max_row} bytes or more, the limit of a fetch"
+            f"one row has {max_row} bytes or more, with the server's messages before it; that is "
+            "the limit of a fetch"
         ) from None
     except ServerSilentError:
         await connection.close()
@@ -292,14 +298,32 @@ def _error_of(result: pq.abc.PGresult, connection: Connection) -> errors.Error:
     elapsed = time.monotonic() - connection.statement_began
     if isinstance(error, errors.QueryCanceled) and elapsed >= connection.statement_timeout:
         error = StatementTimeoutError(*error.args, info=result, encoding=encoding)
-        error.seconds = connection.statement_timeout
+        seconds = connection.statement_timeout
+        error.add_note(f"the option 'statement_timeout' allows {seconds:g} seconds")
+    elif isinstance(error, errors.CharacterNotInRepertoire) and has_no_encoding(connection):
+        error.add_note(_NO_ENCODING)
+    elif isinstance(error, errors.SerializationFailure):
+        error.add_note(_RECOVERY_CONFLICT)
     return error
+
+
+def has_no_encoding(connection: Connection) -> bool:
+    """Return True if the database holds bytes of any encoding."""
+    return connection.pgconn.parameter_status(b"server_encoding") == b"SQL_ASCII"
 
 
 def _rows(connection: Connection, result: pq.abc.PGresult) -> list[tuple[Any, ...]]:
     transformer = Transformer(connection)
     transformer.set_pgresult(result)
-    return transformer.load_rows(0, result.ntuples, tuple)
+    rows = transformer.load_rows(0, result.ntuples, tuple)
+    if not has_no_encoding(connection):
+        return rows
+    return [tuple(map(_decoded, row)) for row in rows]
+
+
+def _decoded(value: Any) -> Any:
+    """Decode a text of a database without encoding, which psycopg leaves as bytes."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 @cache

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from psycopg import sql
-from psycopg.adapt import Transformer
+from psycopg import errors, sql
 
 from datasources import DataFetchError, WorkspaceFile
 from datasources_postgresql import catalog, functions, libpq
@@ -15,7 +14,7 @@ from datasources_postgresql.copying import RowsCallback
 from datasources_postgresql.grammar import Statement
 from datasources_postgresql.libpq import Connection
 from datasources_postgresql.options import PostgreSQLOptions
-from datasources_postgresql.values import register_lenient_loaders
+from datasources_postgresql.values import load_rows, register_lenient_loaders
 
 # Set for the transaction alone, whatever the defaults of the role or the database are: how the
 # server reads strings and writes values. The queries of this package run without JIT: their
@@ -24,9 +23,17 @@ _SETTINGS = (
     "SET LOCAL standard_conforming_strings = on; SET LOCAL datestyle = 'ISO'; "
     "SET LOCAL intervalstyle = 'postgres'; SET LOCAL extra_float_digits = 1; "
     "SET LOCAL bytea_output = 'hex'; SET LOCAL jit = off; "
+    # Names are quoted only where they must be, as the identifiers of this package are.
+    "SET LOCAL quote_all_identifiers = off; "
+    # Nobody reads notices, and libpq receives them all before the first row.
+    "SET LOCAL client_min_messages = 'error'; "
 )
 # Before the caller's own statement: what the role, the database or the connection string has set.
-_CALLERS_JIT = b"SET LOCAL jit TO DEFAULT"
+_CALLERS_SETTINGS = b"SET LOCAL jit TO DEFAULT; SET LOCAL quote_all_identifiers TO DEFAULT"
+# A database without an encoding holds bytes of any. In SQL_ASCII the server sends names and comments
+# as they are, and what is no UTF-8 is replaced here; in UTF8 it refuses the whole answer.
+_RAW_ENCODING = b"SET LOCAL client_encoding = 'SQL_ASCII'"
+_CALLERS_ENCODING = b"; SET LOCAL client_encoding = 'UTF8'"
 # Milliseconds: the statement timeout of the role, the database or the connection string, unless
 # there is none or it is longer than the option. Every unit that the server writes is one of interval.
 _LOWER_TIMEOUT = (
@@ -40,14 +47,18 @@ _SET_TIMEOUT = (
 )
 # Seconds beyond the statement timeout in which the server's error must have arrived.
 _GRACE = 5.0
+# The output function of a type may be declared for another type, as that of refcursor is for text;
+# SQL cannot call it with a value of the type then. A pseudo-type such as anyarray stands for many.
 _OUTPUT_FUNCTIONS = b"""
 SELECT CASE WHEN pg_catalog.has_schema_privilege(n.oid, 'USAGE')
     AND pg_catalog.has_function_privilege(p.oid, 'EXECUTE')
+    AND (p.proargtypes[0] = t.oid OR argument.typtype = 'p')
     THEN pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(p.proname) END
 FROM pg_catalog.unnest(%s::pg_catalog.oid[]) WITH ORDINALITY AS c(type, position)
 JOIN pg_catalog.pg_type t ON t.oid = c.type
 JOIN pg_catalog.pg_proc p ON p.oid = t.typoutput
 JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+JOIN pg_catalog.pg_type argument ON argument.oid = p.proargtypes[0]
 ORDER BY c.position
 """
 
@@ -69,6 +80,8 @@ async def begin(connection: Connection, options: PostgreSQLOptions) -> Transacti
     ((milliseconds, _),) = await libpq.execute(connection, _begin_statements(options).as_bytes())
     connection.statement_timeout = milliseconds / 1000
     connection.answer_timeout = connection.statement_timeout + _GRACE
+    if libpq.has_no_encoding(connection):
+        await libpq.execute(connection, _RAW_ENCODING)
     register_lenient_loaders(connection)
     return Transaction(connection, options)
 
@@ -98,6 +111,9 @@ class Transaction:
     def __init__(self, connection: Connection, options: PostgreSQLOptions) -> None:
         self._connection = connection
         self._options = options
+        self._callers_settings = _CALLERS_SETTINGS
+        if libpq.has_no_encoding(connection):
+            self._callers_settings += _CALLERS_ENCODING
 
     async def commit(self) -> None:
         """Commit what the statement has changed."""
@@ -157,7 +173,7 @@ class Transaction:
         return [name for (name,) in await self.execute(catalog.TYPE_NAMES, [types, modifiers])]
 
     async def output_functions(self, columns: Sequence[Column]) -> list[str | None]:
-        """Return the output function of each column's type; None where the role may not call it."""
+        """Return the output function of each column's type; None where a query cannot call it."""
         return [
             name for (name,) in await self.execute(_OUTPUT_FUNCTIONS, [[c.type for c in columns]])
         ]
@@ -175,11 +191,19 @@ class Transaction:
         if select:
             await self._lock_relations(text, jit=jit)
         else:
-            await libpq.execute(self._connection, _CALLERS_JIT)
+            await libpq.execute(self._connection, self._callers_settings)
         result = await libpq.query(self._connection, text.encode())
-        transformer = Transformer(self._connection)
-        transformer.set_pgresult(result)
-        return transformer.load_rows(0, result.ntuples, tuple)
+        return load_rows(self._connection, result)
+
+    async def fetch_figures(self, text: str, exact: str) -> tuple[Any, ...]:
+        """Return the one row of a query, or that of `exact` if a figure overflows."""
+        await libpq.execute(self._connection, b"SAVEPOINT figures")
+        try:
+            (row,) = await self.fetch_all(text, jit=False)
+        except errors.NumericValueOutOfRange:
+            await libpq.execute(self._connection, b"ROLLBACK TO SAVEPOINT figures")
+            (row,) = await self.fetch_all(exact, jit=False)
+        return row
 
     async def copy_csv(
         self, text: str, file: WorkspaceFile, max_rows: int | None, max_row: int | None
@@ -237,7 +261,7 @@ class Transaction:
         # EXPLAIN goes first, while JIT is off: with JIT on, it would compile the plan.
         command = f"EXPLAIN (COSTS OFF)\n{text}".encode()
         if jit:
-            command += b"\n; " + _CALLERS_JIT
+            command += b"\n; " + self._callers_settings
         await libpq.execute(self._connection, command)
 
     async def write_csv(self, text: str, file: WorkspaceFile, max_rows: int | None) -> None:
@@ -251,7 +275,7 @@ class Transaction:
         self, text: str, max_rows: int | None
     ) -> tuple[list[list[bytes | None]], bool]:
         """Return the column names and rows of EXPLAIN or SHOW, and True if there are more rows."""
-        await libpq.execute(self._connection, _CALLERS_JIT)
+        await libpq.execute(self._connection, self._callers_settings)
         result = await libpq.query(self._connection, text.encode())
         rows = result.ntuples if max_rows is None else min(max_rows, result.ntuples)
         columns = range(result.nfields)

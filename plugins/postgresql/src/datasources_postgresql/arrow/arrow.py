@@ -9,6 +9,7 @@ about as long as ADBC does; the table of measurements is in the README.
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,6 +30,7 @@ _ROW_GROUP = 12 << 20  # bytes of Arrow data that fill a row group
 _ROW_GROUP_ROWS = 1 << 20  # rows that fill a row group, however few bytes they have
 _SAMPLE_ROWS = 10_000  # rows inspected for repeated values
 _PIECE = 1 << 20  # bytes written to the workspace at once
+_OFFSET_WITH_SECONDS = re.compile(r"[+-]\d\d:\d\d:\d\d$")  # of zones in the past
 _MAX_DIGITS = 76  # precision of a decimal256, the widest type of Arrow
 
 _NUMBERS = {  # Arrow type, and numpy type of the bytes that the server sends
@@ -314,7 +316,7 @@ def _as_json(name: str) -> str:
 def _as_text(output: str | None) -> Callable[[str], str]:
     """Return an expression for the text that the output function of a type writes.
 
-    A cast to text may write something else. Where the role may not call the output function,
+    A cast to text may write something else. Where a query cannot call the output function,
     `concat` calls it; `concat` would return an empty string for NULL, hence the CASE.
     """
     if output is not None:
@@ -378,8 +380,20 @@ def _element_array(values: Sequence[Any], element: Any) -> Any:
         return pa.array(values, element)
     if pa.types.is_decimal256(element):
         return pa.array(values, pa.string()).cast(element)
+    if pa.types.is_timestamp(element) and element.tz is not None:
+        values = [_in_utc(value) for value in values]
     lines = "".join("\n" if value is None else f'"{value}"\n' for value in values).encode()
     return _parse_elements(lines, element) if lines else pa.array([], element)
+
+
+def _in_utc(value: str | None) -> str | None:
+    """Convert a time whose offset has seconds, which Arrow does not parse, to UTC."""
+    if value is None or not _OFFSET_WITH_SECONDS.search(value):
+        return value
+    try:
+        return dt.datetime.fromisoformat(value).astimezone(dt.UTC).isoformat()
+    except (ValueError, OverflowError):
+        raise ValueError(f"value '{value}'") from None
 
 
 def _parse_elements(lines: bytes, type_: Any) -> Any:
