@@ -198,20 +198,11 @@ async def test_sessions_that_the_server_ended_are_replaced(
     assert pid not in [ended_pid for ended_pid, _ in ended]
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in OPERATIONS if name not in {"test_connection", "get_metadata"}]
-)
 async def test_statement_mode_is_refused_in_the_poolers_words(
-    admin: Admin,
-    source: Source,
-    statement_mode: PgBouncerServer,
-    workspace: Workspace,
-    name: str,
+    admin: Admin, source: Source, statement_mode: PgBouncerServer
 ) -> None:
-    admin.execute(SMALL_TABLE)
-    connector = await source(port=statement_mode.port, pool=PoolConfig(connect_attempts=1))
     with pytest.raises(ConnectError, match="not allowed in statement pooling mode"):
-        await OPERATIONS[name](connector, workspace)
+        await source(port=statement_mode.port, pool=PoolConfig(connect_attempts=1))
 
 
 async def test_check_of_a_source_in_statement_mode_says_why(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -28,7 +27,7 @@ CONFLICTS = {
     "TRUNCATE": ["TRUNCATE orders"],
 }
 # A statement keeps its snapshot while it sleeps, and holds its lock on the table.
-SLOW = "SELECT id, pg_sleep(CASE WHEN id = 1 THEN 60 END) FROM orders"
+SLOW = "SELECT id, pg_sleep(CASE WHEN id = 1 THEN 5 END) FROM orders"
 
 
 @pytest.fixture
@@ -67,7 +66,7 @@ async def test_operation_works_on_a_standby(
 
 @pytest.mark.parametrize("fetch", [True, False], ids=["fetch", "preview"])
 @pytest.mark.parametrize("change", CONFLICTS)
-async def test_read_that_conflicts_with_recovery_is_an_error_and_the_next_works(
+async def test_read_that_conflicts_with_recovery_is_tried_again_and_works(
     admin: Admin,
     standby_admin: Admin,
     standby_reader: PostgreSQLConnector,
@@ -84,11 +83,7 @@ async def test_read_that_conflicts_with_recovery_is_an_error_and_the_next_works(
     await wait_until(lambda: number(standby_admin, asleep))
     for statement in CONFLICTS[change]:
         admin.execute(statement)
-    with pytest.raises(DataSourceError, match="conflict with recovery") as raised:
-        await reading
-    assert getattr(raised.value, "code", None) == "40001"
-    assert [path for path in Path(workspace).rglob("*") if path.is_file()] == []
-
+    assert await reading
     await asyncio.to_thread(field_standby.catch_up)
     left = {"VACUUM": 51, "ALTER": 100, "TRUNCATE": 0}[change]
     assert (await standby_reader.preview("SELECT count(*) FROM orders")).rows == [(left,)]
@@ -98,12 +93,8 @@ async def test_source_that_may_write_is_told_that_a_standby_cannot(
     standby_admin: Admin, pg_database: Database, field_standby: StandbyServer, workspace: Workspace
 ) -> None:
     connector = configured(field_standby.at(pg_database.name), read_only=False)
-    await connector.connect()
-    try:
-        with pytest.raises(DataSourceError, match="during recovery"):
-            await connector.fetch_data("DELETE FROM orders RETURNING id", workspace)
-    finally:
-        await connector.disconnect()
+    with pytest.raises(DataSourceError, match="during recovery"):
+        await connector.connect()
 
 
 async def test_target_session_attributes_choose_the_standby(

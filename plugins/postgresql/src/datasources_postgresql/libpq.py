@@ -322,7 +322,9 @@ def _rows(connection: Connection, result: pq.abc.PGresult) -> list[tuple[Any, ..
 
 
 def _decoded(value: Any) -> Any:
-    """Decode a text of a database without encoding, which psycopg leaves as bytes."""
+    """Decode a text of a database without encoding, which psycopg leaves as bytes, or an array."""
+    if isinstance(value, list):
+        return [_decoded(item) for item in value]
     return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
