@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import psycopg
 import pytest
 
 from datasources import (
@@ -19,7 +20,7 @@ from datasources import (
     PermissionDeniedError,
     PoolConfig,
 )
-from datasources_postgresql import PostgreSQLConnector
+from datasources_postgresql import PostgreSQLConnector, libpq
 from datasources_postgresql.store import PostgreSQLStore
 from tests.postgresql.conftest import Admin, Source, active
 from tests.waiting import wait_until
@@ -193,3 +194,16 @@ async def test_statement_that_another_session_cancels_exceeds_no_limit_in_any_la
     with pytest.raises(DataFetchError, match="storniere Anfrage") as raised:
         await reading
     assert raised.value.code == "57014"
+
+
+async def test_reason_of_a_session_that_the_server_ends_is_kept(
+    admin: Admin, source: Source
+) -> None:
+    connector = await source()
+    assert connector._connections is not None
+    async with connector._connections.lease() as connection:
+        sleeping = asyncio.create_task(libpq.query(connection, b"SELECT pg_sleep(50)"))
+        end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+        await until(lambda: admin.execute(end).rowcount, "the statement to run")
+        with pytest.raises(psycopg.errors.AdminShutdown):
+            await sleeping

@@ -215,17 +215,27 @@ def _start_statement(connection: Connection) -> None:
 
 
 async def _last_result(connection: Connection, meter: Meter | None = None) -> pq.abc.PGresult:
-    """Send what is buffered, receive all results, and return the last one or raise its error."""
+    """Send what is buffered, receive all results, and return the last one or raise the first error.
+
+    A server that ends the session sends its reason as an error, then it closes the connection.
+    """
     await _flush(connection)
     last: pq.abc.PGresult | None = None
-    while (result := await _next_result(connection, meter)) is not None:
-        last = result
-        if result.status in {pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_IN}:
-            break  # the results of a COPY end only when it has been received
+    error: errors.Error | None = None
+    try:
+        while (result := await _next_result(connection, meter)) is not None:
+            last = result
+            if result.status == pq.ExecStatus.FATAL_ERROR and error is None:
+                error = _error_of(result, connection)
+            if result.status in {pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_IN}:
+                break  # the results of a COPY end only when it has been received
+    except OperationalError:
+        if error is None:
+            raise
+    if error is not None:
+        raise error
     if last is None:
         raise OperationalError("the server ended the command without an answer")
-    if last.status == pq.ExecStatus.FATAL_ERROR:
-        raise _error_of(last, connection)
     return last
 
 
