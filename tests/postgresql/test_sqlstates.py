@@ -204,6 +204,6 @@ async def test_reason_of_a_session_that_the_server_ends_is_kept(
     async with connector._connections.lease() as connection:
         sleeping = asyncio.create_task(libpq.query(connection, b"SELECT pg_sleep(50)"))
         end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
-        await until(lambda: admin.execute(end).rowcount, "the statement to run")
+        await wait_until(lambda: admin.execute(end).rowcount)
         with pytest.raises(psycopg.errors.AdminShutdown):
             await sleeping
