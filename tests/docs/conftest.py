@@ -68,6 +68,10 @@ def shop(pg_database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dat
     import psycopg
 
     with psycopg.connect(pg_database.dsn(), autocommit=True) as connection:
+        # Roles belong to the whole server, and a page makes one called `reader` as other tests do.
+        others = connection.execute("SELECT FROM pg_roles WHERE rolname = 'reader'").rowcount
+        if others:
+            connection.execute("ALTER ROLE reader RENAME TO reader_of_other_tests")
         connection.execute(f"CREATE ROLE analyst LOGIN PASSWORD '{_PASSWORD}'")
         connection.execute(_SHOP)
         told = {"HOST": pg_database.host, "PORT": str(pg_database.port), "PASSWORD": _PASSWORD}
@@ -77,3 +81,5 @@ def shop(pg_database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dat
         for role in ("analyst", "reader"):
             if connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [role]).fetchone():
                 connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}".encode())
+        if others:
+            connection.execute("ALTER ROLE reader_of_other_tests RENAME TO reader")

@@ -35,12 +35,14 @@ def database(pg_roles: PostgresServer) -> Iterator[Database]:
             "CREATE DATABASE without_encoding TEMPLATE template0 ENCODING 'SQL_ASCII'"
             " LOCALE_PROVIDER libc LOCALE 'C'"
         )
-        with psycopg.connect(database.dsn(), autocommit=True) as admin:
-            readable(admin)
-            for statement in SETUP:
-                admin.execute(statement)
-        yield database
-        server.execute("DROP DATABASE without_encoding WITH (FORCE)")
+        try:
+            with psycopg.connect(database.dsn(), autocommit=True) as admin:
+                readable(admin)
+                for statement in SETUP:
+                    admin.execute(statement)
+            yield database
+        finally:
+            server.execute("DROP DATABASE without_encoding WITH (FORCE)")
 
 
 @pytest.fixture
