@@ -246,7 +246,10 @@ def described(receipt: FetchReceipt) -> str:
 async def run_code(code: str, directory: str) -> str:
     """Run Python that a model wrote: it has the files, and no variable of this process."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-I", "-c", code),
+        sys.executable,
+        "-I",
+        "-c",
+        code,
         cwd=directory,
         env={},
         stdout=asyncio.subprocess.PIPE,
