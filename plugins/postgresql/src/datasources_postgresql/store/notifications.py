@@ -20,7 +20,6 @@ handler of notifications, which psycopg calls while it executes a query.
 from __future__ import annotations
 
 import logging
-import random
 import selectors
 import socket
 import threading
@@ -29,11 +28,13 @@ from typing import Any
 
 import psycopg
 
-from datasources import StoreError
+from datasources import StoreError, backoff
 
 # Seconds between two reads without a notification: a server that vanished does not send one.
 _CHECK_INTERVAL = 5.0
-_FIRST_DELAY, _LONGEST_DELAY = 0.05, 0.8  # seconds between attempts to connect again
+# Seconds between attempts to connect again. They are short, since other hosts' changes are not seen
+# meanwhile, and one host makes only one attempt at a time.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.8
 
 _log = logging.getLogger(__name__)
 
@@ -85,16 +86,15 @@ class NotificationListener:
                 pgconn.consume_input()
 
     def _run(self) -> None:
-        delay = _FIRST_DELAY
+        pauses = backoff(first=_FIRST_PAUSE, maximum=_LONGEST_PAUSE)
         with self._wake_reader:
             while not self._stopped.is_set():
                 try:
                     self._follow(self)
                 except StoreError as exc:
                     if not self.reconnected and not self._stopped.is_set():
-                        delay = _FIRST_DELAY
+                        pauses = backoff(first=_FIRST_PAUSE, maximum=_LONGEST_PAUSE)
                         # Reads go on from memory, so nobody else would learn of it.
                         _log.warning("%s; sources are as last read until it is back", exc)
                 self.reconnected = True
-                self._stopped.wait(delay * random.uniform(0.5, 1.0))  # noqa: S311  # jitter
-                delay = min(delay * 2, _LONGEST_DELAY)
+                self._stopped.wait(next(pauses))
