@@ -42,7 +42,7 @@ from datasources.registry.cache import MetadataCache, SingleFlight
 from datasources.registry.factory import ConnectorFactory
 from datasources.registry.fetching import Fetcher, preview_by_fetching
 from datasources.registry.listing import ItemLister
-from datasources.registry.observing import observe, observe_each
+from datasources.registry.observing import SOURCES_PER_TURN, observe, observe_each
 from datasources.registry.opening import open_store
 from datasources.registry.pools import SourcePools
 from datasources.registry.records import SourceRecords
@@ -535,14 +535,16 @@ class DataSourceRegistry:
         source_ids = [config.id for config in configs]
         async with observe_each(self.plugins, "register", source_ids):
             validated = []
-            for config in configs:
+            for index, config in enumerate(configs):
+                if index % SOURCES_PER_TURN == 0:
+                    await asyncio.sleep(0)
                 validated.append(await self._factory.validate(config))
                 if test_connection:
                     await self._check_config(config)
-                await asyncio.sleep(0)  # thousands must not hold up the event loop
             await asyncio.to_thread(self._records.save, validated, replace=replace)
-        for source_id in source_ids:
-            await asyncio.sleep(0)
+        for index, source_id in enumerate(source_ids):
+            if index % SOURCES_PER_TURN == 0:
+                await asyncio.sleep(0)
             self._cache.clear(source_id)
             await self._pools.close_pools(source_id)
             if record := self.store.get(source_id):
