@@ -11,6 +11,7 @@ import click
 
 from datasources.cli import output, prompts, secrets
 from datasources.cli.add import (
+    accept_options,
     make_paths_absolute,
     parse_pairs,
     read_options,
@@ -37,30 +38,7 @@ _PLAIN_SECRET = re.compile(r"token", re.IGNORECASE)  # a destination only if it 
 @click.command("edit")
 @click.argument("source_id", metavar="ID", shell_complete=complete("source_ids"))
 @click.option("--name", help="A name for people.")
-@click.option(
-    "-o",
-    "--option",
-    "pairs",
-    metavar="KEY=VALUE",
-    shell_complete=complete("option_pairs"),
-    multiple=True,
-    help="Set an option. A secret only as a reference: '${env:NAME}', '${file:/path}'.",
-)
-@click.option(
-    "-s",
-    "--secret",
-    "secret_keys",
-    metavar="KEY",
-    shell_complete=complete("option_keys"),
-    multiple=True,
-    help="Ask for this option without echo.",
-)
-@click.option(
-    "--stdin",
-    "from_stdin",
-    is_flag=True,
-    help="Read options, secrets too, from standard input: TOML or JSON.",
-)
+@accept_options("Set an option.")
 @click.option(
     "--unset",
     "unset_keys",
