@@ -128,10 +128,10 @@ def items(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[C
     async def list_items(registry: DataSourceRegistry) -> list[str]:
         folder = incomplete[: incomplete.rfind("/") + 1] or "/"
         try:
-            found = await registry.list_items(source_id, folder)
+            items_below = await registry.list_items(source_id, folder)
         except Exception:  # noqa: BLE001  (a source without folders)
-            found = await registry.list_items(source_id)
-        return [item.path for item in found]
+            items_below = await registry.list_items(source_id)
+        return [item.path for item in items_below]
 
     def list_paths(context: CliContext) -> list[CompletionItem]:
         return [CompletionItem(path) for path in context.run(list_items, source_id)]

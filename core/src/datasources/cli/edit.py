@@ -162,23 +162,23 @@ def _protect_secrets(
         OptionError: Nobody is, and a secret was not given.
     """
     changed = _changed_destinations(options_class, old.config, new.config)
-    kept = [
+    exposed = [
         name
         for name, value in new.config.items()
         if name not in replaced and _holds_secret(options_class, name, value)
     ]
-    if not (changed and kept):
+    if not (changed and exposed):
         return new
     reason = f"{', '.join(map(repr, changed))} decides where secrets are sent"
     if not asks:
-        ways = ", ".join(f"--secret {name}" for name in kept)
+        ways = ", ".join(f"--secret {name}" for name in exposed)
         raise OptionError(
             f"{reason}: give every secret again ({ways}, or --stdin), or take it away with --unset"
         )
     output.echo_err(f"{reason}: every secret has to be given again.")
-    options = {name: value for name, value in new.config.items() if name not in kept}
-    prompts.ask_named(options_class, kept, options)
-    replaced.update(kept)
+    options = {name: value for name, value in new.config.items() if name not in exposed}
+    prompts.ask_named(options_class, exposed, options)
+    replaced.update(exposed)
     return dataclasses.replace(new, config=options)
 
 

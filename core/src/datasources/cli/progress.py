@@ -67,8 +67,8 @@ def _one_bar(bars: Bars, requests: Sequence[FetchRequest]) -> Mapping[int, Callb
     def add_callback(index: int) -> Callback:
         def update(done: int, total: int | None) -> None:
             bytes_done[index], bytes_total[index] = done, total
-            known = [size for size in bytes_total if size is not None]
-            overall = sum(known) if len(known) == len(requests) else None
+            totals = [size for size in bytes_total if size is not None]
+            overall = sum(totals) if len(totals) == len(requests) else None
             complete = sum(size == part for size, part in zip(bytes_total, bytes_done, strict=True))
             bars.update(
                 task,

@@ -228,11 +228,11 @@ class PoolState:
 
     def _open_more(self, *, refill: bool = False) -> None:
         """Start to open connections for waiters, with `refill` for `min_size` too, up to capacity."""
-        wanted = len(self._waiters) - len(self._pending)
+        count = len(self._waiters) - len(self._pending)
         if refill:
-            wanted = max(wanted, self._deficit())
-        if wanted > 0 and not self._closed:
-            for _ in range(min(wanted, self._capacity())):
+            count = max(count, self._deficit())
+        if count > 0 and not self._closed:
+            for _ in range(min(count, self._capacity())):
                 self._start_opening()
 
     def _capacity(self) -> int:

@@ -492,8 +492,8 @@ class DataSourceRegistry:
 
     def get_cached_metadata(self, source_id: str) -> dict[str, Any] | None:
         """Return a copy of what `cache_metadata` kept, or None."""
-        known: dict[str, Any] | None = self._cache.get(source_id)
-        return known
+        metadata: dict[str, Any] | None = self._cache.get(source_id)
+        return metadata
 
     def clear_cache(self, source_id: str | None = None) -> None:
         """Forget the metadata of one source, or of all."""
