@@ -106,7 +106,7 @@ PYENV_ROOT = Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser()
 RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
 FOUND = {v: path for v in supported_pythons() if v != RUNNING and (path := find_python(v))}
 MISSING = [version for version in supported_pythons() if version not in (RUNNING, *FOUND)]
-# What takes longest runs on one Python, in `tests`: PostgreSQL, Azure, and killed writers of SQLite.
+# The longest tests run on one Python, in `tests`: PostgreSQL, Azure, killed writers of SQLite.
 CORE_TESTS = [f"tests/{name}" for name in ("core", "cli", "testing", "compatibility", "local_file")]
 CORE_TESTS.append("--ignore=tests/core/test_store_faults.py")
 

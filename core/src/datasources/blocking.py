@@ -310,7 +310,7 @@ class DataSourceRegistry:
     @contextmanager
     def _open(self) -> Iterator[None]:
         """Keep the registry from being closed during the block, or raise why it cannot be used."""
-        # Before the lock, too: in the child of a fork, it may be held by a thread that is not there.
+        # Before the lock, too: in the child of a fork, a thread that is not there may hold it.
         if reason := self._unusable():
             raise RegistryError(reason)
         with self._lock:

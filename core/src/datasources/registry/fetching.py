@@ -132,7 +132,7 @@ class Fetcher:
         limits: Limits | None,
         refresh: bool = False,
     ) -> list[FetchResult]:
-        """Fetch what a folder, a pattern or a name stands for; see `DataSourceRegistry.fetch_tree`."""
+        """Fetch the items of a folder, pattern or name; see `DataSourceRegistry.fetch_tree`."""
         try:
             items = await self._lister.expand(source_id, path)
         except NoMatchError:

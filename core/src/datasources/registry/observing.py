@@ -27,7 +27,7 @@ _EXCERPT_LIMIT = 1_000  # characters of a text that are logged
 SOURCES_PER_TURN = 20
 """Sources of one call that are worked on before the event loop has a turn.
 
-Each takes some 50 microseconds. A turn itself takes 5, so one for each source would be a fifth more.
+Each takes some 50 microseconds. A turn takes 5 more, so a turn for each would cost a fifth.
 """
 
 

@@ -8,9 +8,9 @@ the generation, which changes whenever a source may have changed.
 A pool is replaced when the record of its source is another one. Within one process that is seen at
 once, by the generation; a change made by another process within `_RECHECK_AFTER`.
 
-A loop that ends closes its pools: `asyncio.run` closes all asynchronous generators at its end; one is
-started on each loop, and its `finally` closes the pools of the loop. A forked process forgets the loops of
-its parent, whose connections are the parent's to close.
+A loop that ends closes its pools: `asyncio.run` closes all asynchronous generators at its end; one
+is started on each loop, and its `finally` closes the pools of the loop. A forked process forgets
+the loops of its parent, whose connections are the parent's to close.
 """
 
 from __future__ import annotations

@@ -236,7 +236,7 @@ class DataSourceRegistry:
         return self._pools.lease(source_id)
 
     def get_pool_stats(self, source_id: str) -> dict[str, Any]:
-        """Return the figures of the source's pool on this event loop: the fields of `PoolStatistics`.
+        """Return the figures of the source's pool on this loop: the fields of `PoolStatistics`.
 
         A source that has not been used on this loop has a new pool, whose figures are 0 but for
         `min_size` and `max_size`.
@@ -248,7 +248,7 @@ class DataSourceRegistry:
         return (await self.check_connection(source_id)).ok
 
     async def check_connection(self, source_id: str) -> ConnectionCheck:
-        """Connect to the source outside its pool; return whether that worked, how long it took, and why not.
+        """Connect to the source outside its pool; return the outcome, its duration and its error.
 
         Only a `DataSourceError` is returned as the check's `error`; other errors are raised.
         """
@@ -304,7 +304,7 @@ class DataSourceRegistry:
             refresh: Ask the connector although a description of the last `cache_ttl` seconds is
                 cached.
         """
-        # Another process may have replaced the source: metadata belong to the version they describe.
+        # Metadata belong to the version they describe: another process may replace the source.
         key = f"{self._records.get(source_id).version}:{identifier}"
         cached: dict[str, Any] | None = self._cache.get(source_id, key)
         if cached is not None and not refresh:

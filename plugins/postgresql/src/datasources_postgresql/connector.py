@@ -197,8 +197,9 @@ class PostgreSQLConnector(DataSourceConnector):
     async def statistics(self, identifier: str) -> dict[str, ColumnStatistics]:
         """Compute figures of the numeric columns, 400 columns in one scan.
 
-        A mean that no float can hold is a `Decimal`. Of a table with more than 10 million rows, by the server's estimate, a sample of about a
-        million rows is read; the figures are marked as sampled.
+        A mean that no float can hold is a `Decimal`. Of a table with more than 10 million rows, by
+        the server's estimate, a sample of about a million rows is read; the figures are marked as
+        sampled.
         """
         target = self._parse_identifier(identifier)
 
