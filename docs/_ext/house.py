@@ -91,7 +91,7 @@ def readable(
     signature: str | None,
     back: str,
 ) -> tuple[str, str] | None:
-    """Give what a dataclass shows for a computed default a form that Sphinx can parse."""
+    """Replace a dataclass's sign for a computed default, which Sphinx cannot parse."""
     return (signature.replace("<factory>", "..."), back) if signature else None
 
 

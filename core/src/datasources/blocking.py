@@ -160,7 +160,7 @@ class DataSourceRegistry:
     disconnect_all = _blocking(asynchronous.DataSourceRegistry.disconnect_all)
 
     def iter_items(self, source_id: str, path: str | None = None) -> Iterator[DataItem]:
-        """Yield what `list_items` returns, page by page where the connector can."""
+        """Yield the items that `list_items` returns, page by page where the connector can."""
         received: SimpleQueue[DataItem | None] = SimpleQueue()
         resume = asyncio.Event()
         ended = threading.Event()

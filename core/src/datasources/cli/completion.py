@@ -195,7 +195,7 @@ def _complete(
     incomplete: str,
     list_candidates: Callable[[CliContext], Iterable[CompletionItem]],
 ) -> list[CompletionItem]:
-    """Return the candidates that go on from what is typed; none if they take too long."""
+    """Return the candidates that begin with the typed text; none if listing takes too long."""
     candidates: list[CompletionItem] = []
 
     def run() -> None:

@@ -59,7 +59,7 @@ def _bar_each(bars: Bars, requests: Sequence[FetchRequest]) -> Mapping[int, Call
 
 
 def _one_bar(bars: Bars, requests: Sequence[FetchRequest]) -> Mapping[int, Callback]:
-    """Return callbacks that add up; the total is unknown until every file has told its own."""
+    """Return callbacks for one bar of the sum; it has a total once every file has one."""
     task = bars.add_task(f"{len(requests)} files", total=None)
     bytes_done = [0] * len(requests)
     bytes_total: list[int | None] = [None] * len(requests)

@@ -90,7 +90,7 @@ Waiter = tuple[Future[PooledConnection], float, float]
 
 
 class PoolState:
-    """The connections of a pool, those who wait for one, and the rules between them."""
+    """The connections of a pool, its waiting callers, and every change of their state."""
 
     def __init__(
         self,
@@ -368,7 +368,7 @@ class PoolState:
         return PoolClosedError(f"the pool of source {self.data_source_id!r} is closed")
 
     def _stop(self) -> None:
-        """Refuse new work, and close what is not in use."""
+        """Refuse new leases, and close every connection that is not leased."""
         if self._closed:
             return
         self._closed = True

@@ -1,4 +1,4 @@
-"""Fetch items into workspaces: what the registry and its workspace sessions have in common."""
+"""Fetch items into workspaces, for the registry and for its workspace sessions."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ class DataSourceRegistry:
         pool_config: PoolConfig | None = None,
         plugins: Plugins | None = None,
     ) -> Self:
-        """Return what the constructor does, without holding up the event loop.
+        """Return a new registry, as the constructor does, without holding up the event loop.
 
         Importing plugins and reaching the server of a store can take seconds.
         """
@@ -169,7 +169,7 @@ class DataSourceRegistry:
     async def register_data_sources(
         self, configs: Iterable[DataSourceConfig], *, replace: bool = False
     ) -> None:
-        """Register all or none, in one write; raises as `register_data_source`."""
+        """Register all sources or none, in one write; raises as `register_data_source`."""
         await self._register(list(configs), replace=replace)
 
     async def unregister_data_source(self, source_id: str, *, timeout: float | None = None) -> None:
@@ -272,7 +272,7 @@ class DataSourceRegistry:
         return await self._lister.list_items(source_id, path)
 
     def iter_items(self, source_id: str, path: str | None = None) -> AsyncIterator[DataItem]:
-        """Yield what `list_items` returns, page by page where the connector can."""
+        """Yield the items that `list_items` returns, page by page where the connector can."""
         return self._lister.iter_items(source_id, path)
 
     async def glob_items(self, source_id: str, pattern: str) -> list[DataItem]:
@@ -435,7 +435,7 @@ class DataSourceRegistry:
         limits: Limits | None = None,
         refresh: bool = False,
     ) -> list[FetchResult]:
-        """Bring all that lies below a path or matches a pattern, as `fetch_many` does.
+        """Bring all items that lie below a path or match a pattern, as `fetch_many` does.
 
         What the workspace has from an earlier fetch, unharmed and of the version that the source
         lists now, stays as it is: its receipt is `unchanged`.
@@ -491,7 +491,7 @@ class DataSourceRegistry:
         self._cache.put(source_id, metadata)
 
     def get_cached_metadata(self, source_id: str) -> dict[str, Any] | None:
-        """Return a copy of what `cache_metadata` kept, or None."""
+        """Return a copy of the metadata that `cache_metadata` keeps, or None."""
         metadata: dict[str, Any] | None = self._cache.get(source_id)
         return metadata
 

@@ -293,7 +293,7 @@ class LeasingPool:
             self._in_background(self._pool.putconn(connection))
 
     async def _get_connection(self, timeout: float) -> Connection:
-        """Return a connection of the pool, or raise what `fail_waiters` is called with."""
+        """Return a connection of the pool, or raise the error that `fail_waiters` was given."""
         failed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiters[failed] = asyncio.get_running_loop().time()
         getting: asyncio.Future[Any] = asyncio.ensure_future(

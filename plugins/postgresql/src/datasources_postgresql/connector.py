@@ -49,7 +49,7 @@ _TRANSIENT = frozenset({"40001", "40P01"})
 
 @dataclass(frozen=True, slots=True)
 class _ReadQuery:
-    """The query that reads what an identifier names."""
+    """The query that reads an identifier, which is a relation or a query itself."""
 
     text: str
     path: str | None = None

@@ -148,7 +148,7 @@ class _CopyReceiver:
         self._buffer = bytearray()
 
     def _receive(self) -> int:
-        """Take one turn; return 0 if the next step is to wait, -1 at the end, else a positive number."""
+        """Receive rows in one turn; return 0 to wait for more, -1 at the end, else 1 or more."""
         before = self._received
         size = self._drain()
         if size or self._received != before:
@@ -160,7 +160,7 @@ class _CopyReceiver:
         return size
 
     def _drain(self) -> int:
-        """Receive what libpq and the socket hold, within the bounds of a turn; return as `_receive`."""
+        """Receive the rows in libpq and the socket, within the bounds of a turn, as `_receive`."""
         for _ in range(_READS_PER_TURN):
             before = self._received
             size = self._discard_rows() if before >= self._max_messages else self._buffer_rows()

@@ -195,7 +195,7 @@ def timestamps(type_: Any) -> Decode:
 
 
 def blobs(column: Cells) -> Any:
-    """Decode bytea."""
+    """Decode a column of bytea."""
     count = len(column)
     bounds = np.empty((count, 2), np.int32)
     bounds[:, 0] = column.starts

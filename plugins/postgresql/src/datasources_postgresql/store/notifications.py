@@ -49,7 +49,7 @@ class NotificationListener:
 
     def __init__(self, follow: Callable[[NotificationListener], None]) -> None:
         self.pending = False
-        """True if something was announced that has not been read."""
+        """True if a change was announced that has not been read."""
         self.reconnected = False
         """True if the connection was lost since everything was read."""
         self._follow = follow
@@ -59,7 +59,7 @@ class NotificationListener:
         self._thread.start()
 
     def mark_pending(self) -> None:
-        """Note that something was announced."""
+        """Note that another host has announced a change."""
         self.pending = True
 
     def stop(self, timeout: float) -> None:
@@ -74,7 +74,7 @@ class NotificationListener:
         self._thread.join(timeout)
 
     def wait_for_notice(self, connection: psycopg.Connection[Any]) -> None:
-        """Return when something is announced, after `_CHECK_INTERVAL`, or when stopped."""
+        """Return when a change is announced, after `_CHECK_INTERVAL`, or when stopped."""
         pgconn = connection.pgconn
         with selectors.DefaultSelector() as selector:
             selector.register(self._wake_reader, selectors.EVENT_READ)
