@@ -16,10 +16,10 @@ A connection is always in one of these states, and in these sets of `PoolState`:
 
     new -> pending        `_start_opening`: a caller waits, or fewer than `min_size` are open
     pending -> idle       `_on_opened`, `_add`; `_hand_out` leases it at once if a caller waits
-    pending -> gone       `_on_open_failed`: the first waiter for whom no other connection is being
-                          opened gets the error; of a shareable connector, every such waiter. A
-                          check that fails disconnects in its own task, and then opens a new
-                          connection
+    pending -> gone       `_on_open_failed`: a pending connection belongs to no waiter; if more wait
+                          now than are pending, the first in the queue gets the error; of a
+                          shareable connector, all that are too many. A check that fails is no
+                          such failure: its task disconnects, and opens a new connection
     pending -> closing    `_add`: the pool was closed or shrank meanwhile; `_on_opened`: a check was
                           cancelled before it began
     idle -> leased        `_take_idle`, `_start_lease`
@@ -33,8 +33,9 @@ A connection is always in one of these states, and in these sets of `PoolState`:
     closing -> gone       `_on_closed`
 
 No connection is opened while pending, idle, leased and closing ones together have `max_size`. After
-`resize` to fewer there are more, until they are released. A shareable connector differs: there is
-one record, `_shared`, which stands in `_idle` once for each lease that is free, and `max_size`
+`resize` to fewer there are more, until they are released. The first connection is opened alone,
+since only its connector tells whether it is shareable. A shareable connector differs: there is one
+record, `_shared`, which stands in `_idle` once for each lease that is free, and `max_size`
 bounds its leases. A shared record that is discarded while it has leases is in `_records` only,
 until the last of them is returned; a new one may be opened meanwhile.
 

@@ -111,7 +111,11 @@ class DataSourceRegistry:
     ) -> Self:
         """Return a new registry, as the constructor does, without holding up the event loop.
 
-        Importing plugins and reaching the server of a store can take seconds.
+        Importing plugins and reaching the server of a store can take seconds, which pass in a
+        thread. If the call is cancelled, a store that it opened is closed.
+
+        Raises:
+            DataSourceError: As the constructor: the store or a key cannot be used.
         """
         opening = call_in_daemon_thread(
             "datasources-open",
@@ -145,7 +149,12 @@ class DataSourceRegistry:
     def register_connector_class(
         self, type: DataSourceType | str, connector_class: type[DataSourceConnector]
     ) -> None:
-        """Serve a type with a class of the host's own; it wins over installed plugins."""
+        """Serve a type with a class of the host's own; it wins over installed plugins.
+
+        Raises:
+            OptionError: `type` is malformed.
+            PluginError: It is no connector class, lacks methods, or was written for another version.
+        """
         self.plugins.register(DataSourceType(type), connector_class)
 
     async def register_data_source(
