@@ -106,7 +106,7 @@ PYENV_ROOT = Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser()
 RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
 FOUND = {v: path for v in supported_pythons() if v != RUNNING and (path := find_python(v))}
 MISSING = [version for version in supported_pythons() if version not in (RUNNING, *FOUND)]
-# What takes longest runs on one Python, in `tests`: PostgreSQL, Azure, and killed writers of SQLite.
+# The longest tests run on one Python, in `tests`: PostgreSQL, Azure, killed writers of SQLite.
 CORE_TESTS = [f"tests/{name}" for name in ("core", "cli", "testing", "compatibility", "local_file")]
 CORE_TESTS.append("--ignore=tests/core/test_store_faults.py")
 
@@ -209,7 +209,7 @@ def lint(session: nox.Session) -> None:
 def check_fragments(session: nox.Session) -> None:
     """Check the form of the changelog's entries, as changelog/README.md describes it."""
     settings = tomllib.loads(Path("pyproject.toml").read_text())["tool"]["towncrier"]
-    types = "|".join(each["directory"] for each in settings["type"])
+    types = "|".join(fragment_type["directory"] for fragment_type in settings["type"])
     for path in sorted(Path("changelog").iterdir()):
         if path.name in ("README.md", "template.md.jinja"):
             continue
@@ -238,44 +238,46 @@ def typing(session: nox.Session) -> None:
 def packaging(session: nox.Session) -> None:
     """Build every distribution and install each wheel alone into a clean environment."""
     session.install("build", "hatchling")
-    work = Path(session.create_tmp()).resolve()
-    shutil.rmtree(work)
-    wheels = {module: build(session, folder, work) for folder, module in DISTRIBUTIONS.items()}
+    directory = Path(session.create_tmp()).resolve()
+    shutil.rmtree(directory)
+    wheels = {module: build(session, folder, directory) for folder, module in DISTRIBUTIONS.items()}
     core = wheels.pop("datasources")
 
-    python = clean_environment(session, work / "core", core)
+    python = clean_environment(session, directory / "core", core)
     session.run(python, "-I", "-c", "import datasources", external=True)
-    told = run_command(session, python, "plugins", success_codes=[1, 2])
-    if "datasources[cli]" not in told:
-        session.error(f"without its extra, the command must say what to install; it says:\n{told}")
+    output = run_command(session, python, "plugins", success_codes=[1, 2])
+    if "datasources[cli]" not in output:
+        session.error(
+            f"without its extra, the command must say what to install; it says:\n{output}"
+        )
     # Wheels are named by path: by name, an index could put in a distribution of the same name.
     session.run(python, "-m", "pip", "install", "-q", f"{core}[cli]", external=True)
     run_command(session, python, "plugins")
 
     for module, wheel in wheels.items():
-        python = clean_environment(session, work / module, core, wheel)
+        python = clean_environment(session, directory / module, core, wheel)
         session.run(python, "-I", "-c", f"import {module}", external=True)
         session.run(python, "-m", "pip", "install", "-q", f"{core}[cli]", external=True)
         listed = json.dumps(json.loads(run_command(session, python, "plugins", "--json")))
         connector = module.removeprefix("datasources_")
         if f'"{connector}"' not in listed:
             session.error(f"{connector!r} is installed but not listed:\n{listed}")
-    check_types(session, work / "typed", core, wheels["datasources_local_file"])
-    check_scaffold(session, work / "scaffold", core)
+    check_types(session, directory / "typed", core, wheels["datasources_local_file"])
+    check_scaffold(session, directory / "scaffold", core)
 
 
-def build(session: nox.Session, folder: str, work: Path) -> Path:
+def build(session: nox.Session, folder: str, directory: Path) -> Path:
     """Return the wheel of one distribution, built from its source archive."""
     module = DISTRIBUTIONS[folder]
-    out = work / "dist" / module
+    out = directory / "dist" / module
     session.run(
         "python", "-m", "build", "--no-isolation", "--outdir", str(out), folder, silent=True
     )
     (wheel,) = out.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    for wanted in (f"{module}/py.typed", "/LICENSE"):
-        if not any(name.endswith(wanted) for name in names):
-            session.error(f"{wheel.name} lacks {wanted}")
+    for required in (f"{module}/py.typed", "/LICENSE"):
+        if not any(name.endswith(required) for name in names):
+            session.error(f"{wheel.name} lacks {required}")
     return wheel
 
 

@@ -71,7 +71,7 @@ def fill_blobs(connection_string: str) -> None:
 
 
 def fill_directory(directory: Path) -> None:
-    """Write the files."""
+    """Write the example files."""
     for name, content in FILES.items():
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (directory / name).write_text(content)

@@ -116,7 +116,7 @@ def show_tree(directory: Path) -> None:
 
 
 def say(text: str) -> None:
-    """Print at once, in order with what the commands print."""
+    """Print a text at once, so that it stands in order with the output of commands."""
     print(text, flush=True)
 
 

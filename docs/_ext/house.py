@@ -47,8 +47,8 @@ def marked_up(lines: list[str]) -> list[str]:
 
 
 def _code(match: re.Match[str]) -> str:
-    known = match[1] in datasources.__all__
-    return f":py:obj:`~datasources.{match[1]}`" if known else f"``{match[1]}``"
+    is_public = match[1] in datasources.__all__
+    return f":py:obj:`~datasources.{match[1]}`" if is_public else f"``{match[1]}``"
 
 
 def mark_up(
@@ -74,11 +74,11 @@ def resolve(app: Sphinx, _env: object, node: Any, content: nodes.Node) -> nodes.
         public = f"{module}.{name}"
         if node.get("refdomain") == "py" and public != target:
             domain = app.env.get_domain("py")
-            found = domain.resolve_xref(
+            reference = domain.resolve_xref(
                 app.env, node["refdoc"], app.builder, "obj", public, node, content
             )
-            if found is not None:
-                return found
+            if reference is not None:
+                return reference
     return None
 
 
@@ -91,7 +91,7 @@ def readable(
     signature: str | None,
     back: str,
 ) -> tuple[str, str] | None:
-    """Give what a dataclass shows for a computed default a form that Sphinx can parse."""
+    """Replace a dataclass's sign for a computed default, which Sphinx cannot parse."""
     return (signature.replace("<factory>", "..."), back) if signature else None
 
 

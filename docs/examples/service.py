@@ -107,7 +107,7 @@ async def tell(_: Request, error: DataSourceError) -> JSONResponse:
 @app.exception_handler(RequestValidationError)
 async def refuse(_: Request, error: RequestValidationError) -> JSONResponse:
     """Say what is wrong with a request; FastAPI's own answer would repeat it, password included."""
-    places = [f"{'.'.join(map(str, each['loc']))}: {each['type']}" for each in error.errors()]
+    places = [f"{'.'.join(map(str, detail['loc']))}: {detail['type']}" for detail in error.errors()]
     return JSONResponse({"error": "RequestError", "message": "; ".join(places)}, 422)
 
 
@@ -167,13 +167,13 @@ async def test(source_id: str, request: Request) -> dict[str, Any]:
 async def browse(
     source_id: str, request: Request, path: str | None = None, most: int = 100
 ) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
+    listed: list[dict[str, Any]] = []
     async with aclosing(request.app.state.registry.iter_items(source_id, path)) as items:
         async for item in items:
-            if len(found) == most:
+            if len(listed) == most:
                 break
-            found.append({"path": item.path, "size": item.size, **item.metadata})
-    return found
+            listed.append({"path": item.path, "size": item.size, **item.metadata})
+    return listed
 
 
 @app.get("/sources/{source_id}/preview")
@@ -217,8 +217,8 @@ async def chat(question: Question, request: Request) -> Any:
     async with registry.workspace(
         request.state.id, sources=granted, quota=200_000_000, limits=Limits(max_rows=1_000)
     ) as workspace:
-        wanted = [(each.source, each.item) for each in question.references]
-        results = await workspace.fetch_many(wanted)
+        requests = [(reference.source, reference.item) for reference in question.references]
+        results = await workspace.fetch_many(requests)
         if errors := [result.error for result in results if result.error]:
             if unexpected := [e for e in errors if not isinstance(e, DataSourceError)]:
                 raise unexpected[0]
@@ -246,7 +246,10 @@ def described(receipt: FetchReceipt) -> str:
 async def run_code(code: str, directory: str) -> str:
     """Run Python that a model wrote: it has the files, and no variable of this process."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-I", "-c", code),
+        sys.executable,
+        "-I",
+        "-c",
+        code,
         cwd=directory,
         env={},
         stdout=asyncio.subprocess.PIPE,

@@ -63,14 +63,14 @@ class Handler(BaseHTTPRequestHandler):
 def figures(name: str) -> dict[str, dict[str, float]]:
     """Return figures of each numeric column."""
     columns, rows = TABLES[name]
-    found = {}
+    by_column = {}
     for column, *values in zip(columns, *rows, strict=True):
-        numbers = [each for each in values if isinstance(each, (int, float))]
+        numbers = [value for value in values if isinstance(value, (int, float))]
         nulls = values.count(None)
         if numbers and len(numbers) + nulls == len(values):
             figures = {"count": len(numbers), "nulls": nulls, "mean": sum(numbers) / len(numbers)}
-            found[column] = {**figures, "min": min(numbers), "max": max(numbers)}
-    return found
+            by_column[column] = {**figures, "min": min(numbers), "max": max(numbers)}
+    return by_column
 
 
 if __name__ == "__main__":

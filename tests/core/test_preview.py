@@ -315,3 +315,12 @@ def test_file_is_shown_by_what_is_in_it() -> None:
     assert (len(preview.rows), preview.truncated) == (3, True)
     whole = preview_file(io.BytesIO(b"a,b\n1,2\n"), "a.csv", 3)
     assert (len(whole.rows), whole.truncated) == (1, False)
+
+
+@pytest.mark.parametrize(("rest", "truncated"), [(b"", False), (b"x", True)])
+def test_file_larger_than_the_mebibyte_that_is_read_is_truncated(
+    rest: bytes, truncated: bool
+) -> None:
+    content = (b"x" * 1023 + b"\n") * 1024 + rest
+    preview = preview_file(io.BytesIO(content), "a.txt", 2000)
+    assert (len(preview.rows), preview.truncated) == (1024, truncated)

@@ -256,8 +256,14 @@ def test_wildcards_match_where_trying_every_place_finds_a_match(
 @pytest.mark.parametrize(
     "pattern",
     [
-        *("*a" * 8 + "*b", "**a" * 8 + "**b", "**a*" * 6 + "b", "**a*b" * 5 + "c"),
-        *("**/a/" * 6 + "**/b", "**/*a*" * 5 + "/b", "**/" * 12 + "b", "*/**/*" * 6 + "b"),
+        "*a" * 8 + "*b",
+        "**a" * 8 + "**b",
+        "**a*" * 6 + "b",
+        "**a*b" * 5 + "c",
+        "**/a/" * 6 + "**/b",
+        "**/*a*" * 5 + "/b",
+        "**/" * 12 + "b",
+        "*/**/*" * 6 + "b",
     ],
 )
 def test_a_pattern_of_many_wildcards_takes_no_longer_than_others(pattern: str) -> None:

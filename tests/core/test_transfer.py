@@ -213,9 +213,14 @@ HEAD = {"format": "datasources-export", "version": 1}
 @pytest.mark.parametrize(
     "document",
     [
-        *(None, [], {}, {"format": "x"}),
+        None,
+        [],
+        {},
+        {"format": "x"},
         {**HEAD, "version": 2, "sources": []},
-        *(HEAD, {**HEAD, "sources": {}}, {**HEAD, "sources": "x"}),
+        HEAD,
+        {**HEAD, "sources": {}},
+        {**HEAD, "sources": "x"},
     ],
 )
 def test_what_is_no_export_is_refused(document):

@@ -493,8 +493,13 @@ OWN_FUNCTIONS = [
 LIARS = ["SELECT claims_stable()", "SELECT claims_immutable()", "SELECT definer()"]
 
 DANGEROUS = [
-    *(*NOT_READS, *WRITING_INSIDE, *SEVERAL, *BREAK_OUTS),
-    *(*SERVER_FUNCTIONS, *OWN_FUNCTIONS, *LIARS),
+    *NOT_READS,
+    *WRITING_INSIDE,
+    *SEVERAL,
+    *BREAK_OUTS,
+    *SERVER_FUNCTIONS,
+    *OWN_FUNCTIONS,
+    *LIARS,
 ]
 
 SYSTEM_VIEWS = """

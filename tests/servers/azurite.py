@@ -63,8 +63,13 @@ class AzuriteServer(Server):
         where = ["--location", "."] if self._persistent else ["--inMemoryPersistence"]
         return [
             *self._program,
-            *("--blobHost", HOST, "--blobPort", str(self.port)),
-            *("--skipApiVersionCheck", "--disableTelemetry", "--silent"),
+            "--blobHost",
+            HOST,
+            "--blobPort",
+            str(self.port),
+            "--skipApiVersionCheck",
+            "--disableTelemetry",
+            "--silent",
             *where,
         ]
 

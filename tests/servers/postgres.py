@@ -123,10 +123,17 @@ class PostgresServer(Server):
         password_file.write_text(self.password)
         self._give(self._data, password_file)
         self._run(
-            *(self._install / "bin" / "initdb", "-D", self._data, "-U", self.user),
-            *("--auth=scram-sha-256", f"--pwfile={password_file}", "--encoding=UTF8"),
+            self._install / "bin" / "initdb",
+            "-D",
+            self._data,
+            "-U",
+            self.user,
+            "--auth=scram-sha-256",
+            f"--pwfile={password_file}",
+            "--encoding=UTF8",
             *self.initdb_locale,
-            *("--no-sync", "--no-instructions"),
+            "--no-sync",
+            "--no-instructions",
         )
         password_file.unlink()
 

@@ -187,9 +187,15 @@ class Server(ABC):
         # The death signal is sent when the starting *thread* ends, so only the main one may ask.
         main = threading.current_thread() is threading.main_thread()
         return [
-            *(sys.executable, "-I", "-S", str(Path(__file__).with_name("_exec.py"))),
-            *(str(pid_file), str(self._uid()), str(os.getpid() if main else 0)),
-            *(str(int(self.death_signal)), *map(str, command)),
+            sys.executable,
+            "-I",
+            "-S",
+            str(Path(__file__).with_name("_exec.py")),
+            str(pid_file),
+            str(self._uid()),
+            str(os.getpid() if main else 0),
+            str(int(self.death_signal)),
+            *map(str, command),
         ]
 
     def _log_tail(self) -> str:

@@ -17,9 +17,14 @@ from tests.conftest import IN_CI
 NAME = "my_service"
 LONGEST = "abcdefghijklm_nopqrstuvwxy"
 FILES = {
-    *("pyproject.toml", "README.md", "LICENSE", ".gitignore", "tests/test_contract.py"),
+    "pyproject.toml",
+    "README.md",
+    "LICENSE",
+    ".gitignore",
+    "tests/test_contract.py",
     *(f"src/datasources_my_service/{name}.py" for name in ("__init__", "plugin", "connector")),
-    *("src/datasources_my_service/source.py", "src/datasources_my_service/py.typed"),
+    "src/datasources_my_service/source.py",
+    "src/datasources_my_service/py.typed",
 }
 
 

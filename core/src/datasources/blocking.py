@@ -160,7 +160,7 @@ class DataSourceRegistry:
     disconnect_all = _blocking(asynchronous.DataSourceRegistry.disconnect_all)
 
     def iter_items(self, source_id: str, path: str | None = None) -> Iterator[DataItem]:
-        """Yield what `list_items` returns, page by page where the connector can."""
+        """Yield the items that `list_items` returns, page by page where the connector can."""
         received: SimpleQueue[DataItem | None] = SimpleQueue()
         resume = asyncio.Event()
         ended = threading.Event()
@@ -310,7 +310,7 @@ class DataSourceRegistry:
     @contextmanager
     def _open(self) -> Iterator[None]:
         """Keep the registry from being closed during the block, or raise why it cannot be used."""
-        # Before the lock, too: in the child of a fork, it may be held by a thread that is not there.
+        # Before the lock, too: in the child of a fork, a thread that is not there may hold it.
         if reason := self._unusable():
             raise RegistryError(reason)
         with self._lock:

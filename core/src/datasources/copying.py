@@ -24,8 +24,8 @@ async def copy_file(
     """Copy an open file into a workspace, at the size it has now; return the path of the copy.
 
     The copy is the file as it was at one time, never a mixture of two contents. A file whose status
-    changes during the copy is read a second time: if what was copied is still its beginning, as that
-    of a log to which lines are added, the copy is good.
+    changes during the copy is read a second time: if what was copied is still its beginning, as
+    that of a log to which lines are added, the copy is good.
 
     Args:
         source: The file, at its beginning, opened for reading without a buffer.

@@ -152,7 +152,7 @@ class CredentialManager:
 
 
 def _decrypt(fernet: Fernet, token: str, source_id: str) -> tuple[dict[str, Any] | None, str]:
-    """Return the options of a token, or None and what is wrong with it."""
+    """Return the options in a token, or None and the reason why it does not open."""
     try:
         # Fernet skips characters that are not base64, and some Pythons take missing padding.
         if len(token) % 4 or not _TOKEN.fullmatch(token):

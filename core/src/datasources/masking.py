@@ -101,7 +101,7 @@ _ESCAPES: tuple[Callable[[str], str], ...] = (
 
 
 def _percent_encoded(secret: bytes) -> set[str]:
-    """Return the spellings in URLs and forms, whose authors differ in what they leave as it is."""
+    """Return the percent-encoded spellings of a secret: encoders differ in what they encode."""
     forms = {quote_plus(secret)}
     forms |= {quote(secret, safe=safe) for safe in ("", "/", "!$'()*,;:@/", "!$&'()*+,;=:@/?")}
     return forms | {re.sub("%..", lambda code: code[0].lower(), form) for form in forms}

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 _COLLECTIONS = (list, tuple, set, frozenset, deque)
+_SCALARS = (str, int, float, type(None))  # nearly all leaves; found before slower questions
 
 
 def leaves(value: Any) -> Iterator[Any]:
@@ -49,6 +50,8 @@ def map_leaves(value: Any, function: Callable[[Any], Any]) -> Any:
 
 def _parts(value: Any) -> Mapping[Any, Any] | Iterable[Any] | None:
     """Return the values that a container holds; None for a leaf."""
+    if isinstance(value, _SCALARS):
+        return None
     if isinstance(value, (Mapping, *_COLLECTIONS)):
         return value
     if isinstance(value, type):

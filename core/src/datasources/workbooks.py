@@ -55,13 +55,13 @@ def _write_parquet(
             "writing Parquet needs pyarrow; pip install 'datasources[parquet]'"
         ) from exc
     limit = workspace.limits.max_rows
-    kept = rows if limit is None else rows[:limit]
+    written = rows if limit is None else rows[:limit]
     table = pa.Table.from_arrays(
-        [pa.array(column) for column in as_columns(columns, kept)], columns
+        [pa.array(column) for column in as_columns(columns, written)], columns
     )
     content = io.BytesIO()
     parquet.write_table(table, content)
     with workspace.create(f"{name}.parquet", flat=True) as file:
-        file.rows, file.truncated, file.version = len(kept), len(kept) < len(rows), version
+        file.rows, file.truncated, file.version = len(written), len(written) < len(rows), version
         file.write(content.getbuffer())
     return file.path

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -19,35 +19,57 @@ from datasources.redaction import REFERENCE
 if TYPE_CHECKING:
     from datasources.registry import DataSourceRegistry
 
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def accept_options(purpose: str) -> Callable[[Command], Command]:
+    """Return a decorator that lets a command take options of a connector in three ways.
+
+    The command gets the arguments `pairs`, `secret_keys` and `from_stdin`.
+
+    Args:
+        purpose: The sentence that begins the help of `-o`.
+    """
+    declarations = [
+        click.option(
+            "-o",
+            "--option",
+            "pairs",
+            metavar="KEY=VALUE",
+            shell_complete=complete("option_pairs"),
+            multiple=True,
+            help=f"{purpose} A secret only as a reference: '${{env:NAME}}', '${{file:/path}}'.",
+        ),
+        click.option(
+            "-s",
+            "--secret",
+            "secret_keys",
+            metavar="KEY",
+            shell_complete=complete("option_keys"),
+            multiple=True,
+            help="Ask for this option without echo.",
+        ),
+        click.option(
+            "--stdin",
+            "from_stdin",
+            is_flag=True,
+            help="Read options, secrets too, from standard input: TOML or JSON.",
+        ),
+    ]
+
+    def declare(command: Command) -> Command:
+        for declaration in reversed(declarations):  # as decorators: the last is applied first
+            command = declaration(command)
+        return command
+
+    return declare
+
 
 @click.command("add")
 @click.argument("type_name", metavar="[TYPE]", required=False, shell_complete=complete("types"))
 @click.option("--id", "source_id", metavar="ID", help="The source's id; default: the type.")
 @click.option("--name", help="A name for people; default: the id.")
-@click.option(
-    "-o",
-    "--option",
-    "pairs",
-    metavar="KEY=VALUE",
-    shell_complete=complete("option_pairs"),
-    multiple=True,
-    help="An option of the connector. A secret only as a reference: '${env:NAME}', '${file:/path}'.",
-)
-@click.option(
-    "-s",
-    "--secret",
-    "secret_keys",
-    metavar="KEY",
-    shell_complete=complete("option_keys"),
-    multiple=True,
-    help="Ask for this option without echo.",
-)
-@click.option(
-    "--stdin",
-    "from_stdin",
-    is_flag=True,
-    help="Read options, secrets too, from standard input: TOML or JSON.",
-)
+@accept_options("An option of the connector.")
 @click.option(
     "--from",
     "file",

@@ -49,7 +49,7 @@ _NO_ARGUMENTS: type[click.UsageError] | tuple[()] = getattr(
 
 
 class Group(SuggestingGroup):
-    """A group that imports a command when it is called.
+    """A click group that imports each command when the command is called.
 
     Plugins are asked for commands only when the help lists all, or a command is not built in.
     """

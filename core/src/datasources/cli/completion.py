@@ -128,10 +128,10 @@ def items(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[C
     async def list_items(registry: DataSourceRegistry) -> list[str]:
         folder = incomplete[: incomplete.rfind("/") + 1] or "/"
         try:
-            found = await registry.list_items(source_id, folder)
+            items_below = await registry.list_items(source_id, folder)
         except Exception:  # noqa: BLE001  (a source without folders)
-            found = await registry.list_items(source_id)
-        return [item.path for item in found]
+            items_below = await registry.list_items(source_id)
+        return [item.path for item in items_below]
 
     def list_paths(context: CliContext) -> list[CompletionItem]:
         return [CompletionItem(path) for path in context.run(list_items, source_id)]
@@ -195,7 +195,7 @@ def _complete(
     incomplete: str,
     list_candidates: Callable[[CliContext], Iterable[CompletionItem]],
 ) -> list[CompletionItem]:
-    """Return the candidates that go on from what is typed; none if they take too long."""
+    """Return the candidates that begin with the typed text; none if listing takes too long."""
     candidates: list[CompletionItem] = []
 
     def run() -> None:

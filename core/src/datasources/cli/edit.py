@@ -11,6 +11,7 @@ import click
 
 from datasources.cli import output, prompts, secrets
 from datasources.cli.add import (
+    accept_options,
     make_paths_absolute,
     parse_pairs,
     read_options,
@@ -37,30 +38,7 @@ _PLAIN_SECRET = re.compile(r"token", re.IGNORECASE)  # a destination only if it 
 @click.command("edit")
 @click.argument("source_id", metavar="ID", shell_complete=complete("source_ids"))
 @click.option("--name", help="A name for people.")
-@click.option(
-    "-o",
-    "--option",
-    "pairs",
-    metavar="KEY=VALUE",
-    shell_complete=complete("option_pairs"),
-    multiple=True,
-    help="Set an option. A secret only as a reference: '${env:NAME}', '${file:/path}'.",
-)
-@click.option(
-    "-s",
-    "--secret",
-    "secret_keys",
-    metavar="KEY",
-    shell_complete=complete("option_keys"),
-    multiple=True,
-    help="Ask for this option without echo.",
-)
-@click.option(
-    "--stdin",
-    "from_stdin",
-    is_flag=True,
-    help="Read options, secrets too, from standard input: TOML or JSON.",
-)
+@accept_options("Set an option.")
 @click.option(
     "--unset",
     "unset_keys",
@@ -184,23 +162,23 @@ def _protect_secrets(
         OptionError: Nobody is, and a secret was not given.
     """
     changed = _changed_destinations(options_class, old.config, new.config)
-    kept = [
+    exposed = [
         name
         for name, value in new.config.items()
         if name not in replaced and _holds_secret(options_class, name, value)
     ]
-    if not (changed and kept):
+    if not (changed and exposed):
         return new
     reason = f"{', '.join(map(repr, changed))} decides where secrets are sent"
     if not asks:
-        ways = ", ".join(f"--secret {name}" for name in kept)
+        ways = ", ".join(f"--secret {name}" for name in exposed)
         raise OptionError(
             f"{reason}: give every secret again ({ways}, or --stdin), or take it away with --unset"
         )
     output.echo_err(f"{reason}: every secret has to be given again.")
-    options = {name: value for name, value in new.config.items() if name not in kept}
-    prompts.ask_named(options_class, kept, options)
-    replaced.update(kept)
+    options = {name: value for name, value in new.config.items() if name not in exposed}
+    prompts.ask_named(options_class, exposed, options)
+    replaced.update(exposed)
     return dataclasses.replace(new, config=options)
 
 

@@ -14,7 +14,9 @@ class _MaskingFormatter(logging.Formatter):
         lines = output.mask(super().format(record), shapes=True).splitlines()
         return "\n".join(map(output.printable, lines))
 
-    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802  (the name is that of the base class)
+    def formatTime(  # noqa: N802  (the name is that of the base class)
+        self, record: logging.LogRecord, datefmt: str | None = None
+    ) -> str:
         del datefmt
         return output.printable(output.to_iso_time(record.created, timespec="milliseconds"))
 

@@ -69,7 +69,7 @@ def stdout() -> TextIO | None:
 
 @contextmanager
 def stdout_to_stderr() -> Iterator[None]:
-    """Send to stderr what code of plugins prints; results still go to stdout.
+    """Send the output of plugins to stderr; results still go to stdout.
 
     It is for the whole process, as imports have a thread of their own; an inner block changes
     nothing.

@@ -59,7 +59,7 @@ def _bar_each(bars: Bars, requests: Sequence[FetchRequest]) -> Mapping[int, Call
 
 
 def _one_bar(bars: Bars, requests: Sequence[FetchRequest]) -> Mapping[int, Callback]:
-    """Return callbacks that add up; the total is unknown until every file has told its own."""
+    """Return callbacks for one bar of the sum; it has a total once every file has one."""
     task = bars.add_task(f"{len(requests)} files", total=None)
     bytes_done = [0] * len(requests)
     bytes_total: list[int | None] = [None] * len(requests)
@@ -67,8 +67,8 @@ def _one_bar(bars: Bars, requests: Sequence[FetchRequest]) -> Mapping[int, Callb
     def add_callback(index: int) -> Callback:
         def update(done: int, total: int | None) -> None:
             bytes_done[index], bytes_total[index] = done, total
-            known = [size for size in bytes_total if size is not None]
-            overall = sum(known) if len(known) == len(requests) else None
+            totals = [size for size in bytes_total if size is not None]
+            overall = sum(totals) if len(totals) == len(requests) else None
             complete = sum(size == part for size, part in zip(bytes_total, bytes_done, strict=True))
             bars.update(
                 task,

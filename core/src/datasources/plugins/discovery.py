@@ -65,7 +65,7 @@ class PluginEntry:
 
 
 def scan(path: Iterable[str] | None = None, *, refresh: bool = False) -> tuple[PluginEntry, ...]:
-    """List what the installed distributions offer, without importing any of it.
+    """List the entry points of the installed distributions, without importing any.
 
     Args:
         path: The directories to search; by default `sys.path`.

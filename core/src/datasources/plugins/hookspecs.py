@@ -37,8 +37,8 @@ def datasources_connectors() -> Sequence[type[DataSourceConnector]]:  # type: ig
     Import the class inside the function, so that the module itself stays light.
 
     Called once for each entry point, when its type is first needed: in a thread of its
-    own for a registry, in the caller's thread for `Plugins.connector_class`. If it raises, the plugin is
-    `failed`, and each use of the type raises `PluginLoadError`.
+    own for a registry, in the caller's thread for `Plugins.connector_class`. If it raises, the
+    plugin is `failed`, and each use of the type raises `PluginLoadError`.
     """
 
 
@@ -46,9 +46,9 @@ def datasources_connectors() -> Sequence[type[DataSourceConnector]]:  # type: ig
 def datasources_resolve_secret(scheme: str, name: str) -> str | None:
     """Return the secret that `${scheme:name}` refers to, or None if another plugin has the scheme.
 
-    Called whenever a connection of a source is opened, in a worker thread, several at the same time;
-    it may block, while the time limit of connecting runs. The command line calls it in its main
-    thread as well, to know which texts to mask. If it raises, the other plugins are asked.
+    Called whenever a connection of a source is opened, in a worker thread, several at the same
+    time; it may block, while the time limit of connecting runs. The command line calls it in its
+    main thread as well, to know which texts to mask. If it raises, the other plugins are asked.
     If none of them has the secret, connecting raises `SecretNotFoundError`, which names the
     reference and this plugin, or what it raised, if that is a `DataSourceError`.
     """

@@ -232,7 +232,7 @@ class ConnectorCalls:
         return False
 
     async def disconnect(self, connector: DataSourceConnector) -> None:
-        """Disconnect; what goes wrong is counted, and collected or logged, never raised."""
+        """Disconnect a connector; errors are counted, and collected or logged, never raised."""
         self._counters.disconnects += 1
         try:
             await run_with_deadline(connector.disconnect, DISCONNECT_TIMEOUT)

@@ -193,7 +193,7 @@ class ConnectionPool(PoolState):
         self.release_nowait(connector, discard=isinstance(error, breaking))
 
     def resize(self, *, min_size: int | None = None, max_size: int | None = None) -> None:
-        """Change the sizes; what is in use above `max_size` is closed when it is released.
+        """Change the sizes; connections in use above `max_size` are closed when they are released.
 
         A shareable connector is replaced: its driver learnt the size when it connected.
 

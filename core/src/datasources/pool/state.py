@@ -16,24 +16,28 @@ A connection is always in one of these states, and in these sets of `PoolState`:
 
     new -> pending        `_start_opening`: a caller waits, or fewer than `min_size` are open
     pending -> idle       `_on_opened`, `_add`; `_hand_out` leases it at once if a caller waits
-    pending -> gone       `_on_open_failed`: the first waiter for whom no other connection is being
-                          opened gets the error; of a shareable connector, every such waiter. A check
-                          that fails disconnects in its own task, and then opens a new connection
+    pending -> gone       `_on_open_failed`: a pending connection belongs to no waiter; if more wait
+                          now than are pending, the first in the queue gets the error; of a
+                          shareable connector, all that are too many. A check that fails is no
+                          such failure: its task disconnects, and opens a new connection
     pending -> closing    `_add`: the pool was closed or shrank meanwhile; `_on_opened`: a check was
                           cancelled before it began
     idle -> leased        `_take_idle`, `_start_lease`
     idle -> pending       `_take_idle`: idle for `CHECK_AFTER_IDLE`, so it is checked first
-    idle -> closing       `_retire`: expired, idle for `max_idle_time`, or the pool shrinks or closes
+    idle -> closing       `_retire`: expired, idle for `max_idle_time`, or the pool shrinks or
+                          closes
     leased -> idle        `_end_lease`, `_hand_out`
     leased -> closing     `_end_lease`, `_remove`: it expired meanwhile or is discarded;
-                          `_abandon_leases`: the pool closed, and waited long enough. Its record stays
-                          in `_records`, so that a late release is no error
+                          `_abandon_leases`: the pool closed, and waited long enough. Its record
+                          stays in `_records`, so that a late release is no error
     closing -> gone       `_on_closed`
 
 No connection is opened while pending, idle, leased and closing ones together have `max_size`. After
-`resize` to fewer there are more, until they are released. A shareable connector differs: there is one record, `_shared`, which stands in `_idle` once for each lease that
-is free, and `max_size` bounds its leases. A shared record that is discarded while it has leases is
-in `_records` only, until the last of them is returned; a new one may be opened meanwhile.
+`resize` to fewer there are more, until they are released. The first connection is opened alone,
+since only its connector tells whether it is shareable. A shareable connector differs: there is one
+record, `_shared`, which stands in `_idle` once for each lease that is free, and `max_size`
+bounds its leases. A shared record that is discarded while it has leases is in `_records` only,
+until the last of them is returned; a new one may be opened meanwhile.
 
 Callers of `acquire` wait in `_waiters`, first come, first served: whoever finds no idle connection
 joins the queue, and `_hand_out` serves its head, so nobody overtakes. A waiter is served by setting
@@ -87,7 +91,7 @@ Waiter = tuple[Future[PooledConnection], float, float]
 
 
 class PoolState:
-    """The connections of a pool, those who wait for one, and the rules between them."""
+    """The connections of a pool, its waiting callers, and every change of their state."""
 
     def __init__(
         self,
@@ -227,12 +231,12 @@ class PoolState:
     # Opening.
 
     def _open_more(self, *, refill: bool = False) -> None:
-        """Start to open connections for waiters, with `refill` for `min_size` too, up to capacity."""
-        wanted = len(self._waiters) - len(self._pending)
+        """Start to open connections for waiters, with `refill` also for `min_size`."""
+        count = len(self._waiters) - len(self._pending)
         if refill:
-            wanted = max(wanted, self._deficit())
-        if wanted > 0 and not self._closed:
-            for _ in range(min(wanted, self._capacity())):
+            count = max(count, self._deficit())
+        if count > 0 and not self._closed:
+            for _ in range(min(count, self._capacity())):
                 self._start_opening()
 
     def _capacity(self) -> int:
@@ -329,7 +333,10 @@ class PoolState:
         self._remove(record)
 
     def _remove(self, record: PooledConnection) -> None:
-        """Remove a connection that is not idle and not to be leased again; close it if not leased."""
+        """Remove a connection that is not to be leased again; close it unless it is leased.
+
+        A connection of its own is not in `_idle` then; of a shared one, the free places are removed.
+        """
         if record is self._shared:
             self._shared = None
             self._idle.clear()
@@ -362,7 +369,7 @@ class PoolState:
         return PoolClosedError(f"the pool of source {self.data_source_id!r} is closed")
 
     def _stop(self) -> None:
-        """Refuse new work, and close what is not in use."""
+        """Refuse new leases, and close every connection that is not leased."""
         if self._closed:
             return
         self._closed = True

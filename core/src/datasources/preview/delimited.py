@@ -39,7 +39,7 @@ class Dialect:
 
 
 def find_dialect(text: str, extension: str, *, complete: bool) -> Dialect:
-    """Return how the text of a delimited file is to be read.
+    """Return the dialect in which the text of a delimited file is to be read.
 
     The delimiter of the extension is taken if it fits: if the first record has several columns, and
     nearly all others have as many. In a `.csv` file, where several delimiters fit, the first one is

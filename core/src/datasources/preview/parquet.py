@@ -63,8 +63,8 @@ def _first_rows(source: Any, rows: int) -> Preview:
     columns = tuple(source.schema_arrow.names)
     values: list[tuple[Any, ...]] = []
     for batch in source.iter_batches(batch_size=rows + 1, use_threads=False):
-        wanted = batch.slice(0, rows - len(values))
-        values += zip(*(_python_values(column) for column in wanted.columns), strict=True)
+        first_rows = batch.slice(0, rows - len(values))
+        values += zip(*(_python_values(column) for column in first_rows.columns), strict=True)
         if len(values) >= rows:
             break
     return Preview(columns, values, truncated=source.metadata.num_rows > rows)

@@ -113,7 +113,7 @@ class _Workbook:
         return columns, ([_value(value) for value in row] for row in rows)
 
     def _require_size(self) -> None:
-        """Refuse what would not fit into memory; each part of a ZIP archive tells its size."""
+        """Refuse a workbook that is too large for memory; its ZIP archive tells the sizes."""
         size = len(self._content)
         if self._content.startswith(b"PK"):
             try:

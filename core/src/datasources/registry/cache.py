@@ -62,7 +62,7 @@ class MetadataCache:
 
 
 class SingleFlight:
-    """Runs one load for all callers that want the same at the same time; caches no result.
+    """Runs one load for all callers that ask for one key at the same time; caches no result.
 
     Instances are used from any event loop; a load is shared within one loop.
     """

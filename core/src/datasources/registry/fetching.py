@@ -1,4 +1,4 @@
-"""Fetch items into workspaces: what the registry and its workspace sessions have in common."""
+"""Fetch items into workspaces, for the registry and for its workspace sessions."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Fetcher:
             progress=progress,
         )
         request = FetchRequest(source_id, identifier, format)
-        return await self._fetch(request, target, Receipts(workspace))
+        return await self._fetch(request, target)
 
     async def fetch_many(
         self,
@@ -90,7 +90,7 @@ class Fetcher:
         owners: dict[str, str] = {}
         order = RequestOrder(labels)
         places = asyncio.Semaphore(concurrency)
-        receipts = Receipts(workspace)
+        receipts = Receipts(workspace) if any(r.version is not None for r in all_requests) else None
 
         async def fetch_one(index: int, request: FetchRequest) -> FetchResult:
             async with places:
@@ -132,7 +132,7 @@ class Fetcher:
         limits: Limits | None,
         refresh: bool = False,
     ) -> list[FetchResult]:
-        """Fetch what a folder, a pattern or a name stands for; see `DataSourceRegistry.fetch_tree`."""
+        """Fetch the items of a folder, pattern or name; see `DataSourceRegistry.fetch_tree`."""
         try:
             items = await self._lister.expand(source_id, path)
         except NoMatchError:
@@ -144,16 +144,20 @@ class Fetcher:
         return await self.fetch_many(requests, workspace, concurrency=concurrency, limits=limits)
 
     async def _fetch(
-        self, request: FetchRequest, target: Workspace, receipts: Receipts
+        self, request: FetchRequest, target: Workspace, receipts: Receipts | None = None
     ) -> FetchReceipt:
         """Fetch one item within the limits of `target`.
 
-        Only a request with a version, as `fetch_tree` makes it, reads the receipts of earlier
-        fetches, which may show the item unchanged, and saves its own.
+        Args:
+            request: The item. Only a request with a version, as `fetch_tree` makes it, uses
+                `receipts`: those of earlier fetches may show the item unchanged, and its own is
+                saved.
+            target: Where the file is written.
+            receipts: Those of the workspace; None if no request has a version.
         """
         source_id, identifier = request.source_id, request.identifier
         with observe(self._plugins, "fetch", source_id, identifier=identifier) as outcome:
-            if request.version is not None:
+            if receipts and request.version is not None:
                 max_bytes = target.limits.max_bytes
                 unchanged = await asyncio.to_thread(receipts.unchanged, request, max_bytes)
                 if unchanged is not None:
@@ -176,7 +180,7 @@ class Fetcher:
                     fetched_at=datetime.now(UTC),
                     duration=time.monotonic() - started,
                 )
-                if request.version is not None:
+                if receipts and request.version is not None:
                     receipts.save(request, receipt)
                 return receipt
 

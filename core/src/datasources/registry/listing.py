@@ -37,7 +37,7 @@ class ItemLister:
                 return outcome.record(await connector.list_items(path))
 
     async def iter_items(self, source_id: str, path: str | None) -> AsyncIterator[DataItem]:
-        """Yield what `list_items` returns, page by page where the connector can."""
+        """Yield the items that `list_items` returns, page by page where the connector can."""
         with observe(self._plugins, "iter_items", source_id, path=path) as outcome:
             outcome.items = 0
             lease = self._pools.lease(source_id)
@@ -127,7 +127,7 @@ async def _items_named(connector: DataSourceConnector, path: str) -> list[DataIt
 
 
 async def _iterate(connector: DataSourceConnector, path: str | None) -> AsyncGenerator[DataItem]:
-    """Yield what a connector lists, page by page if it can."""
+    """Yield the items of a connector, page by page if it can list pages."""
     if isinstance(connector, SupportsIterItems):
         async for item in connector.iter_items(path):
             yield item

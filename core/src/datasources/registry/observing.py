@@ -24,6 +24,12 @@ _caller: ContextVar[tuple[str | None, str | None]] = ContextVar("caller", defaul
 _READ_LIMIT = 4_000  # characters of a text that are searched for secrets: a query may be megabytes
 _EXCERPT_LIMIT = 1_000  # characters of a text that are logged
 
+SOURCES_PER_TURN = 20
+"""Sources of one call that are worked on before the event loop has a turn.
+
+Each takes some 50 microseconds. A turn takes 5 more, so a turn for each would cost a fifth.
+"""
+
 
 @contextmanager
 def caller(*, user: str | None = None, request_id: str | None = None) -> Iterator[None]:
@@ -64,14 +70,12 @@ def observe(plugins: Plugins, name: str, source_id: str, **details: Any) -> Iter
 async def observe_each(
     plugins: Plugins, name: str, source_ids: Iterable[str]
 ) -> AsyncIterator[None]:
-    """Do as `observe` for an operation on each of many sources, all done or none.
-
-    There may be thousands, so the event loop has its turn after each.
-    """
+    """Do as `observe` for an operation on each of many sources, all done or none."""
     observations = []
-    for source_id in source_ids:
+    for index, source_id in enumerate(source_ids):
+        if index % SOURCES_PER_TURN == 0:
+            await asyncio.sleep(0)
         observations.append(_Observation(plugins, name, source_id, {}))
-        await asyncio.sleep(0)
     error: BaseException | None = None
     try:
         yield
@@ -79,9 +83,10 @@ async def observe_each(
         error = exc
         raise
     finally:
-        for observation in observations:
+        for index, observation in enumerate(observations):
+            if index % SOURCES_PER_TURN == 0:
+                await asyncio.sleep(0)
             observation.finish(error)
-            await asyncio.sleep(0)
 
 
 class _Observation:

@@ -8,9 +8,9 @@ the generation, which changes whenever a source may have changed.
 A pool is replaced when the record of its source is another one. Within one process that is seen at
 once, by the generation; a change made by another process within `_RECHECK_AFTER`.
 
-A loop that ends closes its pools: `asyncio.run` closes all asynchronous generators at its end; one is
-started on each loop, and its `finally` closes the pools of the loop. A forked process forgets the loops of
-its parent, whose connections are the parent's to close.
+A loop that ends closes its pools: `asyncio.run` closes all asynchronous generators at its end; one
+is started on each loop, and its `finally` closes the pools of the loop. A forked process forgets
+the loops of its parent, whose connections are the parent's to close.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import asyncio
 import os
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, suppress
@@ -152,10 +153,11 @@ class SourcePools:
         self._factory = factory
         self._config = config
         self._closed = False
-        self._process = os.getpid()
         self._lock = threading.Lock()  # held while `_loops` or `_generation` changes
         self._loops: dict[asyncio.AbstractEventLoop, _LoopPools] = {}
+        self._inherited: list[dict[asyncio.AbstractEventLoop, _LoopPools]] = []
         self._generation = 0
+        _instances.add(self)
 
     def lease(self, source_id: str) -> SourceLease:
         """Return a lease of the source's pool, as a context manager."""
@@ -170,7 +172,7 @@ class SourcePools:
         Raises:
             PoolClosedError: On leaving: the block was cancelled.
         """
-        lease = self.lease(source_id)
+        lease = SourceLease(self, source_id)
         async with lease as connector, lease.cancelled_at_close():
             try:
                 yield connector
@@ -206,7 +208,6 @@ class SourcePools:
             DataSourceError: Something did not close well; all that can be closed is closed.
         """
         seconds = _CLOSE_TIMEOUT if timeout is None else timeout
-        self._forget_parent()
         with self._lock:
             self._generation += 1
             loops = list(self._loops.items())
@@ -229,7 +230,7 @@ class SourcePools:
         """
         loop = asyncio.get_running_loop()
         loop_pools = self._loops.get(loop)
-        if loop_pools is None or self._process != os.getpid():
+        if loop_pools is None:
             loop_pools = self._add_loop(loop)
         source_pool = loop_pools.by_source.get(source_id)
         now = time.monotonic()
@@ -261,7 +262,6 @@ class SourcePools:
         return source_pool
 
     def _add_loop(self, loop: asyncio.AbstractEventLoop) -> _LoopPools:
-        self._forget_parent()
         pools = _LoopPools()
         pools.close_at_end_of_loop()
         with self._lock:
@@ -270,14 +270,23 @@ class SourcePools:
             self._loops[loop] = pools
         return pools
 
-    def _forget_parent(self) -> None:
-        """In a process that was forked, leave the loops and pools of its parent alone."""
-        if self._process != os.getpid():
-            self._lock = threading.Lock()  # the parent's may have been held at the fork
-            # Kept, and never used: to free a pool would warn of connections that are not ours.
-            self._inherited = self._loops
-            self._loops = {}
-            self._process = os.getpid()
+    def forget_parent(self) -> None:
+        """Leave the loops and pools of the parent alone, in the child of a fork."""
+        self._lock = threading.Lock()  # the parent's may have been held at the fork
+        # Kept, and never used: to free a pool would warn of connections that are not ours.
+        self._inherited.append(self._loops)
+        self._loops = {}
+
+
+_instances: weakref.WeakSet[SourcePools] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for pools in _instances:
+        pools.forget_parent()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class SourceLease:

@@ -42,7 +42,7 @@ from datasources.registry.cache import MetadataCache, SingleFlight
 from datasources.registry.factory import ConnectorFactory
 from datasources.registry.fetching import Fetcher, preview_by_fetching
 from datasources.registry.listing import ItemLister
-from datasources.registry.observing import observe, observe_each
+from datasources.registry.observing import SOURCES_PER_TURN, observe, observe_each
 from datasources.registry.opening import open_store
 from datasources.registry.pools import SourcePools
 from datasources.registry.records import SourceRecords
@@ -109,9 +109,13 @@ class DataSourceRegistry:
         pool_config: PoolConfig | None = None,
         plugins: Plugins | None = None,
     ) -> Self:
-        """Return what the constructor does, without holding up the event loop.
+        """Return a new registry, as the constructor does, without holding up the event loop.
 
-        Importing plugins and reaching the server of a store can take seconds.
+        Importing plugins and reaching the server of a store can take seconds, which pass in a
+        thread. If the call is cancelled, a store that it opened is closed.
+
+        Raises:
+            DataSourceError: As the constructor: the store or a key cannot be used.
         """
         opening = call_in_daemon_thread(
             "datasources-open",
@@ -145,7 +149,12 @@ class DataSourceRegistry:
     def register_connector_class(
         self, type: DataSourceType | str, connector_class: type[DataSourceConnector]
     ) -> None:
-        """Serve a type with a class of the host's own; it wins over installed plugins."""
+        """Serve a type with a class of the host's own; it wins over installed plugins.
+
+        Raises:
+            OptionError: `type` is malformed.
+            PluginError: It is no connector class, lacks methods, or was written for another version.
+        """
         self.plugins.register(DataSourceType(type), connector_class)
 
     async def register_data_source(
@@ -169,7 +178,7 @@ class DataSourceRegistry:
     async def register_data_sources(
         self, configs: Iterable[DataSourceConfig], *, replace: bool = False
     ) -> None:
-        """Register all or none, in one write; raises as `register_data_source`."""
+        """Register all sources or none, in one write; raises as `register_data_source`."""
         await self._register(list(configs), replace=replace)
 
     async def unregister_data_source(self, source_id: str, *, timeout: float | None = None) -> None:
@@ -236,7 +245,7 @@ class DataSourceRegistry:
         return self._pools.lease(source_id)
 
     def get_pool_stats(self, source_id: str) -> dict[str, Any]:
-        """Return the figures of the source's pool on this event loop: the fields of `PoolStatistics`.
+        """Return the figures of the source's pool on this loop: the fields of `PoolStatistics`.
 
         A source that has not been used on this loop has a new pool, whose figures are 0 but for
         `min_size` and `max_size`.
@@ -248,7 +257,7 @@ class DataSourceRegistry:
         return (await self.check_connection(source_id)).ok
 
     async def check_connection(self, source_id: str) -> ConnectionCheck:
-        """Connect to the source outside its pool; return whether that worked, how long it took, and why not.
+        """Connect to the source outside its pool; return the outcome, its duration and its error.
 
         Only a `DataSourceError` is returned as the check's `error`; other errors are raised.
         """
@@ -272,7 +281,7 @@ class DataSourceRegistry:
         return await self._lister.list_items(source_id, path)
 
     def iter_items(self, source_id: str, path: str | None = None) -> AsyncIterator[DataItem]:
-        """Yield what `list_items` returns, page by page where the connector can."""
+        """Yield the items that `list_items` returns, page by page where the connector can."""
         return self._lister.iter_items(source_id, path)
 
     async def glob_items(self, source_id: str, pattern: str) -> list[DataItem]:
@@ -304,7 +313,7 @@ class DataSourceRegistry:
             refresh: Ask the connector although a description of the last `cache_ttl` seconds is
                 cached.
         """
-        # Another process may have replaced the source: metadata belong to the version they describe.
+        # Metadata belong to the version they describe: another process may replace the source.
         key = f"{self._records.get(source_id).version}:{identifier}"
         cached: dict[str, Any] | None = self._cache.get(source_id, key)
         if cached is not None and not refresh:
@@ -435,7 +444,7 @@ class DataSourceRegistry:
         limits: Limits | None = None,
         refresh: bool = False,
     ) -> list[FetchResult]:
-        """Bring all that lies below a path or matches a pattern, as `fetch_many` does.
+        """Bring all items that lie below a path or match a pattern, as `fetch_many` does.
 
         What the workspace has from an earlier fetch, unharmed and of the version that the source
         lists now, stays as it is: its receipt is `unchanged`.
@@ -491,9 +500,9 @@ class DataSourceRegistry:
         self._cache.put(source_id, metadata)
 
     def get_cached_metadata(self, source_id: str) -> dict[str, Any] | None:
-        """Return a copy of what `cache_metadata` kept, or None."""
-        known: dict[str, Any] | None = self._cache.get(source_id)
-        return known
+        """Return a copy of the metadata that `cache_metadata` keeps, or None."""
+        metadata: dict[str, Any] | None = self._cache.get(source_id)
+        return metadata
 
     def clear_cache(self, source_id: str | None = None) -> None:
         """Forget the metadata of one source, or of all."""
@@ -535,14 +544,16 @@ class DataSourceRegistry:
         source_ids = [config.id for config in configs]
         async with observe_each(self.plugins, "register", source_ids):
             validated = []
-            for config in configs:
+            for index, config in enumerate(configs):
+                if index % SOURCES_PER_TURN == 0:
+                    await asyncio.sleep(0)
                 validated.append(await self._factory.validate(config))
                 if test_connection:
                     await self._check_config(config)
-                await asyncio.sleep(0)  # thousands must not hold up the event loop
             await asyncio.to_thread(self._records.save, validated, replace=replace)
-        for source_id in source_ids:
-            await asyncio.sleep(0)
+        for index, source_id in enumerate(source_ids):
+            if index % SOURCES_PER_TURN == 0:
+                await asyncio.sleep(0)
             self._cache.clear(source_id)
             await self._pools.close_pools(source_id)
             if record := self.store.get(source_id):

@@ -164,7 +164,7 @@ class Store(Protocol):
 
     @abstractmethod
     def close(self) -> None:
-        """Release what the store holds; closing twice does nothing more."""
+        """Release the store's files and connections; closing twice does nothing more."""
         ...
 
 

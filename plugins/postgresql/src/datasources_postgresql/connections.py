@@ -37,7 +37,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import random
 import select
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
@@ -56,6 +55,7 @@ from datasources import (
     PoolClosedError,
     PoolConfig,
     PoolTimeoutError,
+    backoff,
 )
 from datasources_postgresql.connecting import ServerConnection
 from datasources_postgresql.copying import ServerSilentError
@@ -71,7 +71,7 @@ from datasources_postgresql.options import PostgreSQLOptions
 _MINIMUM_VERSION = 140000  # since then the catalog holds the parse trees of SQL functions
 _RESET_TIMEOUT = 2.0  # seconds to make a connection idle again before it is closed
 _RELEASE_WAIT = 0.5  # seconds of these that the caller waits
-_FIRST_DELAY = 0.1  # seconds before the second attempt; each further delay is twice as long
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0  # seconds between attempts, as in the core's pool
 _PRIVILEGED_ROLES = [
     "pg_execute_server_program",
     "pg_read_server_files",
@@ -274,16 +274,16 @@ class LeasingPool:
 
     async def _acquire(self) -> Connection:
         deadline = asyncio.get_running_loop().time() + self._config.acquire_timeout
-        waits = retry_delays(self._config.connect_attempts)
+        pauses = retry_pauses(self._config)
         while True:
             try:
                 connection = await self._get_connection(
                     deadline - asyncio.get_running_loop().time()
                 )
             except ConnectError:
-                if (wait := next(waits)) is None:
+                if (pause := next(pauses, None)) is None:
                     raise
-                await asyncio.sleep(wait)
+                await asyncio.sleep(pause)
                 continue
             except _AcquireAgainError:
                 continue
@@ -293,7 +293,7 @@ class LeasingPool:
             self._in_background(self._pool.putconn(connection))
 
     async def _get_connection(self, timeout: float) -> Connection:
-        """Return a connection of the pool, or raise what `fail_waiters` is called with."""
+        """Return a connection of the pool, or raise the error that `fail_waiters` was given."""
         failed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiters[failed] = asyncio.get_running_loop().time()
         getting: asyncio.Future[Any] = asyncio.ensure_future(
@@ -370,11 +370,9 @@ class _AcquireAgainError(Exception):
     """An attempt failed that began before this `acquire`: wait again."""
 
 
-def retry_delays(attempts: int) -> Iterator[float | None]:
-    """Yield the seconds to wait after each failed attempt, and None after the last one."""
-    for attempt in range(attempts - 1):
-        yield _FIRST_DELAY * 2**attempt * random.uniform(0.5, 1)  # noqa: S311  # jitter
-    yield None
+def retry_pauses(config: PoolConfig) -> Iterator[float]:
+    """Yield the seconds to wait after each failed attempt but the last one."""
+    return backoff(first=_FIRST_PAUSE, maximum=_LONGEST_PAUSE, attempts=config.connect_attempts)
 
 
 def _is_usable(connection: Connection) -> bool:

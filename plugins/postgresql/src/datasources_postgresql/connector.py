@@ -31,7 +31,7 @@ from datasources import (
 )
 from datasources_postgresql import catalog, statistics
 from datasources_postgresql.arrow import import_arrow, load_table, write_parquet
-from datasources_postgresql.connections import LeasingPool, retry_delays
+from datasources_postgresql.connections import LeasingPool, retry_pauses
 from datasources_postgresql.copying import ServerSilentError
 from datasources_postgresql.errors import mapped
 from datasources_postgresql.grammar import Statement, parse_one, parse_read, plain_select
@@ -49,7 +49,7 @@ _TRANSIENT = frozenset({"40001", "40P01"})
 
 @dataclass(frozen=True, slots=True)
 class _ReadQuery:
-    """The query that reads what an identifier names."""
+    """The query that reads an identifier, which is a relation or a query itself."""
 
     text: str
     path: str | None = None
@@ -197,8 +197,9 @@ class PostgreSQLConnector(DataSourceConnector):
     async def statistics(self, identifier: str) -> dict[str, ColumnStatistics]:
         """Compute figures of the numeric columns, 400 columns in one scan.
 
-        A mean that no float can hold is a `Decimal`. Of a table with more than 10 million rows, by the server's estimate, a sample of about a
-        million rows is read; the figures are marked as sampled.
+        A mean that no float can hold is a `Decimal`. Of a table with more than 10 million rows, by
+        the server's estimate, a sample of about a million rows is read; the figures are marked as
+        sampled.
         """
         target = self._parse_identifier(identifier)
 
@@ -325,7 +326,8 @@ class PostgreSQLConnector(DataSourceConnector):
 
         A read may be repeated because nothing of it is visible before it is complete.
         """
-        for delay in retry_delays(self.pool_config.connect_attempts):
+        pauses = retry_pauses(self.pool_config)
+        while True:
             connections = self._connections  # None again if `disconnect` ended an attempt
             if connections is None:
                 raise ConnectError(f"source {self.config.id!r} is not connected")
@@ -344,12 +346,11 @@ class PostgreSQLConnector(DataSourceConnector):
                 # A statement without an answer is not repeated: it has had its time. One that
                 # begins a transaction had an idle connection, and a new one may work.
                 silent = begun and isinstance(exc.__cause__, ServerSilentError)
-                if not leased or delay is None or disconnected or silent:
+                if not leased or disconnected or silent or not self.options.read_only:
                     raise
-                if not self.options.read_only:
+                if (pause := next(pauses, None)) is None:
                     raise
-                await asyncio.sleep(delay)
-        raise AssertionError("the last attempt returns or raises")
+                await asyncio.sleep(pause)
 
 
 async def _write_csv(

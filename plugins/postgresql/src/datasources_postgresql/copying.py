@@ -65,7 +65,7 @@ _BYTES_RECEIVED = struct.Struct("128xQ")
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Messages of a binary COPY, a row each; the first begins with the header, the last is the trailer."""
+    """Messages of a binary COPY, a row each; the header begins the first, the last is the trailer."""
 
     data: bytearray | memoryview
     lengths: list[int]
@@ -90,8 +90,8 @@ class Meter:
     """Counts the bytes that a connection has received since the last `reset`.
 
     libpq holds a row until it has arrived in full, and does not tell how many bytes it holds. Linux
-    tells how many a TCP socket has received; elsewhere there is no limit. libpq reads for as long as
-    the server sends without a pause, so more than the limit may have arrived by the first check.
+    tells how many a TCP socket has received; elsewhere there is no limit. libpq reads for as long
+    as the server sends without a pause, so more than the limit may have arrived by the first check.
     """
 
     def __init__(self, descriptor: int, limit: int | None) -> None:
@@ -148,7 +148,7 @@ class _CopyReceiver:
         self._buffer = bytearray()
 
     def _receive(self) -> int:
-        """Take one turn; return 0 if the next step is to wait, -1 at the end, else a positive number."""
+        """Receive rows in one turn; return 0 to wait for more, -1 at the end, else 1 or more."""
         before = self._received
         size = self._drain()
         if size or self._received != before:
@@ -160,7 +160,7 @@ class _CopyReceiver:
         return size
 
     def _drain(self) -> int:
-        """Receive what libpq and the socket hold, within the bounds of a turn; return as `_receive`."""
+        """Receive the rows in libpq and the socket, within the bounds of a turn, as `_receive`."""
         for _ in range(_READS_PER_TURN):
             before = self._received
             size = self._discard_rows() if before >= self._max_messages else self._buffer_rows()
@@ -235,7 +235,8 @@ class TextReceiver(_CopyReceiver):
 
         Raises:
             ServerSilentError: The server sent nothing for `answer_timeout`.
-            AnswerTooLongError: A row has more than `max_row` bytes. The connection can only be closed.
+            AnswerTooLongError: A row has more than `max_row` bytes. The connection can only be
+            closed.
         """
         descriptor = self._pgconn.socket
         self._answer_timeout = answer_timeout
@@ -356,7 +357,8 @@ class RowReceiver(_CopyReceiver):
 
         Raises:
             ServerSilentError: The server sent nothing for `answer_timeout`.
-            AnswerTooLongError: A row has more than `max_row` bytes. The connection can only be closed.
+            AnswerTooLongError: A row has more than `max_row` bytes. The connection can only be
+            closed.
         """
         stop = threading.Event()
         await run_in_thread(

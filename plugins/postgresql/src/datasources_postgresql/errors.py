@@ -22,7 +22,8 @@ from datasources import (
 from datasources_postgresql.libpq import StatementTimeoutError
 from datasources_postgresql.options import PostgreSQLOptions
 
-# By SQLSTATE, the longest prefix wins: https://www.postgresql.org/docs/current/errcodes-appendix.html
+# By SQLSTATE, the longest prefix wins:
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
 _CLASS_BY_SQLSTATE: dict[str, type[DataSourceError]] = {
     "": DataFetchError,
     "08": ConnectError,
@@ -38,8 +39,8 @@ _CLASS_BY_SQLSTATE: dict[str, type[DataSourceError]] = {
 }
 
 # The code of a failed connection is in its message (`connecting.py`). A pooler such as PgBouncer
-# sends 08P01 (protocol_violation) for most of its own errors, and libpq has no code for those that it
-# finds itself, such as a password that is missing: these are told apart by their English words.
+# sends 08P01 (protocol_violation) for most of its own errors, and libpq has no code for those that
+# it finds itself, such as a password that is missing: these are told apart by their English words.
 _SQLSTATE_BY_WORDS = [
     (re.compile(pattern), sqlstate)
     for pattern, sqlstate in (

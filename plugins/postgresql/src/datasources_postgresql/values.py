@@ -1,8 +1,8 @@
 """Load values of a preview as psycopg does, or as text where Python has no such value.
 
 A loader of psycopg may raise for a value that Python cannot hold (`24:00:00`, 44 BC, a JSON number
-of 5,000 digits), or return another value: a month becomes 30 days, a JSON number a rounded float, an
-array loses its bounds. A preview shows what the server has, so such a value is its text.
+of 5,000 digits), or return another value: a month becomes 30 days, a JSON number a rounded float,
+an array loses its bounds. A preview shows what the server has, so such a value is its text.
 """
 
 from __future__ import annotations

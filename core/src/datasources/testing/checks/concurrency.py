@@ -69,8 +69,8 @@ class ConcurrencyChecks(Checks):
             await all_of(connector.connect() for connector in connectors)
             for name, content in subject.items.items():
                 paths = await all_of(
-                    each.fetch_data(name, str(tmp_path / str(number)))
-                    for number, each in enumerate(connectors)
+                    connector.fetch_data(name, str(tmp_path / str(number)))
+                    for number, connector in enumerate(connectors)
                 )
                 assert all(Path(path).read_bytes() == content for path in paths)
         finally:

@@ -40,14 +40,14 @@ class ItemChecks(Checks):
 
     async def test_listed_sizes_are_bytes_or_unknown(self, source: Source) -> None:
         for item in await source.list_items():
-            known = type(item.size) is int and item.size >= 0
-            assert item.size is None or known, f"the size of {item.path!r} is {item.size!r}"
+            is_size = type(item.size) is int and item.size >= 0
+            assert item.size is None or is_size, f"the size of {item.path!r} is {item.size!r}"
 
     async def test_listed_times_are_unix_seconds_or_unknown(self, source: Source) -> None:
         for item in await source.list_items():
             at = item.modified_at
-            known = isinstance(at, (int, float)) and 0 <= at < time.time() + 86_400
-            assert at is None or known, f"modified_at of {item.path!r} is {at!r}"
+            is_time = isinstance(at, (int, float)) and 0 <= at < time.time() + 86_400
+            assert at is None or is_time, f"modified_at of {item.path!r} is {at!r}"
 
     async def test_listed_metadata_is_json(self, source: Source) -> None:
         for item in await source.list_items():
@@ -156,9 +156,9 @@ class ItemChecks(Checks):
         listed = {item.path: item.size for item in await source.list_items()}
         for identifier, content in subject.items.items():
             file = await source.fetch(identifier, workspace)
-            told = listed.get(identifier)
-            assert told in (None, file.size), (
-                f"{identifier!r} is listed with {told} bytes and fetched with {len(content)}; "
+            listed_size = listed.get(identifier)
+            assert listed_size in (None, file.size), (
+                f"{identifier!r} is listed with {listed_size} bytes and fetched with {len(content)}; "
                 "where the size of the file is not known, leave DataItem.size None"
             )
 
@@ -199,10 +199,10 @@ class ItemChecks(Checks):
 
 def _folders(subject: Subject) -> list[str]:
     """Return the folders that known items lie in; skip where none does."""
-    found = {path.rpartition("/")[0] for path in subject.items} - {""}
-    if not found:
+    folders = {path.rpartition("/")[0] for path in subject.items} - {""}
+    if not folders:
         pytest.skip("not applicable: no item of the subject lies in a folder")
-    return sorted(found)
+    return sorted(folders)
 
 
 def _assert_json(value: object, what: str) -> None:

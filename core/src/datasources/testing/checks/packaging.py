@@ -74,8 +74,12 @@ class PackagingChecks(Checks):
         assert not lacking, f"the distribution's metadata lack {', '.join(lacking)}"
 
     def test_metadata_pins_the_major_version_of_core(self, metadata: Distribution) -> None:
-        needed = [Requirement(text) for text in metadata.requires or ()]
-        on_core = [each for each in needed if canonicalize_name(each.name) == "datasources"]
+        requirements = [Requirement(text) for text in metadata.requires or ()]
+        on_core = [
+            requirement
+            for requirement in requirements
+            if canonicalize_name(requirement.name) == "datasources"
+        ]
         major = int(__version__.partition(".")[0])
         example = f"datasources>={__version__},<{major + 1}"
         assert on_core, f"the distribution does not depend on core: {example!r}"

@@ -256,7 +256,7 @@ class TableBuilder:
             )
 
     def table(self) -> Any:
-        """Return all rows."""
+        """Return all rows as one table."""
         return _concatenated(self._tables, self._layout.schema)
 
 

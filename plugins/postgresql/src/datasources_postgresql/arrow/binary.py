@@ -40,7 +40,7 @@ _LAST_GROUPS = np.array([0, (1 << 16) - 1, (1 << 32) - 1, (1 << 48) - 1, -1], np
 
 _HAS_JEMALLOC = "jemalloc" in pa.supported_memory_backends()
 MEMORY = pa.jemalloc_memory_pool() if _HAS_JEMALLOC else pa.default_memory_pool()
-"""Decoded row groups fragment the default allocator, so resident memory grows; jemalloc keeps it flat."""
+"""Decoded row groups fragment the default allocator, so memory grows; jemalloc keeps it flat."""
 
 Decode = Callable[["Cells"], Any]
 
@@ -195,7 +195,7 @@ def timestamps(type_: Any) -> Decode:
 
 
 def blobs(column: Cells) -> Any:
-    """Decode bytea."""
+    """Decode a column of bytea."""
     count = len(column)
     bounds = np.empty((count, 2), np.int32)
     bounds[:, 0] = column.starts
@@ -227,7 +227,7 @@ def decimals(type_: Any) -> Decode:
         _check_range(signs, 0, _NEGATIVE, lambda sign: _SPECIAL.get(sign, ""))
         _check_range(head & 0xFFFF, 0, scale, lambda _: "")
         _check_range(weights, -len(_POWERS), heaviest, lambda _: "")
-        # Read backwards from the end; what is read before the first group is masked by their number.
+        # Read backwards from the end; bytes before the first group are masked by their number.
         high, last = _split_words(column.numbers(">i8", column.lengths - 8), groups)
         if groups.max() > 4:
             more = _split_words(column.numbers(">i8", column.lengths - 16), groups - 4)

@@ -51,7 +51,8 @@ async def write_parquet(
         statement: Text and kind of the statement.
         columns: Its columns.
         file: The file to write; its `rows` and `truncated` are set.
-        limits: `max_rows` is the number of rows to write, `max_bytes` the most that one row may have.
+        limits: `max_rows` is the number of rows to write, `max_bytes` the most that one row may
+        have.
     """
     arrow = await import_arrow()
     layout = await _layout(arrow, t, statement, columns)

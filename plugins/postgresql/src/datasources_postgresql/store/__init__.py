@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from datasources import lazy_exports
+
 if TYPE_CHECKING:
     from datasources_postgresql.store.store import PostgreSQLStore
 
 __all__ = ["PostgreSQLStore"]
 
-
-def __getattr__(name: str) -> object:
-    """Import on use: every registry imports `store_plugin`, which must not import the driver."""
-    if name != "PostgreSQLStore":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from datasources_postgresql.store.store import PostgreSQLStore
-
-    return PostgreSQLStore
+# Imported on use: every registry imports `store_plugin`, which must not import the driver.
+__getattr__ = lazy_exports(__name__, {"PostgreSQLStore": "store"})

@@ -20,7 +20,6 @@ handler of notifications, which psycopg calls while it executes a query.
 from __future__ import annotations
 
 import logging
-import random
 import selectors
 import socket
 import threading
@@ -29,11 +28,13 @@ from typing import Any
 
 import psycopg
 
-from datasources import StoreError
+from datasources import StoreError, backoff
 
 # Seconds between two reads without a notification: a server that vanished does not send one.
 _CHECK_INTERVAL = 5.0
-_FIRST_DELAY, _LONGEST_DELAY = 0.05, 0.8  # seconds between attempts to connect again
+# Seconds between attempts to connect again. They are short, since other hosts' changes are not seen
+# meanwhile, and one host makes only one attempt at a time.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.8
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class NotificationListener:
 
     def __init__(self, follow: Callable[[NotificationListener], None]) -> None:
         self.pending = False
-        """True if something was announced that has not been read."""
+        """True if a change was announced that has not been read."""
         self.reconnected = False
         """True if the connection was lost since everything was read."""
         self._follow = follow
@@ -58,7 +59,7 @@ class NotificationListener:
         self._thread.start()
 
     def mark_pending(self) -> None:
-        """Note that something was announced."""
+        """Note that another host has announced a change."""
         self.pending = True
 
     def stop(self, timeout: float) -> None:
@@ -73,7 +74,7 @@ class NotificationListener:
         self._thread.join(timeout)
 
     def wait_for_notice(self, connection: psycopg.Connection[Any]) -> None:
-        """Return when something is announced, after `_CHECK_INTERVAL`, or when stopped."""
+        """Return when a change is announced, after `_CHECK_INTERVAL`, or when stopped."""
         pgconn = connection.pgconn
         with selectors.DefaultSelector() as selector:
             selector.register(self._wake_reader, selectors.EVENT_READ)
@@ -85,16 +86,15 @@ class NotificationListener:
                 pgconn.consume_input()
 
     def _run(self) -> None:
-        delay = _FIRST_DELAY
+        pauses = backoff(first=_FIRST_PAUSE, maximum=_LONGEST_PAUSE)
         with self._wake_reader:
             while not self._stopped.is_set():
                 try:
                     self._follow(self)
                 except StoreError as exc:
                     if not self.reconnected and not self._stopped.is_set():
-                        delay = _FIRST_DELAY
+                        pauses = backoff(first=_FIRST_PAUSE, maximum=_LONGEST_PAUSE)
                         # Reads go on from memory, so nobody else would learn of it.
                         _log.warning("%s; sources are as last read until it is back", exc)
                 self.reconnected = True
-                self._stopped.wait(delay * random.uniform(0.5, 1.0))  # noqa: S311  # jitter
-                delay = min(delay * 2, _LONGEST_DELAY)
+                self._stopped.wait(next(pauses))

@@ -11,7 +11,7 @@ from datasources import StoreError
 Connection: TypeAlias = "psycopg.Connection[tuple[Any, ...]]"
 Row: TypeAlias = "tuple[Any, ...]"  # Any, since the tables may have been edited by hand
 
-# Scripts by schema version: each one upgrades the tables to the next version, the first creates them.
+# Scripts by schema version: each upgrades the tables to the next one, the first creates them.
 _MIGRATIONS = (
     """
 CREATE TABLE datasources.store (schema_version integer NOT NULL, version bigint NOT NULL);
