@@ -197,7 +197,7 @@ class ConnectorCalls:
         while True:
             try:
                 connector = await run_with_deadline(create_and_connect, config.connect_timeout)
-            except (Exception, CancelledError) as exc:
+            except (Exception, CancelledError) as exc:  # noqa: BLE001  kept whole, as the cause
                 error = await self._connect_error(pending, exc, config.connect_timeout)
                 pause = next(pauses, None) if isinstance(error, ConnectError) else None
                 if pause is None:
