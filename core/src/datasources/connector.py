@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
-from datasources.errors import ConnectError
+from datasources.errors import ConnectError, ConnectorError, DataSourceError
 from datasources.masking import mask_error
 from datasources.models import ColumnStatistics, DataItem, DataSourceConfig, PoolConfig, Preview
 from datasources.nested import leaves
-from datasources.redaction import is_secret_name
+from datasources.redaction import is_secret_name, redact_text
 
 if TYPE_CHECKING:
     from datasources.options import ConnectorOptions
@@ -278,3 +279,38 @@ def mask_connector_error(connector: DataSourceConnector, error: BaseException) -
             if isinstance(leaf, str)
         ]
     mask_error(error, secrets)
+
+
+def as_connector_error(
+    connector: DataSourceConnector, error: Exception | SystemExit
+) -> DataSourceError:
+    """Mask an error that a connector raised, and return it as one that hosts expect.
+
+    A `DataSourceError` is returned as it is. Another error becomes the cause of a `ConnectorError`
+    that names the connector and the source.
+    """
+    mask_connector_error(connector, error)
+    return error if isinstance(error, DataSourceError) else wrap_error(connector.config, error)
+
+
+def wrap_error(config: DataSourceConfig, error: BaseException) -> ConnectorError:
+    """Return a `ConnectorError` that names the connector of a source, with `error` as its cause."""
+    text = redact_text(" ".join(str(error).split()))
+    wrapped = ConnectorError(
+        f"the connector {config.type.value!r} of source {config.id!r} raised "
+        f"{type(error).__name__}" + (f": {text}" if text else "")
+    )
+    wrapped.__cause__ = error
+    return wrapped
+
+
+@contextmanager
+def connector_errors(connector: DataSourceConnector) -> Iterator[None]:
+    """Raise what a connector raises in the block as `as_connector_error` returns it."""
+    try:
+        yield
+    except (Exception, SystemExit) as exc:  # a driver that exits must not end the host
+        error = as_connector_error(connector, exc)
+        if error is exc:
+            raise
+        raise error from exc

@@ -17,7 +17,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field
 from typing import TypeVar
 
-from datasources.connector import DataSourceConnector, mask_connector_error
+from datasources.connector import (
+    DataSourceConnector,
+    as_connector_error,
+    mask_connector_error,
+)
 from datasources.errors import ConnectError, PluginError
 from datasources.models import PoolConfig
 from datasources.retrying import backoff
@@ -193,20 +197,8 @@ class ConnectorCalls:
         while True:
             try:
                 connector = await run_with_deadline(create_and_connect, config.connect_timeout)
-            except (Exception, CancelledError) as exc:
-                if pending.connector is not None:
-                    mask_connector_error(pending.connector, exc)
-                    await self.disconnect(pending.connector)
-                    pending.connector = None
-                if isinstance(exc, CancelledError):
-                    raise
-                self._counters.connect_failures += 1
-                error: Exception = exc
-                if isinstance(exc, DeadlineExceededError):
-                    error = ConnectError(
-                        f"source {self._source_id!r} did not connect within "
-                        f"{config.connect_timeout:g} s"
-                    )
+            except (Exception, CancelledError) as exc:  # noqa: BLE001  kept whole, as the cause
+                error = await self._connect_error(pending, exc, config.connect_timeout)
                 pause = next(pauses, None) if isinstance(error, ConnectError) else None
                 if pause is None:
                     raise error from error.__cause__
@@ -215,6 +207,28 @@ class ConnectorCalls:
                 self._counters.connects += 1
                 return connector
             await asyncio.sleep(pause)
+
+    async def _connect_error(
+        self, pending: PendingConnection, error: BaseException, seconds: float
+    ) -> Exception:
+        """Disconnect after a failed attempt to connect, and return the error for the host.
+
+        Raises:
+            CancelledError: That was the error.
+        """
+        if isinstance(error, DeadlineExceededError):
+            error = ConnectError(f"source {self._source_id!r} did not connect within {seconds:g} s")
+        if (connector := pending.connector) is not None:
+            if isinstance(error, Exception):
+                error = as_connector_error(connector, error)
+            else:
+                mask_connector_error(connector, error)
+            await self.disconnect(connector)
+            pending.connector = None
+        if not isinstance(error, Exception):
+            raise error
+        self._counters.connect_failures += 1
+        return error
 
     async def check(self, connector: DataSourceConnector, seconds: float) -> bool:
         """Return True if a connection works, and is connected; disconnect it otherwise."""

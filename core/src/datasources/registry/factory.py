@@ -8,10 +8,12 @@ import os
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
-from datasources.connector import DataSourceConnector
+from datasources.connector import DataSourceConnector, wrap_error
 from datasources.credentials import resolve_references
-from datasources.errors import OptionError, PluginLoadError
+from datasources.errors import DataSourceError, OptionError, PluginLoadError
+from datasources.masking import mask_error
 from datasources.models import DataSourceConfig, PoolConfig, check_config
+from datasources.nested import leaves
 from datasources.plugins import IMPORT_TIMEOUT, Plugins
 from datasources.policy import Policy
 from datasources.registry.records import SourceRecords, ValidatedConfig
@@ -105,10 +107,19 @@ class ConnectorFactory:
         self, connector_class: type[DataSourceConnector], config: DataSourceConfig
     ) -> DataSourceConnector:
         self._policy.check_references(config.id, config.config)
-        # Not in a local variable, which tools that report errors would show.
-        return connector_class(
-            dataclasses.replace(config, config=resolve_references(config.config, self._resolve))
+        resolved = dataclasses.replace(
+            config, config=resolve_references(config.config, self._resolve)
         )
+        try:
+            return connector_class(resolved)
+        except DataSourceError:
+            raise
+        except (Exception, SystemExit) as exc:
+            # No instance says which options are secret, so every text is masked.
+            mask_error(exc, [leaf for leaf in leaves(resolved.config) if isinstance(leaf, str)])
+            raise wrap_error(config, exc) from exc
+        finally:
+            del resolved  # tools that report errors show the local variables of frames
 
     def _resolve(self, scheme: str, name: str) -> str | None:
         secret: str | None = self._plugins.first(

@@ -26,7 +26,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 
-from datasources.connector import DataSourceConnector, mask_connector_error
+from datasources.connector import DataSourceConnector, connector_errors
 from datasources.errors import (
     DataSourceError,
     DataSourceNotFoundError,
@@ -171,14 +171,12 @@ class SourcePools:
 
         Raises:
             PoolClosedError: On leaving: the block was cancelled.
+            ConnectorError: The connector raised something else than a `DataSourceError`.
         """
         lease = SourceLease(self, source_id)
         async with lease as connector, lease.cancelled_at_close():
-            try:
+            with connector_errors(connector):
                 yield connector
-            except Exception as exc:
-                mask_connector_error(connector, exc)
-                raise
 
     async def connector(self, source_id: str) -> DataSourceConnector:
         """Return the one connector that all callers of this loop share, until the pool closes."""

@@ -18,7 +18,7 @@ from datasources.connector import (
     SupportsStatistics,
     SupportsUpload,
     abilities,
-    mask_connector_error,
+    connector_errors,
 )
 from datasources.credentials import CredentialManager
 from datasources.errors import ConnectError, DataSourceError, RegistryError
@@ -571,17 +571,16 @@ class DataSourceRegistry:
         seconds = self._pool_config.connect_timeout
         try:
             async with asyncio.timeout(seconds):
-                await connector.connect()
-                if not await connector.test_connection():
-                    raise ConnectError(f"source {config.id!r} was reached but does not work")
+                with connector_errors(connector):
+                    await connector.connect()
+                    if not await connector.test_connection():
+                        raise ConnectError(f"source {config.id!r} was reached but does not work")
         except TimeoutError as exc:
             reason = f"source {config.id!r} did not answer within {seconds:g} seconds"
             raise ConnectError(reason) from exc
-        except Exception as exc:
-            mask_connector_error(connector, exc)
-            raise
         finally:
-            await connector.disconnect()
+            with connector_errors(connector):
+                await connector.disconnect()
 
 
 def _close_unwanted(opening: Future[Any]) -> None:
