@@ -340,9 +340,17 @@ def test_hosts_that_are_not_given_are_not_checked():
 def test_policy_tells_which_references_are_bound(reference: str, is_bound: bool):
     assert BOUND.bound(reference) is is_bound
     assert Policy().bound(reference) is False
-    pairs = Policy(allowed_references=[("env:S*", ("a",)), "env:SALES_A"])  # type: ignore[arg-type]
-    assert pairs.bound("env:SX")
-    assert not pairs.bound("env:SALES_A")
+    pairs = Policy(allowed_references=(("env:S*", ("a",)), "env:*", "file:*"))
+    assert pairs.bound("env:SALES_A")
+    assert not pairs.bound("env:A")
+
+
+def test_binding_holds_beside_a_pattern_without_hosts():
+    policy = Policy(allowed_references={"env:*": None, "env:SALES_*": ["a"], "env:SALES_X": ["b"]})
+    policy.check_references("s", {"password": "${env:OTHER}"}, hosts=["c"])
+    policy.check_references("s", {"password": "${env:SALES_X}"}, hosts=["b"])
+    with pytest.raises(PolicyError, match=r"'env:SALES_X', which is for the hosts a, b only"):
+        policy.check_references("s", {"password": "${env:SALES_X}"}, hosts=["c"])
 
 
 def test_policy_with_bound_references_is_a_value():

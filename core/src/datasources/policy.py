@@ -46,8 +46,8 @@ class Policy:
 
     A mapping binds references to hosts, in the patterns of `allowed_hosts`:
     `{"env:SALES_*": ("*.sales.internal",), "env:PUBLIC_*": None}`. A bound reference is allowed only
-    in sources all of whose hosts match; with `None` the pattern is not bound. The policy holds a
-    tuple in which each bound pattern is a pair with its hosts."""
+    in sources all of whose hosts match, also if another pattern without hosts matches it. The
+    policy holds a tuple in which each bound pattern is a pair with its hosts."""
 
     def __post_init__(self) -> None:
         for name in ("allowed_hosts", "allowed_networks", "allowed_roots"):
@@ -128,13 +128,14 @@ class Policy:
                     f"source {source_id!r} may not refer to {reference!r}; "
                     f"allowed: {', '.join(patterns) or 'none'}"
                 )
-            if names is not None and not any(
-                allowed is None or _all_match(names, allowed) for allowed in bindings
-            ):
-                hosts_allowed = {host for allowed in bindings for host in allowed or ()}
+            hosts_of_rules = [allowed for allowed in bindings if allowed is not None]
+            if names is None or not hosts_of_rules:
+                continue
+            if not any(_all_match(names, allowed) for allowed in hosts_of_rules):
+                listed = sorted({host for allowed in hosts_of_rules for host in allowed})
                 raise PolicyError(
                     f"source {source_id!r} may not refer to {reference!r}, which is for the hosts "
-                    f"{', '.join(sorted(hosts_allowed)) or 'of no source'} only"
+                    f"{', '.join(listed) or 'of no source'} only"
                 )
 
     def bound(self, reference: str) -> bool:
@@ -145,7 +146,7 @@ class Policy:
         """
         scheme, _, name = reference.partition(":")
         _, bindings = self._bindings(scheme, name)
-        return bool(bindings) and None not in bindings
+        return any(hosts is not None for hosts in bindings)
 
     def check_bound(self, source_id: str, options: Mapping[str, Any]) -> None:
         """Check that every reference in options is bound to hosts.
