@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from datasources.cli import edit
+from datasources.cli.add import try_until_it_works
 from tests.cli.conftest import SECRET
 from tests.core.plugin_fixtures import Site, connector_module
 
@@ -222,13 +222,13 @@ def test_a_table_is_replaced_and_not_merged(ok, site: Site) -> None:
 
 
 def test_what_another_process_changes_meanwhile_stays(ok, sealed, monkeypatch) -> None:
-    tried = edit.try_until_it_works
+    name = "datasources.cli.edit.try_until_it_works"
 
     def try_while_another_edits(*args: Any, **more: Any) -> Any:
-        monkeypatch.setattr(edit, "try_until_it_works", tried)
+        monkeypatch.setattr(name, try_until_it_works)
         ok("edit", "sealed", "-o", "tags=a")
-        return tried(*args, **more)
+        return try_until_it_works(*args, **more)
 
-    monkeypatch.setattr(edit, "try_until_it_works", try_while_another_edits)
+    monkeypatch.setattr(name, try_while_another_edits)
     ok("edit", "sealed", "-o", "level=low")
     assert (options_of(ok)["tags"], options_of(ok)["level"]) == (["a"], "low")

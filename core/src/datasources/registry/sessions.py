@@ -206,8 +206,9 @@ class WorkspaceSession:
             self._delete()
             return
         try:
-            self.path.clean()
-            mark_session(self.path, self._descriptor)
+            if os.path.lexists(self.path):  # unless the host has removed it
+                self.path.clean()
+                mark_session(self.path, self._descriptor)
         except OSError as exc:
             raise RegistryError(f"workspace {self.id!r} cannot be kept: {exc.strerror}") from exc
         finally:
@@ -216,7 +217,6 @@ class WorkspaceSession:
     def _delete(self) -> None:
         try:
             shutil.rmtree(self.path)
-            unmark_session(self.path, self._descriptor)
         except (OSError, RecursionError) as exc:  # the latter of folders in hundreds of folders
             if os.path.lexists(self.path):
                 # `rmtree` refuses a link by an OSError of one argument, without number or text.
@@ -226,4 +226,6 @@ class WorkspaceSession:
                     f"{str(self.path)!r}: {reason}"
                 ) from exc
         finally:
+            if not os.path.lexists(self.path):
+                unmark_session(self.path, self._descriptor)
             self._close()  # releases the lock

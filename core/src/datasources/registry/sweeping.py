@@ -90,9 +90,10 @@ def _is_abandoned(path: str, descriptor: int, deadline: float) -> bool:
     The times are those that the system sets (`st_ctime`): programs can give a file any other.
     """
     try:
-        latest = os.lstat(_mark(path, descriptor)).st_ctime
+        marked = os.lstat(_mark(path, descriptor)).st_ctime
     except OSError:
         return False
+    latest = max(marked, os.fstat(descriptor).st_ctime)
     folders = [path]  # not by `os.walk`, which fails where hundreds are nested
     while folders and latest <= deadline:
         with suppress(OSError), os.scandir(folders.pop()) as entries:
