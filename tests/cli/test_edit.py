@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from datasources.cli.edit import _changed_destinations
+from datasources.cli.add import try_until_it_works
 from tests.cli.conftest import SECRET
 from tests.core.plugin_fixtures import Site, connector_module
 
@@ -97,48 +98,15 @@ def test_every_secret_is_to_be_given_again(ok, fails, sealed) -> None:
     assert list(options_of(ok)) == ["host", "token"]
 
 
-@pytest.mark.parametrize(
-    ("name", "is_destination"),
-    [
-        ("host", True),
-        ("hostaddr", True),
-        ("PORT", True),
-        ("endpoint_url", True),
-        ("account_name", True),
-        ("sslmode", True),
-        ("tls_verify", True),
-        ("ssl_ca", True),
-        ("http_proxy", True),
-        ("token_url", True),
-        ("server", True),
-        ("region", True),
-        ("tenant_id", True),
-        ("dsn", True),
-        ("database", False),
-        ("user", False),
-        ("prefix", False),
-        ("cache", False),
-        ("retries", False),
-        ("token", False),
-        ("access_token", False),
-        ("connect_timeout", False),
-        ("read_only", False),
-    ],
-)
-def test_destinations_are_known_by_the_names_of_options(name: str, is_destination: bool) -> None:
-    assert bool(_changed_destinations(None, {name: "a"}, {name: "b"})) == is_destination
-    assert bool(_changed_destinations(None, {}, {name: "b"})) == is_destination
-    assert not _changed_destinations(None, {name: "a"}, {name: "a"})
-
-
-def test_options_that_change_the_hosts_of_a_connector_are_destinations(
+def test_every_option_counts_of_a_connector_that_declares_no_destination(
     ok, fails, site: Site
 ) -> None:
     site.connector("odd-one", "odd", ODD)
     ok("add", "odd", "--no-test", "--stdin", pipe=f'place = "a"\npassword = "{SECRET}"')
-    ok("edit", "odd", "-o", "note=x", "--no-test")
-    message = fails("edit", "odd", "-o", "place=b", "--no-test")
-    assert message.startswith("'place' decides where secrets are sent")
+    for pair in ("note=x", "place=b"):
+        message = fails("edit", "odd", "-o", pair, "--no-test")
+        assert message.startswith(f"{pair.partition('=')[0]!r} decides where secrets are sent")
+    ok("edit", "odd", "--name", "Odd", "--no-test", "-s", "password", pipe=f"{OTHER}\n")
 
 
 ODD = """
@@ -230,8 +198,37 @@ def test_only_paths_that_are_changed_are_made_absolute(
 def test_a_source_of_a_connector_without_options_is_edited(ok, fails, site: Site) -> None:
     site.connector("plain-one", "plain", connector_module("plain"))
     ok("add", "plain", "--no-test", "--stdin", pipe=f'url = "a"\nnote = "x"\npassword = "{SECRET}"')
-    ok("edit", "plain", "--no-test", "-o", "note=y")
+    assert "--secret password" in fails("edit", "plain", "--no-test", "-o", "note=y")
+    ok("edit", "plain", "--no-test", "-o", "note=y", "-s", "password", pipe=f"{SECRET}\n")
     assert options_of(ok, "plain") == {"url": "a", "note": "y", "password": "***REDACTED***"}
     assert "--secret password" in fails("edit", "plain", "--no-test", "-o", "url=b")
     ok("edit", "plain", "--no-test", answers=["", "url", "c", "", OTHER])
     assert options_of(ok, "plain")["url"] == "c"
+
+
+def test_a_reference_has_to_be_given_again_as_well(ok, fails, sealed) -> None:
+    ok("edit", "sealed", "-o", "token=${env:TOKEN}", "-o", "tags=${file:/tags}", "--no-test")
+    message = fails("edit", "sealed", "-o", "port=12", "--no-test")
+    assert "give every secret again (--secret token, --secret tags, or --stdin)" in message
+    pairs = ("port=12", "token=${env:TOKEN}", "tags=${file:/tags}")
+    ok("edit", "sealed", "--no-test", *(part for pair in pairs for part in ("-o", pair)))
+
+
+def test_a_table_is_replaced_and_not_merged(ok, site: Site) -> None:
+    site.connector("plain-one", "plain", connector_module("plain"))
+    ok("add", "plain", "--no-test", "--stdin", pipe="place = {a = 1, b = {c = 2}}")
+    ok("edit", "plain", "--no-test", "--stdin", pipe="place = {b = {d = 3}}")
+    assert options_of(ok, "plain") == {"place": {"b": {"d": 3}}}
+
+
+def test_what_another_process_changes_meanwhile_stays(ok, sealed, monkeypatch) -> None:
+    name = "datasources.cli.edit.try_until_it_works"
+
+    def try_while_another_edits(*args: Any, **more: Any) -> Any:
+        monkeypatch.setattr(name, try_until_it_works)
+        ok("edit", "sealed", "-o", "tags=a")
+        return try_until_it_works(*args, **more)
+
+    monkeypatch.setattr(name, try_while_another_edits)
+    ok("edit", "sealed", "-o", "level=low")
+    assert (options_of(ok)["tags"], options_of(ok)["level"]) == (["a"], "low")

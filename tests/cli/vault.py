@@ -70,6 +70,9 @@ class VaultOptions(ConnectorOptions):
     def hosts(self):
         return [self.host]
 
+    def destination(self):
+        return {"host": self.host, "port": self.port, "verify": self.verify}
+
 
 class VaultConnector(DataSourceConnector):
     type = "vault"

@@ -45,9 +45,25 @@ def test_the_example_of_the_docstring_is_read(write):
     assert sales.config == {"host": "db.example.com", "password": "${env:SALES_PASSWORD}"}
     assert sales.limits == Limits(max_rows=50000, timeout=None)
     assert settings.policy == Policy(
-        limits=Limits(max_bytes=1_000_000_000), allowed_hosts=("*.example.com",)
+        limits=Limits(max_bytes=1_000_000_000),
+        allowed_hosts=("*.example.com",),
+        allowed_references=("env:SALES_*",),
     )
     assert settings.pool == PoolConfig(max_size=4)
+
+
+def test_references_are_bound_to_hosts_by_a_table(write):
+    text = """
+[policy.allowed_references]
+"env:SALES_*" = ["*.sales.internal"]
+"env:PUBLIC_*" = "none"
+"""
+    settings = read_settings(write(text), {})
+    assert settings.policy == Policy(
+        allowed_references={"env:SALES_*": ["*.sales.internal"], "env:PUBLIC_*": None}
+    )
+    wrong = text.replace('["*.sales.internal"]', '"*.sales.internal"')
+    assert "'allowed_references' must be a list of texts" in refused(write(wrong))
 
 
 def test_without_file_and_variables_there_are_defaults():

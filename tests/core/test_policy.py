@@ -96,6 +96,11 @@ def test_no_rule_allows_all_and_an_empty_one_nothing():
         {"allowed_networks": "10.0.0.0/8"},
         {"allowed_roots": "/srv"},
         {"allowed_references": "env:*"},
+        {"allowed_references": {"env:*": "example.com"}},
+        {"allowed_references": {1: None}},
+        {"allowed_references": [("env:*", "example.com")]},
+        {"allowed_references": [("env:*", ["a"], "b")]},
+        {"allowed_references": 1},
         {"allowed_hosts": [1]},
         {"allowed_networks": [None]},
     ],
@@ -316,3 +321,85 @@ def test_without_rule_any_reference_passes_and_an_empty_one_refuses_all():
     Policy().check_references("s", {"a": "${env:HOME}"})
     with pytest.raises(PolicyError, match="allowed: none"):
         Policy(allowed_references=()).check_references("s", {"a": "${env:HOME}"})
+
+
+# References that are bound to hosts.
+
+BOUND = Policy(
+    allowed_references={
+        "env:SALES_*": ("*.sales.internal", "10.0.0.7"),
+        "file:/run/secrets/*": ["vault.internal"],
+        "env:PUBLIC_*": None,
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("reference", "hosts"),
+    [
+        ("${env:SALES_PASSWORD}", ["db.sales.internal"]),
+        ("${env:SALES_PASSWORD}", ["DB.Sales.Internal.", "::ffff:10.0.0.7"]),
+        ("${file:/run/./secrets/a}", ["vault.internal"]),
+        ("${env:PUBLIC_A}", ["evil.org"]),
+        ("${env:PUBLIC_A}", []),
+    ],
+)
+def test_bound_reference_passes_with_its_hosts(reference: str, hosts: list[str]):
+    BOUND.check_references("s", {"password": reference}, hosts=hosts)
+
+
+@pytest.mark.parametrize(
+    ("reference", "hosts"),
+    [
+        ("${env:SALES_PASSWORD}", ["evil.org"]),
+        ("${env:SALES_PASSWORD}", ["db.sales.internal", "evil.org"]),
+        ("${env:SALES_PASSWORD}", ["evil.org#.sales.internal"]),
+        ("${env:SALES_PASSWORD}", ["vault.internal"]),
+        ("${env:SALES_PASSWORD}", []),
+        ("x${file:/run/secrets/a}", ["db.sales.internal"]),
+        ("${file:/run/secrets/../secrets/a}", ["vault.internal"]),
+        ("${env:OTHER}", ["db.sales.internal"]),
+    ],
+)
+def test_bound_reference_is_refused_with_other_hosts(reference: str, hosts: list[str]):
+    with pytest.raises(PolicyError, match="source 's' may not refer to"):
+        BOUND.check_references("s", {"tls": {"keys": [reference]}}, hosts=hosts)
+
+
+def test_hosts_that_are_not_given_are_not_checked():
+    BOUND.check_references("s", {"password": "${env:SALES_PASSWORD}"})
+    with pytest.raises(
+        PolicyError, match=r"allowed: env:SALES_\*, file:/run/secrets/\*, env:PUBLIC_\*"
+    ):
+        BOUND.check_references("s", {"password": "${env:OTHER}"})
+
+
+@pytest.mark.parametrize(
+    ("reference", "is_bound"),
+    [
+        ("env:SALES_A", True),
+        ("file:/run/secrets/a", True),
+        ("file:/run/secrets/../../etc/a", False),
+        ("env:PUBLIC_A", False),
+        ("env:OTHER", False),
+    ],
+)
+def test_policy_tells_which_references_are_bound(reference: str, is_bound: bool):
+    assert BOUND.bound(reference) is is_bound
+    assert Policy().bound(reference) is False
+    pairs = Policy(allowed_references=(("env:S*", ("a",)), "env:*", "file:*"))
+    assert pairs.bound("env:SALES_A")
+    assert not pairs.bound("env:A")
+
+
+def test_binding_holds_beside_a_pattern_without_hosts():
+    policy = Policy(allowed_references={"env:*": None, "env:SALES_*": ["a"], "env:SALES_X": ["b"]})
+    policy.check_references("s", {"password": "${env:OTHER}"}, hosts=["c"])
+    policy.check_references("s", {"password": "${env:SALES_X}"}, hosts=["b"])
+    with pytest.raises(PolicyError, match=r"'env:SALES_X', which is for the hosts a, b only"):
+        policy.check_references("s", {"password": "${env:SALES_X}"}, hosts=["c"])
+
+
+def test_policy_with_bound_references_is_a_value():
+    same = Policy(allowed_references=BOUND.allowed_references)
+    assert (same, hash(same)) == (BOUND, hash(BOUND))

@@ -202,7 +202,8 @@ async def test_a_workspace_is_open_once(registry: DataSourceRegistry, tmp_path: 
             await registry.workspace("chat-1", root=tmp_path).__aenter__()
         async with registry.workspace("chat-2", root=tmp_path):
             pass
-        assert os.listdir(tmp_path) == ["chat-1"]
+        assert os.path.isdir(tmp_path / "chat-1")
+        assert not os.path.lexists(tmp_path / "chat-2")
     async with registry.workspace("chat-1", root=tmp_path):
         pass
 

@@ -419,8 +419,8 @@ def test_what_keeps_a_store_from_opening_is_said_without_the_password(
 
 
 def test_store_of_a_newer_version_is_refused(store: Store, open_store: Open, database):
-    database.execute("UPDATE datasources.store SET schema_version = 2")
-    with pytest.raises(StoreError, match=r"newer version .*schema 2; this one knows 1"):
+    database.execute("UPDATE datasources.store SET schema_version = 3")
+    with pytest.raises(StoreError, match=r"newer version .*schema 3; this one knows 2"):
         open_store()
 
 
@@ -435,7 +435,7 @@ def test_store_of_an_older_version_is_brought_to_this_one(
         with pytest.raises(StoreError, match='"such" does not exist'):
             open_store()
     version = "SELECT schema_version FROM datasources.store"
-    assert database.execute(version).fetchone() == (1,)
+    assert database.execute(version).fetchone() == (2,)
     monkeypatch.setattr(schema, "_MIGRATIONS", broken[:-1])
     start = threading.Barrier(4)
 
@@ -446,9 +446,65 @@ def test_store_of_an_older_version_is_brought_to_this_one(
     with ThreadPoolExecutor(4) as pool:
         for opened in pool.map(first, range(4)):
             assert opened.list() == store.list()
-    assert database.execute(version).fetchone() == (2,)
+    assert database.execute(version).fetchone() == (3,)
     notes = database.execute("SELECT note FROM datasources.sources ORDER BY id").fetchall()
     assert notes == [("a",), ("b",)]
+
+
+# As 0.1.0 made them; never to be changed.
+OLD_TABLES = """
+CREATE SCHEMA datasources AUTHORIZATION owner;
+SET ROLE owner;
+CREATE TABLE datasources.store (schema_version integer NOT NULL, version bigint NOT NULL);
+INSERT INTO datasources.store VALUES (1, 7);
+CREATE TABLE datasources.sources (
+    id text COLLATE "C" PRIMARY KEY,
+    type text,
+    name text,
+    created_at double precision,
+    metadata json,
+    limits json,
+    options json,
+    credentials text,
+    version bigint NOT NULL UNIQUE
+);
+INSERT INTO datasources.sources
+    VALUES ('a', 'custom', 'A', 12.5, '{}', NULL, NULL, 'ciphertext', 7);
+GRANT USAGE ON SCHEMA datasources TO reader;
+GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA datasources TO reader;
+RESET ROLE;
+"""
+
+
+def test_store_of_0_1_0_goes_on_working_for_roles_that_do_not_own_its_tables(
+    pg_database: Database, pg_roles: PostgresServer, database, open_store: Open
+):
+    database.execute(OLD_TABLES)
+    urls = [
+        replace(pg_database, user=user, password="correct-horse-battery").dsn()
+        for user in ("reader", "owner")
+    ]
+    old = open_store(urls[0])
+    record = old.get("a")
+    assert record
+    assert (record.version, record.paused) == (7, None)
+    old.update(record)
+    record = old.get("a")
+    assert record
+    with pytest.raises(StoreError, match=r"'a' cannot be paused: .* role owns them upgrades them"):
+        old.update(replace(record, paused="why"))
+    new = open_store(urls[1])  # which upgrades the tables
+    assert new.list() == [record]
+    new.update(replace(record, paused="why"))
+    wait_until_blocking(lambda: old.list() == new.list())
+    paused = old.get("a")
+    assert paused
+    assert paused.paused == "why"
+    old.update(replace(paused, paused="other"))
+    wait_until_blocking(lambda: old.list() == new.list())
+    assert old.remove("a")
+    old.add(stored("a"))
+    assert [r.paused for r in old.list()] == [None]
 
 
 def test_role_needs_no_right_to_create(

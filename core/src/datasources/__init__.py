@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from datasources.credentials import CredentialManager as CredentialManager
     from datasources.errors import (
         AuthenticationError as AuthenticationError,
+        ConflictError as ConflictError,
         ConnectError as ConnectError,
         ConnectorError as ConnectorError,
         CredentialError as CredentialError,
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
         PoolTimeoutError as PoolTimeoutError,
         RegistryError as RegistryError,
         SecretNotFoundError as SecretNotFoundError,
+        SecretRequiredError as SecretRequiredError,
+        SourcePausedError as SourcePausedError,
         StoreError as StoreError,
         UnknownConnectorError as UnknownConnectorError,
     )
@@ -127,6 +130,7 @@ _MODULE_OF = {
     "API_VERSION": "connector",
     "AuditLog": "observers",
     "AuthenticationError": "errors",
+    "ConflictError": "errors",
     "ColumnStatistics": "models",
     "ConnectError": "errors",
     "ConnectionCheck": "models",
@@ -180,6 +184,8 @@ _MODULE_OF = {
     "Rotation": "models",
     "SQLiteStore": "stores",
     "SecretNotFoundError": "errors",
+    "SecretRequiredError": "errors",
+    "SourcePausedError": "errors",
     "Store": "stores",
     "StoreError": "errors",
     "StoredSource": "stores",

@@ -136,12 +136,17 @@ class DataSourceRegistry:
     register_connector_class = _blocking(asynchronous.DataSourceRegistry.register_connector_class)
     register_data_source = _blocking(asynchronous.DataSourceRegistry.register_data_source)
     register_data_sources = _blocking(asynchronous.DataSourceRegistry.register_data_sources)
+    update_data_source = _blocking(asynchronous.DataSourceRegistry.update_data_source)
+    pause = _blocking(asynchronous.DataSourceRegistry.pause)
+    resume = _blocking(asynchronous.DataSourceRegistry.resume)
     unregister_data_source = _blocking(asynchronous.DataSourceRegistry.unregister_data_source)
     exists = _blocking(asynchronous.DataSourceRegistry.exists)
     get_config = _blocking(asynchronous.DataSourceRegistry.get_config)
     list_data_sources = _blocking(asynchronous.DataSourceRegistry.list_data_sources)
     test_connection = _blocking(asynchronous.DataSourceRegistry.test_connection)
     check_connection = _blocking(asynchronous.DataSourceRegistry.check_connection)
+    check_config = _blocking(asynchronous.DataSourceRegistry.check_config)
+    check_update = _blocking(asynchronous.DataSourceRegistry.check_update)
     list_items = _blocking(asynchronous.DataSourceRegistry.list_items)
     glob_items = _blocking(asynchronous.DataSourceRegistry.glob_items)
     expand = _blocking(asynchronous.DataSourceRegistry.expand)
@@ -156,6 +161,7 @@ class DataSourceRegistry:
     cache_metadata = _blocking(asynchronous.DataSourceRegistry.cache_metadata)
     get_cached_metadata = _blocking(asynchronous.DataSourceRegistry.get_cached_metadata)
     clear_cache = _blocking(asynchronous.DataSourceRegistry.clear_cache)
+    sweep_workspaces = _blocking(asynchronous.DataSourceRegistry.sweep_workspaces)
     reencrypt = _blocking(asynchronous.DataSourceRegistry.reencrypt)
     disconnect_all = _blocking(asynchronous.DataSourceRegistry.disconnect_all)
 
@@ -205,8 +211,12 @@ class DataSourceRegistry:
         sources: Collection[str] | None = None,
         quota: int | None = None,
         limits: Limits | None = None,
+        keep: bool = False,
     ) -> Iterator[WorkspaceSession]:
-        """Return a workspace that is deleted when its `with` block ends.
+        """Return a workspace that is deleted when its `with` block ends, unless it is kept.
+
+        A kept one has its files when a workspace of the same id is opened later, also by another
+        process; `sweep_workspaces` deletes those that nobody has opened for long.
 
         Args:
             workspace_id: The host's name for it: letters, digits, `.`, `_`, `-`.
@@ -214,14 +224,15 @@ class DataSourceRegistry:
             sources: The ids of the sources that may be fetched from; None grants all.
             quota: Bytes that its files may have together; None is no bound.
             limits: Of each fetch, in place of the source's or the policy's.
+            keep: Leave the directory with its files in `root`.
 
         Raises:
-            OptionError: `workspace_id` is malformed.
+            OptionError: `workspace_id` is malformed, or `keep` is given without `root`.
             RegistryError: On entering, that a workspace of that id is open in `root`; on leaving,
                 that not everything could be deleted.
         """
         session = self._asynchronous.workspace(
-            workspace_id, root=root, sources=sources, quota=quota, limits=limits
+            workspace_id, root=root, sources=sources, quota=quota, limits=limits, keep=keep
         )
         self._run(session.__aenter__())
         try:
@@ -231,7 +242,7 @@ class DataSourceRegistry:
                 pass  # after a fork, the workspace is still the parent's
             elif self._closed:
                 self._thread.join()  # which ends the fetches
-                session._delete()
+                session._leave()
             else:
                 self._run(session.__aexit__(None, None, None))
 

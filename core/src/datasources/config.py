@@ -15,6 +15,7 @@ password = "${env:SALES_PASSWORD}"
 
 [policy]
 allowed_hosts = ["*.example.com"]
+allowed_references = ["env:SALES_*"]  # or a table, { "env:SALES_*" = ["db.example.com"] }
 [policy.limits]
 max_bytes = 1000000000
 
@@ -219,4 +220,8 @@ def _fill(cls: type[T], table: Any, where: str) -> T:
     values = {key: None if item == "none" else item for key, item in _table(table, where).items()}
     if cls is Policy and "limits" in values:
         values["limits"] = _fill(Limits, values["limits"], f"{where}: 'limits'")
+    if cls is Policy and isinstance(references := values.get("allowed_references"), dict):
+        values["allowed_references"] = {
+            pattern: None if hosts == "none" else hosts for pattern, hosts in references.items()
+        }
     return fill(cls, values, where)

@@ -3,13 +3,14 @@
 ```
 DataSourceError
   OptionError
-  RegistryError          DataSourceNotFoundError, DataSourceExistsError
+  RegistryError          DataSourceNotFoundError, DataSourceExistsError, ConflictError,
+                         SourcePausedError
   PluginError            UnknownConnectorError, PluginConflictError, PluginLoadError,
                          PluginIncompatibleError
   CredentialError        MissingKeyError, DecryptionError, SecretNotFoundError
   StoreError
   PoolError              PoolTimeoutError, PoolClosedError
-  PolicyError
+  PolicyError            SecretRequiredError
   ConnectorError         ConnectError, AuthenticationError, PermissionDeniedError,
                          ItemNotFoundError, DataFetchError, LimitExceededError
 ```
@@ -40,6 +41,14 @@ class DataSourceNotFoundError(RegistryError):
 
 class DataSourceExistsError(RegistryError):
     """Raised when a source id is registered already; the source that has it is unchanged."""
+
+
+class ConflictError(RegistryError):
+    """Raised when a source is not of the version that an update expects; nothing was changed."""
+
+
+class SourcePausedError(RegistryError):
+    """Raised by the operations of a source that is paused; its message gives the reason."""
 
 
 class PluginError(DataSourceError):
@@ -99,6 +108,18 @@ class PolicyError(DataSourceError):
 
     Nothing outside has been contacted or changed by then.
     """
+
+
+class SecretRequiredError(PolicyError):
+    """Raised when an update would send secrets to a destination that they were not given for.
+
+    Nothing was changed. The same update with every secret in it is accepted.
+    """
+
+    def __init__(self, message: str, *, options: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.options = options
+        """The names of the options that the update must give again."""
 
 
 class ConnectorError(DataSourceError):

@@ -109,6 +109,12 @@ class DataSourceConfig:
     secrets."""
     limits: Limits | None = None
     """Limits of fetches from this source; `None` for those of the policy."""
+    version: int | None = field(default=None, compare=False)
+    """The version of the stored source, which rises with each change; `None` if the configuration
+    does not come from a registry. Registering a source ignores it."""
+    paused: str | None = field(default=None, compare=False)
+    """The reason why the stored source is paused; `None` if it is not. Registering a source ignores
+    it."""
 
     if TYPE_CHECKING:  # the generated one, but for the type of `type`
 
@@ -121,6 +127,8 @@ class DataSourceConfig:
             created_at: float = ...,
             metadata: dict[str, Any] = ...,
             limits: Limits | None = None,
+            version: int | None = None,
+            paused: str | None = None,
         ) -> None: ...
 
     def __post_init__(self) -> None:

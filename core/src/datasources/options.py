@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import logging
+import re
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, ForwardRef, Literal, Self
@@ -22,11 +24,16 @@ from pydantic.fields import FieldInfo
 from pydantic_core.core_schema import ErrorType
 
 from datasources.errors import OptionError
-from datasources.nested import leaves
-from datasources.redaction import MARK, REFERENCE, redact, redact_text
+from datasources.nested import leaves, map_leaves
+from datasources.redaction import MARK, REFERENCE, is_secret_name, redact, redact_text
 
 _SECRETS = (SecretStr, SecretBytes, Secret)
 _PYDANTIC_ERRORS = frozenset(typing.get_args(ErrorType))
+# In a secret, such as a connection string: the beginning of a URL, or a parameter that names a host.
+_NAMES_A_HOST = re.compile(
+    r"://|\b(?:host\w*|server|data source|addr(?:ess)?|account_?name|\w*endpoint\w*)\s*=",
+    re.IGNORECASE,
+)
 
 
 def _load_pydantic_plugins() -> None:
@@ -74,6 +81,30 @@ class ConnectorOptions(BaseModel):
         A policy compares them with its allowed roots. Override it for options with a path.
         """
         return ()
+
+    def destination(self) -> Mapping[str, Any]:
+        """Return everything that decides who receives the secrets or can read them on their way.
+
+        That is hosts, ports, endpoints, TLS modes and files of trusted certificates, proxies, URLs
+        that give tokens, roles to assume. If an update of the source changes the destination,
+        every secret has to be given again.
+
+        By default these are all options but the secret ones, what `hosts` returns, and a digest of
+        each secret that names a host itself, such as a connection string. Override the method to
+        leave out what has no part in it. Values are those of JSON and hold no secret. References
+        are not resolved yet: options may have a reference's text, `${env:NAME}`, in place of a
+        value of their type, and the text then stands for the value. An error that the method
+        raises makes every option count.
+        """
+        values: dict[str, Any] = {}
+        for name, info in self.fields():
+            option = getattr(self, name, None)
+            value = map_leaves(option, _as_json)
+            if not is_secret(info.annotation) or value not in (None, MARK):
+                values[name] = value
+            elif digest := _host_digest(_secrets_in(option)):
+                values[name] = digest
+        return {**values, "hosts()": sorted(map(str, self.hosts()))}
 
     @classmethod
     def load(cls, values: Mapping[str, Any]) -> Self:
@@ -171,6 +202,32 @@ class ConnectorOptions(BaseModel):
         return "; ".join(parts)
 
 
+def destinations(
+    options_class: type[ConnectorOptions] | None, *versions: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Return the destination of each of some versions of a source's options, for comparison.
+
+    Without an options class, every option counts whose name is not that of a secret.
+
+    Args:
+        options_class: The connector's.
+        versions: Options whose references are not resolved.
+    """
+    if options_class is None:
+        return [_undeclared_destination(values) for values in versions]
+    try:
+        checked = [options_class.check(values) for values in versions]
+    except OptionError:  # stored when the connector had other options
+        checked = [None]
+    # All in the same way, as validating an option may change its value.
+    if None in checked:
+        checked = [_unchecked(options_class, values) for values in versions]
+    try:
+        return [dict(options.destination()) for options in checked if options is not None]
+    except Exception:  # noqa: BLE001  (a connector may not expect a reference there)
+        return [dict(values) for values in versions]
+
+
 def option_names(field: tuple[str, FieldInfo]) -> list[str]:
     """Return an option's name and its aliases."""
     name, info = field
@@ -243,6 +300,42 @@ def _secrets_in(value: Any) -> Iterable[str]:
             yield leaf.get_secret_value().decode(errors="replace")
         elif isinstance(leaf, _SECRETS):
             yield from map(str, leaves(leaf.get_secret_value()))
+
+
+def _unchecked(cls: type[ConnectorOptions], values: Mapping[str, Any]) -> ConnectorOptions:
+    """Return options that are not validated, as they hold references in place of values."""
+    given: dict[str, Any] = {}
+    for name, info in cls.fields():
+        for value in [values[alias] for alias in option_names((name, info)) if alias in values][:1]:
+            secret = isinstance(value, str) and is_secret(info.annotation)
+            given[name] = SecretStr(value) if secret else value
+    return cls.model_construct(**given)
+
+
+def _undeclared_destination(values: Mapping[str, Any]) -> dict[str, Any]:
+    destination: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            destination[name] = _undeclared_destination(value)
+        elif not is_secret_name(name):
+            destination[name] = value
+        elif digest := _host_digest(_texts_in(value)):
+            destination[name] = digest
+    return destination
+
+
+def _host_digest(secrets: Iterable[str]) -> str | None:
+    """Return a digest of secrets if one of them names a host, else None."""
+    texts = list(secrets)
+    if not any(_NAMES_A_HOST.search(text) for text in texts):
+        return None
+    return hashlib.sha256("\0".join(texts).encode(errors="surrogatepass")).hexdigest()
+
+
+def _as_json(leaf: Any) -> Any:
+    if isinstance(leaf, _SECRETS):
+        return MARK
+    return leaf if leaf is None or isinstance(leaf, (bool, int, float, str)) else str(leaf)
 
 
 def _texts_in(value: Any) -> Iterable[str]:

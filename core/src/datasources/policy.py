@@ -6,7 +6,7 @@ import ipaddress
 import os
 import re
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
@@ -16,6 +16,7 @@ from datasources.models import Limits
 from datasources.nested import leaves
 from datasources.redaction import REFERENCE
 
+_Rule = str | tuple[str, tuple[str, ...]]  # a pattern of references, or one with its hosts
 _HOST = re.compile(r"[\w.:%-]+|/[^,]*")  # a name, an address, or the path of a socket
 
 
@@ -24,8 +25,8 @@ class Policy:
     """The rules of one registry; a rule that is `None` allows everything.
 
     Raises:
-        OptionError: A rule is not a list, tuple or set of texts, or a network is not in CIDR
-            notation.
+        OptionError: A rule is not a list, tuple or set of texts, or, for references, a mapping; or
+            a network is not in CIDR notation.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -36,22 +37,30 @@ class Policy:
     """Networks in CIDR notation; all addresses of a host at connect must be inside."""
     allowed_roots: tuple[str, ...] | None = None
     """Directories; those that sources read from must be below one of them."""
-    allowed_references: tuple[str, ...] | None = None
+    allowed_references: (
+        tuple[str | tuple[str, tuple[str, ...]], ...] | Mapping[str, Iterable[str] | None] | None
+    ) = None
     """References in options, with `*` as in file names: `("env:SALES_*", "file:/run/*")`. The path
     of a file is compared as it is written, without following links; `..` is refused. Set this if
-    people who register sources may not read the host's environment and files."""
+    people who register sources may not read the host's environment and files.
+
+    A mapping binds references to hosts, in the patterns of `allowed_hosts`:
+    `{"env:SALES_*": ("*.sales.internal",), "env:PUBLIC_*": None}`. A bound reference is allowed only
+    in sources all of whose hosts match, also if another pattern without hosts matches it. The
+    policy holds a tuple in which each bound pattern is a pair with its hosts."""
 
     def __post_init__(self) -> None:
-        for name in ("allowed_hosts", "allowed_networks", "allowed_roots", "allowed_references"):
+        for name in ("allowed_hosts", "allowed_networks", "allowed_roots"):
             rules = getattr(self, name)
             if rules is None:
                 continue
-            # Letter by letter, the `*` of a single text "*.example.com" would allow everything.
-            if not isinstance(rules, (list, tuple, set, frozenset)) or not all(
-                isinstance(rule, str) for rule in rules
-            ):
+            if not _are_texts(rules):
                 raise OptionError(f"{name!r} must be a list of texts, or none to allow everything")
             object.__setattr__(self, name, tuple(rules))
+        if self.allowed_references is not None:
+            object.__setattr__(
+                self, "allowed_references", _reference_rules(self.allowed_references)
+            )
         if not isinstance(self.limits, Limits):
             raise OptionError("'limits' must be an instance of Limits")
         for network in self.allowed_networks or ():
@@ -68,12 +77,8 @@ class Policy:
         """
         if self.allowed_hosts is None:
             return
-        patterns = [_host(pattern) for pattern in self.allowed_hosts]
         for host in hosts:
-            name = _host(host)
-            # To a driver, a text such as `evil.org/.example.com` may name another host.
-            allowed = _HOST.fullmatch(name) and any(fnmatchcase(name, p) for p in patterns)
-            if not allowed:
+            if not _matches(_host(host), self.allowed_hosts):
                 raise PolicyError(
                     f"source {source_id!r} may not use the host {host!r}; "
                     f"allowed: {', '.join(self.allowed_hosts) or 'none'}"
@@ -97,23 +102,81 @@ class Policy:
                         f"allowed networks: {', '.join(self.allowed_networks) or 'none'}"
                     )
 
-    def check_references(self, source_id: str, options: Mapping[str, Any]) -> None:
+    def check_references(
+        self, source_id: str, options: Mapping[str, Any], hosts: Iterable[str] | None = None
+    ) -> None:
         """Check the references in options.
 
+        Args:
+            source_id: The source.
+            options: Its options.
+            hosts: Where it connects, which bound references are compared with; without any, they
+                are refused. None leaves the hosts unchecked.
+
         Raises:
-            PolicyError: A reference matches none of `allowed_references`.
+            PolicyError: A reference matches none of `allowed_references`, or is bound to others
+                than these hosts.
         """
         if self.allowed_references is None:
             return
+        names = None if hosts is None else [_host(host) for host in hosts]
         for scheme, name in _references(options):
-            reference = f"{scheme}:{os.path.normpath(name) if scheme == 'file' else name}"
-            # After a link, `..` leads elsewhere than the text of the path says.
-            climbs = scheme == "file" and ".." in name.split("/")
-            if climbs or not any(fnmatchcase(reference, p) for p in self.allowed_references):
+            reference, bindings = self._bindings(scheme, name)
+            if not bindings:
+                patterns = [r if isinstance(r, str) else r[0] for r in self._reference_rules()]
                 raise PolicyError(
                     f"source {source_id!r} may not refer to {reference!r}; "
-                    f"allowed: {', '.join(self.allowed_references) or 'none'}"
+                    f"allowed: {', '.join(patterns) or 'none'}"
                 )
+            hosts_of_rules = [allowed for allowed in bindings if allowed is not None]
+            if names is None or not hosts_of_rules:
+                continue
+            if not any(_all_match(names, allowed) for allowed in hosts_of_rules):
+                listed = sorted({host for allowed in hosts_of_rules for host in allowed})
+                raise PolicyError(
+                    f"source {source_id!r} may not refer to {reference!r}, which is for the hosts "
+                    f"{', '.join(listed) or 'of no source'} only"
+                )
+
+    def bound(self, reference: str) -> bool:
+        """Return True if sources may have a reference, and only with the hosts that it is bound to.
+
+        Args:
+            reference: Scheme and name, such as `env:SALES_PASSWORD`.
+        """
+        scheme, _, name = reference.partition(":")
+        _, bindings = self._bindings(scheme, name)
+        return any(hosts is not None for hosts in bindings)
+
+    def check_bound(self, source_id: str, options: Mapping[str, Any]) -> None:
+        """Check that every reference in options is bound to hosts.
+
+        Raises:
+            PolicyError: One is not.
+        """
+        for scheme, name in _references(options):
+            if not self.bound(f"{scheme}:{name}"):
+                raise PolicyError(
+                    f"source {source_id!r} may not refer to {f'{scheme}:{name}'!r}: only an "
+                    "administrator may use a reference that the policy does not bind to hosts"
+                )
+
+    def _reference_rules(self) -> tuple[_Rule, ...]:
+        rules = self.allowed_references
+        assert rules is None or isinstance(rules, tuple)  # since __post_init__
+        return rules or ()
+
+    def _bindings(self, scheme: str, name: str) -> tuple[str, list[tuple[str, ...] | None]]:
+        """Return a reference as it is compared, and the hosts of each rule that it matches.
+
+        A rule that binds it to no hosts gives None.
+        """
+        reference = f"{scheme}:{os.path.normpath(name) if scheme == 'file' else name}"
+        # After a link, `..` leads elsewhere than the text of the path says.
+        if scheme == "file" and ".." in name.split("/"):
+            return reference, []
+        rules = [(r, None) if isinstance(r, str) else r for r in self._reference_rules()]
+        return reference, [hosts for pattern, hosts in rules if fnmatchcase(reference, pattern)]
 
     def check_paths(self, source_id: str, paths: Iterable[str]) -> None:
         """Check directories, following links.
@@ -133,6 +196,48 @@ class Policy:
                     f"source {source_id!r} may not use {path!r}; "
                     f"allowed: {', '.join(self.allowed_roots) or 'nothing'}"
                 )
+
+
+def _are_texts(rules: object) -> bool:
+    """Return True for a list of texts; not for one text, whose letters would be the rules.
+
+    Letter by letter, the `*` of a single text "*.example.com" would allow everything.
+    """
+    return isinstance(rules, (list, tuple, set, frozenset)) and all(
+        isinstance(rule, str) for rule in rules
+    )
+
+
+def _reference_rules(rules: object) -> tuple[_Rule, ...]:
+    """Return the rules for references, given as texts, as pairs with hosts, or as a mapping."""
+    fault = OptionError(
+        "'allowed_references' must be a list of texts, or a mapping from each text to a list of "
+        "hosts or none, or none to allow everything"
+    )
+    items = list(rules.items()) if isinstance(rules, Mapping) else rules
+    if not isinstance(items, (list, tuple, set, frozenset)):
+        raise fault
+    normal: list[_Rule] = []
+    for item in items:
+        pattern, hosts = (
+            item if isinstance(item, (list, tuple)) and len(item) == 2 else (item, None)
+        )
+        if not isinstance(pattern, str) or not (hosts is None or _are_texts(hosts)):
+            raise fault
+        normal.append(pattern if hosts is None else (pattern, tuple(hosts)))
+    return tuple(normal)
+
+
+def _all_match(hosts: Collection[str], patterns: Iterable[str]) -> bool:
+    """Return True if there are hosts, and each of them matches a pattern."""
+    return bool(hosts) and all(_matches(host, patterns) for host in hosts)
+
+
+def _matches(host: str, patterns: Iterable[str]) -> bool:
+    # To a driver, a text such as `evil.org/.example.com` may name another host.
+    return _HOST.fullmatch(host) is not None and any(
+        fnmatchcase(host, _host(pattern)) for pattern in patterns
+    )
 
 
 def _host(name: str) -> str:

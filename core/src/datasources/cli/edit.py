@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -26,14 +25,6 @@ from datasources.models import DataSourceConfig
 if TYPE_CHECKING:
     from datasources.registry import DataSourceRegistry
 
-# Options that say where secrets are sent, and how they are protected on the way.
-_DESTINATION = re.compile(
-    r"host|addr|server|socket|port|endpoint|ur[il]|account|domain|region|tenant|authority"
-    r"|ssl|tls|cert|(?:^|_)ca(?:_|$)|verif|insecure|proxy|token|dsn|conn(?:ection)?_?(?:str|info)",
-    re.IGNORECASE,
-)
-_PLAIN_SECRET = re.compile(r"token", re.IGNORECASE)  # a destination only if it is no secret itself
-
 
 @click.command("edit")
 @click.argument("source_id", metavar="ID", shell_complete=complete("source_ids"))
@@ -55,7 +46,8 @@ def edit_command(
     """Change options of a stored source; all others stay as they are, secrets too.
 
     On a terminal, and without options, it asks what to change. If a change sends secrets elsewhere,
-    such as another host, every secret has to be given again.
+    such as another host, every secret has to be given again, and every reference. What others
+    change in the source meanwhile stays.
     """
     if context.declared_config(source_id):
         raise RegistryError(
@@ -92,10 +84,14 @@ def edit_command(
         context, [new], connect=test, asks=asks, done="changed", protect=protect
     )
 
-    async def replace(registry: DataSourceRegistry) -> None:
-        await registry.register_data_source(new, replace=True)
+    changes: dict[str, Any] = {"config": _patch(old.config, new.config, replaced)}
+    if new.name != old.name:
+        changes["name"] = new.name
 
-    context.run(replace, source_id)
+    async def update(registry: DataSourceRegistry) -> None:
+        await registry.update_data_source(source_id, changes)
+
+    context.run(update, source_id)
     output.echo_err(f"Changed {source_id!r}.")
 
 
@@ -148,8 +144,8 @@ def _protect_secrets(
 ) -> DataSourceConfig:
     """Ask again for every secret that the changes would send to another destination.
 
-    Whoever may change a source need not know its secrets, and must not get them by sending them to
-    a host of their own.
+    The registry requires that too, but is asked only once the source works: so it is done here
+    before anything is sent.
 
     Args:
         options_class: The connector's.
@@ -161,52 +157,33 @@ def _protect_secrets(
     Raises:
         OptionError: Nobody is, and a secret was not given.
     """
-    changed = _changed_destinations(options_class, old.config, new.config)
-    exposed = [
-        name
-        for name, value in new.config.items()
-        if name not in replaced and _holds_secret(options_class, name, value)
-    ]
-    if not (changed and exposed):
+    from datasources.registry import required_secrets
+
+    patch = _patch(old.config, new.config, replaced)
+    required = required_secrets(options_class, old.config, new.config, patch)
+    if not required.missing:
         return new
-    reason = f"{', '.join(map(repr, changed))} decides where secrets are sent"
+    reason = f"{', '.join(map(repr, required.changed))} decides where secrets are sent"
     if not asks:
-        ways = ", ".join(f"--secret {name}" for name in exposed)
+        ways = ", ".join(f"--secret {name}" for name in required.options)
         raise OptionError(
             f"{reason}: give every secret again ({ways}, or --stdin), or take it away with --unset"
         )
     output.echo_err(f"{reason}: every secret has to be given again.")
-    options = {name: value for name, value in new.config.items() if name not in exposed}
-    prompts.ask_named(options_class, exposed, options)
-    replaced.update(exposed)
+    options = {name: value for name, value in new.config.items() if name not in required.options}
+    prompts.ask_named(options_class, required.options, options)
+    replaced.update(required.options)
     return dataclasses.replace(new, config=options)
 
 
-def _changed_destinations(
-    options_class: secrets.OptionsClass | None, old: Mapping[str, Any], new: Mapping[str, Any]
-) -> list[str]:
-    """Return the options whose change sends secrets elsewhere, or protects them less."""
-    names = [
-        name
-        for name in dict.fromkeys([*old, *new])
-        if old.get(name) != new.get(name)
-        and _DESTINATION.search(name)
-        and not (_PLAIN_SECRET.search(name) and secrets.is_secret_option(options_class, name))
-    ]
-    if names or options_class is None or _hosts(options_class, old) == _hosts(options_class, new):
-        return names
-    return [name for name in dict.fromkeys([*old, *new]) if old.get(name) != new.get(name)]
+def _patch(old: Mapping[str, Any], new: Mapping[str, Any], given: Iterable[str]) -> dict[str, Any]:
+    """Return a merge patch that makes `new` of `old`, with every option that was given."""
+    changed = [name for name in {*old, *new} if old.get(name) != new.get(name)]
+    return {name: _replacement(old.get(name), new.get(name)) for name in {*given, *changed}}
 
 
-def _hosts(options_class: secrets.OptionsClass, options: Mapping[str, Any]) -> list[str] | None:
-    try:
-        loaded = options_class.check(options)
-    except OptionError:
-        return None
-    return list(loaded.hosts()) if loaded is not None else None
-
-
-def _holds_secret(options_class: secrets.OptionsClass | None, name: str, value: Any) -> bool:
-    return value is not None and (
-        secrets.is_secret_option(options_class, name) or secrets.looks_secret(value)
-    )
+def _replacement(old: Any, new: Any) -> Any:
+    """Return a merge patch that replaces a value, where a table would be merged with the old one."""
+    if not (isinstance(old, Mapping) and isinstance(new, Mapping)):
+        return new
+    return {name: _replacement(old.get(name), new.get(name)) for name in {*old, *new}}

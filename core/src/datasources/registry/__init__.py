@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from datasources.registry.records import SourceRecords as SourceRecords
     from datasources.registry.registry import DataSourceRegistry as DataSourceRegistry
     from datasources.registry.sessions import WorkspaceSession as WorkspaceSession
+    from datasources.registry.updates import required_secrets as required_secrets
 
 __getattr__ = lazy_exports(
     __name__,
@@ -33,6 +34,7 @@ __getattr__ = lazy_exports(
         "current_caller": "observing",
         "redacted_excerpt": "observing",
         "open_store": "opening",
+        "required_secrets": "updates",
         "describe_error": "observing",
         "status": "observing",
     },

@@ -16,6 +16,7 @@ from datasources.models import DataSourceConfig, PoolConfig, check_config
 from datasources.nested import leaves
 from datasources.plugins import IMPORT_TIMEOUT, Plugins
 from datasources.policy import Policy
+from datasources.redaction import REFERENCE
 from datasources.registry.records import SourceRecords, ValidatedConfig
 from datasources.stores import StoredSource
 from datasources.threads import call_in_daemon_thread
@@ -37,8 +38,14 @@ class ConnectorFactory:
         self._imports: dict[str, Future[type[DataSourceConnector]]] = {}
         self._process = os.getpid()
 
-    async def validate(self, config: DataSourceConfig) -> ValidatedConfig:
+    async def validate(
+        self, config: DataSourceConfig, *, by_administrator: bool = True
+    ) -> ValidatedConfig:
         """Return a configuration that may be stored, with its connector class.
+
+        Args:
+            config: The configuration.
+            by_administrator: False refuses references that are not bound to hosts.
 
         Raises:
             PluginError: No usable plugin offers the type.
@@ -46,15 +53,19 @@ class ConnectorFactory:
             PolicyError: A host, directory or reference is not allowed.
         """
         check_config(config)
-        connector_class = await self._connector_class(config.type)
+        connector_class = await self.connector_class(config.type)
+        if not by_administrator:
+            self._policy.check_bound(config.id, config.config)
         self._policy.check_references(config.id, config.config)
-        if connector_class.options_class is not None:
-            try:
-                options = connector_class.options_class.check(config.config)
-            except OptionError as exc:
-                raise OptionError(f"source {config.id!r}: {exc}") from None
-            if options is not None:
-                self._check_places(config.id, options)
+        if connector_class.options_class is None:
+            self._policy.check_references(config.id, config.config, hosts=())
+            return config, connector_class
+        try:
+            options = connector_class.options_class.check(config.config)
+        except OptionError as exc:
+            raise OptionError(f"source {config.id!r}: {exc}") from None
+        if options is not None:
+            self._check_places(config, options)
         return config, connector_class
 
     async def create(
@@ -67,10 +78,12 @@ class ConnectorFactory:
             SecretNotFoundError: A reference leads nowhere.
             ConnectError: Networks are restricted and a host does not resolve.
         """
-        connector_class = await self._connector_class(config.type)
+        connector_class = await self.connector_class(config.type)
         connector = await asyncio.to_thread(self._instantiate, connector_class, config)
-        if connector.options is not None:
-            self._check_places(config.id, connector.options)
+        if connector.options is None:
+            self._policy.check_references(config.id, config.config, hosts=())
+        else:
+            self._check_places(config, connector.options)
             await self._policy.check_networks(config.id, connector.options.hosts())
         connector.pool_config = pool_config
         return connector
@@ -82,7 +95,12 @@ class ConnectorFactory:
         config = self._records.config(record, decrypt=True, sanitize=False)
         return await self.create(config, pool_config)
 
-    async def _connector_class(self, type_name: str) -> type[DataSourceConnector]:
+    async def connector_class(self, type_name: str) -> type[DataSourceConnector]:
+        """Return the connector class of a type; its plugin is imported in a thread.
+
+        Raises:
+            PluginError: No usable plugin offers the type.
+        """
         if loaded := self._plugins.loaded(type_name):
             return loaded
         if self._process != os.getpid():  # the threads that import stayed in the parent
@@ -127,6 +145,10 @@ class ConnectorFactory:
         )
         return secret
 
-    def _check_places(self, source_id: str, options: ConnectorOptions) -> None:
-        self._policy.check_hosts(source_id, options.hosts())
-        self._policy.check_paths(source_id, options.paths())
+    def _check_places(self, config: DataSourceConfig, options: ConnectorOptions) -> None:
+        """Check hosts and paths; a host that is a reference still is checked at connect."""
+        hosts = list(options.hosts())
+        self._policy.check_hosts(config.id, hosts)
+        if not any(REFERENCE.search(host) for host in hosts):
+            self._policy.check_references(config.id, config.config, hosts)
+        self._policy.check_paths(config.id, options.paths())

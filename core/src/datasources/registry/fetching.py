@@ -157,6 +157,7 @@ class Fetcher:
         """
         source_id, identifier = request.source_id, request.identifier
         with observe(self._plugins, "fetch", source_id, identifier=identifier) as outcome:
+            self._records.check_not_paused(source_id)
             if receipts and request.version is not None:
                 max_bytes = target.limits.max_bytes
                 unchanged = await asyncio.to_thread(receipts.unchanged, request, max_bytes)

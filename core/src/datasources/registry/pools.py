@@ -23,7 +23,7 @@ import weakref
 from collections.abc import AsyncIterator
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 
 from datasources.connector import DataSourceConnector, connector_errors
@@ -37,7 +37,7 @@ from datasources.errors import (
 from datasources.models import PoolConfig
 from datasources.pool import CANCEL_GRACE, DISCONNECT_TIMEOUT, ConnectionPool, PoolStatistics
 from datasources.registry.factory import ConnectorFactory
-from datasources.registry.records import SourceRecords
+from datasources.registry.records import SourceRecords, paused_error
 from datasources.stores import StoredSource
 
 _RECHECK_AFTER = 1.0  # seconds after which a record is read again; what another process changed
@@ -59,6 +59,8 @@ class _SourcePool:
     connecting: asyncio.Lock = field(default_factory=asyncio.Lock)
     operations: set[asyncio.Timeout] = field(default_factory=set)
     """The scopes of the registry's operations that use a connection now."""
+    paused: str | None = None
+    """The reason why the source is paused now; the pool then gives no new lease."""
     closed: bool = False
     cut_off: bool = False
     """True once closing has waited long enough for operations."""
@@ -85,6 +87,11 @@ class _SourcePool:
             await self.pool.close(timeout + CANCEL_GRACE)
         finally:
             timer.cancel()
+
+    def check_not_paused(self) -> None:
+        """Raise SourcePausedError if the source is paused."""
+        if self.paused is not None:
+            raise paused_error(self.record.id, self.paused)
 
     def _cancel_operations(self) -> None:
         self.cut_off = True
@@ -182,6 +189,7 @@ class SourcePools:
         """Return the one connector that all callers of this loop share, until the pool closes."""
         while True:
             source_pool = self.source_pool(source_id)
+            source_pool.check_not_paused()
             if source_pool.connector is not None:
                 return source_pool.connector
             try:
@@ -213,6 +221,12 @@ class SourcePools:
             *(_close_on_loop(loop, pools, source_id, seconds) for loop, pools in loops)
         )
         _raise_closing_errors([error for errors in outcomes for error in errors])
+
+    def read_records_again(self) -> None:
+        """Have every pool compare its source with the store at its next use."""
+        self._forget_parent()
+        with self._lock:
+            self._generation += 1
 
     async def close(self, timeout: float | None = None) -> None:
         """Close all pools, for good; raises as `close_pools`."""
@@ -246,7 +260,12 @@ class SourcePools:
         except DataSourceNotFoundError:
             loop_pools.start_closing(source_id, _CLOSE_TIMEOUT)
             raise
-        if source_pool is not None and source_pool.record == record:
+        # A pool outlasts a pause, so that operations under way end normally.
+        if source_pool is not None and (
+            record.paused is not None
+            or _without_state(source_pool.record) == _without_state(record)
+        ):
+            source_pool.paused = record.paused
             source_pool.generation, source_pool.checked_at = generation, now
             return source_pool
         loop_pools.start_closing(source_id, _CLOSE_TIMEOUT)
@@ -255,7 +274,7 @@ class SourcePools:
             lambda: self._factory.create_from_record(record, self._config),
             self._config,
         )
-        source_pool = _SourcePool(record, pool, generation, now)
+        source_pool = _SourcePool(record, pool, generation, now, paused=record.paused)
         loop_pools.by_source[source_id] = source_pool
         return source_pool
 
@@ -301,6 +320,7 @@ class SourceLease:
     async def __aenter__(self) -> DataSourceConnector:
         while True:
             source_pool = self._pools.source_pool(self._source_id)
+            source_pool.check_not_paused()
             try:
                 connector = await source_pool.pool.acquire()
             except PoolClosedError:
@@ -338,6 +358,11 @@ class SourceLease:
             raise closed from None
         finally:
             self._source_pool.operations.discard(scope)
+
+
+def _without_state(record: StoredSource) -> StoredSource:
+    """Return a record without what changes when a source is paused or resumed."""
+    return replace(record, version=0, paused=None)
 
 
 async def _close_on_loop(

@@ -16,6 +16,7 @@ from datasources.errors import (
     DataSourceNotFoundError,
     MissingKeyError,
     OptionError,
+    SourcePausedError,
     StoreError,
 )
 from datasources.models import DataSourceConfig, DataSourceType, Limits, Rotation
@@ -50,6 +51,16 @@ class SourceRecords:
             )
         return record
 
+    def check_not_paused(self, source_id: str) -> None:
+        """Check that a source may be used.
+
+        Raises:
+            DataSourceNotFoundError: There is none.
+            SourcePausedError: It is paused.
+        """
+        if (reason := self.get(source_id).paused) is not None:
+            raise paused_error(source_id, reason)
+
     def save(self, configs: Sequence[ValidatedConfig], *, replace: bool) -> None:
         """Encrypt and store all or none.
 
@@ -67,23 +78,51 @@ class SourceRecords:
         self._check_key({config.id for config, _ in configs} if replace else set())
         records = [self._record(config, connector_class) for config, connector_class in configs]
         while True:
-            versions = self._versions(records) if replace else {}
-            add = [record for record in records if record.id not in versions]
+            stored = self._stored(records) if replace else {}
+            add = [record for record in records if record.id not in stored]
             update = [
-                dataclasses.replace(record, version=versions[record.id])
-                for record in records
-                if record.id in versions
+                _in_place_of(stored[record.id], record) for record in records if record.id in stored
             ]
             try:
                 return self.store.write(add=add, update=update)
             except (DataSourceExistsError, StoreError):
                 # Unless somebody was faster: then theirs is what is to be replaced.
-                if not replace or self._versions(records) == versions:
+                if not replace or self._stored(records) == stored:
                     raise
 
-    def _versions(self, records: Sequence[StoredSource]) -> dict[str, int]:
+    def replace(self, record: StoredSource, config: ValidatedConfig) -> StoredSource:
+        """Encrypt a source and store it in place of a record; return what the store has then.
+
+        Raises:
+            StoreError: The stored record is not that one any more, or the store cannot be written.
+        """
+        new = _in_place_of(record, self._record(*config))
+        self.store.update(new)
+        return self.store.get(record.id) or new
+
+    def set_paused(self, source_id: str, reason: str | None) -> None:
+        """Store why a source is paused; None resumes it.
+
+        Raises:
+            DataSourceNotFoundError: There is none.
+            StoreError: The store cannot be written, or cannot hold that a source is paused.
+        """
+        while (record := self.get(source_id)).paused != reason:
+            try:
+                self.store.update(dataclasses.replace(record, paused=reason))
+            except StoreError:
+                if self.get(source_id).version == record.version:
+                    raise
+                continue
+            if reason is not None and self.get(source_id).paused is None:
+                raise StoreError(
+                    f"source {source_id!r} is not paused: this store cannot hold that, or somebody "
+                    "has resumed it already"
+                )
+
+    def _stored(self, records: Sequence[StoredSource]) -> dict[str, StoredSource]:
         stored = (self.store.get(record.id) for record in records)
-        return {record.id: record.version for record in stored if record is not None}
+        return {record.id: record for record in stored if record is not None}
 
     def _check_key(self, replaced: Collection[str]) -> None:
         """Refuse a second key: who has the first would never open what is stored under it."""
@@ -184,6 +223,16 @@ class SourceRecords:
         return self.credentials.decrypt_credentials(record.credentials, source_id=record.id)
 
 
+def paused_error(source_id: str, reason: str) -> SourcePausedError:
+    """Return the error of an operation on a source that is paused."""
+    return SourcePausedError(f"source {source_id!r} is paused: {reason}")
+
+
+def _in_place_of(stored: StoredSource, record: StoredSource) -> StoredSource:
+    """Return a record that replaces a stored one; a source that is paused stays so."""
+    return dataclasses.replace(record, version=stored.version, paused=stored.paused)
+
+
 def _quoted(fingerprints: Iterable[str]) -> str:
     return ", ".join(map(repr, sorted(fingerprints)))
 
@@ -202,6 +251,8 @@ def _config(record: StoredSource, options: dict[str, Any]) -> DataSourceConfig:
     config.created_at = record.created_at
     config.metadata = _copy(record.metadata)
     config.limits = Limits(**record.limits) if record.limits else None
+    config.version = record.version
+    config.paused = record.paused
     return config
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import copy
 import os
-import time
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager
@@ -18,10 +17,9 @@ from datasources.connector import (
     SupportsStatistics,
     SupportsUpload,
     abilities,
-    connector_errors,
 )
 from datasources.credentials import CredentialManager
-from datasources.errors import ConnectError, DataSourceError, RegistryError
+from datasources.errors import DataSourceError, OptionError, RegistryError
 from datasources.models import (
     ColumnStatistics,
     ConnectionCheck,
@@ -39,6 +37,7 @@ from datasources.models import (
 from datasources.plugins import Plugins
 from datasources.policy import Policy
 from datasources.registry.cache import MetadataCache, SingleFlight
+from datasources.registry.checking import ConnectionTester, checked
 from datasources.registry.factory import ConnectorFactory
 from datasources.registry.fetching import Fetcher, preview_by_fetching
 from datasources.registry.listing import ItemLister
@@ -47,6 +46,8 @@ from datasources.registry.opening import open_store
 from datasources.registry.pools import SourcePools
 from datasources.registry.records import SourceRecords
 from datasources.registry.sessions import WorkspaceSession
+from datasources.registry.sweeping import sweep_workspaces
+from datasources.registry.updates import SourceUpdates
 from datasources.stores import MemoryStore, Store
 from datasources.threads import call_in_daemon_thread
 from datasources.workspace import Progress
@@ -94,6 +95,8 @@ class DataSourceRegistry:
         self._loading = SingleFlight()
         self._records = SourceRecords(self.store, self.credentials)
         self._factory = ConnectorFactory(self._records, self.policy, self.plugins)
+        self._tester = ConnectionTester(self._factory, self._pool_config)
+        self._updates = SourceUpdates(self._records, self._factory, self.policy)
         self._pools = SourcePools(self._records, self._factory, self._pool_config)
         self._lister = ItemLister(self._pools, self.plugins)
         self._fetcher = Fetcher(self._records, self._pools, self.policy, self._lister, self.plugins)
@@ -158,28 +161,120 @@ class DataSourceRegistry:
         self.plugins.register(DataSourceType(type), connector_class)
 
     async def register_data_source(
-        self, config: DataSourceConfig, test_connection: bool = False, *, replace: bool = False
+        self,
+        config: DataSourceConfig,
+        test_connection: bool = False,
+        *,
+        replace: bool = False,
+        by_administrator: bool = True,
     ) -> None:
         """Validate a source and store it encrypted; nothing is stored on any error.
 
         Args:
             config: Its options may hold references such as `${env:NAME}`, resolved at connect.
             test_connection: Connect once first, and raise what that raises.
-            replace: Overwrite a source of that id; its connections are closed once returned.
+            replace: Overwrite a source of that id; its connections are closed once returned. A
+                source that is paused stays so.
+            by_administrator: False refuses references that the policy does not bind to hosts.
 
         Raises:
             DataSourceExistsError: The id is taken.
             OptionError: An option is unknown, missing or ill-typed.
+            PolicyError: The policy does not allow a host, directory or reference.
             MissingKeyError: The store outlives the process, but no key was given; or the key is
                 none of those that the stored sources are encrypted with.
         """
-        await self._register([config], replace=replace, test_connection=test_connection)
+        await self._register(
+            [config],
+            replace=replace,
+            test_connection=test_connection,
+            by_administrator=by_administrator,
+        )
 
     async def register_data_sources(
-        self, configs: Iterable[DataSourceConfig], *, replace: bool = False
+        self,
+        configs: Iterable[DataSourceConfig],
+        *,
+        replace: bool = False,
+        by_administrator: bool = True,
     ) -> None:
-        """Register all sources or none, in one write; raises as `register_data_source`."""
-        await self._register(list(configs), replace=replace)
+        """Register all or none, in one write; raises as `register_data_source`."""
+        await self._register(list(configs), replace=replace, by_administrator=by_administrator)
+
+    async def update_data_source(
+        self,
+        source_id: str,
+        changes: Mapping[str, Any],
+        *,
+        expected: int | None = None,
+        test_connection: bool = False,
+        by_administrator: bool = True,
+    ) -> DataSourceConfig:
+        """Change a stored source, and return its new configuration with secrets masked.
+
+        `changes` is a JSON merge patch (RFC 7396) of the document `{"name": …, "config": {…},
+        "metadata": {…}, "limits": {…}}`, in which `config` holds the options: what it leaves out
+        stays as it is, also what another host changes at the same time; None removes; nested
+        mappings are merged, and lists replaced. A limit that is removed is no limit.
+
+        A change of the destination, as `ConnectorOptions.destination` defines it, must give every
+        secret that stays set again, references included.
+
+        Args:
+            source_id: The source.
+            changes: The changes.
+            expected: The version that they are made for, as `get_config` gave it.
+            test_connection: Connect once with the changes first, and raise what that raises.
+            by_administrator: False refuses references that the policy does not bind to hosts. If
+                the destination changes, references that are not given again are then removed.
+
+        Raises:
+            ConflictError: The source is not of the expected version.
+            SecretRequiredError: The destination changes, and a secret was not given again; or a
+                reference that was removed is needed.
+            OptionError: The changes have another form, come from a masked copy, or lead to options
+                that are unknown, missing or ill-typed.
+            PolicyError: The policy does not allow a host, directory or reference.
+        """
+        with observe(self.plugins, "update", source_id):
+            await self._updates.update(
+                source_id,
+                changes,
+                expected=expected,
+                test=self._tester.test if test_connection else None,
+                by_administrator=by_administrator,
+            )
+        self._cache.clear(source_id)
+        await self._pools.close_pools(source_id)
+        config = self._records.masked_config(self._records.get(source_id))
+        self.plugins.notify("datasources_source_registered", config=config)
+        return config
+
+    async def pause(self, source_id: str, reason: str) -> None:
+        """Have every host refuse operations on a source until `resume` is called.
+
+        They raise `SourcePausedError` with the reason; those under way end normally. A source that
+        is paused can be updated and unregistered, and its configuration be read.
+
+        Args:
+            source_id: The source.
+            reason: A text for people, which is no secret; on a paused source it replaces the other.
+
+        Raises:
+            OptionError: The reason is empty.
+            StoreError: The store cannot hold that a source is paused.
+        """
+        if not reason.strip():
+            raise OptionError("'reason' must be a text that is not empty")
+        with observe(self.plugins, "pause", source_id, reason=reason):
+            await asyncio.to_thread(self._records.set_paused, source_id, reason)
+        self._pools.read_records_again()
+
+    async def resume(self, source_id: str) -> None:
+        """Serve a source again that was paused; otherwise nothing happens."""
+        with observe(self.plugins, "resume", source_id):
+            await asyncio.to_thread(self._records.set_paused, source_id, None)
+        self._pools.read_records_again()
 
     async def unregister_data_source(self, source_id: str, *, timeout: float | None = None) -> None:
         """Remove a source and close its connections.
@@ -261,16 +356,54 @@ class DataSourceRegistry:
 
         Only a `DataSourceError` is returned as the check's `error`; other errors are raised.
         """
+
+        async def test() -> None:
+            with observe(self.plugins, "check_connection", source_id):
+                self._records.check_not_paused(source_id)
+                await self._tester.test(config)
+
         record = self._records.get(source_id)
         config = self._records.config(record, decrypt=True, sanitize=False)
-        started = time.monotonic()
-        error: DataSourceError | None = None
-        try:
-            with observe(self.plugins, "check_connection", source_id):
-                await self._check_config(config)
-        except DataSourceError as exc:
-            error = exc
-        return ConnectionCheck(error is None, time.monotonic() - started, error)
+        return await checked(test)
+
+    async def check_config(
+        self, config: DataSourceConfig, *, by_administrator: bool = True
+    ) -> ConnectionCheck:
+        """Connect to a source that is not stored; return as `check_connection` does.
+
+        Whatever the connector raises is returned as the check's `error`.
+
+        Raises:
+            PluginError, OptionError, PolicyError: As `register_data_source`; nothing was contacted.
+        """
+        await self._factory.validate(config, by_administrator=by_administrator)
+
+        async def test() -> None:
+            with observe(self.plugins, "check_config", config.id):
+                await self._tester.test(config)
+
+        return await checked(test)
+
+    async def check_update(
+        self, source_id: str, changes: Mapping[str, Any], *, by_administrator: bool = True
+    ) -> ConnectionCheck:
+        """Connect to a source as it would be after an update, paused or not; nothing is stored.
+
+        Whatever the connector raises is returned as the check's `error`.
+
+        Raises:
+            OptionError, PolicyError, SecretRequiredError: As `update_data_source`; nothing was
+                contacted.
+        """
+        config, _ = await self._updates.apply(
+            self._records.get(source_id), changes, by_administrator=by_administrator
+        )
+
+        async def test() -> None:
+            with observe(self.plugins, "check_update", source_id):
+                await self._tester.test(config)
+
+        return await checked(test)
 
     async def list_items(self, source_id: str, path: str | None = None) -> list[DataItem]:
         """Return the items that can be fetched: all, or those below `path`.
@@ -478,8 +611,12 @@ class DataSourceRegistry:
         sources: Collection[str] | None = None,
         quota: int | None = None,
         limits: Limits | None = None,
+        keep: bool = False,
     ) -> WorkspaceSession:
-        """Return a workspace that is deleted when its `async with` block ends.
+        """Return a workspace that is deleted when its `async with` block ends, unless it is kept.
+
+        A kept one has its files when a workspace of the same id is opened later, also by another
+        process; `sweep_workspaces` deletes those that nobody has opened for long.
 
         Args:
             workspace_id: The host's name for it: letters, digits, `.`, `_`, `-`.
@@ -487,13 +624,36 @@ class DataSourceRegistry:
             sources: The ids of the sources that may be fetched from; None grants all.
             quota: Bytes that its files may have together; None is no bound.
             limits: Of each fetch, in place of the source's or the policy's.
+            keep: Leave the directory with its files in `root`.
 
         Raises:
-            OptionError: `workspace_id` is malformed.
+            OptionError: `workspace_id` is malformed, or `keep` is given without `root`.
             RegistryError: On entering, that a workspace of that id is open in `root`; on leaving,
                 that not everything could be deleted.
         """
-        return WorkspaceSession(self._fetcher, workspace_id, root, sources, quota, limits)
+        return WorkspaceSession(
+            self._fetcher, workspace_id, root, sources, quota, limits, keep=keep
+        )
+
+    def sweep_workspaces(self, root: str | os.PathLike[str], older_than: float) -> list[str]:
+        """Delete the workspaces in a directory that no process has open and nobody used for long.
+
+        Those are kept ones, and what killed hosts have left. Whatever else is in the directory
+        stays as it is, and links are not followed. It takes as long as deleting the files does: in
+        a coroutine, `await asyncio.to_thread(registry.sweep_workspaces, root, older_than)`.
+
+        Args:
+            root: The directory that was given to `workspace`.
+            older_than: Seconds without any change in a workspace.
+
+        Returns:
+            The names of the directories that were deleted, in order.
+
+        Raises:
+            OptionError: `older_than` is negative.
+            RegistryError: The directory cannot be read.
+        """
+        return sweep_workspaces(root, older_than)
 
     def cache_metadata(self, source_id: str, metadata: dict[str, Any]) -> None:
         """Keep the host's own metadata of a source for `cache_ttl` seconds."""
@@ -539,17 +699,23 @@ class DataSourceRegistry:
             await asyncio.to_thread(self.store.close)
 
     async def _register(
-        self, configs: Sequence[DataSourceConfig], *, replace: bool, test_connection: bool = False
+        self,
+        configs: Sequence[DataSourceConfig],
+        *,
+        replace: bool,
+        test_connection: bool = False,
+        by_administrator: bool,
     ) -> None:
         source_ids = [config.id for config in configs]
         async with observe_each(self.plugins, "register", source_ids):
             validated = []
-            for index, config in enumerate(configs):
-                if index % SOURCES_PER_TURN == 0:
-                    await asyncio.sleep(0)
-                validated.append(await self._factory.validate(config))
+            for config in configs:
+                validated.append(
+                    await self._factory.validate(config, by_administrator=by_administrator)
+                )
                 if test_connection:
-                    await self._check_config(config)
+                    await self._tester.test(config)
+                await asyncio.sleep(0)  # thousands must not hold up the event loop
             await asyncio.to_thread(self._records.save, validated, replace=replace)
         for index, source_id in enumerate(source_ids):
             if index % SOURCES_PER_TURN == 0:
@@ -560,27 +726,6 @@ class DataSourceRegistry:
                 self.plugins.notify(
                     "datasources_source_registered", config=self._records.masked_config(record)
                 )
-
-    async def _check_config(self, config: DataSourceConfig) -> None:
-        """Connect to a source outside its pool, and disconnect again.
-
-        Raises:
-            DataSourceError: It does not work.
-        """
-        connector = await self._factory.create(config, PoolConfig(max_size=1))
-        seconds = self._pool_config.connect_timeout
-        try:
-            async with asyncio.timeout(seconds):
-                with connector_errors(connector):
-                    await connector.connect()
-                    if not await connector.test_connection():
-                        raise ConnectError(f"source {config.id!r} was reached but does not work")
-        except TimeoutError as exc:
-            reason = f"source {config.id!r} did not answer within {seconds:g} seconds"
-            raise ConnectError(reason) from exc
-        finally:
-            with connector_errors(connector):
-                await connector.disconnect()
 
 
 def _close_unwanted(opening: Future[Any]) -> None:

@@ -15,6 +15,7 @@ from datasources.errors import OptionError, PolicyError, RegistryError
 from datasources.models import FetchReceipt, FetchRequest, FetchResult, Limits
 from datasources.names import check_id
 from datasources.registry.fetching import Fetcher
+from datasources.registry.sweeping import mark_session, unmark_session
 from datasources.threads import run_in_thread
 from datasources.workspace import Quota, Workspace, lock
 
@@ -25,8 +26,8 @@ class WorkspaceSession:
     """A workspace directory that lasts as long as its `async with` block.
 
     Leaving the block cancels the fetches that are still under way, returns their connections and
-    deletes the directory with everything in it. Code that runs in the directory has the files, and
-    neither a credential nor a connection.
+    deletes the directory with everything in it, unless it is kept. Code that runs in the directory
+    has the files, and neither a credential nor a connection.
     """
 
     def __init__(
@@ -37,8 +38,12 @@ class WorkspaceSession:
         sources: Collection[str] | None,
         quota: int | None,
         limits: Limits | None,
+        *,
+        keep: bool = False,
     ) -> None:
         check_id(workspace_id, "workspace")
+        if keep and root is None:
+            raise OptionError("a workspace that is kept needs a 'root' to be found in again")
         if quota is not None and quota < 0:
             raise OptionError("'quota' must not be negative; None is no bound")
         self.id = workspace_id
@@ -49,6 +54,7 @@ class WorkspaceSession:
         self._sources = None if sources is None else frozenset(sources)
         self._quota = quota
         self._limits = limits
+        self._keep = keep
         self._descriptor = -1
         self._closed = True
         self._process = os.getpid()
@@ -61,7 +67,7 @@ class WorkspaceSession:
             await run_in_thread(self._open)
         except asyncio.CancelledError:
             if self._descriptor >= 0:
-                await run_in_thread(self._delete)
+                await run_in_thread(self._leave)
             raise
         self._closed = False
         return self
@@ -80,7 +86,7 @@ class WorkspaceSession:
         try:
             await asyncio.gather(*self._tasks, return_exceptions=True)
         finally:
-            await run_in_thread(self._delete)  # to its end, even if the host is cancelled here
+            await run_in_thread(self._leave)  # to its end, even if the host is cancelled here
 
     async def fetch(
         self, source_id: str, identifier: str, *, format: str | None = None
@@ -162,6 +168,8 @@ class WorkspaceSession:
             quota = None if self._quota is None else Quota(path, self._quota)
             self.path = Workspace(path, quota=quota)
             self.path.clean()  # a host that was killed may have left more than whole files
+            if self._root is not None:
+                mark_session(self.path, self._descriptor)
         except OSError as exc:
             self._close()
             busy = isinstance(exc, BlockingIOError)
@@ -192,6 +200,20 @@ class WorkspaceSession:
             os.close(self._descriptor)
         self._descriptor = -1
 
+    def _leave(self) -> None:
+        """End the session: leave the directory to a later one, or delete it."""
+        if not self._keep:
+            self._delete()
+            return
+        try:
+            if os.path.lexists(self.path):  # unless the host has removed it
+                self.path.clean()
+                mark_session(self.path, self._descriptor)
+        except OSError as exc:
+            raise RegistryError(f"workspace {self.id!r} cannot be kept: {exc.strerror}") from exc
+        finally:
+            self._close()  # releases the lock
+
     def _delete(self) -> None:
         try:
             shutil.rmtree(self.path)
@@ -204,4 +226,6 @@ class WorkspaceSession:
                     f"{str(self.path)!r}: {reason}"
                 ) from exc
         finally:
+            if not os.path.lexists(self.path):
+                unmark_session(self.path, self._descriptor)
             self._close()  # releases the lock

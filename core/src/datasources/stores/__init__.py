@@ -41,9 +41,15 @@ class StoredSource:
     version: int = 0
     """Set by the store: it rises with each write and is never used again, not even for a source
     that was removed and added again."""
+    paused: str | None = None
+    """The reason why the source is paused; `None` if it is not."""
 
     def to_row(self) -> tuple[str | float | None, ...]:
-        """Return the fields in order, as a database takes them: nested ones as JSON texts."""
+        """Return the fields in order, as a database takes them: nested ones as JSON texts.
+
+        `paused` is not among them: tables of stores that were written for 0.1.0 have no column for
+        it. A store that has one adds `record.paused` to the row.
+        """
         return (
             self.id,
             self.type,
@@ -60,12 +66,13 @@ class StoredSource:
     def from_row(cls, row: Sequence[Any]) -> Self:
         """Return the record of a row; the database may have decoded the JSON already.
 
+        The row has the fields of `to_row`, and may have `paused` after them.
+
         A damaged row gives a record that can be listed, under an id like its own, with credentials
         that cannot be decrypted.
         """
-        source_id, type_name, name, created_at, metadata, limits, options, credentials, version = (
-            row
-        )
+        source_id, type_name, name, created_at, metadata, limits, options, credentials = row[:8]
+        version, paused = (*row[8:], None)[:2]
         try:
             return cls(
                 DataSourceConfig(source_id, type_name, name, {}).id,
@@ -77,6 +84,7 @@ class StoredSource:
                 None if options is None else _expect(dict, _decoded(options)),
                 _expect(str, credentials),
                 _expect(int, version),
+                None if paused is None else _expect(str, paused),
             )
         except (ValueError, TypeError, OptionError):
             safe_id = re.sub(r"[^A-Za-z0-9._-]", "_", str(source_id))[:100]

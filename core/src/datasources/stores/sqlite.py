@@ -46,17 +46,20 @@ CREATE UNIQUE INDEX sources_version ON sources (version);
 CREATE TABLE removed (id TEXT PRIMARY KEY, version INTEGER NOT NULL) WITHOUT ROWID;
 CREATE UNIQUE INDEX removed_version ON removed (version);
 """,
+    "ALTER TABLE sources ADD COLUMN paused TEXT;",
 )
 _PUT = """
 REPLACE INTO sources
-    (id, type, name, created_at, metadata, limits, options, credentials, version)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+    (id, type, name, created_at, metadata, limits, options, credentials, version, paused)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 # Without a condition, so that a row which lost its version is read too.
 _ALL = """
-SELECT id, type, name, created_at, metadata, limits, options, credentials, version FROM sources
+SELECT id, type, name, created_at, metadata, limits, options, credentials, version, paused
+    FROM sources
 """
 _CHANGED = f"{_ALL} WHERE version > ?"
+_VERSION = 8  # position of the column `version`
 _REMOVED = "SELECT id, version FROM removed WHERE version > ?"
 # Damaged text is replaced, so that the other records of the file can be read.
 _text = partial(str, encoding="utf-8", errors="replace")
@@ -123,7 +126,7 @@ class SQLiteStore(Store):
             records = [replace(r, version=version + n) for n, r in enumerate((*add, *update))]
             ids = [(record.id,) for record in records]
             connection.executemany("DELETE FROM removed WHERE id = ?", ids)
-            connection.executemany(_PUT, map(StoredSource.to_row, records))
+            connection.executemany(_PUT, [(*r.to_row(), r.paused) for r in records])
         self._remember(version, records, [])
 
     def remove(self, source_id: str) -> bool:
@@ -211,7 +214,9 @@ class SQLiteStore(Store):
         try:
             if not os.path.isfile(self.path):
                 raise reason
-            if self._schema_version(self._reader()) < len(_MIGRATIONS):
+            # A file of an older schema is read as it is, unless it is the migration that is wrong.
+            is_wrong = getattr(reason, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
+            if is_wrong or self._schema_version(self._reader()) == 0:
                 raise reason
         except sqlite3.Error:
             raise reason from None
@@ -321,10 +326,13 @@ class SQLiteStore(Store):
             # In one transaction: a removal between the two statements would be missed.
             connection.execute("BEGIN")
             try:
-                if self._version == _BEFORE_ALL:
-                    rows = connection.execute(_ALL).fetchall()
-                else:
-                    rows = connection.execute(_CHANGED, since).fetchall()
+                # A file that cannot be written, and so not migrated, may have an older schema.
+                (schema,) = connection.execute("PRAGMA user_version").fetchone()
+                everything = self._version == _BEFORE_ALL
+                select = _ALL if everything else _CHANGED
+                if schema == 1:
+                    select = select.replace("paused", "NULL")
+                rows = connection.execute(select, () if everything else since).fetchall()
                 removed = connection.execute(_REMOVED, since).fetchall()
             finally:
                 connection.execute("COMMIT")
@@ -339,7 +347,7 @@ class SQLiteStore(Store):
             self._records.pop(source_id, None)
         for record in map(StoredSource.from_row, rows):
             self._records[record.id] = record
-        versions = [row[-1] for row in rows] + [version for _, version in removed]
+        versions = [row[_VERSION] for row in rows] + [version for _, version in removed]
         self._version = max([self._version, *(v for v in versions if isinstance(v, int))])
 
     @contextmanager

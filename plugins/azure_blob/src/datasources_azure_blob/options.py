@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import importlib.util
 import os
 import re
@@ -280,6 +281,30 @@ class AzureBlobOptions(ConnectorOptions):
             hosts.append(urlsplit(f"//{authority.partition('://')[2] or authority}").hostname or "")
         return hosts
 
+    def destination(self) -> Mapping[str, Any]:
+        """Return the account's URL, and the identity whose tokens are sent there.
+
+        A connection string is read for the URL; one that cannot be read before its references are
+        resolved counts as a whole. Container and prefix are not part of it: whoever owns the
+        account receives the credential, whichever of its containers is read. The proxy and the
+        authority that gives tokens are taken from the environment, and are no options.
+        """
+        if self.connection_string is None:
+            url = (self.account_url or "").partition("?")[0].strip().rstrip("/")
+        else:
+            text = self.connection_string.get_secret_value()
+            try:
+                url = parse_connection_string(text).url
+            except ValueError:
+                url = _reference_or_digest(text)
+        return {
+            "account_url": url,
+            "account_name": self.account_name,
+            "credential": self.credential,
+            "tenant_id": self.tenant_id,
+            "client_id": self.client_id,
+        }
+
     def secret_values(self) -> list[str]:
         """Return all secrets, also the key or SAS in a connection string and a SAS's signature."""
         account = self.account()
@@ -291,3 +316,10 @@ class AzureBlobOptions(ConnectorOptions):
             encoded = signature[1] if signature else ""
             secrets += [account.sas, encoded, unquote(encoded)]
         return list(dict.fromkeys(filter(None, secrets)))
+
+
+def _reference_or_digest(text: str) -> str:
+    """Return the text of a reference, which is no secret, and a digest of any other text."""
+    if re.fullmatch(r"\$\{[^{}]*\}", text):
+        return text
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()

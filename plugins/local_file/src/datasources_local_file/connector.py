@@ -59,6 +59,10 @@ class LocalFileOptions(ConnectorOptions):
         ("**/*.csv", "all CSV files, however deep"),
     )
 
+    def destination(self) -> dict[str, Any]:
+        """Return the directory; there is no secret that could be sent anywhere."""
+        return {"path": self.path}
+
     def paths(self) -> list[str]:
         """Return the directory, for the host's policy."""
         return [os.path.expanduser(self.path)]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -69,6 +70,24 @@ _KEYWORD_OF_FIELD = {
     "sslkey": "sslkey",
 }
 _SSL_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
+# Parameters that are secrets, or decide neither who answers nor who can read what is sent.
+_NO_DESTINATION = frozenset(
+    {
+        "password",
+        "sslpassword",
+        "sslcert",
+        "sslkey",
+        "application_name",
+        "fallback_application_name",
+        "client_encoding",
+        "connect_timeout",
+        "keepalives",
+        "keepalives_idle",
+        "keepalives_interval",
+        "keepalives_count",
+        "tcp_user_timeout",
+    }
+)
 
 _URL = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.:-]*://")
 # `name = value` of a connection string, the value perhaps in single quotes.
@@ -252,6 +271,22 @@ class PostgreSQLOptions(ConnectorOptions):
         host_lists = [merged.get(name, "").split(",") for name in ("hostaddr", "host")]
         return list(dict.fromkeys(host for hosts in host_lists for host in hosts if host))
 
+    def destination(self) -> Mapping[str, Any]:
+        """Return the connection parameters that decide who receives the password.
+
+        Those are host, address, port, the options of TLS and GSS, and `options`, by which some
+        services choose a server. Database and user are among them, as poolers such as PgBouncer
+        and Supavisor send a login on to the server that belongs to its database or user. A `dsn`
+        that cannot be read before its references are resolved counts as a whole.
+        """
+        try:
+            parameters = self.conninfo()
+        except ValueError:
+            without_dsn = self.model_copy(update={"dsn": None})
+            text = self.dsn.get_secret_value() if self.dsn else ""
+            parameters = {**without_dsn.conninfo(), "dsn": _reference_or_digest(text)}
+        return {name: text for name, text in parameters.items() if name not in _NO_DESTINATION}
+
     def paths(self) -> Iterable[str]:
         """Return the certificate and key files."""
         merged = self._parameters()
@@ -294,6 +329,13 @@ class PostgreSQLOptions(ConnectorOptions):
         if self.password is not None:
             merged["password"] = self.password.get_secret_value()
         return merged
+
+
+def _reference_or_digest(dsn: str) -> str:
+    """Return the text of a reference, which is no secret, and a digest of any other text."""
+    if re.fullmatch(r"\$\{[^{}]*\}", dsn):
+        return dsn
+    return hashlib.sha256(dsn.encode(errors="surrogatepass")).hexdigest()
 
 
 def _parse_dsn(dsn: SecretStr) -> dict[str, str]:

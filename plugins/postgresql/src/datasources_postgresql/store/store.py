@@ -27,11 +27,14 @@ from datasources_postgresql.store.schema import (
     ANNOUNCE,
     CHANGED,
     CHANNEL,
-    PUT,
+    LOCK,
     Connection,
     Row,
     is_removal,
     prepare,
+    put_statement,
+    removal_row,
+    row_of,
 )
 
 # A host that hangs in the middle of a write blocks the writes of others for these times at most.
@@ -108,19 +111,18 @@ class PostgreSQLStore(Store):
     def write(
         self, *, add: Sequence[StoredSource] = (), update: Sequence[StoredSource] = ()
     ) -> None:
-        def rows(version: int) -> Sequence[Row]:
+        def rows(version: int, schema_version: int) -> Sequence[Row]:
             check_write(self._records, add, update)
             records = enumerate((*add, *update), version)
-            return [replace(record, version=number).to_row() for number, record in records]
+            return [row_of(replace(record, version=n), schema_version) for n, record in records]
 
         if add or update:
             self._write_changes(rows)
 
     def remove(self, source_id: str) -> bool:
-        def removal(version: int) -> Sequence[Row]:
-            # id, seven columns of a removed record, version
-            row = (source_id, None, None, None, None, None, None, None, version)
-            return [row] if source_id in self._records else []
+        def removal(version: int, schema_version: int) -> Sequence[Row]:
+            known = source_id in self._records
+            return [removal_row(source_id, version, schema_version)] if known else []
 
         return self._write_changes(removal)
 
@@ -155,16 +157,19 @@ class PostgreSQLStore(Store):
 
     # Writing.
 
-    def _write_changes(self, change: Callable[[int], Sequence[Row]]) -> bool:
-        """Store the rows that `change` returns for the next version; return True if there were any."""
+    def _write_changes(self, change: Callable[[int, int], Sequence[Row]]) -> bool:
+        """Store what `change` returns, and return True if that are any rows.
+
+        `change` is called with the next version and the schema version of the tables.
+        """
         self._check_usable()
         with self._write_lock, self._store_errors():
-            connection = self._locked_connection()
+            connection, schema_version = self._locked_connection()
             try:
                 self._catch_up(connection)
                 since = self._version
-                if rows := change(since + 1):
-                    connection.cursor().executemany(PUT, rows)
+                if rows := change(since + 1, schema_version):
+                    connection.cursor().executemany(put_statement(schema_version), rows)
                     connection.execute(ANNOUNCE, [since + len(rows)])
                     self._commit(connection)
                     self._apply(since, since + len(rows), rows)
@@ -172,18 +177,18 @@ class PostgreSQLStore(Store):
                 self._end_transaction(connection)
         return bool(rows)
 
-    def _locked_connection(self) -> Connection:
-        """Return a connection in a transaction that locks the store against other writers."""
+    def _locked_connection(self) -> tuple[Connection, int]:
+        """Return a connection in a transaction that locks out other writers, and the schema version."""
         self._check_usable()
         if self._connection is not None:
             try:
-                return _lock_store(self._connection)
+                return self._connection, _lock_store(self._connection)
             except psycopg.OperationalError as exc:
                 if exc.sqlstate and not exc.sqlstate.startswith("57P"):  # shut down, terminated
                     raise
             self._disconnect()  # lost while it was idle; nothing was written yet
         self._connection = self._connect()
-        return _lock_store(self._connection)
+        return self._connection, _lock_store(self._connection)
 
     def _end_transaction(self, connection: Connection) -> None:
         """Roll back a transaction that was not committed."""
@@ -296,6 +301,7 @@ def _parse_url(url: str) -> PostgreSQLOptions:
         raise StoreError(f"the URL of the PostgreSQL store cannot be used: {exc}") from None
 
 
-def _lock_store(connection: Connection) -> Connection:
-    connection.execute("SELECT FROM datasources.store FOR UPDATE")
-    return connection
+def _lock_store(connection: Connection) -> int:
+    """Lock the store against other writers; return the schema version of its tables."""
+    row = connection.execute(LOCK).fetchone()
+    return int(row[0]) if row else 1  # `_read_changes` reports an empty table

@@ -1,0 +1,42 @@
+"""Listeners that count what arrives, for tests that a secret is sent to nobody."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+
+
+class Listeners:
+    """Three addresses of this machine: two that share the port of the first or its host."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        """Bytes that arrived at any of the addresses."""
+        self.host, self.other_host = "127.0.0.1", "127.0.0.2"
+        self.port = self.other_port = 0
+
+    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):  # the client may end it, which is no matter here
+            self.received += len(await reader.read(65536))
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+@asynccontextmanager
+async def listening() -> AsyncIterator[Listeners]:
+    """Listen at all of the addresses for the block."""
+    listeners = Listeners()
+    async with AsyncExitStack() as stack:
+
+        async def listen(host: str, port: int) -> int:
+            server = await asyncio.start_server(listeners.accept, host, port)
+            await stack.enter_async_context(server)
+            listened: int = server.sockets[0].getsockname()[1]
+            return listened
+
+        listeners.port = await listen(listeners.host, 0)
+        listeners.other_port = await listen(listeners.host, 0)
+        await listen(listeners.other_host, listeners.port)
+        yield listeners
