@@ -13,10 +13,13 @@ class Listeners:
     def __init__(self) -> None:
         self.received = 0
         """Bytes that arrived at any of the addresses."""
+        self.connections = 0
+        """Connections to any of the addresses."""
         self.host, self.other_host = "127.0.0.1", "127.0.0.2"
         self.port = self.other_port = 0
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
         with suppress(ConnectionError):  # the client may end it, which is no matter here
             self.received += len(await reader.read(65536))
         writer.close()

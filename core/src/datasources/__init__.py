@@ -77,7 +77,7 @@ if TYPE_CHECKING:
         Plugins as Plugins,
         hookimpl as hookimpl,
     )
-    from datasources.policy import Policy as Policy
+    from datasources.policy import LOCAL_NETWORKS as LOCAL_NETWORKS, Policy as Policy
     from datasources.pool import (
         ConnectionPool as ConnectionPool,
         ConnectionPoolManager as ConnectionPoolManager,
@@ -170,6 +170,7 @@ _MODULE_OF = {
     "PluginIncompatibleError": "errors",
     "PluginLoadError": "errors",
     "Plugins": "plugins",
+    "LOCAL_NETWORKS": "policy",
     "Policy": "policy",
     "PolicyError": "errors",
     "PoolClosedError": "errors",

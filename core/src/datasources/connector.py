@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
@@ -54,11 +54,18 @@ class DataSourceConnector(ABC):
     """The validated instance of `options_class`; annotate it with your own class."""
     pool_config: PoolConfig
     """Sizes and times of the driver's own pool; set after `__init__`, for shareable connectors."""
+    check_address: Callable[[str], None]
+    """Set after `__init__`: raises PolicyError if the policy of the host does not allow an address.
+
+    A connector calls it with each address right before it connects to it, the address in the form
+    that is used: then a name that resolves to another address meanwhile, or a redirect, reaches no
+    network that is denied. Without that call only the addresses before `connect` are checked."""
 
     def __init__(self, config: DataSourceConfig) -> None:
         self.config = config
         self.options = self.options_class.load(config.config) if self.options_class else None
         self.pool_config = PoolConfig()
+        self.check_address = lambda _: None
         self._connection: Any = None
 
     def require_connection(self) -> Any:

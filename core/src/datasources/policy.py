@@ -19,6 +19,27 @@ from datasources.redaction import REFERENCE
 _Rule = str | tuple[str, tuple[str, ...]]  # a pattern of references, or one with its hosts
 _HOST = re.compile(r"[\w.:%-]+|/[^,]*")  # a name, an address, or the path of a socket
 
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+LOCAL_NETWORKS = (
+    "0.0.0.0/8",  # this network: Linux connects to the host itself (RFC 1122, 3.2.1.3)
+    "127.0.0.0/8",  # loopback
+    "169.254.0.0/16",  # link-local; clouds answer there with the identity of the machine
+    "224.0.0.0/4",  # multicast
+    "255.255.255.255/32",  # broadcast
+    "::/128",  # unspecified
+    "::1/128",  # loopback
+    "fe80::/10",  # link-local
+    "fd00:ec2::254/128",  # metadata of a cloud that speaks IPv6
+    "ff00::/8",  # multicast
+    "100.100.100.200/32",  # metadata of a cloud that uses the shared address space
+    "168.63.129.16/32",  # the host of a virtual machine on Azure
+)
+"""Networks that reach the machine itself, its neighbours on the link, and metadata services."""
+# IPv6 networks whose addresses end in an IPv4 address: compatible (RFC 4291, 2.5.5.1), and those that
+# a NAT64 translates (RFC 6052, 2.1; RFC 8215).
+_ENDING_IN_IPV4 = tuple(map(ipaddress.IPv6Network, ("::/96", "64:ff9b::/96", "64:ff9b:1::/48")))
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -35,6 +56,10 @@ class Policy:
     """Names and addresses, with `*` as in file names: `("*.example.com", "10.0.0.7")`."""
     allowed_networks: tuple[str, ...] | None = None
     """Networks in CIDR notation; all addresses of a host at connect must be inside."""
+    denied_networks: tuple[str, ...] | None = None
+    """Networks in CIDR notation; no address of a host at connect may be inside, in whichever
+    spelling: an IPv6 address that stands for an IPv4 address counts as both, and the unspecified
+    address as loopback. `LOCAL_NETWORKS` are those of the host itself. Denied goes before allowed."""
     allowed_roots: tuple[str, ...] | None = None
     """Directories; those that sources read from must be below one of them."""
     allowed_references: (
@@ -50,7 +75,7 @@ class Policy:
     policy holds a tuple in which each bound pattern is a pair with its hosts."""
 
     def __post_init__(self) -> None:
-        for name in ("allowed_hosts", "allowed_networks", "allowed_roots"):
+        for name in ("allowed_hosts", "allowed_networks", "denied_networks", "allowed_roots"):
             rules = getattr(self, name)
             if rules is None:
                 continue
@@ -63,7 +88,7 @@ class Policy:
             )
         if not isinstance(self.limits, Limits):
             raise OptionError("'limits' must be an instance of Limits")
-        for network in self.allowed_networks or ():
+        for network in (*(self.allowed_networks or ()), *(self.denied_networks or ())):
             try:
                 ipaddress.ip_network(network)
             except ValueError as exc:
@@ -84,23 +109,62 @@ class Policy:
                     f"allowed: {', '.join(self.allowed_hosts) or 'none'}"
                 )
 
+    @property
+    def restricts_networks(self) -> bool:
+        """True if an address may be refused."""
+        return self.allowed_networks is not None or bool(self.denied_networks)
+
     async def check_networks(self, source_id: str, hosts: Iterable[str]) -> None:
         """Check the addresses to which hosts resolve now.
 
+        A name may resolve to other addresses later, so connectors pass each address that they
+        connect to to `check_address` as well.
+
         Raises:
-            PolicyError: An address is outside `allowed_networks`, or the host is a socket's path.
+            PolicyError: An address is not allowed, or the host is a socket's path.
             ConnectError: A host does not resolve.
         """
-        if self.allowed_networks is None:
+        if not self.restricts_networks:
             return
-        networks = [ipaddress.ip_network(network) for network in self.allowed_networks]
         for host in hosts:
-            for address in await _addresses(host):
-                if not any(address in network for network in networks):
-                    raise PolicyError(
-                        f"source {source_id!r} may not use {host!r} at {address}; "
-                        f"allowed networks: {', '.join(self.allowed_networks) or 'none'}"
-                    )
+            for address in [host] if host.startswith("/") else await _addresses(host):
+                self._check_address(source_id, address, f"{host!r} at ")
+
+    def check_address(self, source_id: str, address: str) -> None:
+        """Check one address, right before a connection to it.
+
+        Args:
+            source_id: The source.
+            address: An IPv4 or IPv6 address, or the path of a socket.
+
+        Raises:
+            PolicyError: The address is not allowed, or it is a socket's path.
+        """
+        if self.restricts_networks:
+            self._check_address(source_id, address, "")
+
+    def _check_address(self, source_id: str, text: str, host: str) -> None:
+        try:
+            address = ipaddress.ip_address(text.partition("%")[0])
+        except ValueError:
+            raise PolicyError(
+                f"source {source_id!r} may not use {text!r}: it is no address of a network, and "
+                "networks are restricted"
+            ) from None
+        addresses = [address, *_embedded(address)]
+        for network in map(ipaddress.ip_network, self.denied_networks or ()):
+            if any(each in network for each in addresses):
+                raise PolicyError(
+                    f"source {source_id!r} may not use {host}{text}; denied: network {network}"
+                )
+        allowed = self.allowed_networks
+        if allowed is not None and not any(
+            _unmapped(address) in ipaddress.ip_network(network) for network in allowed
+        ):
+            raise PolicyError(
+                f"source {source_id!r} may not use {host}{text}; "
+                f"allowed networks: {', '.join(allowed) or 'none'}"
+            )
 
     def check_references(
         self, source_id: str, options: Mapping[str, Any], hosts: Iterable[str] | None = None
@@ -259,10 +323,8 @@ def _references(value: Any) -> Iterable[tuple[str, str]]:
             yield from REFERENCE.findall(leaf)
 
 
-async def _addresses(host: str) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
-    """Return the addresses of a host; an IPv4 address mapped to IPv6 as IPv4."""
-    if host.startswith("/"):
-        raise PolicyError(f"the socket {host!r} is in no network, and networks are restricted")
+async def _addresses(host: str) -> list[str]:
+    """Return the addresses of a host."""
     name = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     import asyncio  # here, as the command line reads settings without it
 
@@ -272,5 +334,22 @@ async def _addresses(host: str) -> list[ipaddress.IPv4Address | ipaddress.IPv6Ad
         raise ConnectError(f"host {host!r} cannot be resolved: {exc.strerror}") from exc
     except ValueError as exc:  # the name cannot be encoded: too long, an empty label, a NUL
         raise ConnectError(f"host {host!r} cannot be resolved: it is not a host's name") from exc
-    addresses = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in answers]
-    return [getattr(address, "ipv4_mapped", None) or address for address in addresses]
+    return [str(entry[4][0]) for entry in answers]
+
+
+def _unmapped(address: _Address) -> _Address:
+    """Return an IPv4 address that is mapped to IPv6 as IPv4; others as they are."""
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _embedded(address: _Address) -> list[_Address]:
+    """Return the addresses that a packet to `address` may reach instead of it."""
+    if address.is_unspecified:  # Linux connects to the loopback address
+        return [ipaddress.ip_address("127.0.0.1"), ipaddress.ip_address("::1")]
+    if isinstance(address, ipaddress.IPv4Address):
+        return []
+    embedded = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
+    if any(address in network for network in _ENDING_IN_IPV4):
+        embedded.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+    addresses = [found for found in embedded if found is not None]
+    return [*addresses, *(other for found in addresses for other in _embedded(found))]

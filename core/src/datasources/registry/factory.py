@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import os
 from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING
 
 from datasources.connector import DataSourceConnector, wrap_error
@@ -86,6 +87,7 @@ class ConnectorFactory:
             self._check_places(config, connector.options)
             await self._policy.check_networks(config.id, connector.options.hosts())
         connector.pool_config = pool_config
+        connector.check_address = partial(self._policy.check_address, config.id)
         return connector
 
     async def create_from_record(

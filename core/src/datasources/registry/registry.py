@@ -19,7 +19,7 @@ from datasources.connector import (
     abilities,
 )
 from datasources.credentials import CredentialManager
-from datasources.errors import DataSourceError, OptionError, RegistryError
+from datasources.errors import OptionError, RegistryError
 from datasources.models import (
     ColumnStatistics,
     ConnectionCheck,

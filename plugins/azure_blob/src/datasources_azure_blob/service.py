@@ -43,8 +43,15 @@ class BlobService:
     session: aiohttp.ClientSession
     authorization: Authorization
 
-    def __init__(self, options: AzureBlobOptions, *, connections: int) -> None:
+    def __init__(
+        self,
+        options: AzureBlobOptions,
+        *,
+        connections: int,
+        check_address: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self.options = options
+        self._check_address = check_address
         self.account = options.account()
         self._connections = connections
         self._secrets = tuple(options.secret_values())
@@ -106,6 +113,14 @@ class BlobService:
             await asyncio.sleep(_CLOSE_TIMEOUT / 100)
 
     def _make_socket(self, address: tuple[Any, ...]) -> socket.socket:
+        """Return a socket for one entry of `getaddrinfo`, which aiohttp connects to its address.
+
+        All connections are made here: of blobs, of tokens, to proxies, and after redirects.
+
+        Raises:
+            PolicyError: The policy does not allow the address.
+        """
+        self._check_address(address[4][0])
         new_socket = socket.socket(*address[:3])
         self._sockets.add(new_socket)
         return new_socket

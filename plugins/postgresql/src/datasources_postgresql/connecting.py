@@ -29,6 +29,7 @@ from typing import Any
 
 from psycopg import AsyncConnection, Connection, errors, pq
 from psycopg.abc import PQGenConn
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq.misc import find_libpq_full_path
 from psycopg.waiting import Wait
 
@@ -46,8 +47,15 @@ _environment_lock = threading.Lock()
 class _NeutralConnect:
     """Overrides how psycopg's connection classes connect."""
 
+    check_address: Callable[[str], None] = staticmethod(lambda _: None)
+    """Raises PolicyError if a connection to an address, or to the path of a socket, is not allowed."""
+
     @classmethod
     def _connect_gen(cls, conninfo: str = "", *, timeout: float = 0.0) -> PQGenConn[Any]:
+        # psycopg has resolved the host, and libpq connects to `hostaddr` if there is one.
+        parameters = conninfo_to_dict(conninfo)
+        address = parameters.get("hostaddr") or parameters.get("host")
+        cls.check_address(str(address or "/"))  # without a host, libpq takes a socket's directory
         # psycopg before 3.3 passes its timeout here, later versions keep it to themselves.
         deadline = time.monotonic() + timeout if timeout else math.inf
         pgconn = pq.PGconn.connect_start(conninfo.encode())

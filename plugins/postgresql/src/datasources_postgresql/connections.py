@@ -39,7 +39,7 @@ import logging
 import math
 import select
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -102,10 +102,21 @@ class LeasingPool:
     Args:
         options: The server, the role and what the role may be.
         pool_config: Size of the pool and its time limits.
+        check_address: Raises PolicyError if the policy does not allow an address.
     """
 
-    def __init__(self, options: PostgreSQLOptions, pool_config: PoolConfig) -> None:
+    def __init__(
+        self,
+        options: PostgreSQLOptions,
+        pool_config: PoolConfig,
+        check_address: Callable[[str], None],
+    ) -> None:
         self._options = options
+        self._connection_class: type[ServerConnection] = type(
+            "ServerConnection",
+            (ServerConnection,),
+            {"check_address": staticmethod(check_address)},
+        )
         self._config = pool_config
         parameters = options.conninfo()
         self._connect_timeout = float(
@@ -237,7 +248,7 @@ class LeasingPool:
                     waiter.set_exception(error if since <= began else _AcquireAgainError())
 
     async def _connect(self) -> Connection:
-        connection = await ServerConnection.connect(
+        connection = await self._connection_class.connect(
             self._conninfo, autocommit=True, prepare_threshold=None
         )
         self._reset_limits(connection)
