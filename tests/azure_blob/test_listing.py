@@ -9,7 +9,7 @@ from hypothesis import given, strategies as st
 
 from datasources import ConnectError, DataFetchError
 from datasources_azure_blob import AzureBlobConnector
-from datasources_azure_blob.listing import Page, http_time, item_of
+from datasources_azure_blob.listing import Page, http_time, item_of, name_of
 from tests.azure_blob.conftest import make
 from tests.servers.blob_server import BlobService
 
@@ -42,7 +42,7 @@ def test_page_is_the_same_however_it_arrives(cuts: list[int]) -> None:
     for start, end in zip([0, *cuts], [*cuts, len(PAGE)], strict=True):
         page.feed(PAGE[start:end])
     page.close()
-    items = [item_of(entry) for entry in page.entries]
+    items = [item_of(entry, name_of(entry)) for entry in page.entries]
     assert page.entries[3]["ResourceType"] == "directory"
     assert page.entries[3]["hdi_isfolder"] == "true"
     del items[3]

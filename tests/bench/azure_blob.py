@@ -151,7 +151,7 @@ async def adlfs(url: str):
     yield Client(fetch, names)
 
 
-CLIENTS = {each.__name__: each for each in (ours, obstore, sdk, adlfs, with_md5)}
+CLIENTS = {client.__name__: client for client in (ours, obstore, sdk, adlfs, with_md5)}
 PEERS = ["ours", "obstore", "sdk", "adlfs"]
 CONTESTANTS = {"large": [*PEERS, "with_md5"], "small": PEERS, "list": PEERS, "long": ["ours"]}
 
@@ -196,7 +196,7 @@ async def measure(name: str, job: str, url: str, folder: Path) -> dict[str, floa
 
 def compare(jobs: dict[str, int]) -> dict[str, dict[str, dict[str, float]]]:
     """Return the median figures, by job and client."""
-    found: dict[str, dict[str, dict[str, float]]] = {}
+    results: dict[str, dict[str, dict[str, float]]] = {}
     base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with BlobServerProcess(large=LARGE, small=SMALL, listed=LISTED, long=LONG) as server:
         for job, rounds in jobs.items():
@@ -205,11 +205,11 @@ def compare(jobs: dict[str, int]) -> dict[str, dict[str, dict[str, float]]]:
                 for name, figures in taken.items():
                     with tempfile.TemporaryDirectory(dir=base) as folder:
                         figures.append(_in_a_process(name, job, server.url, folder))
-            found[job] = {
+            results[job] = {
                 name: {key: statistics.median(one[key] for one in all_) for key in all_[0]}
                 for name, all_ in taken.items()
             }
-    return found
+    return results
 
 
 def _in_a_process(name: str, job: str, url: str, folder: str) -> dict[str, float]:
@@ -224,12 +224,12 @@ def _in_a_process(name: str, job: str, url: str, folder: str) -> dict[str, float
     return figures
 
 
-def report(found: dict[str, dict[str, dict[str, float]]]) -> None:
+def report(results: dict[str, dict[str, dict[str, float]]]) -> None:
     """Print seconds, ours as a multiple of theirs, memory over start and the longest stall.
 
     On a busy machine look at the processor's time: it says what a client costs, not what it got.
     """
-    for job, clients in found.items():
+    for job, clients in results.items():
         per = {"small": SMALL, "list": LISTED, "long": LONG}.get(job, 1)
         heads = ("s", "ours is", "per s", "CPU s", "MiB", "stall ms", "first s")
         print(f"\n{job:9}" + "".join(f"{head:>10}" for head in heads))
@@ -244,15 +244,15 @@ def report(found: dict[str, dict[str, dict[str, float]]]) -> None:
 
 @pytest.mark.bench
 def test_blobs_move_as_fast_as_with_the_rust_client():
-    found = compare(ROUNDS)
-    report(found)
-    large, small, listing = found["large"], found["small"], found["list"]
+    results = compare(ROUNDS)
+    report(results)
+    large, small, listing = results["large"], results["small"], results["list"]
     assert large["ours"]["seconds"] <= 1.1 * large["obstore"]["seconds"]
     assert small["ours"]["seconds"] <= small["obstore"]["seconds"] / 0.8
     assert small["ours"]["seconds"] <= small["adlfs"]["seconds"] / 5
     assert listing["ours"]["seconds"] <= 0.12 * listing["sdk"]["seconds"]
     assert large["with_md5"]["seconds"] <= 2 * large["ours"]["seconds"]
-    for job in found.values():
+    for job in results.values():
         assert job["ours"]["memory"] <= 32 * 2**20
         assert job["ours"]["stall"] <= 0.05
 

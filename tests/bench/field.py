@@ -108,7 +108,7 @@ def seconds_of_psycopg(connection: psycopg.Connection, query: str) -> float:
 
 async def round_trips(database: Database, workspace: Workspace) -> dict[str, int]:
     """Return how often each operation, with a warm pool, waits for the server."""
-    found = {}
+    round_trips = {}
     with SilentProxy(database.port) as proxy:
         connector = configured(proxy.in_front_of(database))
         await connector.connect()
@@ -116,9 +116,9 @@ async def round_trips(database: Database, workspace: Workspace) -> dict[str, int
             await operation(connector, workspace)
             before = proxy.round_trips
             await operation(connector, workspace)
-            found[name] = proxy.round_trips - before
+            round_trips[name] = proxy.round_trips - before
         await connector.disconnect()
-    return found
+    return round_trips
 
 
 @pytest.mark.bench

@@ -253,12 +253,12 @@ def compare() -> dict[str, Figures]:
     }
 
 
-def report(found: dict[str, Figures]) -> None:
-    own = found["ours"]
+def report(results: dict[str, Figures]) -> None:
+    own = results["ours"]
     print(
         f"\n{'pool':18}{'alone/s':>12}{'ours is':>9}{'crowded/s':>12}{'ours is':>9}{'longest':>9}"
     )
-    for name, one in found.items():
+    for name, one in results.items():
         print(
             f"{name:18}{one.alone:12,.0f}{own.alone / one.alone:8.2f}x"
             f"{one.crowded:12,.0f}{own.crowded / one.crowded:8.2f}x{one.longest:8.2f}x"
@@ -267,13 +267,13 @@ def report(found: dict[str, Figures]) -> None:
 
 @pytest.mark.bench
 def test_pool_is_fast_and_fair_beside_others():
-    found = compare()
-    report(found)
-    own = found["ours"]
-    assert own.alone >= 2 * found["psycopg_pool"].alone
-    assert own.crowded >= 4 * found["psycopg_pool"].crowded
-    assert own.crowded >= 2 * found["asyncpg_pool"].crowded
-    assert own.crowded >= 0.4 * found["direct_hand_off"].crowded
+    results = compare()
+    report(results)
+    own = results["ours"]
+    assert own.alone >= 2 * results["psycopg_pool"].alone
+    assert own.crowded >= 4 * results["psycopg_pool"].crowded
+    assert own.crowded >= 2 * results["asyncpg_pool"].crowded
+    assert own.crowded >= 0.4 * results["direct_hand_off"].crowded
     assert own.longest <= 1.5
 
 

@@ -313,9 +313,9 @@ def _parquet_rounds(rounds: int, dsn: str, table: str, path: Path) -> dict[str, 
             if way in SLOW and (number or table != "mixed"):
                 continue
             path.unlink(missing_ok=True)
-            found = _in_a_process(way, dsn, table, path)
-            floor = floor or found["seconds"]  # of ADBC, the first
-            taken.setdefault(way, []).append({**found, "ratio": found["seconds"] / floor})
+            figures = _in_a_process(way, dsn, table, path)
+            floor = floor or figures["seconds"]  # of ADBC, the first
+            taken.setdefault(way, []).append({**figures, "ratio": figures["seconds"] / floor})
     return _medians(taken)
 
 
@@ -330,11 +330,11 @@ def _rounds(rounds: int, dsn: str, table: str, path: Path) -> dict[str, dict[str
             if way in SLOW and (number or table != "mixed"):
                 continue
             path.unlink()  # freeing so large a file takes time that is nobody's
-            found = _in_a_process(way, dsn, table, path)
+            figures = _in_a_process(way, dsn, table, path)
             if way not in SLOW:
                 assert (path.stat().st_size, _head(path)) == (size, content), way
-            ratio = found["seconds"] / floor["seconds"]
-            taken.setdefault(way, []).append({**found, "ratio": ratio})
+            ratio = figures["seconds"] / floor["seconds"]
+            taken.setdefault(way, []).append({**figures, "ratio": ratio})
     return _medians(taken)
 
 
@@ -361,9 +361,9 @@ def _in_a_process(way: str, dsn: str, table: str, path: Path) -> dict[str, float
     return figures
 
 
-def report(found: dict[str, dict[str, dict[str, float]]], floor: str = "psql") -> None:
+def report(results: dict[str, dict[str, dict[str, float]]], floor: str = "psql") -> None:
     """Print seconds, the ratio to `floor`, processor time, memory over start and longest stall."""
-    for table, ways in found.items():
+    for table, ways in results.items():
         title = f"{table}, {ROWS[table] // 1_000_000} M rows"
         print(f"\n{title:22}{'s':>8}{'to ' + floor:>9}{'cpu s':>8}{'MiB':>8}{'stall ms':>10}")
         for way, one in ways.items():
@@ -375,9 +375,9 @@ def report(found: dict[str, dict[str, dict[str, float]]], floor: str = "psql") -
 
 @pytest.mark.bench
 def test_a_query_is_written_as_fast_as_psql_writes_it() -> None:
-    found = compare()
-    report(found)
-    mixed, narrow = found["mixed"], found["narrow"]
+    results = compare()
+    report(results)
+    mixed, narrow = results["mixed"], results["narrow"]
     assert mixed["ours"]["ratio"] <= 1.0
     assert mixed["ours"]["ratio"] <= 1.05 * mixed["asyncpg"]["ratio"]
     assert narrow["ours"]["ratio"] <= 1.5
@@ -389,22 +389,22 @@ def test_a_query_is_written_as_fast_as_psql_writes_it() -> None:
 
 @pytest.mark.bench
 def test_parquet_is_written_faster_than_by_adbc() -> None:
-    found = compare_parquet()
-    report(found, "ADBC")
-    for table in found.values():
+    results = compare_parquet()
+    report(results, "ADBC")
+    for table in results.values():
         assert table["ours, Parquet"]["memory"] <= 110 * 2**20
         assert table["ours, Parquet"]["stall"] <= 0.05
-    assert found["mixed"]["ours, Parquet"]["ratio"] <= 0.8
+    assert results["mixed"]["ours, Parquet"]["ratio"] <= 0.8
 
 
 @pytest.mark.bench
 def test_memory_of_parquet_does_not_grow_with_the_result() -> None:
-    found = compare_sizes()
-    for size, one in found.items():
+    results = compare_sizes()
+    for size, one in results.items():
         print(f"\nours, Parquet, {size:3} M mixed rows{one['seconds']:8.2f} s", end="")
         print(f"{one['memory'] / 2**20:8.0f} MiB", end="")
-    assert found[8]["memory"] <= 110 * 2**20
-    assert found[8]["memory"] - found[2]["memory"] <= 16 * 2**20  # for 6 M rows, 900 MB
+    assert results[8]["memory"] <= 110 * 2**20
+    assert results[8]["memory"] - results[2]["memory"] <= 16 * 2**20  # for 6 M rows, 900 MB
 
 
 if __name__ == "__main__":

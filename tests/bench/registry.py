@@ -109,10 +109,10 @@ async def test_registering_many_into_sqlite(tmp_path: Path):
 
     took = []
     for number in range(3):
-        wanted = configs()
+        sources = configs()
         async with registry_at(tmp_path / f"{number}.db") as registry, Heart() as heart:
             started = time.process_time()
-            await registry.register_data_sources(wanted)
+            await registry.register_data_sources(sources)
             took.append(time.process_time() - started)
         store = SQLiteStore(tmp_path / f"{number}.db")
         rows = [record.to_row() for record in store.list()]
@@ -126,18 +126,18 @@ async def test_registering_many_into_sqlite(tmp_path: Path):
 async def test_listing_many(tmp_path: Path):
     async with registry_at(tmp_path / "s.db") as registry:
         await registry.register_data_sources(configs())
-        known = registry.list_data_sources()
+        listed_configs = registry.list_data_sources()
         listed = median(lambda: spent(registry.list_data_sources))
-        copied = median(lambda: spent(lambda: [copy.copy(config) for config in known]))
+        copied = median(lambda: spent(lambda: [copy.copy(config) for config in listed_configs]))
         print()
         show(f"list {SOURCES:,} sources", listed, copied)
-        assert len(known) == SOURCES
+        assert len(listed_configs) == SOURCES
         assert listed <= 0.030
 
 
 async def test_getting_what_is_connected():
     async def floor(source_id: str) -> Any:
-        return known[source_id]
+        return connectors[source_id]
 
     async def calls(get: Callable[[str], Any]) -> float:
         started = time.process_time()
@@ -147,7 +147,7 @@ async def test_getting_what_is_connected():
 
     async with registry_of(fresh()) as registry:
         await registry.register_data_source(source())
-        known = {"s": await registry.get_connector("s")}
+        connectors = {"s": await registry.get_connector("s")}
         got = statistics.median([await calls(registry.get_connector) for _ in range(ROUNDS)])
         least = statistics.median([await calls(floor) for _ in range(ROUNDS)])
         print()
@@ -165,7 +165,7 @@ async def test_a_hanging_source_delays_nobody_else():
             return await super().connect()
 
     hosts = {0: "hanging", 1: "slow", 2: "unreachable"}
-    wanted = [source(f"s{i}", host=hosts.get(i, "ok")) for i in range(1_000)]
+    sources = [source(f"s{i}", host=hosts.get(i, "ok")) for i in range(1_000)]
     waits: dict[str, float] = {}
 
     async def timed(registry: DataSourceRegistry, source_id: str) -> None:
@@ -179,12 +179,12 @@ async def test_a_hanging_source_delays_nobody_else():
 
     config = PoolConfig(connect_attempts=1)
     async with registry_of(fresh(Uneven), pool_config=config) as registry:
-        await registry.register_data_sources(wanted)
+        await registry.register_data_sources(sources)
         stuck = [asyncio.create_task(timed(registry, f"s{i}")) for i in range(3)]
         async with Heart() as heart:
-            for each in wanted[3:]:
-                await timed(registry, each.id)
-        others = [waits[each.id] for each in wanted[3:]]
+            for reachable in sources[3:]:
+                await timed(registry, reachable.id)
+        others = [waits[reachable.id] for reachable in sources[3:]]
         stuck[0].cancel()
         await asyncio.wait(stuck)
     print()
@@ -238,7 +238,7 @@ def test_start(programs: Path):
             seconds = cpu_of(*command)
             if round_:  # the first writes the bytecode
                 took[name].append(seconds)
-    medians = {name: statistics.median(each) for name, each in took.items()}
+    medians = {name: statistics.median(seconds) for name, seconds in took.items()}
     print()
     for name, seconds in medians.items():
         ratio = seconds / medians["pytest --version"]

@@ -189,8 +189,8 @@ async def test_nothing_is_lost_when_forty_of_a_hundred_users_are_cancelled():
     tasks = [spawn(use()) for _ in range(400)]
     for task in dice.sample(tasks, 160):
         asyncio.get_running_loop().call_later(dice.random(), task.cancel)
-    found = await outcomes(*tasks)
-    assert [error for error in found if isinstance(error, Exception)] == []
+    results = await outcomes(*tasks)
+    assert [error for error in results if isinstance(error, Exception)] == []
     assert (pool.in_use_count, pool.available_count) == (0, 4)
     assert pool.statistics().waiting == 0
     await pool.close()

@@ -121,9 +121,9 @@ async def test_close_right_after_acquire_began_leaves_nothing():
         for _ in range(turns):
             await asyncio.sleep(0)
         closing = spawn(pool.close())
-        (found,) = await outcomes(waiter)
-        if not isinstance(found, PoolClosedError):
-            pool.release_nowait(found)
+        (result,) = await outcomes(waiter)
+        if not isinstance(result, PoolClosedError):
+            pool.release_nowait(result)
         await closing
         assert world.live == []
 

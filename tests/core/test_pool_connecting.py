@@ -176,8 +176,8 @@ async def test_failing_connect_fails_one_waiter_and_strands_none():
     world = World()
     world.connects = [after(1, ConnectError("bad"))]
     pool = pool_of(world.exclusive, max_size=1, connect_attempts=1)
-    found = await outcomes(*(spawn(use_once(pool)) for _ in range(5)))
-    assert [type(one) for one in found] == [ConnectError, *[type(None)] * 4]
+    results = await outcomes(*(spawn(use_once(pool)) for _ in range(5)))
+    assert [type(one) for one in results] == [ConnectError, *[type(None)] * 4]
     await pool.close()
 
 

@@ -50,8 +50,8 @@ async def test_failing_shareable_connect_fails_all_who_wait_for_it():
     world = World()
     world.connects = [after(1, AuthenticationError("no"))]
     pool = pool_of(world.shareable, max_size=2)
-    found = await outcomes(*(spawn(use_once(pool)) for _ in range(5)))
-    assert {type(one) for one in found} == {AuthenticationError}
+    results = await outcomes(*(spawn(use_once(pool)) for _ in range(5)))
+    assert {type(one) for one in results} == {AuthenticationError}
     await use_once(pool)
     await pool.close()
 

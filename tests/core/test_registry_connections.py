@@ -25,6 +25,7 @@ from tests.core.fakes import (
     registry_of,
     source,
 )
+from tests.core.subprocesses import run_python
 from tests.waiting import wait_until
 
 
@@ -48,7 +49,7 @@ async def test_a_connector_asked_for_while_its_source_is_disconnected_leaks_no_l
         for turns in range(20):
             connects = cls.connects
             asking = asyncio.create_task(registry.get_connector("s"))
-            while cls.connects == connects:
+            while cls.connects == connects:  # noqa: ASYNC110  (turns are counted from then on)
                 await asyncio.sleep(0)
             for _ in range(turns):
                 await asyncio.sleep(0)
@@ -282,3 +283,28 @@ def test_an_event_loop_that_has_ended_is_given_nothing_to_do() -> None:
     assert asyncio.all_tasks(ending) == set()
     ending.close()
     asyncio.run(registry.close())
+
+
+def test_a_child_of_a_fork_has_pools_of_its_own_and_leaves_those_of_its_parent() -> None:
+    script = (
+        "import asyncio, os, warnings\n"
+        "warnings.simplefilter('ignore', DeprecationWarning)\n"  # of forks beside threads
+        "from tests.core.fakes import fresh, registry_of, source\n"
+        "cls = fresh()\n"
+        "async def use_in_child(registry):\n"
+        "    await registry.disconnect_all(timeout=0)\n"
+        "    print(cls.live, flush=True)\n"  # of the parent, which it must not disconnect
+        "    await registry.get_connector('s')\n"
+        "    print(cls.live, flush=True)\n"
+        "async def main():\n"
+        "    async with registry_of(cls) as registry:\n"
+        "        await registry.register_data_source(source())\n"
+        "        await registry.get_connector('s')\n"
+        "        child = os.fork()\n"
+        "        if not child:\n"
+        "            asyncio.run(use_in_child(registry))\n"
+        "            os._exit(0)\n"
+        "        print(os.waitpid(child, 0)[1], cls.live)\n"
+        "asyncio.run(main())\n"
+    )
+    assert run_python(script).split("\n") == ["1", "2", "0 1", ""]

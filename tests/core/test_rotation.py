@@ -62,8 +62,8 @@ def all_open(store: Store, *keys: str) -> int:
     """Check that every record opens to its own secret; return how many are under the first key."""
     manager = CredentialManager(keys)
     for record in store.list():
-        found = manager.decrypt_credentials(record.credentials, source_id=record.id)
-        assert found == secret(record.id)
+        options = manager.decrypt_credentials(record.credentials, source_id=record.id)
+        assert options == secret(record.id)
     return sum(manager.is_current(record.credentials) for record in store.list())
 
 
@@ -250,8 +250,8 @@ def test_update_of_a_concurrent_writer_is_kept(
     record = store.get("s0001")
     assert (record is None) == (left is None)
     if record:
-        found = CredentialManager(NEW).decrypt_credentials(record.credentials, source_id="s0001")
-        assert found == left
+        options = CredentialManager(NEW).decrypt_credentials(record.credentials, source_id="s0001")
+        assert options == left
 
 
 def test_record_that_cannot_be_written_is_named_and_kept():
@@ -321,14 +321,14 @@ async def test_key_that_opens_nothing_of_a_store_is_refused(store: Store):
 
 async def test_host_that_was_not_told_of_a_rotation_adds_nothing_under_the_old_key(store: Store):
     await registered(store, "first", OLD)
-    told, untold = host(store, NEW, OLD), host(store, OLD)
+    informed, uninformed = host(store, NEW, OLD), host(store, OLD)
     await registered(store, "second", OLD)
-    assert told.reencrypt().changed == 2
+    assert informed.reencrypt().changed == 2
     config = DataSourceConfig("third", DataSourceType.CUSTOM, "third", secret("third"))
     with pytest.raises(MissingKeyError, match=f"{fingerprint(NEW)}.*{fingerprint(OLD)}"):
-        await untold.register_data_source(config)
+        await uninformed.register_data_source(config)
     with pytest.raises(MissingKeyError):
-        await untold.register_data_sources([config])
+        await uninformed.register_data_sources([config])
     assert all_open(store, NEW) == 2
 
 

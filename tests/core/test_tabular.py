@@ -78,11 +78,11 @@ def test_the_limit_on_rows_is_exact_however_they_come(
             if file.truncated:
                 break
         file.write_rows([])
-    kept = 6 if most is None else min(most, 6)
-    assert Path(file.path).read_text() == "n\n" + "".join(f"{n}\n" for n in range(kept))
+    expected = 6 if most is None else min(most, 6)
+    assert Path(file.path).read_text() == "n\n" + "".join(f"{n}\n" for n in range(expected))
     written = workspace.written[file.path]
-    assert (written.rows, written.truncated) == (kept, kept < 6)
-    assert taken <= kept, "it went on after the limit"
+    assert (written.rows, written.truncated) == (expected, expected < 6)
+    assert taken <= expected, "it went on after the limit"
 
 
 def test_rows_after_the_limit_are_left_out(tmp_path: Path) -> None:
@@ -172,10 +172,10 @@ PATHS = ["a.csv", "a/b.csv", "a/c/d.csv", "a/c/e.csv", "ab/x", "/odd"]
     ],
 )
 def test_slashes_in_paths_make_folders(path: str | None, listed: list[str]) -> None:
-    items = [DataItem(each.rpartition("/")[2], each, 1) for each in PATHS]
-    found = items_below(items, path)
-    assert [item.path for item in found] == listed
-    for item in found:
+    items = [DataItem(name.rpartition("/")[2], name, 1) for name in PATHS]
+    below = items_below(items, path)
+    assert [item.path for item in below] == listed
+    for item in below:
         folder = item.path.endswith("/")
         assert item.metadata == ({"kind": "folder"} if folder else {})
         assert item.size is (None if folder else 1)
@@ -183,7 +183,7 @@ def test_slashes_in_paths_make_folders(path: str | None, listed: list[str]) -> N
 
 
 def test_the_topmost_folder_shows_each_name_once() -> None:
-    items = [DataItem(each, each) for each in PATHS[:-1]]
+    items = [DataItem(path, path) for path in PATHS[:-1]]
     assert [item.path for item in items_below(items, "/")] == ["a.csv", "a/", "ab/"]
 
 

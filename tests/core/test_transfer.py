@@ -96,7 +96,9 @@ async def test_an_encrypted_export_brings_everything_back(registry):
     for hidden in (SECRET, "sales"):  # shorter texts may stand in the token by chance
         assert hidden not in text
     async with new_registry() as other:
-        await import_sources(other, [each.config for each in read_export(document, PASSPHRASE)])
+        await import_sources(
+            other, [imported.config for imported in read_export(document, PASSPHRASE)]
+        )
         for source_id in IDS:
             sent, got = (
                 each.get_config(source_id, decrypt=True, sanitize=False)
@@ -155,14 +157,14 @@ async def test_parameters_of_a_hostile_document_cost_nothing(registry, change):
 
 
 async def test_ids_that_are_taken_are_all_named_and_nothing_is_imported(registry):
-    found = [each.config for each in read_export(export_sources(registry, IDS))]
+    configs = [imported.config for imported in read_export(export_sources(registry, IDS))]
     async with new_registry() as other:
-        await import_sources(other, [found[2]])
-        await import_sources(other, [found[0]])
+        await import_sources(other, [configs[2]])
+        await import_sources(other, [configs[0]])
         with pytest.raises(DataSourceExistsError, match="'sales', 'ref'"):
-            await import_sources(other, found)
+            await import_sources(other, configs)
         assert not other.exists("own")
-        await import_sources(other, found, replace=True)
+        await import_sources(other, configs, replace=True)
         assert other.exists("own")
 
 
@@ -171,7 +173,7 @@ async def test_one_invalid_source_keeps_all_others_out(registry):
     document["sources"][1]["type"] = "memory"
     async with new_registry() as other:
         with pytest.raises(OptionError, match="source 'own': unknown option"):
-            await import_sources(other, [each.config for each in read_export(document)])
+            await import_sources(other, [imported.config for imported in read_export(document)])
         assert other.list_data_sources() == []
 
 

@@ -376,7 +376,8 @@ async def _main(port: int, large: int, small: int, listed: int, long: int) -> No
     for number in range(listed):
         service.put(f"listed/{number // 1000:03}/file-{number:06}.csv", b"")
     for number in range(long):
-        name = f"long/{number:06}" + "é\x01 /"[number % 4] * 1000
+        # With a slash at the end, it would be the marker of a folder, which is not listed.
+        name = f"long/{number:06}" + "é\x01 /"[number % 4] * 999 + "x"
         service.put(name, b"", properties="<Unknown>&lt;é&gt;</Unknown>" * 40)
     service.page({"maxresults": str(PAGE)})
     await service.start(port)

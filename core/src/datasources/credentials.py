@@ -29,11 +29,12 @@ KEY_FILE_VARIABLE = "DATASOURCE_ENCRYPTION_KEY_FILE"
 Key = str | bytes
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{12}")
-# Characters that are read of a file: some, such as /dev/zero, have no end.
+# Characters that are read of a file of keys, and bytes of a file with one secret, such as a
+# certificate's key: some files, such as /dev/zero, have no end.
 _KEY_FILE_LIMIT = 64 * 1024
+_SECRET_LIMIT = 1024 * 1024
 _TOKEN = re.compile(r"[\w-]+={0,2}", re.ASCII)  # URL-safe base64
 _TO_STANDARD_BASE64 = bytes.maketrans(b"-_", b"+/")
-_SECRET_LIMIT = 1024 * 1024
 
 
 class CredentialManager:

@@ -22,7 +22,7 @@ from datasources.nested import leaves
 from datasources.redaction import MARK
 
 FORMAT = "datasources-export"
-VERSION = 1
+VERSION = 1  # of the format; a document of another version is refused
 
 # The first choice of OWASP's Password Storage Cheat Sheet: 128 MiB of memory, about half a second.
 _SCRYPT = {"n": 2**17, "r": 8, "p": 1}

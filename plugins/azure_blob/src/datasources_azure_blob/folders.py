@@ -144,16 +144,17 @@ async def _items(service: BlobService, page: Page, delimiter: str) -> AsyncItera
         await asyncio.sleep(0)  # 5,000 items at once would hold up the event loop
         items: list[DataItem] = []
         for index, fields in enumerate(batch, position):
-            item: DataItem | None = item_of(fields)
+            item = item_of(fields, names[index])
+            listed: DataItem | None = item
             if fields["kind"] == "Blob" and _may_be_marker(fields):
                 has_children = _has_children(names, folders, index)
                 if has_children is None:
                     has_children = bool(page.next_marker) and await has_blobs_below(
                         service, names[index]
                     )
-                item = _item_or_folder(fields, has_children, delimiter)
-            if item is not None:
-                items.append(item)
+                listed = _blob_or_folder(fields, item, has_children, delimiter)
+            if listed is not None:
+                items.append(listed)
         position += len(batch)
         yield items
 
@@ -176,7 +177,7 @@ def _has_children(names: Sequence[str], folders: Set[str], index: int) -> bool |
     order and Azurite at the beginning of the page.
     """
     name = names[index]
-    if name.endswith("/") or f"{name}/" in folders:
+    if name.endswith("/") or (folders and f"{name}/" in folders):
         return True
     for position in range(index + 1, len(names)):
         if not names[position].startswith(name):
@@ -186,11 +187,12 @@ def _has_children(names: Sequence[str], folders: Set[str], index: int) -> bool |
     return None
 
 
-def _item_or_folder(fields: dict[str, str], has_children: bool, delimiter: str) -> DataItem | None:
-    """Return an empty blob or a directory as an item; None if it is not listed."""
+def _blob_or_folder(
+    fields: dict[str, str], item: DataItem, has_children: bool, delimiter: str
+) -> DataItem | None:
+    """Return an empty blob or a directory as it is listed; None if it is not."""
     if has_children:
         return None  # the listing has the children, or with a delimiter the folder `NAME/`
-    item = item_of(fields)
     if not _is_marked(fields):
         return item
     return folder_item(f"{item.path}/") if delimiter else None  # an empty folder

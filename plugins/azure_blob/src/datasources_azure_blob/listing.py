@@ -63,7 +63,7 @@ async def list_blobs(
         for batch in batches(answer.entries):
             await asyncio.sleep(0)  # 5,000 items at once would hold up the event loop
             for entry in batch:
-                yield item_of(entry)
+                yield item_of(entry, name_of(entry))
         if not (marker := answer.next_marker):
             return
 
@@ -191,9 +191,8 @@ def name_of(fields: dict[str, str]) -> str:
     return unquote(name) if fields.get("Encoded") == "true" else name
 
 
-def item_of(fields: dict[str, str]) -> DataItem:
-    """Return an entry as an item; a `BlobPrefix` becomes a folder."""
-    name = name_of(fields)
+def item_of(fields: dict[str, str], name: str) -> DataItem:
+    """Return an entry of that name as an item; a `BlobPrefix` becomes a folder."""
     if fields["kind"] == "BlobPrefix":
         return folder_item(name)
     etag = fields.get("Etag", "").strip('"')
