@@ -35,10 +35,12 @@ from datasources_postgresql.store.schema import (
 )
 
 # A host that hangs in the middle of a write blocks the writes of others for these times at most.
-_SET_TIMEOUTS = """
-SET lock_timeout = '10s';
+# The connection is closed if an answer takes `_GRACE` longer: then the path to the server is dead.
+_LOCK_TIMEOUT, _STATEMENT_TIMEOUT, _GRACE = 10, 30, 2  # seconds
+_SET_TIMEOUTS = f"""
+SET lock_timeout = '{_LOCK_TIMEOUT}s';
 SET idle_in_transaction_session_timeout = '15s';
-SET statement_timeout = '30s';
+SET statement_timeout = '{_STATEMENT_TIMEOUT}s';
 """
 _DEFAULTS = {  # connection parameters that the URL overrides
     "connect_timeout": "10",  # seconds
@@ -79,7 +81,7 @@ class PostgreSQLStore(Store):
         self._lock = threading.Lock()
         # Held by whoever uses _connection or changes _records, also during I/O; taken before _lock.
         self._write_lock = threading.Lock()
-        self._connection: Connection | None = None
+        self._connection: StoreConnection | None = None
         with self._store_errors():
             connection = self._connect()
             try:
@@ -172,7 +174,7 @@ class PostgreSQLStore(Store):
                 self._end_transaction(connection)
         return bool(rows)
 
-    def _locked_connection(self) -> Connection:
+    def _locked_connection(self) -> StoreConnection:
         """Return a connection in a transaction that locks the store against other writers."""
         self._check_usable()
         if self._connection is not None:
@@ -254,9 +256,10 @@ class PostgreSQLStore(Store):
 
     # Connecting.
 
-    def _connect(self) -> Connection:
+    def _connect(self) -> StoreConnection:
         connection = StoreConnection.connect(**self._conninfo)  # type: ignore[arg-type]
         try:
+            connection.answer_timeout = _STATEMENT_TIMEOUT + _GRACE
             connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
             connection.read_only = False
             connection.execute(_SET_TIMEOUTS)
@@ -296,6 +299,8 @@ def _parse_url(url: str) -> PostgreSQLOptions:
         raise StoreError(f"the URL of the PostgreSQL store cannot be used: {exc}") from None
 
 
-def _lock_store(connection: Connection) -> Connection:
+def _lock_store(connection: StoreConnection) -> StoreConnection:
+    connection.answer_timeout = _LOCK_TIMEOUT + _GRACE
     connection.execute("SELECT FROM datasources.store FOR UPDATE")
+    connection.answer_timeout = _STATEMENT_TIMEOUT + _GRACE
     return connection
