@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
-from datasources.errors import ConnectError
-from datasources.masking import mask_error
+from datasources.errors import ConnectError, DataFetchError
+from datasources.masking import mask_error, mask_secrets
 from datasources.models import ColumnStatistics, DataItem, DataSourceConfig, PoolConfig, Preview
 from datasources.nested import leaves
 from datasources.redaction import is_secret_name
@@ -262,10 +262,17 @@ def abilities(connector: DataSourceConnector | type[DataSourceConnector]) -> fro
     return frozenset(name for name, method in ABILITIES.items() if hasattr(connector, method))
 
 
-def mask_connector_error(connector: DataSourceConnector, error: BaseException) -> None:
+E = TypeVar("E", bound=BaseException)
+
+
+def mask_connector_error(connector: DataSourceConnector, error: E) -> E | DataFetchError:
     """Mask the secrets of a connector's options in an error that it raised, and in its causes.
 
     Without an options class, those are the values of options whose names are those of secrets.
+
+    Returns:
+        The error; or another one with its masked text, if it keeps the text where it cannot be
+        changed, as an `ExceptionGroup` does.
     """
     if connector.options is not None:
         secrets = connector.options.secret_values()
@@ -278,3 +285,9 @@ def mask_connector_error(connector: DataSourceConnector, error: BaseException) -
             if isinstance(leaf, str)
         ]
     mask_error(error, secrets)
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001  (a driver's exception may be broken itself)
+        return error
+    masked = mask_secrets(text, secrets)
+    return error if masked == text else DataFetchError(f"{type(error).__name__}: {masked}")

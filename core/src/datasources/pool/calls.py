@@ -194,14 +194,15 @@ class ConnectorCalls:
             try:
                 connector = await run_with_deadline(create_and_connect, config.connect_timeout)
             except (Exception, CancelledError) as exc:
+                failure: BaseException = exc
                 if pending.connector is not None:
-                    mask_connector_error(pending.connector, exc)
+                    failure = mask_connector_error(pending.connector, exc)
                     await self.disconnect(pending.connector)
                     pending.connector = None
-                if isinstance(exc, CancelledError):
+                if not isinstance(failure, Exception):  # cancelled
                     raise
                 self._counters.connect_failures += 1
-                error: Exception = exc
+                error = failure
                 if isinstance(exc, DeadlineExceededError):
                     error = ConnectError(
                         f"source {self._source_id!r} did not connect within "

@@ -9,7 +9,6 @@ from datasources.connector import (
     DataSourceConnector,
     SupportsGlob,
     SupportsIterItems,
-    mask_connector_error,
 )
 from datasources.errors import DataFetchError, DataSourceError, ItemNotFoundError
 from datasources.models import DataItem
@@ -44,12 +43,8 @@ class ItemLister:
             async with lease as connector, aclosing(_iterate(connector, path)) as items:
                 while True:
                     # Closing the source may cancel the connector, but not the code that iterates.
-                    try:
-                        async with lease.cancelled_at_close():
-                            item = await anext(items, None)
-                    except Exception as exc:
-                        mask_connector_error(connector, exc)
-                        raise
+                    async with lease.cancelled_at_close():
+                        item = await anext(items, None)
                     if item is None:
                         return
                     outcome.items += 1

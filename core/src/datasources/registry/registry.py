@@ -567,7 +567,9 @@ class DataSourceRegistry:
             reason = f"source {config.id!r} did not answer within {seconds:g} seconds"
             raise ConnectError(reason) from exc
         except Exception as exc:
-            mask_connector_error(connector, exc)
+            masked = mask_connector_error(connector, exc)
+            if masked is not exc:
+                raise masked from None
             raise
         finally:
             await connector.disconnect()
