@@ -117,6 +117,51 @@ async def test_secrets_are_masked_in_errors_logs_and_audit(
         assert part not in shown
 
 
+class OpaqueError(Exception):
+    """Makes its message of what it holds, so that its arguments tell nothing."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__()
+        self._parts = [message]
+
+    def __str__(self) -> str:
+        return self._parts[0]
+
+
+class Stubborn(Loud):
+    """Raises errors whose text cannot be changed."""
+
+    def fault(self, error: type[Exception] = DataFetchError) -> Exception:
+        plain = super().fault(error)
+        if error is ValueError:
+            return ExceptionGroup(str(plain), [plain])
+        return OpaqueError(str(plain))
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("fail_at", ["use", "connect"])
+async def test_error_whose_text_cannot_be_changed_becomes_another_one(
+    fail_at: str, operation: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "audit.jsonl"
+    async with registry_of(Stubborn) as registry:
+        registry.plugins.register_plugin(AuditLog(log))
+        await registry.register_data_source(source(password=SECRET, fail_at=fail_at))
+        with pytest.raises(DataFetchError, match=r"\w+: refused \*") as caught:
+            await OPERATIONS[operation](registry, tmp_path)
+    shown = "".join(traceback.format_exception(caught.value)) + log.read_text()
+    assert SECRET not in shown
+
+
+async def test_secrets_are_masked_in_errors_that_leave_a_lease() -> None:
+    async with registry_of(Loud) as registry:
+        await registry.register_data_source(source(password=SECRET))
+        with pytest.raises(DataFetchError, match="refused") as caught:
+            async with registry.connection("s") as connector:
+                await connector.list_items()
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
 async def test_secrets_are_masked_in_the_errors_of_checks_and_batches(tmp_path: Path) -> None:
     async with registry_of(Loud) as registry:
         await registry.register_data_source(source(password=SECRET, fail_at="connect"))

@@ -104,6 +104,7 @@ WRONG_FIELDS = [
     ("id", "../x", "'../x' is not a source id"),
     ("type", None, "None is not a type name"),
     ("name", None, "source 's': 'name' must be text, not NoneType"),
+    ("name", "caf\udce9", "source 's': 'name' has a character that is no text"),
     ("config", None, "source 's': 'config' must be a dict with texts as keys"),
     ("config", [("secret", "m4rker")], "source 's': 'config' must be a dict"),
     ("config", {1: "m4rker"}, "source 's': 'config' must be a dict with texts as keys"),

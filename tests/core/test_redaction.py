@@ -7,6 +7,7 @@ import json
 import logging
 import shlex
 import traceback
+from base64 import b64encode
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote, quote_plus, urlencode
@@ -284,6 +285,10 @@ def spellings(secret: str) -> dict[str, str]:
         "XML": saxutils.escape(secret, {'"': "&quot;", "'": "&apos;"}),
         "SQL": secret.replace("'", "''"),
         "a shell": shlex.quote(secret).removeprefix("'").removesuffix("'"),
+        "a URL within a URL": quote(quote(encoded, safe=""), safe=""),
+        "a field of CSV": secret.replace('"', '""'),
+        "an escape of Python": secret.encode("unicode_escape").decode(),
+        "base64": b64encode(encoded).decode() if len(secret) > 3 else secret,
     }
 
 
@@ -307,6 +312,12 @@ def test_only_given_secrets_are_masked_where_nothing_else_is_to_be():
 def test_pieces_of_a_given_password_are_masked_where_a_url_was_taken_apart():
     message = 'invalid port number: "hunter2" in connection string, host is "correct"'
     assert "hunter2" not in redact_text(message, ["hunter2/correct#horse"])
+
+
+def test_piece_of_a_given_secret_is_masked_as_a_word_only():
+    message = "it is no connection string; 'conn' is no database"
+    masked = f"it is no connection string; '{MARK}' is no database"
+    assert mask_secrets(message, ["reader:pw@host/conn"]) == masked
 
 
 def test_short_secret_is_masked_as_a_word_only():

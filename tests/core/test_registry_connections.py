@@ -308,3 +308,73 @@ def test_a_child_of_a_fork_has_pools_of_its_own_and_leaves_those_of_its_parent()
         "asyncio.run(main())\n"
     )
     assert run_python(script).split("\n") == ["1", "2", "0 1", ""]
+def test_an_event_loop_that_is_blocked_is_waited_for_no_longer_than_asked() -> None:
+    registry = registry_of(MemoryConnector)
+    blocked, unblock = threading.Event(), threading.Event()
+
+    async def block() -> None:
+        await registry.register_data_source(source("a"))
+        await registry.list_items("a")
+        blocked.set()
+        unblock.wait()  # the event loop of this thread stands still
+
+    async def close() -> None:
+        # A source that the other loop does not use is not waited for.
+        await registry.register_data_source(source("b"))
+        await registry.list_items("b")
+        await registry.unregister_data_source("b")
+        with pytest.raises(PoolError, match="is blocked, has not closed source 'a'"):
+            await registry.unregister_data_source("a", timeout=0)
+        assert not unblock.is_set()
+        with pytest.raises(PoolError, match="is blocked, has not closed all sources"):
+            await registry.close(timeout=0)
+
+    thread = threading.Thread(target=lambda: asyncio.run(block()))
+    thread.start()
+    blocked.wait()
+    try:
+        asyncio.run(close())
+    finally:
+        unblock.set()
+        thread.join()
+
+
+FORK_WHERE_A_LOOP_RUNS = """
+import asyncio, os, sys, threading
+sys.path.insert(0, sys.argv[1])
+from datasources import DataSourceConfig, DataSourceRegistry
+from tests.core.fakes import MemoryConnector
+
+def source(id):
+    return DataSourceConfig(id, "memory", id, {})
+
+async def use(registry):  # in the child, where the copied loop of the parent seems to run
+    await registry.register_data_source(source("child"))
+    await registry.register_data_source(source("s"), replace=True)
+    await registry.list_items("s")
+    await registry.unregister_data_source("s")
+    await registry.disconnect_all()
+    await registry.close()
+
+async def main():
+    registry = DataSourceRegistry()
+    registry.register_connector_class("memory", MemoryConnector)
+    await registry.register_data_source(source("s"))
+    async with registry.connection("s"):
+        child = os.fork()
+        if child == 0:
+            thread = threading.Thread(target=lambda: asyncio.run(use(registry)), daemon=True)
+            thread.start()
+            thread.join(30)
+            os._exit(2 if thread.is_alive() else 0)
+        _, status = await asyncio.to_thread(os.waitpid, child, 0)
+        print(os.waitstatus_to_exitcode(status))
+    await registry.close()
+
+asyncio.run(main())
+"""
+
+
+def test_a_child_of_a_fork_does_not_wait_for_the_event_loop_of_its_parent() -> None:
+    root = str(Path(__file__).parents[2])
+    assert run_python(FORK_WHERE_A_LOOP_RUNS, root).split() == ["0"]

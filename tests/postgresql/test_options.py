@@ -239,6 +239,16 @@ def test_every_parameter_that_libpq_would_take_from_the_environment_is_set() -> 
     assert unset <= {"service", "servicefile", "connect_timeout", "gsslib"}
 
 
+@pytest.mark.parametrize("name", ["sslrootcert", "sslcert", "sslkey", "application_name"])
+def test_empty_value_is_none_and_not_a_file_of_the_home_directory(name: str) -> None:
+    """To libpq an empty file name is the one in `~/.postgresql`."""
+    without = PostgreSQLOptions.load({**BASE, "password": "x"})
+    as_option = PostgreSQLOptions.load({**BASE, "password": "x", name: ""})
+    in_dsn = PostgreSQLOptions.load({**BASE, "password": "x", "dsn": f"{name}=''"})
+    assert as_option.conninfo() == in_dsn.conninfo() == without.conninfo()
+    assert list(as_option.paths()) == list(in_dsn.paths()) == []
+
+
 async def test_password_of_the_host_is_not_used_for_a_source(
     admin: Admin, pg_database: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

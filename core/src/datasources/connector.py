@@ -5,10 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from datasources.errors import ConnectError, ConnectorError, DataSourceError
-from datasources.masking import mask_error
+from datasources.masking import mask_error, mask_secrets
 from datasources.models import ColumnStatistics, DataItem, DataSourceConfig, PoolConfig, Preview
 from datasources.nested import leaves
 from datasources.redaction import is_secret_name, redact_text
@@ -270,10 +270,17 @@ def abilities(connector: DataSourceConnector | type[DataSourceConnector]) -> fro
     return frozenset(name for name, method in ABILITIES.items() if hasattr(connector, method))
 
 
-def mask_connector_error(connector: DataSourceConnector, error: BaseException) -> None:
+E = TypeVar("E", bound=BaseException)
+
+
+def mask_connector_error(connector: DataSourceConnector, error: E) -> E | ConnectorError:
     """Mask the secrets of a connector's options in an error that it raised, and in its causes.
 
     Without an options class, those are the values of options whose names are those of secrets.
+
+    Returns:
+        The error; or another one with its masked text, if it keeps the text where it cannot be
+        changed, as an `ExceptionGroup` does.
     """
     if connector.options is not None:
         secrets = connector.options.secret_values()
@@ -286,6 +293,9 @@ def mask_connector_error(connector: DataSourceConnector, error: BaseException) -
             if isinstance(leaf, str)
         ]
     mask_error(error, secrets)
+    text = _text_of(error)
+    masked = mask_secrets(text, secrets)
+    return error if masked == text else _named_error(connector.config, error, masked)
 
 
 def as_connector_error(
@@ -296,17 +306,13 @@ def as_connector_error(
     A `DataSourceError` is returned as it is. Another error becomes the cause of a `ConnectorError`
     that names the connector and the source.
     """
-    mask_connector_error(connector, error)
-    return error if isinstance(error, DataSourceError) else wrap_error(connector.config, error)
+    masked = mask_connector_error(connector, error)
+    return masked if isinstance(masked, DataSourceError) else wrap_error(connector.config, error)
 
 
 def wrap_error(config: DataSourceConfig, error: BaseException) -> ConnectorError:
     """Return a `ConnectorError` that names the connector of a source, with `error` as its cause."""
-    text = redact_text(" ".join(str(error).split()))
-    wrapped = ConnectorError(
-        f"the connector {config.type.value!r} of source {config.id!r} raised "
-        f"{type(error).__name__}" + (f": {text}" if text else "")
-    )
+    wrapped = _named_error(config, error, redact_text(_text_of(error)))
     wrapped.__cause__ = error
     return wrapped
 
@@ -320,4 +326,19 @@ def connector_errors(connector: DataSourceConnector) -> Iterator[None]:
         error = as_connector_error(connector, exc)
         if error is exc:
             raise
-        raise error from exc
+        raise error from error.__cause__
+
+
+def _named_error(config: DataSourceConfig, error: BaseException, text: str) -> ConnectorError:
+    text = " ".join(text.split())
+    return ConnectorError(
+        f"the connector {config.type.value!r} of source {config.id!r} raised "
+        f"{type(error).__name__}" + (f": {text}" if text else "")
+    )
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001  (a driver's exception may be broken itself)
+        return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import lru_cache
@@ -15,8 +16,8 @@ MARK = "***REDACTED***"
 def mask_secrets(text: str, secrets: Iterable[str]) -> str:
     """Mask the given secrets in a text, in each of its spellings.
 
-    A secret of up to three characters is masked as a word only, as it would also be found inside
-    ordinary words.
+    A secret of up to three characters, and a piece of one, is masked as a word only, as it would
+    also be found inside ordinary words.
     """
     pattern = _pattern_of((secrets,) if isinstance(secrets, str) else tuple(secrets))
     return pattern.sub(MARK, text) if pattern else text
@@ -49,8 +50,12 @@ def mask_error(error: BaseException, secrets: Iterable[str]) -> None:
 @lru_cache(maxsize=64)  # a secret with many spellings takes a millisecond
 def _pattern_of(secrets: tuple[str, ...]) -> re.Pattern[str] | None:
     spellings = {spelling for secret in secrets for spelling in _spellings(secret) if spelling}
-    ordered = sorted(spellings, key=len, reverse=True)
-    patterns = [re.escape(s) if len(s) > 3 else rf"(?<!\w){re.escape(s)}(?!\w)" for s in ordered]
+    pieces = {piece for secret in secrets for piece in _pieces(secret)} - spellings
+    ordered = sorted(spellings | pieces, key=len, reverse=True)
+    patterns = [
+        rf"(?<!\w){re.escape(text)}(?!\w)" if len(text) <= 3 or text in pieces else re.escape(text)
+        for text in ordered
+    ]
     return re.compile("|".join(patterns)) if patterns else None
 
 
@@ -75,18 +80,25 @@ def _mask_argument(argument: object, secrets: list[str]) -> object:
 
 
 def _spellings(secret: str) -> set[str]:
-    """Return a secret as it is, as URLs, markup, JSON and Python show it, and in parts."""
+    """Return a secret as it is, and as URLs, markup, JSON, Python and headers show it."""
     encoded = secret.encode(errors="replace")
     spellings = {secret, secret.strip(), repr(encoded)[2:-1]}
+    if len(secret) > 3:
+        spellings |= {b64encode(encoded).decode(), urlsafe_b64encode(encoded).decode()}
     spellings |= _percent_encoded(encoded) | _in_markup(secret)
-    # In a literal of SQL, and in single quotes of a shell.
+    # In a literal of SQL, in single quotes of a shell, and in a field of CSV.
     spellings |= {secret.replace("'", "''"), secret.replace("'", "'\"'\"'")}
+    spellings.add(secret.replace('"', '""'))
     for _ in range(2):  # as in the `repr` of a JSON text
         spellings |= {escape(form) for form in spellings for escape in _ESCAPES}
-    if not re.search(r"://|[=;]", secret):
-        # Where a URL is taken apart its password may end early, and messages show the pieces.
-        spellings |= {part for part in re.split(r"[/#?@:]", secret) if len(part) > 3}
     return spellings
+
+
+def _pieces(secret: str) -> set[str]:
+    """Return the pieces of a secret that messages show where a URL was taken apart too early."""
+    if re.search(r"://|[=;]", secret):
+        return set()
+    return {piece for piece in re.split(r"[/#?@:]", secret) if len(piece) > 3}
 
 
 _ESCAPES: tuple[Callable[[str], str], ...] = (
@@ -97,6 +109,7 @@ _ESCAPES: tuple[Callable[[str], str], ...] = (
     # `repr` of a longer text: its quotes decide which of those inside are escaped.
     lambda text: text.replace("\\", "\\\\").replace("'", "\\'"),
     lambda text: ascii(text)[1:-1],
+    lambda text: text.encode("unicode_escape").decode(),
 )
 
 
@@ -104,6 +117,7 @@ def _percent_encoded(secret: bytes) -> set[str]:
     """Return the percent-encoded spellings of a secret: encoders differ in what they encode."""
     forms = {quote_plus(secret)}
     forms |= {quote(secret, safe=safe) for safe in ("", "/", "!$'()*,;:@/", "!$&'()*+,;=:@/?")}
+    forms |= {quote(form, safe="") for form in forms}  # a URL within a URL
     return forms | {re.sub("%..", lambda code: code[0].lower(), form) for form in forms}
 
 

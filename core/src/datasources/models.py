@@ -174,6 +174,8 @@ def check_config(config: DataSourceConfig) -> None:
         raise OptionError(f"{where}: 'type' must be a DataSourceType")
     if not isinstance(config.name, str):
         raise OptionError(f"{where}: 'name' must be text, not {_type_name(config.name)}")
+    if any("\ud800" <= character <= "\udfff" for character in config.name):
+        raise OptionError(f"{where}: 'name' has a character that is no text, half of a pair")
     for name in ("config", "metadata"):
         value = getattr(config, name)
         if not (isinstance(value, dict) and all(isinstance(key, str) for key in value)):

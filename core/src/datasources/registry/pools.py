@@ -310,7 +310,8 @@ class SourceLease:
     """One lease of a source's pool, for an `async with` block.
 
     If the source is replaced before the lease begins, the lease is taken from the new pool; if the
-    source is removed, entering raises DataSourceNotFoundError.
+    source is removed, entering raises DataSourceNotFoundError. In an error that leaves the block the
+    secrets of the source are masked.
     """
 
     def __init__(self, pools: SourcePools, source_id: str) -> None:
@@ -337,6 +338,10 @@ class SourceLease:
         traceback: TracebackType | None,
     ) -> None:
         self._source_pool.pool.release_after(self._connector, exc)
+        if isinstance(exc, Exception):
+            masked = mask_connector_error(self._connector, exc)
+            if masked is not exc:
+                raise masked from None
 
     @asynccontextmanager
     async def cancelled_at_close(self) -> AsyncIterator[None]:
@@ -374,8 +379,10 @@ async def _close_on_loop(
     if source_id is not None and source_id not in pools.by_source:
         return []
     outcome: Future[list[BaseException]] = Future()
+    started = threading.Event()
 
     def start() -> None:
+        started.set()
         if pools.ended:  # everything is closed, and the loop runs no more tasks
             outcome.set_result([])
             return
@@ -388,10 +395,12 @@ async def _close_on_loop(
         loop.call_soon_threadsafe(start)
     waiting = asyncio.wrap_future(outcome)
     # A loop that has stopped ignores what it was asked to do; one that is blocked does it later.
-    deadline = time.monotonic() + timeout + CANCEL_GRACE + DISCONNECT_TIMEOUT
+    deadline = time.monotonic() + max(timeout, CANCEL_GRACE)
     while not waiting.done() and loop.is_running():
-        if time.monotonic() > deadline:
-            return [PoolError(f"another event loop is blocked: {loop!r} has not closed its pools")]
+        grace = CANCEL_GRACE + DISCONNECT_TIMEOUT if started.is_set() else 0.0
+        if time.monotonic() > deadline + grace:
+            subject = "all sources" if source_id is None else f"source {source_id!r}"
+            return [PoolError(f"another event loop, which is blocked, has not closed {subject}")]
         await asyncio.wait([waiting], timeout=_POLL)
     return waiting.result() if waiting.done() else []
 

@@ -179,7 +179,7 @@ class SourceRecords:
     ) -> StoredSource:
         try:
             metadata = json.loads(json.dumps(config.metadata, allow_nan=False))
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, RecursionError):
             reason = f"the metadata of source {config.id!r} must be values that JSON can hold"
             raise OptionError(reason) from None
         options_class = connector_class.options_class

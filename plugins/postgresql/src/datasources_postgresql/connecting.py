@@ -28,7 +28,7 @@ from functools import cache
 from typing import Any
 
 from psycopg import AsyncConnection, Connection, errors, pq
-from psycopg.abc import PQGenConn
+from psycopg.abc import RV, PQGen, PQGenConn
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq.misc import find_libpq_full_path
 from psycopg.waiting import Wait
@@ -90,7 +90,35 @@ class ServerConnection(_NeutralConnect, AsyncConnection[tuple[Any, ...]]):
 
 
 class StoreConnection(_NeutralConnect, Connection[tuple[Any, ...]]):
-    """A connection of the store."""
+    """A connection of the store, which is closed when the server says nothing for too long."""
+
+    answer_timeout: float = math.inf
+    """Seconds without a byte from the server after which the connection is closed."""
+
+    def wait(self, gen: PQGen[RV], *args: Any, **options: Any) -> RV:
+        return super().wait(self._give_up_on_silence(gen), *args, **options)
+
+    def _give_up_on_silence(self, gen: PQGen[RV]) -> PQGen[RV]:
+        """Run a generator of psycopg, and raise once the socket was not ready for too long.
+
+        psycopg sends 0 to the generator several times a second while the socket is not ready.
+        """
+        try:
+            wait = next(gen)
+            answered = time.monotonic()
+            while True:
+                ready = yield wait
+                if ready:
+                    answered = time.monotonic()
+                elif time.monotonic() - answered > self.answer_timeout:
+                    self.pgconn.finish()
+                    raise errors.OperationalError(
+                        f"no answer from the server within {self.answer_timeout:g} seconds"
+                    )
+                wait = gen.send(ready)
+        except StopIteration as end:
+            result: RV = end.value
+            return result
 
 
 def _connection_error(pgconn: pq.abc.PGconn) -> errors.Error:

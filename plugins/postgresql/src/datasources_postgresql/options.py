@@ -320,6 +320,10 @@ class PostgreSQLOptions(ConnectorOptions):
         return {**compiled, **neutral, **merged, "client_encoding": "UTF8"}
 
     def _parameters(self) -> dict[str, str]:
+        """Return the parameters that have a value.
+
+        To libpq an empty value means the default, such as a certificate in the home directory.
+        """
         merged = _parse_dsn(self.dsn) if self.dsn else {}
         for field, keyword in _KEYWORD_OF_FIELD.items():
             if (value := getattr(self, field)) is not None:
@@ -328,7 +332,7 @@ class PostgreSQLOptions(ConnectorOptions):
             merged.pop("hostaddr", None)
         if self.password is not None:
             merged["password"] = self.password.get_secret_value()
-        return merged
+        return {name: value for name, value in merged.items() if value}
 
 
 def _reference_or_digest(dsn: str) -> str:

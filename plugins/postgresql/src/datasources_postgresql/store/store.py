@@ -38,10 +38,12 @@ from datasources_postgresql.store.schema import (
 )
 
 # A host that hangs in the middle of a write blocks the writes of others for these times at most.
-_SET_TIMEOUTS = """
-SET lock_timeout = '10s';
+# The connection is closed if an answer takes `_GRACE` longer: then the path to the server is dead.
+_LOCK_TIMEOUT, _STATEMENT_TIMEOUT, _GRACE = 10, 30, 2  # seconds
+_SET_TIMEOUTS = f"""
+SET lock_timeout = '{_LOCK_TIMEOUT}s';
 SET idle_in_transaction_session_timeout = '15s';
-SET statement_timeout = '30s';
+SET statement_timeout = '{_STATEMENT_TIMEOUT}s';
 """
 _DEFAULTS = {  # connection parameters that the URL overrides
     "connect_timeout": "10",  # seconds
@@ -82,7 +84,7 @@ class PostgreSQLStore(Store):
         self._lock = threading.Lock()
         # Held by whoever uses _connection or changes _records, also during I/O; taken before _lock.
         self._write_lock = threading.Lock()
-        self._connection: Connection | None = None
+        self._connection: StoreConnection | None = None
         with self._store_errors():
             connection = self._connect()
             try:
@@ -177,7 +179,7 @@ class PostgreSQLStore(Store):
                 self._end_transaction(connection)
         return bool(rows)
 
-    def _locked_connection(self) -> tuple[Connection, int]:
+    def _locked_connection(self) -> tuple[StoreConnection, int]:
         """Return a connection in a transaction that locks out other writers, and the schema version."""
         self._check_usable()
         if self._connection is not None:
@@ -259,9 +261,10 @@ class PostgreSQLStore(Store):
 
     # Connecting.
 
-    def _connect(self) -> Connection:
+    def _connect(self) -> StoreConnection:
         connection = StoreConnection.connect(**self._conninfo)  # type: ignore[arg-type]
         try:
+            connection.answer_timeout = _STATEMENT_TIMEOUT + _GRACE
             connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
             connection.read_only = False
             connection.execute(_SET_TIMEOUTS)
@@ -301,7 +304,9 @@ def _parse_url(url: str) -> PostgreSQLOptions:
         raise StoreError(f"the URL of the PostgreSQL store cannot be used: {exc}") from None
 
 
-def _lock_store(connection: Connection) -> int:
+def _lock_store(connection: StoreConnection) -> int:
     """Lock the store against other writers; return the schema version of its tables."""
+    connection.answer_timeout = _LOCK_TIMEOUT + _GRACE
     row = connection.execute(LOCK).fetchone()
+    connection.answer_timeout = _STATEMENT_TIMEOUT + _GRACE
     return int(row[0]) if row else 1  # `_read_changes` reports an empty table
