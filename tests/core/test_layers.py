@@ -41,7 +41,7 @@ policy
 stores
 plugins: hookspecs discovery compatibility manager
 pool: calls state pool
-registry: cache observing opening records factory pools listing fetching sessions registry
+registry: cache observing opening records factory pools listing progress fetching sessions registry
 blocking
 observers: audit telemetry
 telemetry

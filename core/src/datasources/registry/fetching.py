@@ -23,6 +23,7 @@ from datasources.preview import preview_file
 from datasources.registry.listing import ItemLister, NoMatchError
 from datasources.registry.observing import observe
 from datasources.registry.pools import SourcePools
+from datasources.registry.progress import LoopProgress
 from datasources.registry.records import SourceRecords
 from datasources.threads import run_in_thread
 from datasources.workspace import Progress, Receipts, RequestOrder, Workspace
@@ -65,7 +66,7 @@ class Fetcher:
             workspace,
             limits=limits or self.limits(source_id),
             file_format=format,
-            progress=progress,
+            progress=progress and LoopProgress(progress),
         )
         request = FetchRequest(source_id, identifier, format)
         return await self._fetch(request, target, Receipts(workspace))
@@ -89,30 +90,40 @@ class Fetcher:
         labels = [f"{r.identifier!r} of source {r.source_id!r}" for r in all_requests]
         owners: dict[str, str] = {}
         order = RequestOrder(labels)
-        places = asyncio.Semaphore(concurrency)
-        receipts = Receipts(workspace)
+        root = Workspace(workspace)
+        receipts = Receipts(root)
+        if any(request.version is not None for request in all_requests):
+            await run_in_thread(receipts.load)
+        targets: dict[int, Workspace] = {}
+        outcomes: dict[int, FetchResult] = {}
 
         async def fetch_one(index: int, request: FetchRequest) -> FetchResult:
-            async with places:
-                try:
-                    targets[index] = target = Workspace(
-                        workspace,
-                        limits=limits or self.limits(request.source_id),
-                        file_format=request.format,
-                        progress=(progress or {}).get(index),
-                        owner=labels[index],
-                        owners=owners,
-                        order=order,
-                    )
-                    receipt = await self._fetch(request, target, receipts)
-                except Exception as exc:  # noqa: BLE001  (the caller gets it in the result)
-                    return FetchResult(request, error=exc)
-                return FetchResult(request, receipt)
+            try:
+                reported = (progress or {}).get(index)
+                targets[index] = target = Workspace(
+                    root,
+                    limits=limits or self.limits(request.source_id),
+                    file_format=request.format,
+                    progress=reported and LoopProgress(reported),
+                    owner=labels[index],
+                    owners=owners,
+                    order=order,
+                )
+                receipt = await self._fetch(request, target, receipts)
+            except Exception as exc:  # noqa: BLE001  (the caller gets it in the result)
+                return FetchResult(request, error=exc)
+            return FetchResult(request, receipt)
 
-        targets: dict[int, Workspace] = {}
-        results = await asyncio.gather(
-            *(fetch_one(index, request) for index, request in enumerate(all_requests))
-        )
+        remaining = iter(enumerate(all_requests))
+
+        async def fetch_remaining() -> None:
+            for index, request in remaining:
+                outcomes[index] = await fetch_one(index, request)
+                await asyncio.sleep(0)  # a connector that never waits must not hold up the loop
+
+        # As many tasks as fetches at a time, not one for each item, of which there may be millions.
+        await asyncio.gather(*(fetch_remaining() for _ in all_requests[:concurrency]))
+        results = [outcomes[index] for index in range(len(all_requests))]
         for index, result in enumerate(results):
             if result.receipt is None:
                 continue
@@ -149,11 +160,12 @@ class Fetcher:
         """Fetch one item within the limits of `target`.
 
         Only a request with a version, as `fetch_tree` makes it, reads the receipts of earlier
-        fetches, which may show the item unchanged, and saves its own.
+        fetches, which may show the item unchanged, and saves its own. Files are read and hashed in
+        a worker thread; a file that the connector wrote through the workspace needs neither.
         """
         source_id, identifier = request.source_id, request.identifier
         with observe(self._plugins, "fetch", source_id, identifier=identifier) as outcome:
-            if request.version is not None:
+            if receipts.has(request):
                 max_bytes = target.limits.max_bytes
                 unchanged = await asyncio.to_thread(receipts.unchanged, request, max_bytes)
                 if unchanged is not None:
@@ -180,20 +192,25 @@ class Fetcher:
                     receipts.save(request, receipt)
                 return receipt
 
+            written = isinstance(path, str) and path in target.written
+            if written and request.version is None:
+                return outcome.record(account())
             return outcome.record(await run_in_thread(account))
 
-    async def _fetch_data(self, request: FetchRequest, target: Workspace) -> str:
-        """Have the connector fetch the item; return the path of the file.
+    async def _fetch_data(self, request: FetchRequest, target: Workspace) -> object:
+        """Have the connector fetch the item; return what it returns, the path of the file.
 
         The time limit includes the wait for a connection, and ends when the lease is released. A
         file that the connector wrote by itself is hashed after that.
         """
         seconds = target.limits.timeout
-        path: str | None = None
+        path: object = None
         try:
             async with asyncio.timeout(seconds) as timer:
                 async with self._pools.operation(request.source_id) as connector:
                     path = await connector.fetch_data(request.identifier, target)
+                    if isinstance(target.progress, LoopProgress):
+                        target.progress.raise_error()
         except (TimeoutError, PoolClosedError) as exc:
             if isinstance(exc, TimeoutError) and not timer.expired():
                 raise
