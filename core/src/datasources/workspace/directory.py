@@ -180,6 +180,7 @@ class Workspace(str):  # noqa: SLOT000  (a handful of attributes, a handful of o
             _check_size(name, size, self.limits.max_bytes)
             if self.quota:
                 self.quota.reserve(size, name)
+                self.quota.settle(size)
         except LimitExceededError:
             os.unlink(real)
             raise
@@ -342,7 +343,7 @@ class WorkspaceFile:
                 os.close(descriptor)
         self._part_name = ""
         if self._workspace.quota:
-            self._workspace.quota.release(replaced_size)
+            self._workspace.quota.settle(self.size, replaced=replaced_size)
         self._workspace.written[self.path] = WrittenFile(
             self.path, self.size, self._checksums.sha256, self.rows, self.truncated, self.version
         )
