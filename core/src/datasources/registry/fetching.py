@@ -233,9 +233,14 @@ async def preview_by_fetching(
     with tempfile.TemporaryDirectory() as folder:
         target = Workspace(folder, limits=limits)
         path = await connector.fetch_data(identifier, target)
-        return await asyncio.to_thread(_preview_file, target.adopt(path).path, rows)
+        file = (await run_in_thread(target.adopt, path)).path
+        try:
+            return await run_in_thread(_preview_file, file, target, rows)
+        except DataFetchError as exc:  # names the file, which may have another name than the item
+            source_id = connector.config.id
+            raise DataFetchError(f"item {identifier!r} of source {source_id!r}: {exc}") from exc
 
 
-def _preview_file(path: str, rows: int) -> Preview:
+def _preview_file(path: str, folder: str, rows: int) -> Preview:
     with open(path, "rb") as file:
-        return preview_file(file, path, rows)
+        return preview_file(file, os.path.relpath(path, folder), rows)
