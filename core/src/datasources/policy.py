@@ -35,7 +35,8 @@ class Policy:
     allowed_networks: tuple[str, ...] | None = None
     """Networks in CIDR notation; all addresses of a host at connect must be inside."""
     allowed_roots: tuple[str, ...] | None = None
-    """Directories; those that sources read from must be below one of them."""
+    """Directories; those that sources read from must be below one of them. A leading `~` is the
+    home directory."""
     allowed_references: tuple[str, ...] | None = None
     """References in options, with `*` as in file names: `("env:SALES_*", "file:/run/*")`. The path
     of a file is compared as it is written, without following links; `..` is refused. Set this if
@@ -123,7 +124,7 @@ class Policy:
         """
         if self.allowed_roots is None:
             return
-        roots = [os.path.realpath(root) for root in self.allowed_roots]
+        roots = [os.path.realpath(os.path.expanduser(root)) for root in self.allowed_roots]
         for path in paths:
             # A path with a NUL is not possible, and `realpath` would raise.
             real = "" if "\0" in path else os.path.realpath(path)
