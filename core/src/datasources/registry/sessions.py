@@ -49,6 +49,7 @@ class WorkspaceSession:
         self._sources = None if sources is None else frozenset(sources)
         self._quota = quota
         self._limits = limits
+        self._temporary: str | None = None  # the directory, if this made it for lack of a root
         self._descriptor = -1
         self._closed = True
         self._process = os.getpid()
@@ -163,6 +164,8 @@ class WorkspaceSession:
             self.path = Workspace(path, quota=quota)
             self.path.clean()  # a host that was killed may have left more than whole files
         except OSError as exc:
+            if self._temporary is not None:
+                shutil.rmtree(self._temporary, ignore_errors=True)
             self._close()
             busy = isinstance(exc, BlockingIOError)
             reason = "is open already" if busy else f"cannot be opened: {exc.strerror}"
@@ -181,7 +184,8 @@ class WorkspaceSession:
 
     def _directory(self) -> str:
         if self._root is None:
-            return tempfile.mkdtemp(prefix=f"datasources-{self.id}-")
+            self._temporary = tempfile.mkdtemp(prefix=f"datasources-{self.id}-")
+            return self._temporary
         path = os.path.join(os.path.realpath(self._root), self.id)
         with suppress(FileExistsError):  # whatever it is: opening it tells
             os.makedirs(path, mode=0o700)
