@@ -71,6 +71,17 @@ async def test_pages_of_a_prefix_are_in_its_names(tree: ContainerClient, connect
     ]
 
 
+@pytest.mark.parametrize("damage", ["+", "/", "!", "\n", "AA==AA=="])
+async def test_continuation_with_other_characters_than_ours_is_an_error(
+    damage: str, tree: ContainerClient, connector: AzureBlobConnector
+) -> None:
+    _, continuation = await connector.list_page("a", limit=2)
+    assert continuation is not None
+    damaged = continuation[:20] + damage + continuation[20:]
+    with pytest.raises(OptionError, match="the continuation is not of this listing"):
+        await connector.list_page("a", limit=2, continuation=damaged)
+
+
 @pytest.mark.parametrize("other", [None, "/", "a/deep"])
 async def test_continuation_of_another_listing_is_an_error(
     other: str | None, tree: ContainerClient, connector: AzureBlobConnector

@@ -15,7 +15,6 @@ from datasources import ConnectorError, DataFetchError, ItemNotFoundError
 from datasources_azure_blob import AzureBlobConnector
 from tests.azure_blob.conftest import make
 from tests.servers.blob_server import BlobService, Fault
-from tests.waiting import wait_until
 
 pa: Any = pytest.importorskip("pyarrow")
 pq: Any = pytest.importorskip("pyarrow.parquet")
@@ -109,14 +108,20 @@ async def test_failing_read_is_the_connectors_own_error(
     assert caught.value.code == "AuthorizationPermissionMismatch"
 
 
-async def test_cancelled_preview_leaves_no_task(
-    service: BlobService, connector: AzureBlobConnector
+@pytest.mark.parametrize("requests", [1, 2], ids=["of the footer", "of the thread"])
+async def test_cancelled_preview_ends_after_its_reading_task(
+    service: BlobService, connector: AzureBlobConnector, requests: int
 ) -> None:
-    service.put("a.parquet", parquet(n=[1]))
+    # Larger than the part that is read with the footer, so that the thread requests more.
+    service.put("a.parquet", parquet(n=list(range(100_000))))
     asked = asyncio.Event()
+    remaining = requests
 
     def stall(request: Any) -> Fault | None:
-        if request.method == "HEAD":
+        nonlocal remaining
+        if request.method == "GET":
+            remaining -= 1
+        if remaining > 0 or request.method == "HEAD":
             return None
         asked.set()
         return Fault(stall=0)
@@ -128,8 +133,7 @@ async def test_cancelled_preview_leaves_no_task(
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    # The thread that reads has to see it first.
-    await wait_until(lambda: asyncio.all_tasks() <= before)
+    assert asyncio.all_tasks() <= before
 
 
 async def test_without_pyarrow_it_says_what_to_install(

@@ -41,7 +41,7 @@ policy
 stores
 plugins: hookspecs discovery compatibility manager
 pool: calls state pool
-registry: cache observing opening records factory checking updates pools listing fetching sweeping sessions registry
+registry: cache observing opening records factory checking updates pools listing progress fetching sweeping sessions registry
 blocking
 observers: audit telemetry
 telemetry

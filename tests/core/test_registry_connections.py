@@ -308,6 +308,8 @@ def test_a_child_of_a_fork_has_pools_of_its_own_and_leaves_those_of_its_parent()
         "asyncio.run(main())\n"
     )
     assert run_python(script).split("\n") == ["1", "2", "0 1", ""]
+
+
 def test_an_event_loop_that_is_blocked_is_waited_for_no_longer_than_asked() -> None:
     registry = registry_of(MemoryConnector)
     blocked, unblock = threading.Event(), threading.Event()

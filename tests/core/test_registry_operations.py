@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,22 @@ async def test_a_preview_by_fetching_reads_a_mebibyte_and_shows_no_row_that_is_c
         await registry.register_data_source(source())
         preview = await registry.preview("s", "large.txt", rows=10)
     assert (len(preview.rows), preview.truncated) == (rows, truncated)
+
+
+async def test_an_error_of_a_preview_by_fetching_names_item_and_source_and_no_temporary_path() -> (
+    None
+):
+    class Binary(SeedConnector):
+        async def connect(self) -> bool:
+            self._connection = {"image.bin": bytes(range(256))}
+            return True
+
+    async with registry_of(Binary) as registry:
+        await registry.register_data_source(source())
+        with pytest.raises(DataFetchError) as caught:
+            await registry.preview("s", "image.bin")
+    assert str(caught.value).startswith("item 'image.bin' of source 's': 'image.bin' is not a text")
+    assert tempfile.gettempdir() not in str(caught.value)
 
 
 async def test_what_a_connector_cannot_do_is_said_with_what_it_can() -> None:

@@ -67,6 +67,20 @@ async def test_a_workspace_without_a_root_is_a_temporary_directory(
     assert not os.path.exists(workspace.path)
 
 
+async def test_a_workspace_without_a_root_that_cannot_be_opened_leaves_no_directory(
+    registry: DataSourceRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(workspace: Workspace) -> list[str]:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(Workspace, "clean", fail)
+    with pytest.raises(RegistryError, match="'chat-1' cannot be opened: Input/output error"):
+        async with registry.workspace("chat-1"):
+            pass
+    assert os.listdir(tmp_path) == []
+
+
 async def test_a_workspace_is_gone_too_when_its_block_fails(
     registry: DataSourceRegistry, tmp_path: Path
 ) -> None:

@@ -62,7 +62,7 @@ class Settings:
     origins: Mapping[str, str] = field(default_factory=dict)
     """The places where each source is declared, by id: the file, `the environment`, or both."""
     audit_log: str | None = None
-    """Path of the audit log; `None` for no log."""
+    """Path of the audit log, with a leading `~` expanded; `None` for no log."""
 
 
 def read_settings(path: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> Settings:
@@ -98,7 +98,10 @@ def read_settings(path: str | os.PathLike[str] | None, environ: Mapping[str, str
         policy=_fill(Policy, document.get("policy", {}), f"{where}: [policy]"),
         pool=_fill(PoolConfig, document.get("pool", {}), f"{where}: [pool]"),
         origins={source_id: origin for source_id, (_, origin) in tables.items()},
-        audit_log=environ.get("DATASOURCES_AUDIT_LOG") or _audit_log(document, path, where),
+        audit_log=(
+            os.path.expanduser(environ.get("DATASOURCES_AUDIT_LOG", ""))
+            or _audit_log(document, path, where)
+        ),
     )
 
 
@@ -132,7 +135,7 @@ def _audit_log(document: Table, path: str | os.PathLike[str] | None, where: str)
         return None
     if not isinstance(value, str) or not value:
         raise OptionError(f"{where}: 'audit_log' must be a path")
-    return os.path.join(os.path.dirname(path), value)
+    return os.path.join(os.path.dirname(path), os.path.expanduser(value))
 
 
 def _table(value: Any, where: str) -> Table:

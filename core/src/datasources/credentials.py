@@ -280,7 +280,7 @@ def _resolved(scheme: str, name: str, resolve: Resolver) -> str:
             raise SecretNotFoundError(f"{reference}: the environment has no such variable to give")
         return secret
     if scheme == "file":
-        return _read_secret(reference, name)
+        return _read_secret(reference, os.path.expanduser(name))
     try:
         resolved = resolve(scheme, name)
     except PluginError as exc:
@@ -318,7 +318,7 @@ def _read_secret(reference: str, path: str) -> str:
 def _holds_keys(path: str) -> bool:
     """Return True for the key file, and for files that show the environment of a process."""
     real = os.path.realpath(path)
-    key_file = os.environ.get(KEY_FILE_VARIABLE)
+    key_file = os.path.expanduser(os.environ.get(KEY_FILE_VARIABLE, ""))
     return real.startswith("/proc/") or bool(key_file and real == os.path.realpath(key_file))
 
 
@@ -342,4 +342,4 @@ def _keys_of_environment() -> list[Key]:
     if keys := _split_keys(os.environ.get(KEY_VARIABLE, "")):
         return keys
     path = os.environ.get(KEY_FILE_VARIABLE)
-    return _split_keys(read_key_file(path)) if path else []
+    return _split_keys(read_key_file(os.path.expanduser(path))) if path else []

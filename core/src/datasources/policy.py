@@ -61,7 +61,8 @@ class Policy:
     spelling: an IPv6 address that stands for an IPv4 address counts as both, and the unspecified
     address as loopback. `LOCAL_NETWORKS` are those of the host itself. Denied goes before allowed."""
     allowed_roots: tuple[str, ...] | None = None
-    """Directories; those that sources read from must be below one of them."""
+    """Directories; those that sources read from must be below one of them. A leading `~` is the
+    home directory."""
     allowed_references: (
         tuple[str | tuple[str, tuple[str, ...]], ...] | Mapping[str, Iterable[str] | None] | None
     ) = None
@@ -250,7 +251,7 @@ class Policy:
         """
         if self.allowed_roots is None:
             return
-        roots = [os.path.realpath(root) for root in self.allowed_roots]
+        roots = [os.path.realpath(os.path.expanduser(root)) for root in self.allowed_roots]
         for path in paths:
             # A path with a NUL is not possible, and `realpath` would raise.
             real = "" if "\0" in path else os.path.realpath(path)

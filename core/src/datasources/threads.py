@@ -33,13 +33,16 @@ async def run_in_thread(
         own_thread: True for long calls, which get a new thread. The loop's worker threads are few,
             and looking up the address of a host needs one of them.
     """
+    in_context = partial(copy_context().run, function, *arguments)
+    call: asyncio.Future[T]
     if own_thread:
-        in_context = partial(copy_context().run, function, *arguments)
         call = asyncio.wrap_future(call_in_daemon_thread("run_in_thread", in_context))
     else:
-        call = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
+        call = asyncio.get_running_loop().run_in_executor(None, in_context)
     try:
-        return await asyncio.shield(call)
+        # `wait` leaves `call` alone when the caller is cancelled. A task for the call and a shield
+        # around it would do so, too, but take twice as many callbacks of the event loop.
+        await asyncio.wait([call])
     except asyncio.CancelledError:
         if on_cancel is not None and not call.done():
             on_cancel()
@@ -52,6 +55,7 @@ async def run_in_thread(
         if not call.cancelled():
             call.exception()  # so that asyncio does not report it as never retrieved
         raise
+    return call.result()
 
 
 class ThreadWorker:

@@ -23,6 +23,7 @@ from datasources.preview import preview_file
 from datasources.registry.listing import ItemLister, NoMatchError
 from datasources.registry.observing import observe
 from datasources.registry.pools import SourcePools
+from datasources.registry.progress import LoopProgress
 from datasources.registry.records import SourceRecords
 from datasources.threads import run_in_thread
 from datasources.workspace import Progress, Receipts, RequestOrder, Workspace
@@ -65,7 +66,7 @@ class Fetcher:
             workspace,
             limits=limits or self.limits(source_id),
             file_format=format,
-            progress=progress,
+            progress=progress and LoopProgress(progress),
         )
         request = FetchRequest(source_id, identifier, format)
         return await self._fetch(request, target)
@@ -89,30 +90,40 @@ class Fetcher:
         labels = [f"{r.identifier!r} of source {r.source_id!r}" for r in all_requests]
         owners: dict[str, str] = {}
         order = RequestOrder(labels)
-        places = asyncio.Semaphore(concurrency)
-        receipts = Receipts(workspace) if any(r.version is not None for r in all_requests) else None
+        root = Workspace(workspace)
+        receipts = Receipts(root) if any(r.version is not None for r in all_requests) else None
+        if receipts:
+            await run_in_thread(receipts.load)
+        targets: dict[int, Workspace] = {}
+        outcomes: dict[int, FetchResult] = {}
 
         async def fetch_one(index: int, request: FetchRequest) -> FetchResult:
-            async with places:
-                try:
-                    targets[index] = target = Workspace(
-                        workspace,
-                        limits=limits or self.limits(request.source_id),
-                        file_format=request.format,
-                        progress=(progress or {}).get(index),
-                        owner=labels[index],
-                        owners=owners,
-                        order=order,
-                    )
-                    receipt = await self._fetch(request, target, receipts)
-                except Exception as exc:  # noqa: BLE001  (the caller gets it in the result)
-                    return FetchResult(request, error=exc)
-                return FetchResult(request, receipt)
+            try:
+                reported = (progress or {}).get(index)
+                targets[index] = target = Workspace(
+                    root,
+                    limits=limits or self.limits(request.source_id),
+                    file_format=request.format,
+                    progress=reported and LoopProgress(reported),
+                    owner=labels[index],
+                    owners=owners,
+                    order=order,
+                )
+                receipt = await self._fetch(request, target, receipts)
+            except Exception as exc:  # noqa: BLE001  (the caller gets it in the result)
+                return FetchResult(request, error=exc)
+            return FetchResult(request, receipt)
 
-        targets: dict[int, Workspace] = {}
-        results = await asyncio.gather(
-            *(fetch_one(index, request) for index, request in enumerate(all_requests))
-        )
+        remaining = iter(enumerate(all_requests))
+
+        async def fetch_remaining() -> None:
+            for index, request in remaining:
+                outcomes[index] = await fetch_one(index, request)
+                await asyncio.sleep(0)  # a connector that never waits must not hold up the loop
+
+        # As many tasks as fetches at a time, not one for each item, of which there may be millions.
+        await asyncio.gather(*(fetch_remaining() for _ in all_requests[:concurrency]))
+        results = [outcomes[index] for index in range(len(all_requests))]
         for index, result in enumerate(results):
             if result.receipt is None:
                 continue
@@ -148,17 +159,20 @@ class Fetcher:
     ) -> FetchReceipt:
         """Fetch one item within the limits of `target`.
 
+        Files are read and hashed in a worker thread; a file that the connector wrote through the
+        workspace needs neither.
+
         Args:
             request: The item. Only a request with a version, as `fetch_tree` makes it, uses
                 `receipts`: those of earlier fetches may show the item unchanged, and its own is
                 saved.
             target: Where the file is written.
-            receipts: Those of the workspace; None if no request has a version.
+            receipts: Those of the workspace, loaded; None if no request has a version.
         """
         source_id, identifier = request.source_id, request.identifier
         with observe(self._plugins, "fetch", source_id, identifier=identifier) as outcome:
             self._records.check_not_paused(source_id)
-            if receipts and request.version is not None:
+            if receipts and receipts.has(request):
                 max_bytes = target.limits.max_bytes
                 unchanged = await asyncio.to_thread(receipts.unchanged, request, max_bytes)
                 if unchanged is not None:
@@ -185,20 +199,25 @@ class Fetcher:
                     receipts.save(request, receipt)
                 return receipt
 
+            written = isinstance(path, str) and path in target.written
+            if written and request.version is None:
+                return outcome.record(account())
             return outcome.record(await run_in_thread(account))
 
-    async def _fetch_data(self, request: FetchRequest, target: Workspace) -> str:
-        """Have the connector fetch the item; return the path of the file.
+    async def _fetch_data(self, request: FetchRequest, target: Workspace) -> object:
+        """Have the connector fetch the item; return what it returns, the path of the file.
 
         The time limit includes the wait for a connection, and ends when the lease is released. A
         file that the connector wrote by itself is hashed after that.
         """
         seconds = target.limits.timeout
-        path: str | None = None
+        path: object = None
         try:
             async with asyncio.timeout(seconds) as timer:
                 async with self._pools.operation(request.source_id) as connector:
                     path = await connector.fetch_data(request.identifier, target)
+                    if isinstance(target.progress, LoopProgress):
+                        target.progress.raise_error()
         except (TimeoutError, PoolClosedError) as exc:
             if isinstance(exc, TimeoutError) and not timer.expired():
                 raise
@@ -221,9 +240,14 @@ async def preview_by_fetching(
     with tempfile.TemporaryDirectory() as folder:
         target = Workspace(folder, limits=limits)
         path = await connector.fetch_data(identifier, target)
-        return await asyncio.to_thread(_preview_file, target.adopt(path).path, rows)
+        file = (await run_in_thread(target.adopt, path)).path
+        try:
+            return await run_in_thread(_preview_file, file, target, rows)
+        except DataFetchError as exc:  # names the file, which may have another name than the item
+            source_id = connector.config.id
+            raise DataFetchError(f"item {identifier!r} of source {source_id!r}: {exc}") from exc
 
 
-def _preview_file(path: str, rows: int) -> Preview:
+def _preview_file(path: str, folder: str, rows: int) -> Preview:
     with open(path, "rb") as file:
-        return preview_file(file, path, rows)
+        return preview_file(file, os.path.relpath(path, folder), rows)

@@ -26,7 +26,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 
-from datasources.connector import DataSourceConnector, connector_errors
+from datasources.connector import DataSourceConnector, connector_errors, mask_connector_error
 from datasources.errors import (
     DataSourceError,
     DataSourceNotFoundError,

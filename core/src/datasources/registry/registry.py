@@ -527,7 +527,8 @@ class DataSourceRegistry:
             workspace: Directory, made if missing.
             format: Such as `csv` or `parquet`; None is the connector's own.
             limits: In place of the source's or the policy's.
-            progress: Called with the bytes so far and the total, None where unknown.
+            progress: Called on this event loop with the bytes so far and the total, None where
+                unknown. An error that it raises ends the fetch.
 
         Raises:
             LimitExceededError: The limit of bytes or time ended it, and nothing was left in the
@@ -558,7 +559,7 @@ class DataSourceRegistry:
             workspace: Directory, made if missing.
             concurrency: How many at once.
             limits: In place of each source's or the policy's, for each request by itself.
-            progress: By the request's index.
+            progress: As `fetch` takes it, by the request's index.
 
         Raises:
             OptionError: `concurrency` is not at least 1.

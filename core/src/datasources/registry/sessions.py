@@ -55,6 +55,7 @@ class WorkspaceSession:
         self._quota = quota
         self._limits = limits
         self._keep = keep
+        self._temporary: str | None = None  # the directory, if this made it for lack of a root
         self._descriptor = -1
         self._closed = True
         self._process = os.getpid()
@@ -171,6 +172,8 @@ class WorkspaceSession:
             if self._root is not None:
                 mark_session(self.path, self._descriptor)
         except OSError as exc:
+            if self._temporary is not None:
+                shutil.rmtree(self._temporary, ignore_errors=True)
             self._close()
             busy = isinstance(exc, BlockingIOError)
             reason = "is open already" if busy else f"cannot be opened: {exc.strerror}"
@@ -189,7 +192,8 @@ class WorkspaceSession:
 
     def _directory(self) -> str:
         if self._root is None:
-            return tempfile.mkdtemp(prefix=f"datasources-{self.id}-")
+            self._temporary = tempfile.mkdtemp(prefix=f"datasources-{self.id}-")
+            return self._temporary
         path = os.path.join(os.path.realpath(self._root), self.id)
         with suppress(FileExistsError):  # whatever it is: opening it tells
             os.makedirs(path, mode=0o700)

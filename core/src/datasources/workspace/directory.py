@@ -57,7 +57,8 @@ class Workspace(str):  # noqa: SLOT000  (a handful of attributes, a handful of o
     """The file format that the caller asks for; `None` leaves it to the connector. See
     `require_format`."""
     progress: Progress | None
-    """Called after each write, on the thread that writes."""
+    """Called after each write, on the thread that writes. That of a registry's fetch reports on the
+    event loop of the fetch in any case."""
     written: dict[str, WrittenFile]
     """The files completed through this object, by path."""
     owners: dict[str, str]
@@ -83,7 +84,8 @@ class Workspace(str):  # noqa: SLOT000  (a handful of attributes, a handful of o
         quota: Quota | None = None,
         order: RequestOrder | None = None,
     ) -> Workspace:
-        self = super().__new__(cls, os.path.realpath(path))
+        real = path if isinstance(path, Workspace) else os.path.realpath(path)
+        self = super().__new__(cls, real)
         self.limits = limits or Limits()
         self.file_format = file_format
         self.progress = progress
@@ -166,6 +168,8 @@ class Workspace(str):  # noqa: SLOT000  (a handful of attributes, a handful of o
         """
         if not isinstance(path, str) or "\0" in path:
             raise DataFetchError(f"the connector returned {path!r}, no file of the workspace")
+        if path in self.written:
+            return self.written[path]
         real = os.path.realpath(path)
         if real in self.written:
             return self.written[real]
@@ -176,6 +180,7 @@ class Workspace(str):  # noqa: SLOT000  (a handful of attributes, a handful of o
             _check_size(name, size, self.limits.max_bytes)
             if self.quota:
                 self.quota.reserve(size, name)
+                self.quota.settle(size)
         except LimitExceededError:
             os.unlink(real)
             raise
@@ -222,10 +227,9 @@ class WorkspaceFile:
             self._check_limit(self._expected_size)
         self._workspace.claim(self.path, self._name)
         try:
-            os.makedirs(self._workspace, exist_ok=True)
             if os.path.isdir(self.path):
                 raise IsADirectoryError(errno.EISDIR, "")
-            self._root_fd = os.open(self._workspace, os.O_RDONLY | os.O_DIRECTORY)
+            self._root_fd = _open_root(self._workspace)
             self._part_name, self._fd = create_part(self._root_fd)
         except OSError as exc:
             self._cleanup()
@@ -339,7 +343,7 @@ class WorkspaceFile:
                 os.close(descriptor)
         self._part_name = ""
         if self._workspace.quota:
-            self._workspace.quota.release(replaced_size)
+            self._workspace.quota.settle(self.size, replaced=replaced_size)
         self._workspace.written[self.path] = WrittenFile(
             self.path, self.size, self._checksums.sha256, self.rows, self.truncated, self.version
         )
@@ -400,6 +404,16 @@ def _check_size(name: str, size: int, limit: int | None) -> None:
         raise LimitExceededError(
             f"{name!r} has {size} bytes or more, over the limit of {limit} bytes a fetch"
         )
+
+
+def _open_root(path: str) -> int:
+    """Open a directory; make it, and those above it, if it is missing."""
+    flags = os.O_RDONLY | os.O_DIRECTORY
+    try:
+        return os.open(path, flags)
+    except FileNotFoundError:
+        os.makedirs(path, exist_ok=True)
+        return os.open(path, flags)
 
 
 def _open_folder(directory: int, name: str) -> int:

@@ -7,13 +7,17 @@ import threading
 from contextlib import suppress
 
 from datasources.errors import LimitExceededError
+from datasources.workspace.paths import IS_TEMPORARY
 
 
 class Quota:
     """Counts the bytes of a workspace; safe under threads.
 
-    Bytes are reserved before a fetch writes them. Files that other programs write or delete are
-    seen by `recount`. While a file is being replaced, both the old and the new one count.
+    The bytes used are those of the files that are in place, and those reserved for files that are
+    still being written. Bytes are reserved before they are written; `settle` moves the bytes of a
+    file from the second sum to the first. Files that other programs write or delete are seen by
+    `recount`, which adds up the first sum anew. While a file is being replaced, both the old and
+    the new one count.
 
     Args:
         path: The workspace.
@@ -23,29 +27,34 @@ class Quota:
     def __init__(self, path: str, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self.used = 0
-        """Bytes reserved now."""
+        """Bytes of the files in place, and bytes reserved, now."""
         self._path = path
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # held while the sums change
+        self._reserved = 0  # bytes of files that are being written, on disk or not yet
+        self._settled = 0  # bytes of all files ever put in place
         self.recount()
 
     def recount(self) -> None:
         """Add up the sizes of all files of the workspace anew.
 
-        Bytes that a fetch reserves while this runs may count twice until the next call: they are
-        added to the sum, and the file may have been seen with them.
+        Part files are left out: their bytes are reserved. A file that is put in place while this
+        runs may count twice until the next call, and never counts too little.
         """
-        used_before, used = self.used, 0
+        settled_before, in_place = self._settled, 0
         folders = [self._path]  # not by `os.walk`, which fails where hundreds are nested
         while folders:
-            with suppress(OSError), os.scandir(folders.pop()) as entries:
+            with suppress(OSError), os.scandir(folder := folders.pop()) as entries:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
                         folders.append(entry.path)
                         continue
+                    if folder == self._path and IS_TEMPORARY.fullmatch(entry.name):
+                        continue
                     with suppress(OSError):  # deleted meanwhile
-                        used += entry.stat(follow_symlinks=False).st_size
+                        in_place += entry.stat(follow_symlinks=False).st_size
         with self._lock:
-            self.used = used + max(0, self.used - used_before)
+            # The scan may have passed a folder before a file was renamed into it.
+            self.used = in_place + self._reserved + self._settled - settled_before
 
     def reserve(self, size: int, name: str, *, written: int = 0) -> None:
         """Count bytes of an item that are about to be written.
@@ -66,8 +75,17 @@ class Quota:
                     "delete files, or raise the quota"
                 )
             self.used += size
+            self._reserved += size
+
+    def settle(self, size: int, *, replaced: int = 0) -> None:
+        """Note that a file of as many reserved bytes is in place, where one of `replaced` was."""
+        with self._lock:
+            self.used -= replaced
+            self._reserved -= size
+            self._settled += size
 
     def release(self, size: int) -> None:
-        """Subtract the bytes of a file that was deleted or replaced."""
+        """Give back the reserved bytes of a file that will not be put in place."""
         with self._lock:
             self.used -= size
+            self._reserved -= size

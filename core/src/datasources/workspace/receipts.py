@@ -28,7 +28,7 @@ _Key = tuple[str, str, str | None]  # source id, identifier, format
 class Receipts:
     """The receipts of one workspace; safe under threads.
 
-    Its methods read and write files: on an event loop, call them in a worker thread.
+    Its methods but `has` read and write files: on an event loop, call them in a worker thread.
     """
 
     def __init__(self, workspace: str | os.PathLike[str]) -> None:
@@ -36,6 +36,17 @@ class Receipts:
         self._file = os.path.join(self._workspace, RECEIPTS)
         self._by_key: dict[_Key, dict[str, Any]] | None = None
         self._lock = threading.Lock()
+
+    def load(self) -> None:
+        """Read the receipts of earlier fetches, once."""
+        with self._lock:
+            if self._by_key is None:
+                self._by_key = self._read()
+
+    def has(self, request: FetchRequest) -> bool:
+        """Return True if `load` has found a receipt of the request's item in its version."""
+        record = self._record(request)
+        return request.version is not None and record.get("version") == request.version
 
     def save(self, request: FetchRequest, receipt: FetchReceipt) -> None:
         """Append the receipt of a fetch, if the source has versions and no limit cut the file."""
@@ -58,12 +69,10 @@ class Receipts:
         The request must have the version of that fetch, and the file its content. A file of more
         than `max_bytes` counts as changed: fetching it again raises the error that it is too large.
         """
-        with self._lock:
-            if self._by_key is None:
-                self._by_key = self._read()
-        record = self._by_key.get((request.source_id, request.identifier, request.format))
-        if record is None or record.get("version") != request.version:
+        self.load()
+        if not self.has(request):
             return None
+        record = self._record(request)
         try:
             receipt = FetchReceipt(
                 source_id=request.source_id,
@@ -82,6 +91,11 @@ class Receipts:
             return receipt if fits and self._is_confirmed(receipt) else None
         except (KeyError, TypeError, ValueError, OverflowError, OSError):
             return None
+
+    def _record(self, request: FetchRequest) -> dict[str, Any]:
+        """Return the last receipt of the request's item; empty if there is none."""
+        key = request.source_id, request.identifier, request.format
+        return (self._by_key or {}).get(key, {})
 
     def _read(self) -> dict[_Key, dict[str, Any]]:
         by_key: dict[_Key, dict[str, Any]] = {}

@@ -14,6 +14,7 @@ An empty blob with nothing below it, such as `_SUCCESS`, is a file.
 from __future__ import annotations
 
 import asyncio
+import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import AsyncIterator, Mapping, Sequence, Set
 from hashlib import sha256
@@ -31,6 +32,9 @@ from datasources_azure_blob.listing import (
     read_page,
 )
 from datasources_azure_blob.service import BlobService
+
+# What `urlsafe_b64encode` makes. Before Python 3.15 its decoder skips other characters.
+_BASE64 = re.compile(r"[A-Za-z0-9_-]+={0,2}")
 
 
 async def list_items(
@@ -219,8 +223,8 @@ def _marker(continuation: str, listing: str) -> str:
     """
     fingerprint, _, marker = continuation.partition(".")
     try:
-        if fingerprint == listing and marker:
-            return urlsafe_b64decode(marker.encode("ascii")).decode()
+        if fingerprint == listing and _BASE64.fullmatch(marker):
+            return urlsafe_b64decode(marker).decode()
     except ValueError:
         pass
     raise OptionError(

@@ -6,10 +6,10 @@ import asyncio
 import io
 from bisect import bisect_right
 from collections.abc import Sequence
-from concurrent.futures import Future
+from functools import partial
 from typing import Any, BinaryIO, cast
 
-from datasources import DataFetchError, Preview, preview_parquet
+from datasources import DataFetchError, Preview, preview_parquet, run_in_thread
 from datasources_azure_blob.authorization import import_in_thread
 from datasources_azure_blob.download import Download
 
@@ -45,8 +45,9 @@ async def preview_parquet_blob(
     if tail < size:
         file.store(tail, await download.part(tail, size))
     try:
-        return await asyncio.to_thread(
-            preview_parquet, cast("BinaryIO", file), name, rows, prefetch=file.prefetch
+        return await run_in_thread(
+            partial(preview_parquet, cast("BinaryIO", file), name, rows, prefetch=file.prefetch),
+            on_cancel=file.stop,
         )
     finally:
         file.stop()
@@ -68,7 +69,7 @@ class _BlobFile(io.RawIOBase):
         self._starts: list[int] = []
         self._parts: dict[int, bytes] = {}
         """The bytes that are here already, by their offset."""
-        self._pending: Future[list[bytes]] | None = None
+        self._reading: asyncio.Task[Any] | None = None
         self._stopped = False
 
     def readable(self) -> bool:
@@ -110,10 +111,10 @@ class _BlobFile(io.RawIOBase):
         return len(data)
 
     def stop(self) -> None:
-        """Cancel the request under way, and with it the read that waits in the thread."""
+        """Cancel the request under way; its end ends the read that waits for it in the thread."""
         self._stopped = True
-        if self._pending is not None:
-            self._pending.cancel()
+        if self._reading is not None:
+            self._reading.cancel()
 
     def _stored(self, start: int, stop: int) -> bytes:
         """Return the bytes from `start` on that are here, up to `stop`; fewer, or none, if less."""
@@ -124,12 +125,12 @@ class _BlobFile(io.RawIOBase):
         return self._parts[offset][start - offset : stop - offset]
 
     def _request(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-        self._pending = asyncio.run_coroutine_threadsafe(self._read_all(ranges), self._loop)
-        if self._stopped:
-            self._pending.cancel()
-        return self._pending.result()
+        return asyncio.run_coroutine_threadsafe(self._read_all(ranges), self._loop).result()
 
     async def _read_all(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        if self._stopped:
+            raise asyncio.CancelledError
+        self._reading = asyncio.current_task()
         tasks = []
         try:
             async with asyncio.TaskGroup() as group:

@@ -128,11 +128,15 @@ class LocalFileConnector(DataSourceConnector):
         directory = Workspace.of(workspace)
         if not is_workbook(identifier):
             directory.require_format(None)
-        with self._open(identifier) as source:
-            self._require_outside(identifier, workspace)
-            if directory.file_format is not None:
+        if directory.file_format is not None:
+            with self._open_for_copy(identifier, directory) as source:
                 return await run_in_thread(_convert, source, directory, identifier)
-            return await copy_file(source, directory, identifier, version=_version)
+        return await copy_file(
+            lambda: self._open_for_copy(identifier, directory),
+            directory,
+            identifier,
+            version=_version,
+        )
 
     async def get_metadata(self, identifier: str) -> dict[str, Any]:
         """Return `name`, `path`, `size` (bytes), `modified_at` (Unix seconds), `content_type`."""
@@ -208,14 +212,18 @@ class LocalFileConnector(DataSourceConnector):
             else DataFetchError(reason)
         )
 
-    def _require_outside(self, identifier: str, workspace: str) -> None:
-        """Refuse a file of a workspace below the source, which would be copied into itself.
+    def _open_for_copy(self, identifier: str, workspace: Workspace) -> BinaryIO:
+        """Open a file that is to be copied to a workspace; raises as `_open`.
 
-        Each fetch of the whole source would otherwise bring the files of the one before.
+        A file of a workspace below the source is refused: it would be copied into itself, and each
+        fetch of the whole source would bring the files of the one before.
         """
-        folder, file = os.path.realpath(workspace), self._real(identifier) or ""
-        if _is_below(os.path.join(folder, ""), self._root) and _is_below(file, folder):
+        source = self._open(identifier)
+        below_source = _is_below(os.path.join(workspace, ""), self._root)
+        if below_source and _is_below(self._real(identifier) or "", workspace):
+            source.close()
             raise DataFetchError(f"{identifier!r} lies in the workspace that it would be copied to")
+        return source
 
     def _require_root(self) -> None:
         """Raise ConnectError if the directory of the source is gone."""
@@ -256,8 +264,9 @@ class LocalFileConnector(DataSourceConnector):
     def _open(self, identifier: str) -> BinaryIO:
         """Open a file for reading, unbuffered.
 
-        It is opened on the event loop, which takes microseconds: opened in a worker thread, it
-        would stay open if the caller is cancelled before it receives the file.
+        Its callers open it on the event loop, which takes microseconds, or leave that to
+        `copy_file`: from a worker thread of their own they would not get it if they are cancelled,
+        and it would stay open.
 
         Raises:
             ItemNotFoundError: There is no such file, it leads outside, or it is no regular file.
