@@ -45,13 +45,13 @@ class Subject:
     slow: str | None = None
     """An item or query whose fetch takes 30 s at least before its first byte arrives."""
     large: str | None = None
-    """An item or query of 100 MB at least; checks end the fetch soon after its first bytes."""
+    """An item or query of 50 MB at least; checks end the fetch soon after its first bytes."""
     running: Callable[[], int] | None = field(default=None, repr=False)
     """Returns the number of fetches of `slow` and `large` that the system works at; called in
     a thread. Without it, checks see only that the connector has ended."""
     many: Collection[str] = field(default=(), repr=False)
-    """The paths of all items of one folder, or of the source if they have no slashes: more than
-    one page of the service's listing has."""
+    """The paths of items of one folder, or of the source if they have no slashes: more than one
+    page of the service's listing has."""
     many_options: Mapping[str, Any] | None = field(default=None, repr=False)
     """Complete options of the source with `many`, if it is not the one of `options`."""
     change: Callable[[], tuple[str, bytes]] | None = field(default=None, repr=False)

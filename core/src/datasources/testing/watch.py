@@ -10,7 +10,15 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -165,8 +173,8 @@ class Pauses:
 
 
 @contextmanager
-def counted_pauses() -> Iterator[Pauses]:
-    """Count the sleeps of this thread's event loop, and of all threads, during the block.
+def counted_pauses(besides: Collection[asyncio.Task[Any] | None]) -> Iterator[Pauses]:
+    """Count the sleeps of tasks and threads during the block, besides those of the tasks given.
 
     They are counted as they are asked for, not measured, so that a busy machine changes nothing.
     """
@@ -175,7 +183,8 @@ def counted_pauses() -> Iterator[Pauses]:
 
     def later(delay: float, callback: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         # `asyncio.sleep` alone sets the result of a future; timeouts do other things.
-        if getattr(callback, "__name__", "") == "_set_result_unless_cancelled":
+        sleeping = getattr(callback, "__name__", "") == "_set_result_unless_cancelled"
+        if sleeping and asyncio.current_task() not in besides:
             pauses.seconds.append(delay)
         return call_later(delay, callback, *args, **kwargs)
 
@@ -203,7 +212,7 @@ async def disconnect_at_each_step(
         fetching = asyncio.create_task(connector.fetch_data(identifier, str(folder / str(steps))))
         for _ in range(steps):
             await asyncio.sleep(0)
-        with counted_pauses() as pauses:
+        with counted_pauses(besides=[asyncio.current_task()]) as pauses:
             await connector.disconnect()
             done, _ = await asyncio.wait({fetching}, timeout=END)
         fetching.cancel()
