@@ -117,7 +117,7 @@ class _Watcher(threading.Thread):
             last = self._last
             if time.monotonic() - last > _OVERDUE:
                 stack = _stack_of(sys._current_frames().get(self._watched))
-                if self._last == last:  # else the loop went on meanwhile
+                if stack and self._last == last:  # else the loop went on meanwhile
                     self._stack = stack
 
     def stop(self) -> None:
@@ -138,11 +138,17 @@ def _seconds_without_processor() -> float | None:
 
 
 def _stack_of(frame: FrameType | None) -> str:
-    """Return the innermost frames as text, without those of the event loop that called them."""
+    """Return the innermost frames of a call as text, without those of the loop and of this module.
+
+    The text is empty if the innermost frame is of this module, or if there is none.
+    """
     frames = traceback.StackSummary.extract(traceback.walk_stack(frame))
     frames.reverse()
-    for number, summary in reversed(list(enumerate(frames))):
-        if summary.name == "_run" and summary.filename.endswith("events.py"):
+    if frames and frames[-1].filename == __file__:
+        return ""
+    for number in reversed(range(len(frames))):
+        is_loop = frames[number].name == "_run" and frames[number].filename.endswith("events.py")
+        if is_loop or frames[number].filename == __file__:
             del frames[: number + 1]
             break
     return "".join(traceback.format_list(frames[-_FRAMES:]))
