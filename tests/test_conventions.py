@@ -1,4 +1,4 @@
-"""Conventions of the tests that no linter knows."""
+"""Conventions of the tests, and of the contract's checks, that no linter knows."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-TESTS = Path(__file__).parent
+REPOSITORY = Path(__file__).parents[1]
+FOLDERS = ("tests", "core/src/datasources/testing")
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def modules() -> Iterator[tuple[str, ast.Module]]:
-    """Yield each module of tests with its path."""
-    for path in sorted(TESTS.rglob("*.py")):
-        yield str(path.relative_to(TESTS)), ast.parse(path.read_text("utf-8"))
+    """Yield each module of tests or checks with its path."""
+    for folder in FOLDERS:
+        for path in sorted((REPOSITORY / folder).rglob("*.py")):
+            yield str(path.relative_to(REPOSITORY)), ast.parse(path.read_text("utf-8"))
 
 
 def alternatives(module: ast.Module) -> list[int]:

@@ -1,4 +1,4 @@
-"""A stand-in for the real service, for tests: `service.py TOKEN` prints its port and serves."""
+"""A stand-in for the service, for tests: `service.py TOKEN [PORT]` prints its port and serves."""
 
 from __future__ import annotations
 
@@ -75,7 +75,8 @@ def figures(name: str) -> dict[str, dict[str, float]]:
 
 if __name__ == "__main__":
     Handler.token = sys.argv[1]
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    port = int(sys.argv[2]) if len(sys.argv) > 2 else 0
+    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
         sys.stdout.write(f"{server.server_port}\n")
         sys.stdout.flush()
         server.serve_forever()

@@ -21,7 +21,8 @@ def test_the_public_api_is_the_one_written_down() -> None:
 
 
 def test_the_testing_kit_exports_what_is_written_down() -> None:
-    assert sorted(datasources.testing.__all__) == ["ConnectorContract", "Subject"]
+    names = ["ConnectorContract", "Server", "StallWarning", "Subject", "serve"]
+    assert sorted(datasources.testing.__all__) == names
 
 
 def test_it_shows_each_kind_of_change() -> None:

@@ -1,4 +1,4 @@
-"""A web server of one directory behind a password: `http_server.py DIRECTORY USER PASSWORD`."""
+"""A web server of one directory behind a password: `http_server.py PORT DIRECTORY USER PASSWORD`."""
 
 from __future__ import annotations
 
@@ -37,12 +37,11 @@ class Handler(SimpleHTTPRequestHandler):
 
 
 def main() -> None:
-    directory, user, password = sys.argv[1:]
+    port, directory, user, password = sys.argv[1:]
     Handler.expected_authorization = (
         "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
     )
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=directory))
-    print(server.server_port, flush=True)
+    server = ThreadingHTTPServer(("127.0.0.1", int(port)), partial(Handler, directory=directory))
     server.serve_forever()
 
 

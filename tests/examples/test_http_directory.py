@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from datasources import (
     ItemNotFoundError,
     OptionError,
 )
-from datasources.testing import ConnectorContract, Subject
+from datasources.testing import ConnectorContract, Subject, serve
 from tests.conftest import IN_CI
 from tests.servers.process import free_port
 
@@ -37,26 +36,41 @@ ITEMS = {
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory that the server serves."""
+    return tmp_path_factory.mktemp("www")
+
+
+@pytest.fixture(scope="module")
+def url(folder: Path) -> Iterator[str]:
     """A server of the items, with a file beside them that nobody may reach."""
-    folder = tmp_path_factory.mktemp("www")
     (folder / "secret.txt").write_bytes(b"beside the source\n")
     for name, content in ITEMS.items():
         path = folder / "files" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
+    with (folder / "files" / "heavy.bin").open("wb") as file:
+        file.truncate(64 << 20)
     program = [sys.executable, str(Path(__file__).with_name("http_server.py"))]
-    with subprocess.Popen(
-        [*program, str(folder), USER, PASSWORD], stdout=subprocess.PIPE, text=True
-    ) as server:
-        assert server.stdout
-        yield f"http://127.0.0.1:{server.stdout.readline().strip()}/files/"
-        server.terminate()
+    with serve([*program, "{port}", str(folder), USER, PASSWORD]) as server:
+        yield f"http://127.0.0.1:{server.port}/files/"
+
+
+def change(folder: Path) -> tuple[str, bytes]:
+    """Put another file in place of one."""
+    path, new = folder / "files" / "changing.bin", folder / "changing.bin"
+    former = path.read_bytes()[:1] if path.exists() else b"\0"
+    content = bytes([former[0] + 1]) * (5 << 20)
+    new.write_bytes(content)
+    new.replace(path)
+    return path.name, content
 
 
 class TestContract(ConnectorContract):
+    connector_class = HttpDirectoryConnector
+
     @pytest.fixture
-    def subject(self, url: str) -> Subject:
+    def subject(self, url: str, folder: Path) -> Subject:
         options = {"url": url, "user": USER, "password": PASSWORD}
         return Subject(
             connector_class=HttpDirectoryConnector,
@@ -69,6 +83,8 @@ class TestContract(ConnectorContract):
             abilities={"iter_items"},
             wrong_credentials={**options, "password": "something-else"},
             unreachable={**options, "url": f"http://127.0.0.1:{free_port()}/"},
+            large="heavy.bin",
+            change=lambda: change(folder),
         )
 
 

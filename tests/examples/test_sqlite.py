@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -31,12 +32,21 @@ CREATE TABLE "Odd ""Name" (x);
 CREATE TABLE numbers (n, text);
 WITH RECURSIVE seq(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM seq WHERE n < {ROWS})
 INSERT INTO numbers SELECT n, 'row ' || n FROM seq;
+CREATE TABLE changing AS SELECT 0 AS n, 'row' AS text FROM numbers;
 """
 ITEMS = {
     "orders": b'id,note,price\n1,one,9.5\n2,"",\n3,"a, ""b""",\\x00ff\n',
     'Odd "Name': b"x\n",
     "numbers": b"n,text\n" + b"".join(b"%d,row %d\n" % (n, n) for n in range(1, ROWS + 1)),
 }
+WRITES = [
+    "WITH x AS (SELECT 1) INSERT INTO orders SELECT 9, 'x', 1 FROM x",
+    "WITH x AS (SELECT 1) DELETE FROM orders",
+    "WITH x AS (SELECT 1) UPDATE orders SET note = 'x'",
+    "DROP TABLE orders",
+    "SELECT 1; DROP TABLE orders",
+    "ATTACH 'other.db' AS other",
+]
 ENDLESS = "WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s) SELECT max(n) FROM s"
 
 
@@ -49,7 +59,17 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def change(database: Path) -> tuple[str, bytes]:
+    """Change every row of a table."""
+    with closing(sqlite3.connect(database, timeout=30)) as connection, connection:
+        connection.execute("UPDATE changing SET n = n + 1")
+        (number,) = connection.execute("SELECT max(n) FROM changing").fetchone()
+    return "changing", b"n,text\n" + b"%d,row\n" % number * ROWS
+
+
 class TestContract(ConnectorContract):
+    connector_class = SQLiteConnector
+
     @pytest.fixture
     def subject(self, database: Path) -> Subject:
         return Subject(
@@ -61,6 +81,14 @@ class TestContract(ConnectorContract):
             tables={"orders": 3, 'Odd "Name': 0},
             abilities={"preview"},
             unreachable={"path": str(database.parent / "missing.db")},
+            queries={
+                "SELECT id FROM orders ORDER BY id": b"id\n1\n2\n3\n",
+                "SELECT 1 AS n WHERE 0": b"n\n",
+            },
+            writes=WRITES,
+            slow=ENDLESS,
+            large="SELECT a.n, b.text FROM numbers a, numbers b",
+            change=lambda: change(database),
         )
 
 

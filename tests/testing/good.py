@@ -17,6 +17,7 @@ from datasources import (
     ConnectorOptions,
     DataFetchError,
     DataItem,
+    DataSourceConfig,
     DataSourceConnector,
     ItemNotFoundError,
     Preview,
@@ -32,8 +33,17 @@ ITEMS = {
     "folder/b.csv": b"x,y\n7,8\n9,10\n",
     "empty": b"",
 }
+QUERIES = {
+    "all of a.csv": b"x,y\n1,2\n3,4\n5,6\n",
+    "nothing of a.csv": b"x,y\n",
+}
+MANY = {f"many/{number}.csv": b"" for number in range(25)}
 STORE: dict[str, bytes] = {}
 """What the source holds now; `good_subject` fills it."""
+TOKENS: list[str] = []
+"""The tokens that the second account had; the last is valid."""
+RUNNING: list[str] = []
+"""The slow and large fetches that the source works at."""
 ABILITIES = {"iter_items", "glob", "preview", "statistics", "upload", "read_table"}
 
 
@@ -61,35 +71,50 @@ class GoodConnector(DataSourceConnector):
     options: GoodOptions
     shareable = True
 
+    def __init__(self, config: DataSourceConfig) -> None:
+        super().__init__(config)
+        self._left = asyncio.Event()
+
     async def connect(self) -> bool:
         if self._connection is None:
             await asyncio.sleep(0)
             if self.options.host == "nowhere":
                 raise ConnectError("nobody answers at 'nowhere'")
-            if self.options.token.get_secret_value() != TOKEN:
-                raise AuthenticationError("the token is refused")
+            self._admit()
+            self._left = asyncio.Event()
             self._connection = os.open(os.devnull, os.O_RDONLY)
         return True
 
     async def disconnect(self) -> None:
         opened, self._connection = self._connection, None
         if opened is not None:
+            self._left.set()
             os.close(opened)
+
+    def _admit(self) -> None:
+        if self.options.token.get_secret_value() not in (TOKEN, *TOKENS[-1:]):
+            raise AuthenticationError("the token is refused")
 
     async def test_connection(self) -> bool:
         return self._connection is not None
 
     async def list_items(self, path: str | None = None) -> list[DataItem]:
-        items = [DataItem(p.split("/")[-1], p, len(c), 1.0) for p, c in (await self._all()).items()]
+        items = [
+            DataItem(p.split("/")[-1], p, len(c), 1.0, version=self._version(p, c))
+            for p, c in (await self._all()).items()
+        ]
         return items_below(items, path)
 
     async def fetch_data(self, identifier: str, workspace: str) -> str:
-        content = await self._content(identifier)
         target = Workspace.of(workspace)
         target.require_format(None)
+        if identifier in ("slow", "large.csv"):
+            return await self._fetch_heavy(identifier, target)
+        content = await self._content(identifier)
         lines = content.splitlines(keepends=True)
         most = target.limits.max_rows
         with target.create(identifier) as file:
+            file.version = self._version(identifier, content)
             if identifier.endswith(".csv"):
                 kept = lines if most is None else lines[: most + 1]
                 file.rows, file.truncated = len(kept) - 1, len(kept) < len(lines)
@@ -98,6 +123,26 @@ class GoodConnector(DataSourceConnector):
                 file.write(content[start : start + 5])
                 await asyncio.sleep(0)
         return file.path
+
+    async def _fetch_heavy(self, identifier: str, target: Workspace) -> str:
+        """Wait for ever or write for ever, until the source is disconnected."""
+        await self._all()
+        RUNNING.append(identifier)
+        try:
+            if identifier == "slow":
+                await self._left.wait()
+            with target.create(identifier) as file:
+                while not self._left.is_set():
+                    most = target.limits.max_rows
+                    if most is not None and (file.rows or 0) >= most:
+                        file.truncated = True
+                        return file.path
+                    file.write(b"x\n")
+                    file.rows = (file.rows or 0) + 1
+                    await asyncio.sleep(0)
+                raise ConnectError("the source was disconnected")
+        finally:
+            RUNNING.remove(identifier)
 
     async def get_metadata(self, identifier: str) -> dict[str, Any]:
         return {"path": identifier, "size": len(await self._content(identifier))}
@@ -135,21 +180,37 @@ class GoodConnector(DataSourceConnector):
     async def read_table(self, identifier: str) -> Any:
         return GoodTable(*await self._rows(identifier))
 
+    def _version(self, path: str, content: bytes) -> str | None:
+        """Return the version of the one item that changes."""
+        return content[:20].decode() if path == "changing" else None
+
     async def _all(self) -> dict[str, bytes]:
         if self._connection is None:
             raise ConnectError("the source is not connected")
         await asyncio.sleep(0)
-        return STORE
+        self._admit()
+        return MANY if self.options.host == "many.example.com" else STORE
 
     async def _content(self, identifier: str) -> bytes:
         try:
-            return (await self._all())[identifier]
+            return {**await self._all(), **QUERIES}[identifier]
         except KeyError:
             raise ItemNotFoundError(f"there is no item {identifier!r}") from None
 
     async def _rows(self, identifier: str) -> tuple[list[str], list[tuple[str, ...]]]:
         head, *rows = (await self._content(identifier)).decode().splitlines()
         return head.split(","), [tuple(row.split(",")) for row in rows]
+
+
+def change() -> tuple[str, bytes]:
+    number = int(STORE.get("changing", b"0").split()[0]) + 1
+    STORE["changing"] = b"%d \n" % number * 40
+    return "changing", STORE["changing"]
+
+
+def rotate() -> dict[str, str]:
+    TOKENS.append(f"second-account-{len(TOKENS)}")
+    return {"host": "items.example.com", "token": TOKENS[-1]}
 
 
 def good_subject(
@@ -159,6 +220,7 @@ def good_subject(
     """Fill the store and return the subject of the good connector, or of one made from it."""
     STORE.clear()
     STORE.update(ITEMS)
+    RUNNING.clear()
     options = {"host": "items.example.com", "token": TOKEN}
     return Subject(
         connector_class=connector_class,
@@ -171,6 +233,16 @@ def good_subject(
         wrong_credentials={**options, "token": "another-token"},
         unreachable={**options, "host": "nowhere"},
         connect_within=0.5,
+        queries=QUERIES,
+        writes=["drop a.csv", "empty a.csv"],
+        slow="slow",
+        large="large.csv",
+        running=lambda: len(RUNNING),
+        many=MANY,
+        many_options={**options, "host": "many.example.com"},
+        change=change,
+        rotate=rotate,
+        upload_size=1000,
     )
 
 

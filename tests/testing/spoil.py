@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import os
 import time
+from collections import ChainMap
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,11 +18,13 @@ from datasources import (
     Workspace,
 )
 from datasources.testing import Subject
-from tests.testing.good import STORE, TOKEN, GoodConnector, GoodOptions, good_subject
+from tests.testing.good import QUERIES, STORE, TOKEN, GoodConnector, GoodOptions, good_subject
 
 Good = GoodConnector
 
 
+CONTENTS = ChainMap(STORE, QUERIES)
+"""What the source holds, by identifier or query."""
 OPENED: list[Any] = []
 """What bad connectors leave open, so that nothing else closes it."""
 
@@ -117,7 +120,7 @@ def by_hand(name: Callable[[str], str], pieces: int = 1, *, cut: bool = True) ->
     async def write(_: Any, identifier: str, workspace: Workspace) -> str:
         path = os.path.join(workspace, name(identifier))
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        content = STORE[identifier]
+        content = CONTENTS[identifier]
         size = max(1, len(content) // pieces)
         with open(path, "wb") as file:  # noqa: ASYNC230  (that is the point)
             for start in range(0, len(content), size):
@@ -136,7 +139,7 @@ def through(
 
     def write(_: Any, identifier: str, workspace: Workspace) -> str:
         with workspace.create(name(identifier)) as file:
-            file.write(content(STORE[identifier], workspace.limits))
+            file.write(content(CONTENTS[identifier], workspace.limits))
             for fact, value in facts.items():
                 setattr(file, fact, value)
         return file.path
@@ -148,7 +151,7 @@ def rows(kept: Callable[[int], int], **facts: Any) -> Any:
     """Cut a table after another number of rows than the limit's."""
 
     def write(_: Any, identifier: str, workspace: Workspace) -> str:
-        lines = STORE[identifier].splitlines(keepends=True)
+        lines = CONTENTS[identifier].splitlines(keepends=True)
         most = workspace.limits.max_rows
         some = lines if most is None else lines[: 1 + kept(most)]
         with workspace.create(identifier) as file:

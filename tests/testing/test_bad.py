@@ -24,6 +24,7 @@ from tests.testing.bad import BAD
 from tests.testing.spoil import Bad
 
 watch.SETTLE = watch.END = 0.3  # what is bad stays so; no need to wait for it
+watch.PAUSE = 0.05
 
 def only(check, bad):
     group = next(cls for cls in ConnectorContract.__mro__ if check in vars(cls))

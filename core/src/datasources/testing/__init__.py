@@ -20,6 +20,8 @@ import pytest
 pytest.register_assert_rewrite("datasources.testing.checks")
 
 from datasources.testing.contract import ConnectorContract  # noqa: E402
+from datasources.testing.serving import Server, serve  # noqa: E402
+from datasources.testing.stalls import StallWarning  # noqa: E402
 from datasources.testing.subject import Subject  # noqa: E402
 
-__all__ = ["ConnectorContract", "Subject"]
+__all__ = ["ConnectorContract", "Server", "StallWarning", "Subject", "serve"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,6 +13,11 @@ import pytest_asyncio
 
 from datasources import DataItem, DataSourceConnector, DataSourceRegistry, Limits, Workspace
 from datasources.plugins import Plugins
+from datasources.testing.reporting import (
+    report_subjects_once,
+    subject_if_needed,
+    verified_subject,
+)
 from datasources.testing.subject import Subject
 from datasources.workspace import WrittenFile
 
@@ -78,8 +84,19 @@ def registry_of(subject: Subject, **arguments: Any) -> DataSourceRegistry:
     return registry
 
 
+@dataclass(frozen=True)
+class Declaration:
+    """A connector class, and the type under which it is installed."""
+
+    connector_class: type[DataSourceConnector]
+    type: str
+
+
 class Checks:
     """Base of every group of checks."""
+
+    connector_class: ClassVar[type[DataSourceConnector] | None] = None
+    """The class to check, for the checks that need no source; else it is the subject's."""
 
     waived: ClassVar[Mapping[str, str]] = {}
     """Names of checks that the connector need not pass, and the reasons."""
@@ -91,11 +108,27 @@ class Checks:
             if name.startswith("test_") and inspect.iscoroutinefunction(check):
                 pytest.mark.asyncio(check)
 
+    @pytest.fixture(autouse=True, scope="session")
+    @staticmethod
+    def _reporting(request: pytest.FixtureRequest) -> None:
+        # Of the widest scope, so that it comes before the fixtures that a subject is made with.
+        report_subjects_once(request.config)
+
     @pytest.fixture(autouse=True)
     def _waiver(self, request: pytest.FixtureRequest) -> None:
         name = getattr(request.node, "originalname", None) or request.node.name
         if name in self.waived:
             pytest.skip(f"{name} is waived: {self.waived[name]}")
+        if "subject" in request.fixturenames:
+            verified_subject(request)
+
+    @pytest.fixture
+    def declaration(self, request: pytest.FixtureRequest) -> Declaration:
+        """The connector class, taken from the subject only if the contract does not name it."""
+        if self.connector_class is not None:
+            return Declaration(self.connector_class, self.connector_class.type)
+        subject = subject_if_needed(request)
+        return Declaration(subject.connector_class, subject.type)
 
     @pytest.fixture
     def workspace(self, tmp_path: Path) -> Path:

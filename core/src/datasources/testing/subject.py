@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +38,32 @@ class Subject:
     """Complete options with a host that does not answer; required if the options name hosts."""
     connect_within: float = 15.0
     """Seconds after which a connect with either of these has to have failed."""
+    queries: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    """The exact bytes that a fetch writes, by query: identifiers that no listing shows."""
+    writes: Sequence[str] = ()
+    """Statements that would change something, which a source that only reads refuses."""
+    slow: str | None = None
+    """An item or query whose fetch takes 30 s at least before its first byte arrives."""
+    large: str | None = None
+    """An item or query of 50 MB at least; checks end the fetch soon after its first bytes."""
+    running: Callable[[], int] | None = field(default=None, repr=False)
+    """Returns the number of fetches of `slow` and `large` that the system works at; called in
+    a thread. Without it, checks see only that the connector has ended."""
+    many: Collection[str] = field(default=(), repr=False)
+    """The paths of items of one folder, or of the source if they have no slashes: more than one
+    page of the service's listing has."""
+    many_options: Mapping[str, Any] | None = field(default=None, repr=False)
+    """Complete options of the source with `many`, if it is not the one of `options`."""
+    change: Callable[[], tuple[str, bytes]] | None = field(default=None, repr=False)
+    """Makes or changes an item at the system, and returns its identifier and its new content,
+    which no earlier call returned. Called in threads. It is not one of `items`, always the same,
+    and so large that it arrives in several parts."""
+    rotate: Callable[[], Mapping[str, Any]] | None = field(default=None, repr=False)
+    """Changes a secret at the system, ends the connections that were opened with the former one,
+    and returns complete options with the new one. Called in a thread. Give it an account of its
+    own, as the other checks go on with `options`."""
+    upload_size: int = 0
+    """Bytes of a file that is uploaded in several parts; 0 if the connector knows no parts."""
 
     def config(self, options: Mapping[str, Any] | None = None) -> DataSourceConfig:
         """Return the configuration of the source, or of one with other options."""
@@ -96,6 +122,13 @@ class Subject:
         identifier, rows = max(self.tables.items(), key=lambda table: table[1])
         assert rows >= 2, "give Subject.tables one of 2 rows or more"
         return identifier, rows
+
+    def given(self, name: str) -> Any:
+        """Return the value of an optional field; skip the check if the subject does not give it."""
+        value = getattr(self, name)
+        if not value:
+            pytest.skip(f"not applicable: the subject gives no {name!r}")
+        return value
 
     def largest(self) -> tuple[str, bytes]:
         """Return identifier and content of the largest item."""

@@ -1,4 +1,4 @@
-"""Observe calls from outside: stalls of the event loop, cancellation, and what is left open."""
+"""Observe calls from outside: cancellation, retrying, and what is left open."""
 
 from __future__ import annotations
 
@@ -10,21 +10,32 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
+
+from datasources import DataSourceConnector, DataSourceError
+
 T = TypeVar("T")
 Call = Callable[[], Coroutine[Any, Any, Any]]
 
-STALL = 0.1
-"""Seconds for which a call may block the event loop; one that does not block takes about 1 ms."""
 SETTLE = 5.0
 """Seconds to wait until what was closed is gone."""
 END = 10.0
 """Seconds within which a cancelled call has to end."""
-_TICK = 0.005
+PAUSE = 0.25
+"""Seconds that a call may ask to sleep, in all, after it lost its connection."""
 _EARLY = 12  # cancellations after each of the first steps of the event loop
 _LATE = 12  # cancellations at random moments of the call
 
@@ -36,40 +47,6 @@ async def all_of(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
         if isinstance(result, BaseException):
             raise result
     return [result for result in results if not isinstance(result, BaseException)]
-
-
-async def longest_stall(call: Call) -> float:
-    """Return the longest time in seconds for which the event loop was blocked by `call`."""
-    last, longest = time.monotonic(), 0.0
-
-    async def beat() -> None:
-        nonlocal last, longest
-        while True:
-            now = time.monotonic()
-            longest, last = max(longest, now - last), now
-            await asyncio.sleep(_TICK)
-
-    beating = asyncio.create_task(beat())
-    await asyncio.sleep(_TICK)
-    try:
-        await call()
-        await asyncio.sleep(2 * _TICK)
-    finally:
-        beating.cancel()
-    return longest
-
-
-async def assert_never_stalls(call: Call, what: str, *, attempts: int = 4) -> None:
-    """Fail if every attempt blocks the loop; a single one may do so for other reasons."""
-    stalls = []
-    for _ in range(attempts):
-        stalls.append(await longest_stall(call))
-        if stalls[-1] < STALL:
-            return
-    raise AssertionError(
-        f"{what} blocked the event loop for {min(stalls):.2f} s: await it, or use "
-        "datasources.run_in_thread"
-    )
 
 
 def descriptors() -> dict[int, str]:
@@ -178,6 +155,77 @@ async def _cancelled(call: Call, what: str, *, steps: int = 0, delay: float = 0.
         "let asyncio.CancelledError pass"
     )
     return "cancelled"
+
+
+class Pauses:
+    """The pauses that calls asked for: those between attempts, if calls try again."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def assert_few(self, what: str) -> None:
+        """Fail if the pauses are more than `PAUSE` seconds together."""
+        asked = sum(self.seconds)
+        assert asked <= PAUSE, (
+            f"{what} went on for {len(self.seconds)} more attempts, with pauses of {asked:.2f} s "
+            "in all: do not try again after disconnect"
+        )
+
+
+@contextmanager
+def counted_pauses(besides: Collection[asyncio.Task[Any] | None]) -> Iterator[Pauses]:
+    """Count the sleeps of tasks and threads during the block, besides those of the tasks given.
+
+    They are counted as they are asked for, not measured, so that a busy machine changes nothing.
+    """
+    loop = asyncio.get_running_loop()
+    pauses, call_later, sleep = Pauses(), loop.call_later, time.sleep
+
+    def later(delay: float, callback: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        # `asyncio.sleep` alone sets the result of a future; timeouts do other things.
+        sleeping = getattr(callback, "__name__", "") == "_set_result_unless_cancelled"
+        if sleeping and asyncio.current_task() not in besides:
+            pauses.seconds.append(delay)
+        return call_later(delay, callback, *args, **kwargs)
+
+    def slept(seconds: float) -> None:
+        pauses.seconds.append(seconds)
+        sleep(seconds)
+
+    with pytest.MonkeyPatch.context() as patch:
+        with suppress(AttributeError):  # a loop not of Python's own allows no other method
+            patch.setattr(loop, "call_later", later)
+        patch.setattr(time, "sleep", slept)
+        yield pauses
+
+
+async def disconnect_at_each_step(
+    new: Callable[[], DataSourceConnector], identifier: str, content: bytes, folder: Path
+) -> None:
+    """Fetch and disconnect meanwhile, each time a step of the event loop later.
+
+    Fails if a fetch ends neither with the content nor soon with a `DataSourceError`.
+    """
+    for steps in range(8):
+        connector = new()
+        await connector.connect()
+        fetching = asyncio.create_task(connector.fetch_data(identifier, str(folder / str(steps))))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        with counted_pauses(besides=[asyncio.current_task()]) as pauses:
+            await connector.disconnect()
+            done, _ = await asyncio.wait({fetching}, timeout=END)
+        fetching.cancel()
+        await asyncio.gather(fetching, return_exceptions=True)
+        pauses.assert_few("a fetch")
+        assert done, f"a fetch went on for {END:g} s after disconnect"
+        error = fetching.exception()
+        if error is None:
+            assert Path(fetching.result()).read_bytes() == content
+        else:
+            assert isinstance(error, DataSourceError), (
+                f"a fetch that lost its connection must be a DataSourceError, not {error!r}"
+            )
 
 
 def assert_unchanged(folder: Path, before: Mapping[str, bytes], what: str) -> None:

@@ -245,6 +245,8 @@ class Download:
         try:
             return await response.content.readany()
         except (aiohttp.ClientError, OSError) as exc:
+            if self._service.session.closed:
+                raise self._service.disconnected_error(self._blob) from safe_cause(exc)
             raise self._interrupted(exc, span) from safe_cause(exc)
         except RuntimeError as exc:
             if not self._service.session.closed:

@@ -165,6 +165,8 @@ class BlobService:
                 method, url, headers=all_headers, proxy=self._proxy, allow_redirects=False
             )
         except (aiohttp.ClientError, OSError) as exc:  # TimeoutError is an OSError
+            if self.session.closed:
+                raise self.disconnected_error(blob) from safe_cause(exc)
             raise self.network_error(exc, blob) from safe_cause(exc)
         except RuntimeError as exc:
             if not self.session.closed:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, BinaryIO
 
 from pydantic import Field
@@ -289,7 +290,7 @@ class LocalFileConnector(DataSourceConnector):
             if exc.errno == errno.EINVAL:
                 raise ItemNotFoundError(f"{missing}; it is a folder or a special file") from exc
             raise DataFetchError(f"{identifier!r} cannot be read: {exc.strerror}") from exc
-        return open(descriptor, "rb", buffering=0)
+        return _SourceFile(descriptor, self.require_connection)
 
     def _real(self, path: str) -> str | None:
         """Return the resolved path of an identifier, or None if it cannot be an item's."""
@@ -308,6 +309,23 @@ class LocalFileConnector(DataSourceConnector):
     def _root(self) -> str:
         root: str = self.require_connection()
         return root
+
+
+class _SourceFile(io.FileIO):
+    """An open file of a source, whose copying ends when the source is disconnected."""
+
+    def __init__(self, descriptor: int, require_connection: Callable[[], object]) -> None:
+        super().__init__(descriptor, "rb")
+        self._require_connection = require_connection
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read the next bytes.
+
+        Raises:
+            ConnectError: The source was disconnected.
+        """
+        self._require_connection()
+        return super().read(size)
 
 
 def _convert(source: BinaryIO, workspace: Workspace, name: str) -> str:

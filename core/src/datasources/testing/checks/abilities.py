@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ from datasources import (
 )
 from datasources.connector import ABILITIES
 from datasources.testing.base import Checks, registry_of
+from datasources.testing.stalls import assert_never_stalls
 from datasources.testing.subject import Subject
-from datasources.testing.watch import assert_never_stalls
 
 
 class AbilityChecks(Checks):
@@ -141,6 +142,18 @@ class AbilityChecks(Checks):
         await able.upload_file(str(_local(tmp_path, b"third\n")), name)
         path = Path(await able.fetch_data(name, str(tmp_path / "workspace")))
         assert path.read_bytes() == b"third\n"
+
+    async def test_an_upload_of_many_parts_is_whole(
+        self, able: Any, subject: Subject, tmp_path: Path
+    ) -> None:
+        _needs(subject, "upload")
+        content = random.Random(1).randbytes(subject.given("upload_size"))
+        name = "contract-parts.bin"
+        for size in (len(content), len(content) - 1):  # the second replaces the first
+            item = await able.upload_file(str(_local(tmp_path, content[:size])), name)
+            assert item.size in (None, size)
+            path = Path(await able.fetch_data(name, str(tmp_path / "workspace")))
+            assert path.read_bytes() == content[:size], f"{size} bytes came back otherwise"
 
     async def test_read_table_has_the_tables_rows(self, able: Any, subject: Subject) -> None:
         _needs(subject, "read_table")

@@ -11,8 +11,9 @@ import pytest
 
 from datasources import DataSourceConnector, PoolConfig
 from datasources.testing.base import Checks, registry_of
+from datasources.testing.stalls import assert_never_stalls
 from datasources.testing.subject import Subject
-from datasources.testing.watch import all_of, assert_never_stalls, files
+from datasources.testing.watch import all_of, files
 
 _CALLERS = 8
 

@@ -9,7 +9,7 @@ import pytest
 
 from datasources import API_VERSION, DataSourceConnector, DataSourceType
 from datasources.connector import ABILITIES, OLDEST_API_VERSION, abilities
-from datasources.testing.base import Checks
+from datasources.testing.base import Checks, Declaration
 from datasources.testing.subject import Subject
 from datasources.testing.watch import descriptors
 
@@ -31,19 +31,21 @@ class DeclarationChecks(Checks):
             assert callable(getattr(self, name, None)), f"there is no check {name!r} to waive"
             assert reason.strip(), f"the waiver of {name!r} gives no reason"
 
-    def test_class_is_a_connector_with_all_six_methods(self, subject: Subject) -> None:
-        assert issubclass(subject.connector_class, DataSourceConnector)
-        lacking = sorted(subject.connector_class.__abstractmethods__)
+    def test_class_is_a_connector_with_all_six_methods(self, declaration: Declaration) -> None:
+        assert issubclass(declaration.connector_class, DataSourceConnector)
+        lacking = sorted(declaration.connector_class.__abstractmethods__)
         assert not lacking, f"the class lacks {', '.join(lacking)}"
 
     @pytest.mark.parametrize("method", _METHODS)
-    def test_method_is_a_coroutine_function(self, subject: Subject, method: str) -> None:
-        function = getattr(subject.connector_class, method)
+    def test_method_is_a_coroutine_function(self, declaration: Declaration, method: str) -> None:
+        function = getattr(declaration.connector_class, method)
         assert inspect.iscoroutinefunction(function), f"{method} must be an `async def`"
 
     @pytest.mark.parametrize("method", _METHODS)
-    def test_method_takes_the_contracts_arguments(self, subject: Subject, method: str) -> None:
-        signature = inspect.signature(getattr(subject.connector_class, method))
+    def test_method_takes_the_contracts_arguments(
+        self, declaration: Declaration, method: str
+    ) -> None:
+        signature = inspect.signature(getattr(declaration.connector_class, method))
         names = _METHODS[method]
         for arguments, keywords in ((names, {}), ((), dict.fromkeys(names, ""))):
             try:
@@ -51,20 +53,20 @@ class DeclarationChecks(Checks):
             except TypeError as exc:
                 pytest.fail(f"{method}{signature} cannot be called by the contract: {exc}")
 
-    def test_list_items_needs_no_path(self, subject: Subject) -> None:
-        path = inspect.signature(subject.connector_class.list_items).parameters["path"]
+    def test_list_items_needs_no_path(self, declaration: Declaration) -> None:
+        path = inspect.signature(declaration.connector_class.list_items).parameters["path"]
         assert path.default is None, "list_items must list everything by default: `path=None`"
 
     def test_type_is_a_valid_name_and_the_subjects(self, subject: Subject) -> None:
         assert DataSourceType(subject.connector_class.type) == subject.type
 
-    def test_api_version_is_the_one_core_speaks(self, subject: Subject) -> None:
-        version = subject.connector_class.api_version
+    def test_api_version_is_the_one_core_speaks(self, declaration: Declaration) -> None:
+        version = declaration.connector_class.api_version
         assert type(version) is int
         assert OLDEST_API_VERSION <= version <= API_VERSION
 
-    def test_shareable_is_true_or_false(self, subject: Subject) -> None:
-        assert isinstance(subject.connector_class.shareable, bool)
+    def test_shareable_is_true_or_false(self, declaration: Declaration) -> None:
+        assert isinstance(declaration.connector_class.shareable, bool)
 
     def test_abilities_are_those_claimed(self, subject: Subject) -> None:
         unknown = sorted(set(subject.abilities) - set(ABILITIES))

@@ -40,14 +40,17 @@ class ItemChecks(Checks):
 
     async def test_listed_sizes_are_bytes_or_unknown(self, source: Source) -> None:
         for item in await source.list_items():
-            is_size = type(item.size) is int and item.size >= 0
-            assert item.size is None or is_size, f"the size of {item.path!r} is {item.size!r}"
+            size: object = item.size
+            if size is not None:
+                assert type(size) is int, f"the size of {item.path!r} is {size!r}"
+                assert size >= 0, f"the size of {item.path!r} is {size}"
 
     async def test_listed_times_are_unix_seconds_or_unknown(self, source: Source) -> None:
         for item in await source.list_items():
-            at = item.modified_at
-            is_time = isinstance(at, (int, float)) and 0 <= at < time.time() + 86_400
-            assert at is None or is_time, f"modified_at of {item.path!r} is {at!r}"
+            at: object = item.modified_at
+            if at is not None:
+                is_time = isinstance(at, (int, float)) and 0 <= at < time.time() + 86_400
+                assert is_time, f"modified_at of {item.path!r} is {at!r}"
 
     async def test_listed_metadata_is_json(self, source: Source) -> None:
         for item in await source.list_items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 from datasources import DataSourceConnector, DataSourceError
 from datasources.testing.base import Checks
 from datasources.testing.subject import Subject
-from datasources.testing.watch import nothing_left
+from datasources.testing.watch import disconnect_at_each_step, nothing_left
 
 
 class LifecycleChecks(Checks):
@@ -107,20 +106,7 @@ class LifecycleChecks(Checks):
         self, subject: Subject, tmp_path: Path
     ) -> None:
         identifier, content = subject.largest()
-        for steps in range(8):
-            connector, place = subject.connector(), tmp_path / str(steps)
-            await connector.connect()
-            fetching = asyncio.create_task(connector.fetch_data(identifier, str(place)))
-            for _ in range(steps):
-                await asyncio.sleep(0)
-            await connector.disconnect()
-            done, _ = await asyncio.wait({fetching}, timeout=10)
-            assert done, "a fetch went on for 10 s after disconnect"
-            error = fetching.exception()
-            assert error is None or isinstance(error, DataSourceError), (
-                f"a fetch that lost its connection must be a DataSourceError, not {error!r}"
-            )
-            assert error or Path(fetching.result()).read_bytes() == content
+        await disconnect_at_each_step(subject.connector, identifier, content, tmp_path)
 
 
 async def _cycle(subject: Subject, workspace: Path) -> None:

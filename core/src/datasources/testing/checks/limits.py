@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from datasources import LimitExceededError, Limits
 from datasources.testing.base import Checks, Source
 from datasources.testing.subject import Subject
 from datasources.testing.watch import assert_unchanged, files
+
+_SOME = 1 << 20  # bytes of a large item that are let through
 
 
 class LimitChecks(Checks):
@@ -93,3 +96,24 @@ class LimitChecks(Checks):
             assert file.rows == limit
             sizes.append(file.size)
         assert sizes == sorted(set(sizes)), f"with each row allowed the file must grow: {sizes}"
+
+    async def test_a_fetch_cut_short_does_not_spoil_the_next(
+        self, source: Source, subject: Subject, workspace: Path
+    ) -> None:
+        identifier, content = subject.largest()
+        cuts = [(identifier, Limits(max_bytes=len(content) // 2))]
+        if subject.tables and subject.counts_rows:
+            cuts.append((subject.a_table()[0], Limits(max_rows=1)))
+        if subject.large:
+            cuts.append((subject.large, Limits(max_bytes=_SOME)))
+        if subject.large and subject.counts_rows:
+            cuts.append((subject.large, Limits(max_bytes=None, max_rows=1)))
+        for name, limits in cuts:
+            with suppress(LimitExceededError):
+                file = await source.fetch(name, workspace / "cut", limits)
+                assert file.truncated, f"{name!r} is over {limits}, and must be cut or refused"
+            for expected, complete in subject.items.items():
+                file = await source.fetch(expected, workspace)
+                assert Path(file.path).read_bytes() == complete, (
+                    f"after a fetch of {name!r} that was cut short, {expected!r} came otherwise"
+                )

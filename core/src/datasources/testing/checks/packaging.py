@@ -15,8 +15,7 @@ from packaging.utils import canonicalize_name
 
 from datasources import __version__
 from datasources.plugins import PluginEntry, Plugins, scan
-from datasources.testing.base import Checks
-from datasources.testing.subject import Subject
+from datasources.testing.base import Checks, Declaration
 
 _IMPORTED = """
 import importlib, json, sys
@@ -30,15 +29,15 @@ class PackagingChecks(Checks):
     """The entry point, the metadata, and the cost of importing the plugin."""
 
     @pytest.fixture
-    def entry(self, subject: Subject) -> PluginEntry:
+    def entry(self, declaration: Declaration) -> PluginEntry:
         """The connector's entry point."""
-        entries = [e for e in scan(refresh=True) if e.is_connector and e.name == subject.type]
+        entries = [e for e in scan(refresh=True) if e.is_connector and e.name == declaration.type]
         assert entries, (
-            f"no installed distribution has an entry point {subject.type!r} in the group "
+            f"no installed distribution has an entry point {declaration.type!r} in the group "
             "'datasources.connectors': pip install -e ."
         )
         sources = ", ".join(entry.source for entry in entries)
-        assert len(entries) == 1, f"several distributions offer {subject.type!r}: {sources}"
+        assert len(entries) == 1, f"several distributions offer {declaration.type!r}: {sources}"
         return entries[0]
 
     @pytest.fixture
@@ -51,15 +50,20 @@ class PackagingChecks(Checks):
         assert entry.status == "available", entry.error
 
     def test_plugin_gives_the_class_when_it_is_asked_for(
-        self, subject: Subject, entry: PluginEntry
+        self, declaration: Declaration, entry: PluginEntry
     ) -> None:
-        assert Plugins(index=[entry]).connector_class(subject.type) is subject.connector_class
+        assert (
+            Plugins(index=[entry]).connector_class(declaration.type) is declaration.connector_class
+        )
 
     def test_importing_the_plugin_imports_no_driver(
-        self, subject: Subject, entry: PluginEntry
+        self, declaration: Declaration, entry: PluginEntry
     ) -> None:
         imported = _imported(entry.value.partition(":")[0])
-        own = {subject.connector_class.__module__.partition(".")[0], entry.value.partition(".")[0]}
+        own = {
+            declaration.connector_class.__module__.partition(".")[0],
+            entry.value.partition(".")[0],
+        }
         heavy = imported - set(sys.stdlib_module_names) - own - {"datasources", "pluggy"}
         assert not heavy, (
             f"importing {entry.value!r} imports {', '.join(sorted(heavy))}: import the connector "
@@ -89,8 +93,8 @@ class PackagingChecks(Checks):
                 f"{str(requirement)!r} admits core's next major version; write {example!r}"
             )
 
-    def test_package_says_that_it_is_typed(self, subject: Subject) -> None:
-        package = subject.connector_class.__module__.partition(".")[0]
+    def test_package_says_that_it_is_typed(self, declaration: Declaration) -> None:
+        package = declaration.connector_class.__module__.partition(".")[0]
         assert files(package).joinpath("py.typed").is_file(), f"add an empty {package}/py.typed"
 
 

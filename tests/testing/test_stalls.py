@@ -1,0 +1,83 @@
+"""The check of stalls sees what blocks the event loop, and says where."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from datasources.testing import StallWarning, stalls
+from datasources.testing.stalls import assert_never_stalls
+
+
+def block(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+async def test_blocking_the_loop_fails_with_the_stack_of_where_it_was() -> None:
+    async def call() -> None:
+        block(0.15)
+
+    with pytest.raises(AssertionError, match=r"fetching blocked the event loop for 0\.\d+ s") as e:
+        await assert_never_stalls(call, "fetching")
+    assert "in block" in str(e.value)
+    assert "in call" in str(e.value)
+    assert "run_forever" not in str(e.value)
+
+
+async def test_computing_on_the_loop_fails() -> None:
+    async def call() -> None:
+        until = time.thread_time() + 0.15
+        while time.thread_time() < until:
+            pass
+
+    with pytest.raises(AssertionError, match="in call"):
+        await assert_never_stalls(call, "fetching")
+
+
+async def test_short_stalls_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stalls, "STALL", 60)
+    monkeypatch.setattr(stalls, "_seconds_without_processor", lambda: 0.0)
+
+    async def call() -> None:
+        block(0.05)
+
+    with pytest.warns(StallWarning, match="in block"):
+        await assert_never_stalls(call, "fetching")
+
+
+async def test_one_attempt_without_a_stall_is_enough() -> None:
+    attempts = 0
+
+    async def call() -> None:
+        nonlocal attempts
+        attempts += 1
+        if attempts < 3:
+            block(0.15)
+
+    await assert_never_stalls(call, "fetching", attempts=10)
+    assert attempts >= 3
+
+
+async def test_time_without_a_processor_is_no_stall(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited = 0.0
+    monkeypatch.setattr(stalls, "_seconds_without_processor", lambda: waited)
+
+    async def call() -> None:
+        nonlocal waited
+        block(0.15)
+        waited += 0.15
+
+    await assert_never_stalls(call, "fetching", attempts=1)
+
+
+async def test_threads_of_the_check_end_with_it() -> None:
+    async def fail() -> None:
+        await asyncio.sleep(0)
+        raise ValueError
+
+    with pytest.raises(ValueError):  # noqa: PT011  (its own)
+        await assert_never_stalls(fail, "fetching")
+    assert "datasources-stalls" not in {thread.name for thread in threading.enumerate()}
