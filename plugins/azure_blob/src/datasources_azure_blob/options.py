@@ -45,6 +45,14 @@ class AzureBlobOptions(ConnectorOptions):
         ("2024/january/sales.csv", "a blob in a folder; it lands in the same folders"),
     )
 
+    alternatives: ClassVar[tuple[tuple[str, ...], ...]] = (
+        ("connection_string",),
+        ("account_url", "account_key"),
+        ("account_url", "sas_token"),
+        ("account_url", "credential"),
+        ("account_url", "tenant_id", "client_id", "client_secret"),
+    )
+
     container: str = Field(
         description="The container that holds the blobs.",
         examples=["data-files"],
@@ -60,7 +68,10 @@ class AzureBlobOptions(ConnectorOptions):
         None,
         description="The blob endpoint of the account, instead of a connection string. It may "
         "end with a SAS as its query.",
-        examples=["https://myaccount.blob.core.windows.net"],
+        examples=[
+            "https://myaccount.blob.core.windows.net",
+            "https://myaccount.blob.core.windows.net?sv=2024-11-04&sr=c&sp=rl&sig=YSBzaWduYXR1cmU%3D",
+        ],
     )
     account_name: str | None = Field(
         None,
@@ -204,19 +215,12 @@ class AzureBlobOptions(ConnectorOptions):
 
     @model_validator(mode="after")
     def _check_one_credential(self) -> Self:
-        credentials = ("account_key", "sas_token", "credential", "client_secret")
-        given = [name for name in credentials if getattr(self, name) is not None]
-        if (self.connection_string is None) == (self.account_url is None):
-            raise ValueError("give exactly one of 'connection_string' and 'account_url'")
-        if self.connection_string is not None and (given or self.account_name):
-            surplus = [*given, *(["account_name"] if self.account_name else [])]
+        others = ("account_url", "account_name", "account_key", "sas_token", "credential")
+        surplus = [name for name in others if getattr(self, name) is not None]
+        if self.connection_string is not None and surplus:
             raise ValueError(
-                f"'connection_string' brings its own credential; leave out {', '.join(surplus)}"
-            )
-        if self.account_url is not None and len(given) != 1:
-            raise ValueError(
-                f"with 'account_url' give exactly one of {', '.join(credentials)}; "
-                f"given: {', '.join(given) or 'none'}"
+                "'connection_string' brings its own account and credential; leave out "
+                f"{', '.join(surplus)}"
             )
         self._check_path()
         self._check_identity()

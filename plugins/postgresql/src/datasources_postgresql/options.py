@@ -122,6 +122,9 @@ class PostgreSQLOptions(ConnectorOptions):
         ("SELECT status, count(*) FROM orders GROUP BY status", "the result of a query"),
     )
 
+    alternatives: ClassVar[tuple[tuple[str, ...], ...]] = (("dsn",), ("host", "database", "user"))
+    alternatives_overlap: ClassVar[bool] = True  # the options override the connection string
+
     host: str | None = Field(
         default=None,
         description="Server name or address, several separated by commas, or a socket directory.",
@@ -238,7 +241,7 @@ class PostgreSQLOptions(ConnectorOptions):
         merged = self._parameters()
         for name, keyword in (("host", "host"), ("database", "dbname"), ("user", "user")):
             if not merged.get(keyword) and not (name == "host" and merged.get("hostaddr")):
-                raise ValueError(f"option {name!r} is missing; give it, or 'dsn' with it")
+                raise ValueError(f"option {name!r} is missing; give it, or a 'dsn' with it")
         if merged.get("sslmode") == "verify-ca" and not merged.get("sslrootcert"):
             raise ValueError("with 'sslmode' of 'verify-ca', option 'sslrootcert' is missing")
         for name, value in merged.items():
