@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
-from datasources.errors import ConnectError
+from datasources.errors import ConnectError, OptionError
 from datasources.masking import mask_error
 from datasources.models import ColumnStatistics, DataItem, DataSourceConfig, PoolConfig, Preview
 from datasources.nested import leaves
-from datasources.redaction import is_secret_name
+from datasources.redaction import REFERENCE, is_secret_name
 
 if TYPE_CHECKING:
     from datasources.options import ConnectorOptions
@@ -23,6 +24,10 @@ API_VERSION = 1
 OLDEST_API_VERSION = 1
 """The oldest version that core still serves; plugins of versions before `API_VERSION` are reported
 as in need of an update."""
+
+
+_REMEMBERED_SECRETS = 16
+"""Results of `secret` that are masked in errors: those in use, and those just replaced."""
 
 
 class DataSourceConnector(ABC):
@@ -54,8 +59,14 @@ class DataSourceConnector(ABC):
     pool_config: PoolConfig
     """Sizes and times of the driver's own pool; set after `__init__`, for shareable connectors."""
 
+    _given_options: Mapping[str, Any] | None = None
+    """The options as they are stored, with their references; set by the registry."""
+    _resolve: Callable[[str], Awaitable[str]] | None = None
+    """Resolves the references in a text, under the host's policy; set by the registry."""
+
     def __init__(self, config: DataSourceConfig) -> None:
         self.config = config
+        self._late_secrets: deque[str] = deque(maxlen=_REMEMBERED_SECRETS)
         self.options = self.options_class.load(config.config) if self.options_class else None
         self.pool_config = PoolConfig()
         self._connection: Any = None
@@ -69,6 +80,44 @@ class DataSourceConnector(ABC):
         if self._connection is None:
             raise ConnectError(f"source {self.config.id!r} is not connected")
         return self._connection
+
+    async def secret(self, name: str) -> str:
+        """Return the value of a text option, with the references in it resolved now.
+
+        `options` holds the values of the moment at which the connector was made. A driver that
+        connects again by itself asks here each time, and gets a secret that was rotated or renewed
+        meanwhile. Only the secret is taken anew: a validator of the option is not called, and hosts
+        that the text may name are not checked. What this returns is masked in later errors. An
+        option without a reference costs nothing; others are resolved in a thread.
+
+        Raises:
+            OptionError: The option is not given, or not a text.
+            SecretNotFoundError: A reference leads nowhere now.
+            PolicyError: A reference is not allowed.
+        """
+        value = self._given_value(name)
+        if not isinstance(value, str):
+            state = "is not given" if value is None else "is not a text"
+            raise OptionError(f"option {name!r} of source {self.config.id!r} {state}")
+        if self._resolve is not None and REFERENCE.search(value):
+            value = await self._resolve(value)
+        if value not in self._late_secrets:
+            self._late_secrets.append(value)
+        return value
+
+    def _given_value(self, name: str) -> Any:
+        given = self._given_options if self._given_options is not None else self.config.config
+        names = [name]
+        if self.options_class is not None:
+            fields = dict(self.options_class.fields())
+            if name in fields:
+                from datasources.option_types import option_names  # pydantic, in memory already
+
+                names = option_names((name, fields[name]))
+        value = next((given[n] for n in names if given.get(n) is not None), None)
+        if value is None and self.options is not None:  # a default, or made by a validator
+            value = getattr(self.options, name, None)
+        return value.get_secret_value() if hasattr(value, "get_secret_value") else value
 
     @abstractmethod
     async def connect(self) -> bool:
@@ -277,4 +326,4 @@ def mask_connector_error(connector: DataSourceConnector, error: BaseException) -
             for leaf in leaves(value)
             if isinstance(leaf, str)
         ]
-    mask_error(error, secrets)
+    mask_error(error, [*secrets, *getattr(connector, "_late_secrets", ())])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import os
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
@@ -71,6 +72,8 @@ class ConnectorFactory:
             self._check_places(config.id, connector.options)
             await self._policy.check_networks(config.id, connector.options.hosts())
         connector.pool_config = pool_config
+        connector._given_options = config.config
+        connector._resolve = functools.partial(self._resolve_late, config.id)
         return connector
 
     async def create_from_record(
@@ -109,6 +112,12 @@ class ConnectorFactory:
         return connector_class(
             dataclasses.replace(config, config=resolve_references(config.config, self._resolve))
         )
+
+    async def _resolve_late(self, source_id: str, text: str) -> str:
+        """Resolve the references in one option of a connector that is in use."""
+        self._policy.check_references(source_id, {"": text})
+        resolved: str = await asyncio.to_thread(resolve_references, text, self._resolve)
+        return resolved
 
     def _resolve(self, scheme: str, name: str) -> str | None:
         secret: str | None = self._plugins.first(

@@ -69,7 +69,9 @@ class AzureBlobConnector(DataSourceConnector):
         """
         if self._connection is not None:
             return True
-        service = BlobService(self.options, connections=self.pool_config.max_size)
+        service = BlobService(
+            self.options, connections=self.pool_config.max_size, secret=self.secret
+        )
         await service.open()
         try:
             await check_access(service)

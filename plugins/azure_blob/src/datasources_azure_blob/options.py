@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 
-from datasources import ConnectorOptions
+from datasources import ConnectorOptions, OptionError
 from datasources_azure_blob.account import (
     Account,
     account_depth,
@@ -291,7 +291,26 @@ class AzureBlobOptions(ConnectorOptions):
         if account.key is not None:
             secrets.append(base64.b64encode(account.key).decode())
         if account.sas is not None:
-            signature = re.search(r"(?:^|&)sig=([^&]*)", account.sas)
-            encoded = signature[1] if signature else ""
-            secrets += [account.sas, encoded, unquote(encoded)]
+            secrets += sas_secrets(account.sas)
         return list(dict.fromkeys(filter(None, secrets)))
+
+    @staticmethod
+    def sas_in(name: str, text: str) -> str | None:
+        """Return the SAS in a new value of the option `sas_token` or `connection_string`.
+
+        Of a connection string only the SAS is used: its host has passed no check.
+
+        Raises:
+            OptionError: There is none that can be used.
+        """
+        try:
+            return clean_sas(text) if name == "sas_token" else parse_connection_string(text).sas
+        except ValueError as exc:
+            raise OptionError(f"option {name!r}: {exc}") from None
+
+
+def sas_secrets(sas: str) -> list[str]:
+    """Return the texts of a SAS that are masked: itself, and its signature, encoded and not."""
+    signature = re.search(r"(?:^|&)sig=([^&]*)", sas)
+    encoded = signature[1] if signature else ""
+    return [text for text in (sas, encoded, unquote(encoded)) if text]

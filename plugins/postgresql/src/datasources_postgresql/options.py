@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from datasources import ConnectorOptions
+from datasources import ConnectorOptions, OptionError
 
 # The parameters that a connection string may have. Left out are those that name a service file, a
 # password file or a key log on the host's disk, or that change the protocol.
@@ -265,6 +265,22 @@ class PostgreSQLOptions(ConnectorOptions):
         dsn = _parse_dsn(self.dsn) if self.dsn else {}
         dsn_secrets = [dsn[name] for name in ("password", "sslpassword") if dsn.get(name)]
         return [*super().secret_values(), *dsn_secrets]
+
+    @staticmethod
+    def password_in(name: str, text: str) -> str | None:
+        """Return the password in a new value of the option `password` or `dsn`.
+
+        Of a connection string only the password is used: its hosts have passed no check.
+
+        Raises:
+            OptionError: The connection string cannot be read.
+        """
+        if name == "password":
+            return text
+        try:
+            return _parse_dsn(SecretStr(text)).get("password")
+        except ValueError as exc:
+            raise OptionError(f"option 'dsn': {exc}") from None
 
     def conninfo(self) -> dict[str, str]:
         """Return the connection parameters.
