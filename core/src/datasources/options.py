@@ -100,6 +100,14 @@ class ConnectorOptions(BaseModel):
         """
         return ()
 
+    def ambient(self) -> bool:
+        """Return True if the connector logs in with an identity of the machine with these options.
+
+        Such an identity belongs to the host: a managed identity, the login of a command line tool,
+        the user of the process. A policy can refuse it. Override it for options that can do so.
+        """
+        return False
+
     @classmethod
     def load(cls, values: Mapping[str, Any]) -> Self:
         """Validate options whose references are resolved.

@@ -40,6 +40,9 @@ class Policy:
     """References in options, with `*` as in file names: `("env:SALES_*", "file:/run/*")`. The path
     of a file is compared as it is written, without following links; `..` is refused. Set this if
     people who register sources may not read the host's environment and files."""
+    allow_ambient: bool = True
+    """False to refuse sources that log in with an identity of the machine, such as a managed
+    identity: whoever may register one would use what belongs to the host."""
 
     def __post_init__(self) -> None:
         for name in ("allowed_hosts", "allowed_networks", "allowed_roots", "allowed_references"):
@@ -52,6 +55,8 @@ class Policy:
             ):
                 raise OptionError(f"{name!r} must be a list of texts, or none to allow everything")
             object.__setattr__(self, name, tuple(rules))
+        if not isinstance(self.allow_ambient, bool):
+            raise OptionError("'allow_ambient' must be true or false")
         if not isinstance(self.limits, Limits):
             raise OptionError("'limits' must be an instance of Limits")
         for network in self.allowed_networks or ():
@@ -114,6 +119,18 @@ class Policy:
                     f"source {source_id!r} may not refer to {reference!r}; "
                     f"allowed: {', '.join(self.allowed_references) or 'none'}"
                 )
+
+    def check_ambient(self, source_id: str, ambient: bool) -> None:
+        """Check if a source may use an identity of the machine, if its options do.
+
+        Raises:
+            PolicyError: It may not.
+        """
+        if ambient and not self.allow_ambient:
+            raise PolicyError(
+                f"source {source_id!r} may not log in with an identity of this machine; "
+                "give it credentials of its own"
+            )
 
     def check_paths(self, source_id: str, paths: Iterable[str]) -> None:
         """Check directories, following links.

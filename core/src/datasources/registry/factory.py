@@ -128,3 +128,4 @@ class ConnectorFactory:
     def _check_places(self, source_id: str, options: ConnectorOptions) -> None:
         self._policy.check_hosts(source_id, options.hosts())
         self._policy.check_paths(source_id, options.paths())
+        self._policy.check_ambient(source_id, options.ambient())

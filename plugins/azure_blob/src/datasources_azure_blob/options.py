@@ -276,6 +276,10 @@ class AzureBlobOptions(ConnectorOptions):
             self.sas_token.get_secret_value() if self.sas_token else None,
         )
 
+    def ambient(self) -> bool:
+        """Return True if azure-identity looks for an identity on the machine."""
+        return self.credential == "default"
+
     def hosts(self) -> Iterable[str]:
         """Return the account's host and, with azure-identity, that of the authority."""
         hosts = [urlsplit(self.account().url).hostname or ""]

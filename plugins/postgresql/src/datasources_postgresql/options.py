@@ -255,6 +255,16 @@ class PostgreSQLOptions(ConnectorOptions):
         host_lists = [merged.get(name, "").split(",") for name in ("hostaddr", "host")]
         return list(dict.fromkeys(host for hosts in host_lists for host in hosts if host))
 
+    def ambient(self) -> bool:
+        """Return True if the server may know the role by the host's user or Kerberos ticket.
+
+        Through a Unix socket it may, by `peer`, even if a password is given. Password files and
+        `PG…` variables are never used.
+        """
+        merged = self._parameters()
+        sockets = any(host.startswith(("/", "@")) for host in self.hosts())
+        return sockets or merged.get("gssencmode", "disable") != "disable"
+
     def paths(self) -> Iterable[str]:
         """Return the certificate and key files."""
         merged = self._parameters()
