@@ -106,6 +106,6 @@ async def test_the_policy_is_asked_each_time(monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setenv("LATE", "x")
         await register(registry, token="${env:LATE}")
         async with registry.connection("s") as connector:
-            connector._given_options = {"token": "${env:OTHER}"}
+            connector._stored_options = {"token": "${env:OTHER}"}
             with pytest.raises(PolicyError, match="may not refer to 'env:OTHER'"):
                 await connector.secret("token")

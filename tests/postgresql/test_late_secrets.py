@@ -44,7 +44,13 @@ async def test_a_source_outlives_every_token_without_a_refusal(
                         role,
                     )
                     with pytest.raises(psycopg.OperationalError):
-                        psycopg.connect(**login, dbname=pg_database.name, password="token-0")
+                        psycopg.connect(
+                            host=pg_database.host,
+                            port=pg_database.port,
+                            user=role,
+                            password="token-0",
+                            dbname=pg_database.name,
+                        )
                 await registry.list_items("s")
                 refused += registry.get_pool_stats("s")["connect_failures"]
             statistics = registry.get_pool_stats("s")

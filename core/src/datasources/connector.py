@@ -59,9 +59,9 @@ class DataSourceConnector(ABC):
     pool_config: PoolConfig
     """Sizes and times of the driver's own pool; set after `__init__`, for shareable connectors."""
 
-    _given_options: Mapping[str, Any] | None = None
+    _stored_options: Mapping[str, Any] | None = None
     """The options as they are stored, with their references; set by the registry."""
-    _resolve: Callable[[str], Awaitable[str]] | None = None
+    _secret_resolver: Callable[[str], Awaitable[str]] | None = None
     """Resolves the references in a text, under the host's policy; set by the registry."""
 
     def __init__(self, config: DataSourceConfig) -> None:
@@ -99,14 +99,14 @@ class DataSourceConnector(ABC):
         if not isinstance(value, str):
             state = "is not given" if value is None else "is not a text"
             raise OptionError(f"option {name!r} of source {self.config.id!r} {state}")
-        if self._resolve is not None and REFERENCE.search(value):
-            value = await self._resolve(value)
+        if self._secret_resolver is not None and REFERENCE.search(value):
+            value = await self._secret_resolver(value)
         if value not in self._late_secrets:
             self._late_secrets.append(value)
         return value
 
     def _given_value(self, name: str) -> Any:
-        given = self._given_options if self._given_options is not None else self.config.config
+        given = self._stored_options if self._stored_options is not None else self.config.config
         names = [name]
         if self.options_class is not None:
             fields = dict(self.options_class.fields())
@@ -117,7 +117,8 @@ class DataSourceConnector(ABC):
         value = next((given[n] for n in names if given.get(n) is not None), None)
         if value is None and self.options is not None:  # a default, or made by a validator
             value = getattr(self.options, name, None)
-        return value.get_secret_value() if hasattr(value, "get_secret_value") else value
+        reveal = getattr(value, "get_secret_value", None)  # pydantic's secrets, not imported here
+        return reveal() if reveal else value
 
     @abstractmethod
     async def connect(self) -> bool:

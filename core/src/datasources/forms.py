@@ -6,15 +6,26 @@ maintain.
 
 from __future__ import annotations
 
+import inspect
 import json
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
 
 from datasources.errors import OptionError
-from datasources.option_types import Kind, is_secret, option_names, type_arguments, value_kind
+from datasources.option_types import (
+    Kind,
+    Widget,
+    is_secret,
+    option_metadata,
+    option_names,
+    type_arguments,
+    value_kind,
+)
 from datasources.redaction import REFERENCE
 
 if TYPE_CHECKING:
@@ -36,6 +47,13 @@ _BOUNDS = {
     "lt": "less than {}",
     "min_length": "length at least {}",
     "max_length": "length at most {}",
+}
+_WIDGETS: dict[Kind, Widget] = {
+    "integer": "number",
+    "number": "number",
+    "boolean": "checkbox",
+    "choice": "select",
+    "table": "textarea",
 }
 _BOOLEANS = {
     **dict.fromkeys(("true", "yes", "y", "on", "1"), True),
@@ -64,6 +82,15 @@ class OptionField:
     """An example value; secrets in it are references."""
     examples: tuple[Any, ...]
     """The examples that the field declares; none for a secret."""
+    label: str = ""
+    """The name for people."""
+    group: str | None = None
+    advanced: bool = False
+    widget: Widget = "text"
+    discovered: bool = False
+    """True if the connector can say which values there are, before a source exists."""
+    deprecated: str | None = None
+    """What to use in its place, or ""; `None` if the option is not deprecated."""
 
     def parse(self, text: str) -> Any:
         """Return the value that a text typed by a person means; a reference means itself.
@@ -82,17 +109,96 @@ class OptionField:
 def option_fields(
     options_class: type[ConnectorOptions], type_name: str = "source"
 ) -> list[OptionField]:
-    """Return the options: required ones first, otherwise in order of declaration.
+    """Return the options in the order in which they are asked for.
 
-    `type_name` is part of the names in references, such as `${env:SOURCE_PASSWORD}`.
+    Required ones come first, then those of alternatives, advanced ones last; among these by `order`,
+    then by declaration. `type_name` is part of the names in references, such as
+    `${env:SOURCE_PASSWORD}`.
     """
-    options = [_field(name, info, type_name) for name, info in options_class.fields()]
-    return sorted(options, key=lambda option: not option.required)
+    alternatives = {name for names in options_class.alternatives for name in names}
+    declared = options_class.fields()
+
+    def position(field: tuple[str, FieldInfo]) -> tuple[bool, bool, bool, float]:
+        metadata = option_metadata(field[1])
+        return (
+            not field[1].is_required(),
+            field[0] not in alternatives,
+            bool(metadata.get("advanced")),
+            float(metadata.get("order", math.inf)),
+        )
+
+    return [_field(name, info, type_name) for name, info in sorted(declared, key=position)]
+
+
+def form(options_class: type[ConnectorOptions]) -> dict[str, Any]:
+    """Describe the form of a connector's options, as values that JSON can hold.
+
+    Its keys:
+
+    - `description`: text about all options
+    - `fields`: in order; each has `name`, `aliases`, `label`, `help`, `group`, `kind` (text, integer,
+      number, boolean, choice, list or table), `widget` (text, password, number, checkbox, select or
+      textarea), `required`, `default` (None if there is none), `choices`, `examples`, `bounds` (such
+      as `{"ge": 1}`), `advanced`, `secret`, `discovered` and `deprecated` (text, or None). The value
+      of a `secret` field is written and never shown.
+    - `groups`: the headings in order; each has `name` (None for fields without one) and `fields`
+    - `alternatives`: lists of names; one list is given completely, and with
+      `alternatives_overlap` false, no second one
+    - `requires`: each has `option`, `needs` (names), and `value` if it holds for that value only
+    - `version`: the version of the options
+
+    Options that may be None are described by the type that they have otherwise.
+    """
+    fields = option_fields(options_class)
+    infos = dict(options_class.fields())
+    described = [_describe(field, infos[field.name]) for field in fields]
+    names = dict.fromkeys(field.group for field in fields)
+    return {
+        "description": inspect.cleandoc(options_class.__doc__ or ""),
+        "version": options_class.options_version,
+        "fields": described,
+        "groups": [
+            {"name": name, "fields": [field.name for field in fields if field.group == name]}
+            for name in names
+        ],
+        "alternatives": [list(names) for names in options_class.alternatives],
+        "alternatives_overlap": options_class.alternatives_overlap,
+        "requires": [
+            {"option": condition, "needs": list(needs)}
+            if isinstance(condition, str)
+            else {"option": condition[0], "value": condition[1], "needs": list(needs)}
+            for condition, needs in options_class.requires.items()
+        ],
+    }
+
+
+def _describe(field: OptionField, info: FieldInfo) -> dict[str, Any]:
+    described = {
+        "name": field.name,
+        "aliases": list(field.names[1:]),
+        "label": field.label,
+        "help": field.description,
+        "group": field.group,
+        "kind": field.kind,
+        "widget": field.widget,
+        "required": field.required,
+        "default": field.default,
+        "choices": list(field.choices),
+        "examples": list(field.examples),
+        "bounds": dict(_constraints(info)),
+        "advanced": field.advanced,
+        "secret": field.secret,
+        "discovered": field.discovered,
+        "deprecated": field.deprecated,
+    }
+    json_values: dict[str, Any] = to_jsonable_python(described, fallback=str)
+    return json_values
 
 
 def _field(name: str, info: FieldInfo, prefix: str) -> OptionField:
     kind, choices = value_kind(info.annotation)
     secret = is_secret(info.annotation)
+    metadata = option_metadata(info)
     words = ("secret " if secret else "") + _WORDS[kind]
     words += f" {', '.join(choices)}" if choices else ""
     plain = not (info.is_required() or info.default_factory or secret)
@@ -108,6 +214,12 @@ def _field(name: str, info: FieldInfo, prefix: str) -> OptionField:
         description=(info.description or "").strip(),
         example=_example(name, info, prefix),
         examples=() if secret else tuple(info.examples or ()),
+        label=info.title or name.replace("_", " ").capitalize(),
+        group=metadata.get("group"),
+        advanced=bool(metadata.get("advanced")),
+        widget=metadata.get("widget") or ("password" if secret else _WIDGETS.get(kind, "text")),
+        discovered=bool(metadata.get("discovered")),
+        deprecated=metadata.get("deprecated"),
     )
 
 
@@ -145,10 +257,15 @@ def _model(annotation: Any) -> type[BaseModel] | None:
 
 
 def _bounds(info: FieldInfo) -> list[str]:
+    return [_BOUNDS[name].format(bound) for name, bound in _constraints(info)]
+
+
+def _constraints(info: FieldInfo) -> list[tuple[str, Any]]:
+    """Return the bounds of an option, by their names in `Field`."""
     return [
-        words.format(getattr(constraint, name))
+        (name, getattr(constraint, name))
         for constraint in info.metadata
-        for name, words in _BOUNDS.items()
+        for name in _BOUNDS
         if getattr(constraint, name, None) is not None
     ]
 

@@ -1,4 +1,4 @@
-"""The types of options: their names, secrets in them, and values that could stand for a reference."""
+"""Options and their types: names, metadata, secrets, and values that could stand for a reference."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typing
 from collections.abc import Iterable
 from typing import Annotated, Any, ForwardRef, Literal
 
-from pydantic import BaseModel, Secret, SecretBytes, SecretStr
+from pydantic import BaseModel, Field, Secret, SecretBytes, SecretStr
 from pydantic.aliases import AliasChoices
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -20,6 +20,62 @@ from datasources.redaction import REFERENCE
 Kind = Literal["text", "integer", "number", "boolean", "choice", "list", "table"]
 
 SECRET_TYPES = (SecretStr, SecretBytes, Secret)
+
+
+METADATA_KEY = "x-datasources"
+"""The key of an option's JSON Schema under which the metadata of `Option` stand."""
+Widget = Literal["text", "password", "number", "checkbox", "select", "textarea"]
+
+
+def Option(  # noqa: N802 - as pydantic's Field, which it stands for
+    default: Any = PydanticUndefined,
+    *,
+    help: str | None = None,
+    label: str | None = None,
+    group: str | None = None,
+    order: int | None = None,
+    advanced: bool = False,
+    widget: Widget | None = None,
+    discovered: bool = False,
+    deprecated: str | None = None,
+    **field: Any,
+) -> Any:
+    """Return pydantic's `Field` for an option, with what prompts, templates and forms show of it.
+
+    The metadata stand in the JSON Schema of the option, under the key `x-datasources`.
+
+    Args:
+        default: As for `Field`; without one, the option is required.
+        help: A sentence about the option; the `description` of `Field`.
+        label: A name for people; by default made from the option's name.
+        group: The heading that it stands under.
+        order: Options with smaller numbers come first, and those without a number last.
+        advanced: It is rarely needed, and comes after all others.
+        widget: The input element; by default that of its type.
+        discovered: `discover` of the connector gives values to choose from.
+        deprecated: Says what to use in its place, such as `use 'host'`. It is hidden from prompts
+            and templates, and warned of where it is given.
+        field: Further arguments of `Field`, such as `examples` or `ge`.
+    """
+    given = {"group": group, "order": order, "widget": widget, "deprecated": deprecated}
+    metadata = {name: value for name, value in given.items() if value is not None}
+    metadata |= {"advanced": True} if advanced else {}
+    metadata |= {"discovered": True} if discovered else {}
+    extra = {**(field.pop("json_schema_extra", None) or {}), METADATA_KEY: metadata}
+    if deprecated is not None:  # not pydantic's own, which warns of every access to the attribute
+        extra["deprecated"] = True
+    field.setdefault("description", help)
+    return Field(default, title=label, json_schema_extra=extra, **field)
+
+
+def option_metadata(info: FieldInfo) -> dict[str, Any]:
+    """Return the metadata of an option; a plain `Field` has at most `deprecated`."""
+    extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+    metadata = extra.get(METADATA_KEY)
+    metadata = dict(metadata) if isinstance(metadata, dict) else {}
+    if info.deprecated and "deprecated" not in metadata:
+        metadata["deprecated"] = "" if info.deprecated is True else str(info.deprecated)
+    return metadata
 
 
 def option_names(field: tuple[str, FieldInfo]) -> list[str]:

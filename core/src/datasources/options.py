@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import typing
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Self
 
@@ -30,6 +31,7 @@ from datasources.option_types import (
     depends_on,
     has_reference,
     is_secret,
+    option_metadata,
     option_names,
     placeholders,
 )
@@ -39,6 +41,8 @@ from datasources.redaction import MARK, REFERENCE, redact, redact_text
 _MAX_PLACEHOLDERS = 64
 # The type of errors of `option_rules`, which quote names and values of the class only.
 _RULES = "option_rules"
+_warned: set[tuple[type, str]] = set()
+"""Deprecations that were warned of in this process."""
 _PYDANTIC_ERRORS = frozenset(typing.get_args(ErrorType))
 
 
@@ -72,6 +76,9 @@ class ConnectorOptions(BaseModel):
 
     sample_identifiers: ClassVar[tuple[tuple[str, str], ...]] = ()
     """Pairs for templates: an identifier that `fetch_data` takes, and a description of the item."""
+    options_version: ClassVar[int] = 1
+    """The version of these options; raise it when options are renamed or removed, and `migrate`
+    those of stored sources."""
     alternatives: ClassVar[tuple[tuple[str, ...], ...]] = ()
     """Sets of options of which exactly one is given: `(("dsn",), ("host", "database", "user"))`.
 
@@ -141,6 +148,27 @@ class ConnectorOptions(BaseModel):
         return options
 
     @classmethod
+    def migrate(cls, values: Mapping[str, Any], from_version: int) -> dict[str, Any]:  # noqa: ARG003 - for subclasses
+        """Return the options of a stored source of an older version as options of this one.
+
+        Called when a source is loaded whose `from_version` is below `options_version`; a source
+        that was stored without a version has 1. Values may be references. What this returns is
+        validated, and stored when the source is next saved.
+        """
+        return dict(values)
+
+    @classmethod
+    def deprecations(cls, values: Mapping[str, Any]) -> list[str]:
+        """Return a sentence for each deprecated option that is given."""
+        sentences = []
+        for name, info in cls.fields():
+            advice = option_metadata(info).get("deprecated")
+            given = any(values.get(n) is not None for n in option_names((name, info)))
+            if advice is not None and given:
+                sentences.append(f"option {name!r} is deprecated" + (advice and f": {advice}"))
+        return sentences
+
+    @classmethod
     def redact(cls, values: Mapping[str, Any]) -> dict[str, Any]:
         """Copy raw options with every declared secret masked; references stay as they are.
 
@@ -187,7 +215,12 @@ class ConnectorOptions(BaseModel):
     ) -> dict[str, Any]:
         schema = handler(core_schema)
         if handler.mode == "validation":
-            option_rules.add_to_schema(cls, handler.resolve_ref_schema(schema))
+            resolved = handler.resolve_ref_schema(schema)
+            option_rules.add_to_schema(cls, resolved)
+            for name, info in cls.fields():
+                for key in option_names((name, info)):
+                    if is_secret(info.annotation) and key in resolved.get("properties", {}):
+                        resolved["properties"][key]["writeOnly"] = True
         return schema
 
     def __reduce__(self) -> str | tuple[Any, ...]:
@@ -202,6 +235,10 @@ class ConnectorOptions(BaseModel):
         for name, value in values.items():
             if any(MARK in text for text in _texts_in(value)):
                 return None, f"option {name!r} comes from a masked copy; give the secret itself"
+        for sentence in cls.deprecations(values):
+            if (cls, sentence) not in _warned:
+                _warned.add((cls, sentence))
+                warnings.warn(sentence, DeprecationWarning, stacklevel=4)
         try:
             return cls.model_validate(values), ""
         except ValidationError as exc:

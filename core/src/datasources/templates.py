@@ -117,7 +117,9 @@ def check_template(type_name: str, connector_class: type[DataSourceConnector]) -
 
 
 def _declared(type_name: str, options_class: type[ConnectorOptions]) -> list[str]:
-    fields = option_fields(options_class, type_name)
+    fields = [
+        field for field in option_fields(options_class, type_name) if field.deprecated is None
+    ]
     used = _names_in_example(fields, options_class)
     lines = _alternatives(options_class.alternatives)
     for option in fields:

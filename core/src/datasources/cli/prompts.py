@@ -48,7 +48,7 @@ def ask_options(options_class: OptionsClass | None) -> dict[str, Any]:
         return answers
     from datasources.forms import option_fields
 
-    fields = option_fields(options_class)
+    fields = [field for field in option_fields(options_class) if field.deprecated is None]
     chosen = _choose_alternative(options_class)
     needed_first = [field for field in fields if field.required or field.name in chosen]
     _ask_fields(options_class, needed_first, answers, required=chosen)

@@ -72,8 +72,8 @@ class ConnectorFactory:
             self._check_places(config.id, connector.options)
             await self._policy.check_networks(config.id, connector.options.hosts())
         connector.pool_config = pool_config
-        connector._given_options = config.config
-        connector._resolve = functools.partial(self._resolve_late, config.id)
+        connector._stored_options = config.config
+        connector._secret_resolver = functools.partial(self._resolve_late, config.id)
         return connector
 
     async def create_from_record(
