@@ -15,8 +15,8 @@ from sphinx.util.docutils import SphinxDirective
 
 import datasources
 from datasources import ConnectorOptions
+from datasources.forms import option_fields
 from datasources.plugins import Plugins
-from datasources.templates import option_fields
 from datasources.testing import ConnectorContract
 
 _FENCE = re.compile(r"^```(\w*)$")

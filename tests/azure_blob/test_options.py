@@ -93,15 +93,15 @@ def test_container_name_is_an_alias_of_container() -> None:
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({}, "give exactly one of 'connection_string' and 'account_url'"),
+        ({}, "give either 'connection_string', or 'account_url' and 'account_key', or "),
         (
             {"connection_string": STRING, "account_url": URL},
-            "give exactly one of 'connection_string' and 'account_url'",
+            "'connection_string' brings its own account and credential; leave out account_url",
         ),
-        ({"account_url": URL}, "give exactly one of account_key, sas_token, .* given: none"),
+        ({"account_url": URL}, "give either .*; given: 'account_url'"),
         (
             {"account_url": URL, "account_key": KEY, "sas_token": SAS},
-            "given: account_key, sas_token",
+            "options 'account_key' and 'sas_token' exclude one another; give either ",
         ),
         ({"account_url": f"{URL}?{SAS}", "sas_token": SAS}, "carries a SAS already"),
         ({"connection_string": STRING, "sas_token": SAS}, "leave out sas_token"),
@@ -150,7 +150,10 @@ def test_container_name_is_an_alias_of_container() -> None:
         ({"account_url": URL, "account_key": "not base64!"}, "'account_key': .* not base64"),
         ({"account_url": URL, "sas_token": "sv=1"}, "'sas_token': not a shared access signature"),
         ({"account_url": URL, "credential": "magic"}, "'credential'"),
-        ({"account_url": URL, "client_secret": "x"}, "'tenant_id', 'client_id' and .* together"),
+        (
+            {"account_url": URL, "client_secret": "x"},
+            "options 'tenant_id' and 'client_id' are missing",
+        ),
         (
             {"account_url": URL, "credential": "anonymous", "client_id": "x"},
             "'tenant_id', 'client_id' and .* together",

@@ -9,7 +9,6 @@ import sys
 
 import pytest
 
-from datasources_azure_blob import AzureBlobOptions
 from tests.cli.conftest import SECRET
 from tests.core.plugin_fixtures import Site
 
@@ -101,9 +100,18 @@ def test_the_connectors_validators_check_each_answer(ok, vault: Site) -> None:
 
 def test_what_a_connector_needs_is_asked_for_first(ok) -> None:
     pytest.importorskip("datasources_postgresql")
-    done = ok("add", "postgresql", "--no-test", answers=["", "", "h", "d", "u", "password", SECRET])
+    done = ok(
+        "add",
+        "postgresql",
+        "--no-test",
+        answers=["", "", "3", "2", "h", "", "d", "u", "password", SECRET],
+    )
+    assert "Connect by:\n  1) dsn\n  2) host, database, user\n" in done.err
+    assert "a number from 1 to 2" in done.err
     questions = [line.partition(" (")[0] for line in done.err.splitlines() if " (text" in line]
-    assert questions[:3] == ["host", "database", "user"]
+    assert questions == ["host", "database", "database", "user"]
+    assert "it is required" in done.err
+    assert "Optional: password, dsn, port" in done.err
     assert ok("show", "postgresql", "--json").json["options"] == {
         "host": "h",
         "database": "d",
@@ -111,7 +119,7 @@ def test_what_a_connector_needs_is_asked_for_first(ok) -> None:
         "password": "***REDACTED***",
     }
     dsn = "postgresql://u@h/d"
-    ok("add", "postgresql", "--id", "other", "--no-test", answers=["", "", dsn, ""])
+    ok("add", "postgresql", "--id", "other", "--no-test", answers=["", "", "", dsn, ""])
     assert list(ok("show", "other", "--json").json["options"]) == ["dsn"]
 
 
@@ -148,15 +156,20 @@ def test_a_source_that_is_not_valid_cannot_be_stored(ok, run, vault, tmp_path) -
     assert ok("list", "--json").json == []
 
 
-def test_optional_ones_that_are_needed_are_asked_for_without_a_question(ok) -> None:
-    # Of an Azure source only the container is required; connecting needs one way in more.
-    others = [""] * (len(AzureBlobOptions.model_fields) - 2)
-    answers = ["", "", "files", "${env:CONNECTION}", *others]
-    ok("add", "azure_blob", "--no-test", answers=answers)
+def test_the_options_of_the_chosen_alternative_are_asked_for(ok) -> None:
+    answers = ["", "", "", "files", "${env:CONNECTION}", ""]
+    done = ok("add", "azure_blob", "--no-test", answers=answers)
     assert ok("show", "azure_blob", "--json").json["options"] == {
         "container": "files",
         "connection_string": "${env:CONNECTION}",
     }
+    (optional,) = [line for line in done.err.splitlines() if line.startswith("Optional: ")]
+    assert not {"account_url", "account_key", "client_id"} & set(optional[10:].split(", "))
+    answers = ["", "4", "files", "https://a.blob.core.windows.net", "anonymous", ""]
+    done = ok("add", "azure_blob", "--id", "other", "--no-test", answers=answers)
+    (optional,) = [line for line in done.err.splitlines() if line.startswith("Optional: ")]
+    assert "client_id" in optional
+    assert not {"account_key", "connection_string"} & set(optional[10:].split(", "))
 
 
 def test_a_connector_without_options_is_asked_for_names(ok, site: Site) -> None:

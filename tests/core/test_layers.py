@@ -28,6 +28,8 @@ errors
 media_types
 names
 models
+option_types
+option_rules
 options
 connector
 threads
@@ -46,6 +48,7 @@ blocking
 observers: audit telemetry
 telemetry
 config
+forms
 templates
 transfer
 scaffold

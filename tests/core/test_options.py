@@ -29,7 +29,7 @@ from pydantic import (
 from typing_extensions import TypeAliasType, TypeVar
 
 from datasources import ConnectorOptions, OptionError
-from datasources.options import is_secret, option_names
+from datasources.option_types import is_secret, option_names
 from datasources.redaction import MARK
 from tests.core.tracebacks import local_variables
 

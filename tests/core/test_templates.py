@@ -17,9 +17,10 @@ from datasources import (
     OptionError,
 )
 from datasources.config import read_settings
+from datasources.forms import option_fields
 from datasources.plugins import Plugins
 from datasources.redaction import REFERENCE
-from datasources.templates import option_fields, template
+from datasources.templates import template
 from tests.core.fakes import SeedConnector
 
 INSTALLED = Plugins().types()

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         UnknownConnectorError as UnknownConnectorError,
     )
     from datasources.files import open_regular as open_regular
+    from datasources.forms import form as form
     from datasources.media_types import guess_media_type as guess_media_type
     from datasources.models import (
         ColumnStatistics as ColumnStatistics,
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
         TextFormat as TextFormat,
     )
     from datasources.observers import AuditLog as AuditLog
+    from datasources.option_types import Option as Option
     from datasources.options import ConnectorOptions as ConnectorOptions
     from datasources.plugins import (
         PluginEntry as PluginEntry,
@@ -161,6 +163,7 @@ _MODULE_OF = {
     "MemoryStore": "stores",
     "MissingKeyError": "errors",
     "Operation": "models",
+    "Option": "option_types",
     "OptionError": "errors",
     "Outcome": "models",
     "PermissionDeniedError": "errors",
@@ -209,6 +212,7 @@ _MODULE_OF = {
     "convert_workbook": "workbooks",
     "copy_file": "copying",
     "csv_file": "tabular",
+    "form": "forms",
     "glob_prefix": "tabular",
     "glob_regex": "tabular",
     "guess_media_type": "media_types",

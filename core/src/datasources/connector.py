@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
-from datasources.errors import ConnectError, ConnectorError, DataSourceError
+from datasources.errors import ConnectError, ConnectorError, DataSourceError, OptionError
 from datasources.masking import mask_error, mask_secrets
 from datasources.models import ColumnStatistics, DataItem, DataSourceConfig, PoolConfig, Preview
 from datasources.nested import leaves
-from datasources.redaction import is_secret_name, redact_text
+from datasources.redaction import REFERENCE, is_secret_name, redact_text
 
 if TYPE_CHECKING:
     from datasources.options import ConnectorOptions
@@ -24,6 +25,10 @@ API_VERSION = 1
 OLDEST_API_VERSION = 1
 """The oldest version that core still serves; plugins of versions before `API_VERSION` are reported
 as in need of an update."""
+
+
+_REMEMBERED_SECRETS = 16
+"""Results of `secret` that are masked in errors: those in use, and those just replaced."""
 
 
 class DataSourceConnector(ABC):
@@ -61,8 +66,14 @@ class DataSourceConnector(ABC):
     that is used: then a name that resolves to another address meanwhile, or a redirect, reaches no
     network that is denied. Without that call only the addresses before `connect` are checked."""
 
+    _stored_options: Mapping[str, Any] | None = None
+    """The options as they are stored, with their references; set by the registry."""
+    _secret_resolver: Callable[[str], Awaitable[str]] | None = None
+    """Resolves the references in a text, under the host's policy; set by the registry."""
+
     def __init__(self, config: DataSourceConfig) -> None:
         self.config = config
+        self._late_secrets: deque[str] = deque(maxlen=_REMEMBERED_SECRETS)
         self.options = self.options_class.load(config.config) if self.options_class else None
         self.pool_config = PoolConfig()
         self.check_address = lambda _: None
@@ -77,6 +88,45 @@ class DataSourceConnector(ABC):
         if self._connection is None:
             raise ConnectError(f"source {self.config.id!r} is not connected")
         return self._connection
+
+    async def secret(self, name: str) -> str:
+        """Return the value of a text option, with the references in it resolved now.
+
+        `options` holds the values of the moment at which the connector was made. A driver that
+        connects again by itself asks here each time, and gets a secret that was rotated or renewed
+        meanwhile. Only the secret is taken anew: a validator of the option is not called, and hosts
+        that the text may name are not checked. What this returns is masked in later errors. An
+        option without a reference costs nothing; others are resolved in a thread.
+
+        Raises:
+            OptionError: The option is not given, or not a text.
+            SecretNotFoundError: A reference leads nowhere now.
+            PolicyError: A reference is not allowed.
+        """
+        value = self._given_value(name)
+        if not isinstance(value, str):
+            state = "is not given" if value is None else "is not a text"
+            raise OptionError(f"option {name!r} of source {self.config.id!r} {state}")
+        if self._secret_resolver is not None and REFERENCE.search(value):
+            value = await self._secret_resolver(value)
+        if value not in self._late_secrets:
+            self._late_secrets.append(value)
+        return value
+
+    def _given_value(self, name: str) -> Any:
+        given = self._stored_options if self._stored_options is not None else self.config.config
+        names = [name]
+        if self.options_class is not None:
+            fields = dict(self.options_class.fields())
+            if name in fields:
+                from datasources.option_types import option_names  # pydantic, in memory already
+
+                names = option_names((name, fields[name]))
+        value = next((given[n] for n in names if given.get(n) is not None), None)
+        if value is None and self.options is not None:  # a default, or made by a validator
+            value = getattr(self.options, name, None)
+        reveal = getattr(value, "get_secret_value", None)  # pydantic's secrets, not imported here
+        return reveal() if reveal else value
 
     @abstractmethod
     async def connect(self) -> bool:
@@ -292,6 +342,7 @@ def mask_connector_error(connector: DataSourceConnector, error: E) -> E | Connec
             for leaf in leaves(value)
             if isinstance(leaf, str)
         ]
+    secrets = [*secrets, *getattr(connector, "_late_secrets", ())]
     mask_error(error, secrets)
     text = _text_of(error)
     masked = mask_secrets(text, secrets)

@@ -2,32 +2,50 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
+import itertools
 import logging
 import re
 import typing
+import warnings
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, ClassVar, ForwardRef, Literal, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import (
     BaseModel,
     ConfigDict,
-    Secret,
+    GetJsonSchemaHandler,
     SecretBytes,
     SecretStr,
     ValidationError,
     create_model,
+    model_validator,
 )
-from pydantic.aliases import AliasChoices
 from pydantic.fields import FieldInfo
+from pydantic_core import CoreSchema, PydanticCustomError
 from pydantic_core.core_schema import ErrorType
 
+from datasources import option_rules
 from datasources.errors import OptionError
 from datasources.nested import leaves, map_leaves
+from datasources.option_types import (
+    SECRET_TYPES,
+    complete_model,
+    depends_on,
+    has_reference,
+    is_secret,
+    option_metadata,
+    option_names,
+    placeholders,
+)
 from datasources.redaction import MARK, REFERENCE, is_secret_name, redact, redact_text
 
-_SECRETS = (SecretStr, SecretBytes, Secret)
+# Combinations of placeholders that are tried for one check: six options with two values each.
+_MAX_PLACEHOLDERS = 64
+# The type of errors of `option_rules`, which quote names and values of the class only.
+_RULES = "option_rules"
+_warned: set[tuple[type, str]] = set()
+"""Deprecations that were warned of in this process."""
 _PYDANTIC_ERRORS = frozenset(typing.get_args(ErrorType))
 # In a secret, such as a connection string: the beginning of a URL, or a parameter that names a host.
 _NAMES_A_HOST = re.compile(
@@ -66,6 +84,21 @@ class ConnectorOptions(BaseModel):
 
     sample_identifiers: ClassVar[tuple[tuple[str, str], ...]] = ()
     """Pairs for templates: an identifier that `fetch_data` takes, and a description of the item."""
+    options_version: ClassVar[int] = 1
+    """The version of these options; raise it when options are renamed or removed, and `migrate`
+    those of stored sources."""
+    alternatives: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    """Sets of options of which exactly one is given: `(("dsn",), ("host", "database", "user"))`.
+
+    The options have no default but None. No set contains another. Validation checks that one set is
+    complete; the JSON Schema says `oneOf`; prompts ask first which one it is; a template has the
+    first one, and the others as comments."""
+    alternatives_overlap: ClassVar[bool] = False
+    """True if several alternatives may be given because one overrides another: then at least one
+    is, and the JSON Schema says `anyOf`."""
+    requires: ClassVar[Mapping[str | tuple[str, Any], tuple[str, ...]]] = {}
+    """Options that others call for: `{("credentials", "keys"): ("key_id", "key")}` if the option
+    `credentials` has the value `keys`, `{"user": ("password",)}` if `user` is given."""
 
     def hosts(self) -> Iterable[str]:
         """Return the host names or addresses that the connector contacts with these options.
@@ -106,6 +139,14 @@ class ConnectorOptions(BaseModel):
                 values[name] = digest
         return {**values, "hosts()": sorted(map(str, self.hosts()))}
 
+    def ambient(self) -> bool:
+        """Return True if the connector logs in with an identity of the machine with these options.
+
+        Such an identity belongs to the host: a managed identity, the login of a command line tool,
+        the user of the process. A policy can refuse it. Override it for options that can do so.
+        """
+        return False
+
     @classmethod
     def load(cls, values: Mapping[str, Any]) -> Self:
         """Validate options whose references are resolved.
@@ -123,6 +164,10 @@ class ConnectorOptions(BaseModel):
     def check(cls, values: Mapping[str, Any]) -> Self | None:
         """Validate options with unresolved references, whose targets are not checked.
 
+        Where a reference is not a value of its option, the options are validated with values that
+        it could have: the examples, choices and default of the option, or any of its type. They are
+        refused if none of these makes all options valid together.
+
         Returns None if the options cannot be built before the references are resolved.
 
         Raises:
@@ -133,6 +178,27 @@ class ConnectorOptions(BaseModel):
         if fault:
             raise OptionError(fault)
         return options
+
+    @classmethod
+    def migrate(cls, values: Mapping[str, Any], from_version: int) -> dict[str, Any]:  # noqa: ARG003 - for subclasses
+        """Return the options of a stored source of an older version as options of this one.
+
+        Called when a source is loaded whose `from_version` is below `options_version`; a source
+        that was stored without a version has 1. Values may be references. What this returns is
+        validated, and stored when the source is next saved.
+        """
+        return dict(values)
+
+    @classmethod
+    def deprecations(cls, values: Mapping[str, Any]) -> list[str]:
+        """Return a sentence for each deprecated option that is given."""
+        sentences = []
+        for name, info in cls.fields():
+            advice = option_metadata(info).get("deprecated")
+            given = any(values.get(n) is not None for n in option_names((name, info)))
+            if advice is not None and given:
+                sentences.append(f"option {name!r} is deprecated" + (advice and f": {advice}"))
+        return sentences
 
     @classmethod
     def redact(cls, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -159,8 +225,35 @@ class ConnectorOptions(BaseModel):
     @classmethod
     def fields(cls) -> list[tuple[str, FieldInfo]]:
         """Return name and field of every option, in order of declaration."""
-        _resolve(cls)
+        complete_model(cls)
         return list(cls.model_fields.items())
+
+    @model_validator(mode="after")
+    def _check_option_rules(self) -> Self:
+        values = vars(self)  # not `dict(self)`, which an option of the name `keys` would break
+        given = [name for name in self.model_fields_set if values.get(name) is not None]
+        if fault := option_rules.find_fault(type(self), given, values):
+            raise PydanticCustomError(_RULES, "{fault}", {"fault": fault})
+        return self
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        option_rules.check_declaration(cls)
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        schema = handler(core_schema)
+        if handler.mode == "validation":
+            resolved = handler.resolve_ref_schema(schema)
+            option_rules.add_to_schema(cls, resolved)
+            for name, info in cls.fields():
+                for key in option_names((name, info)):
+                    if is_secret(info.annotation) and key in resolved.get("properties", {}):
+                        resolved["properties"][key]["writeOnly"] = True
+        return schema
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         raise TypeError(f"a {type(self).__name__} holds secrets and cannot be pickled")
@@ -174,13 +267,62 @@ class ConnectorOptions(BaseModel):
         for name, value in values.items():
             if any(MARK in text for text in _texts_in(value)):
                 return None, f"option {name!r} comes from a masked copy; give the secret itself"
+        for sentence in cls.deprecations(values):
+            if (cls, sentence) not in _warned:
+                _warned.add((cls, sentence))
+                warnings.warn(sentence, DeprecationWarning, stacklevel=4)
         try:
             return cls.model_validate(values), ""
         except ValidationError as exc:
             errors = exc.errors(include_input=False)
         if not resolved:
-            errors = [error for error in errors if not _at_reference(values, error)]
-        return None, cls._explain(errors, values) if errors else ""
+            certain = [
+                error for error in errors if error["loc"] and not _at_reference(values, error)
+            ]
+            if not certain and any(map(has_reference, values.values())):
+                return None, cls._find_certain_fault(values)
+            errors = certain or errors
+        return None, cls._explain(errors, values)
+
+    @classmethod
+    def _find_certain_fault(cls, values: Mapping[str, Any]) -> str:
+        """Return a sentence about options that no values of their references make valid, or ""."""
+        fault, is_certain = cls._try_placeholders(values)
+        if is_certain or not fault:
+            return fault
+        # A validator refused every value that was tried, so those of all options did not run.
+        defaults = {name: info.default for name, info in cls.fields() if not info.is_required()}
+        names = {name: field[0] for field in cls.fields() for name in option_names(field)}
+        given = {names[name]: v for name, v in values.items() if name in names and v is not None}
+        return option_rules.find_fault(cls, given, {**defaults, **given})
+
+    @classmethod
+    def _try_placeholders(cls, values: Mapping[str, Any]) -> tuple[str, bool]:
+        """Validate options with values that could stand for their references.
+
+        Returns:
+            "" if some of the values make them valid, otherwise a sentence about the first values;
+            and True if no other values could make them valid.
+        """
+        fields = {name: field for field in cls.fields() for name in option_names(field)}
+        names = [name for name, v in values.items() if name in fields and has_reference(v)]
+        combinations = itertools.product(*(placeholders(fields[name][1]) for name in names))
+        first_fault, is_certain = "", True
+        for chosen in itertools.islice(combinations, _MAX_PLACEHOLDERS):
+            tried = dict(zip(names, chosen, strict=True))
+            try:
+                cls.model_validate({**values, **tried})
+            except ValidationError as exc:
+                errors = exc.errors(include_input=False)
+            else:
+                return "", True
+            first_fault = first_fault or cls._explain(errors, {**values, **tried})
+            is_certain &= not any(
+                error["loc"][:1] == (name,) or depends_on(value, fields[name][1])
+                for name, value in tried.items()
+                for error in errors
+            )
+        return first_fault, is_certain
 
     @classmethod
     def _explain(cls, errors: Iterable[Any], values: Mapping[str, Any]) -> str:
@@ -228,77 +370,25 @@ def destinations(
         return [dict(values) for values in versions]
 
 
-def option_names(field: tuple[str, FieldInfo]) -> list[str]:
-    """Return an option's name and its aliases."""
-    name, info = field
-    alias = info.validation_alias
-    if isinstance(alias, AliasChoices):
-        return list(dict.fromkeys([name, *(a for a in alias.choices if isinstance(a, str))]))
-    return [name, alias] if isinstance(alias, str) else [name]
+def check_examples(options_class: type[ConnectorOptions], values: Mapping[str, Any]) -> None:
+    """Validate options with examples in place of references, through every validator.
 
+    Stricter than `ConnectorOptions.check`, which accepts what cannot be decided because validators
+    refuse every example of a reference. For templates, where every value is an example.
 
-def is_secret(annotation: Any) -> bool:
-    """Return True if a type is, or contains, a secret."""
-    return _is_secret(annotation, {})
-
-
-def type_arguments(annotation: Any) -> tuple[Any, ...]:
-    """Return the types among the arguments of a generic type.
-
-    Of the arguments of `Annotated` only the first is a type (PEP 593): the others are metadata of
-    any library. Those of `Literal` are values.
+    Raises:
+        OptionError: As `ConnectorOptions.load`; or no example of a reference is valid.
     """
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is Literal:
-        return ()
-    return arguments[:1] if origin is Annotated else arguments
-
-
-def _is_secret(annotation: Any, visited: dict[int, Any]) -> bool:
-    if id(annotation) in visited:  # a type that contains itself
-        return False
-    visited[id(annotation)] = annotation  # kept alive, so that no other type gets the same id
-    if isinstance(annotation, (str, ForwardRef)):  # a name that could not be resolved
-        return True
-    cls = typing.get_origin(annotation) or annotation
-    if isinstance(cls, type) and issubclass(cls, _SECRETS):
-        return True
-    try:
-        parts = [*type_arguments(annotation), *_named_types(annotation), *_field_types(cls)]
-    except Exception:  # noqa: BLE001 - evaluating annotations runs code of other libraries
-        return True  # masked rather than shown
-    return any(_is_secret(part, visited) for part in parts)
-
-
-def _named_types(annotation: Any) -> Iterable[Any]:
-    """Return what `type Name = …` or `NewType("Name", …)` stands for."""
-    names = ("__value__", "__supertype__")
-    return [getattr(annotation, name) for name in names if hasattr(annotation, name)]
-
-
-def _field_types(cls: Any) -> Iterable[Any]:
-    """Return the types of the fields of a model, dataclass, typed dictionary or named tuple."""
-    if not isinstance(cls, type):
-        return ()
-    if issubclass(cls, BaseModel):
-        _resolve(cls)
-        return [info.annotation for info in cls.model_fields.values()]
-    if dataclasses.is_dataclass(cls) or typing.is_typeddict(cls) or hasattr(cls, "_fields"):
-        return typing.get_type_hints(cls, include_extras=True).values()
-    return ()
-
-
-def _resolve(cls: type[BaseModel]) -> None:
-    """Complete a model whose fields name types that were defined after it."""
-    if not cls.__pydantic_complete__:
-        cls.model_rebuild(raise_errors=False)
+    fault, _ = options_class._try_placeholders(values)
+    if fault:
+        raise OptionError(fault)
 
 
 def _secrets_in(value: Any) -> Iterable[str]:
     for leaf in leaves(value):
         if isinstance(leaf, SecretBytes):
             yield leaf.get_secret_value().decode(errors="replace")
-        elif isinstance(leaf, _SECRETS):
+        elif isinstance(leaf, SECRET_TYPES):
             yield from map(str, leaves(leaf.get_secret_value()))
 
 
@@ -333,7 +423,7 @@ def _host_digest(secrets: Iterable[str]) -> str | None:
 
 
 def _as_json(leaf: Any) -> Any:
-    if isinstance(leaf, _SECRETS):
+    if isinstance(leaf, SECRET_TYPES):
         return MARK
     return leaf if leaf is None or isinstance(leaf, (bool, int, float, str)) else str(leaf)
 
@@ -345,7 +435,7 @@ def _texts_in(value: Any) -> Iterable[str]:
 
 
 def _at_reference(values: Any, error: Any) -> bool:
-    """Return True if an error is about a reference, or about all options and one is a reference."""
+    """Return True if an error is about a value that is a reference."""
     if error["type"] in ("missing", "extra_forbidden"):
         return False
     return any(REFERENCE.search(text) for text in _texts_in(_value_at(values, error["loc"])))
@@ -362,6 +452,8 @@ def _value_at(values: Any, location: Iterable[Any]) -> Any:
 
 def _message(error: Any, values: Mapping[str, Any]) -> str:
     message: str = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    if error["type"] == _RULES:
+        return message
     if {"error", "tag"} & error.get("ctx", {}).keys() or error["type"] not in _PYDANTIC_ERRORS:
         # The message may quote a value. One of up to three characters is masked in quotes only,
         # as it would also be found inside ordinary words.

@@ -74,6 +74,9 @@ class Policy:
     `{"env:SALES_*": ("*.sales.internal",), "env:PUBLIC_*": None}`. A bound reference is allowed only
     in sources all of whose hosts match, also if another pattern without hosts matches it. The
     policy holds a tuple in which each bound pattern is a pair with its hosts."""
+    allow_ambient: bool = True
+    """False to refuse sources that log in with an identity of the machine, such as a managed
+    identity: whoever may register one would use what belongs to the host."""
 
     def __post_init__(self) -> None:
         for name in ("allowed_hosts", "allowed_networks", "denied_networks", "allowed_roots"):
@@ -87,6 +90,8 @@ class Policy:
             object.__setattr__(
                 self, "allowed_references", _reference_rules(self.allowed_references)
             )
+        if not isinstance(self.allow_ambient, bool):
+            raise OptionError("'allow_ambient' must be true or false")
         if not isinstance(self.limits, Limits):
             raise OptionError("'limits' must be an instance of Limits")
         for network in (*(self.allowed_networks or ()), *(self.denied_networks or ())):
@@ -242,6 +247,18 @@ class Policy:
             return reference, []
         rules = [(r, None) if isinstance(r, str) else r for r in self._reference_rules()]
         return reference, [hosts for pattern, hosts in rules if fnmatchcase(reference, pattern)]
+
+    def check_ambient(self, source_id: str, ambient: bool) -> None:
+        """Check if a source may use an identity of the machine, if its options do.
+
+        Raises:
+            PolicyError: It may not.
+        """
+        if ambient and not self.allow_ambient:
+            raise PolicyError(
+                f"source {source_id!r} may not log in with an identity of this machine; "
+                "give it credentials of its own"
+            )
 
     def check_paths(self, source_id: str, paths: Iterable[str]) -> None:
         """Check directories, following links.

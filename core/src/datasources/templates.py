@@ -1,7 +1,4 @@
-"""Texts for people from a connector's options: an annotated example, and questions to ask.
-
-Both are made from the options model, so a connector has nothing else to maintain.
-"""
+"""Annotated examples of sources, made from the options of their connectors."""
 
 from __future__ import annotations
 
@@ -10,102 +7,32 @@ import itertools
 import json
 import re
 import textwrap
-import types
-import typing
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
+from datasources import option_rules
 from datasources.errors import OptionError
+from datasources.forms import OptionField, option_fields
 from datasources.models import Limits
-from datasources.options import is_secret, option_names, type_arguments
-from datasources.redaction import REFERENCE
+from datasources.options import check_examples
 
 if TYPE_CHECKING:
     from datasources.connector import DataSourceConnector
     from datasources.options import ConnectorOptions
 
-Kind = Literal["text", "integer", "number", "boolean", "choice", "list", "table"]
-
-_WORDS: dict[Kind, str] = {
-    "text": "text",
-    "integer": "whole number",
-    "number": "number",
-    "boolean": "true or false",
-    "choice": "one of",
-    "list": "list",
-    "table": "table",
-}
-_BOUNDS = {
-    "ge": "at least {}",
-    "gt": "more than {}",
-    "le": "at most {}",
-    "lt": "less than {}",
-    "min_length": "length at least {}",
-    "max_length": "length at most {}",
-}
-_BOOLEANS = {
-    **dict.fromkeys(("true", "yes", "y", "on", "1"), True),
-    **dict.fromkeys(("false", "no", "n", "off", "0"), False),
-}
 _WIDTH = 96
-
-
-@dataclass(frozen=True, slots=True)
-class OptionField:
-    """The facts of one option that people need to give it a value."""
-
-    name: str
-    names: tuple[str, ...]
-    """The name, then its aliases."""
-    kind: Kind
-    secret: bool
-    """True if the option is, or contains, a declared secret."""
-    type_words: str
-    """Type and bounds in words, such as `whole number, at least 1`."""
-    required: bool
-    default: Any
-    """`None` if there is no default, or a computed one, or the option is secret."""
-    choices: tuple[str, ...]
-    description: str
-    example: Any
-    """An example value; secrets in it are references."""
-    examples: tuple[Any, ...]
-    """The examples that the field declares; none for a secret."""
-
-    def parse(self, text: str) -> Any:
-        """Return the value that a text typed by a person means; a reference means itself.
-
-        Raises:
-            OptionError: The text is not of the option's type; the message does not repeat it.
-        """
-        if REFERENCE.search(text):
-            return text
-        try:
-            return _parse(self.kind, self.choices, text)
-        except (ValueError, KeyError):
-            raise OptionError(f"option {self.name!r} must be {self.type_words}") from None
-
-
-def option_fields(
-    options_class: type[ConnectorOptions], type_name: str = "source"
-) -> list[OptionField]:
-    """Return the options: required ones first, otherwise in order of declaration.
-
-    `type_name` is part of the names in references, such as `${env:SOURCE_PASSWORD}`.
-    """
-    options = [_field(name, info, type_name) for name, info in options_class.fields()]
-    return sorted(options, key=lambda option: not option.required)
+# Options that are added to the required ones, to find out which others a source needs.
+_MAX_ADDED = 2
 
 
 def template(type_name: str, connector_class: type[DataSourceConnector]) -> str:
     """Return an annotated example of a source, in TOML as `read_settings` takes it.
 
-    Required options have example values, and so have optional ones without which the source would
-    not be valid; the others are commented out.
+    Required options have example values, and so have those of the first alternative and others
+    without which the source would not be valid; the rest is commented out.
     """
     source_id = f"my_{type_name}"
     options_class = connector_class.options_class
@@ -171,39 +98,87 @@ def _undeclared(type_name: str) -> list[str]:
     ]
 
 
+def check_template(type_name: str, connector_class: type[DataSourceConnector]) -> None:
+    """Check that the template of a connector is a valid source, with examples in place of references.
+
+    Raises:
+        OptionError: It is not: a validator refuses the options of the template, or every example
+            of one of them.
+    """
+    (source,) = tomllib.loads(template(type_name, connector_class))["sources"].values()
+    if connector_class.options_class is None:
+        return
+    try:
+        check_examples(connector_class.options_class, source["options"])
+    except OptionError as exc:
+        raise OptionError(
+            f"the template of type {type_name!r} is not a valid source: {exc}"
+        ) from None
+
+
 def _declared(type_name: str, options_class: type[ConnectorOptions]) -> list[str]:
-    lines: list[str] = []
-    fields = option_fields(options_class, type_name)
+    fields = [
+        field for field in option_fields(options_class, type_name) if field.deprecated is None
+    ]
     used = _names_in_example(fields, options_class)
+    lines = _alternatives(options_class.alternatives)
     for option in fields:
         more = f" For example: {_examples(option)}." if _examples(option) else ""
-        required = "Required." if option.required else f"Optional{_default(option)}."
-        about = f"{option.type_words[:1].upper()}{option.type_words[1:]}. {required}{more}"
+        about = f"{option.type_words[:1].upper()}{option.type_words[1:]}. {_need(option, options_class)}"
         mark = "" if option.name in used else "# "
         lines += [
             *_comment(option.description),
-            *_comment(about),
+            *_comment(about + more),
             f"{mark}{option.name} = {_toml(option.example)}",
             "",
         ]
     return lines
 
 
+def _alternatives(alternatives: option_rules.Alternatives) -> list[str]:
+    if not alternatives:
+        return []
+    numbered = enumerate(map(", ".join, alternatives), start=1)
+    lines = [line for number, names in numbered for line in _comment(f"  {number}) {names}")]
+    return [*_comment("One of these is needed; the first one is set here:"), *lines, ""]
+
+
+def _need(option: OptionField, options_class: type[ConnectorOptions]) -> str:
+    """Return a sentence that says if an option has to be given."""
+    if option.required:
+        return "Required."
+    alternatives = enumerate(options_class.alternatives, start=1)
+    numbers = [f"{number})" for number, names in alternatives if option.name in names]
+    return f"Part of {', '.join(numbers)}." if numbers else f"Optional{_default(option)}."
+
+
 def _names_in_example(
-    fields: Iterable[OptionField], options_class: type[ConnectorOptions]
+    fields: Sequence[OptionField], options_class: type[ConnectorOptions]
 ) -> set[str]:
-    """Return the required options, and the fewest others that make the example valid."""
-    required = [option for option in fields if option.required]
-    optional = [option for option in fields if not option.required]
-    for count in range(3):
-        for chosen in itertools.combinations(optional, count):
-            used = [*required, *chosen]
+    """Return the options of the first alternative, and the fewest others that make it valid."""
+    first = options_class.alternatives[0] if options_class.alternatives else ()
+    used = [option for option in fields if option.required or option.name in first]
+    values = {option.name: option.default for option in fields} | _example_of(used)
+    needed = option_rules.required_with(options_class, values)
+    used += [option for option in fields if option.name in needed and option not in used]
+    others = [option for option in fields if option not in used]
+    checks: list[Callable[[dict[str, Any]], object]] = [
+        lambda example: check_examples(options_class, example),
+        options_class.check,  # for options whose validators take none of their examples
+    ]
+    for check, count in itertools.product(checks, range(_MAX_ADDED + 1)):
+        for added in itertools.combinations(others, count):
+            example = _example_of([*used, *added])
             try:
-                options_class.check({o.name: o.example for o in used})
+                check(example)
             except OptionError:
                 continue
-            return {option.name for option in used}
-    return {option.name for option in required}
+            return set(example)
+    return {option.name for option in used}
+
+
+def _example_of(options: Iterable[OptionField]) -> dict[str, Any]:
+    return {option.name: option.example for option in options}
 
 
 def _samples(samples: Iterable[tuple[str, str]]) -> list[str]:
@@ -254,105 +229,3 @@ def _toml(value: Any) -> str:
         return "{ " + ", ".join(pairs) + " }" if value else "{}"
     # A JSON string is also a TOML string, except that TOML does not allow DEL.
     return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def _field(name: str, info: FieldInfo, prefix: str) -> OptionField:
-    kind, choices = _kind(info.annotation)
-    secret = is_secret(info.annotation)
-    words = ("secret " if secret else "") + _WORDS[kind]
-    words += f" {', '.join(choices)}" if choices else ""
-    plain = not (info.is_required() or info.default_factory or secret)
-    return OptionField(
-        name=name,
-        names=tuple(option_names((name, info))),
-        kind=kind,
-        secret=secret,
-        type_words=", ".join([words, *_bounds(info)]),
-        required=info.is_required(),
-        default=info.default if plain else None,
-        choices=choices,
-        description=(info.description or "").strip(),
-        example=_example(name, info, prefix),
-        examples=() if secret else tuple(info.examples or ()),
-    )
-
-
-def _example(name: str, info: FieldInfo, prefix: str) -> Any:
-    kind, choices = _kind(info.annotation)
-    if is_secret(info.annotation):
-        return _secret_example(kind, _model(info.annotation), f"{prefix}_{name}")
-    if info.examples:
-        return info.examples[0]
-    if not (info.is_required() or info.default_factory or info.default is None):
-        return info.default
-    by_kind: dict[Kind, Any] = {"integer": 1, "number": 1.0, "boolean": False}
-    by_kind |= {"choice": next(iter(choices), ""), "list": [], "table": {}}
-    return by_kind.get(kind, f"<{name}>")
-
-
-def _secret_example(kind: Kind, model: type[BaseModel] | None, prefix: str) -> Any:
-    if kind == "table" and model is not None:
-        inner = model.model_fields.items()
-        return {
-            name: _example(name, info, prefix)
-            for name, info in inner
-            if info.is_required() or is_secret(info.annotation)
-        }
-    reference = f"${{env:{prefix.upper()}}}"
-    return [reference] if kind == "list" else {"name": reference} if kind == "table" else reference
-
-
-def _model(annotation: Any) -> type[BaseModel] | None:
-    """Return the first model among the types that a type consists of; None if there is none."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    parts = map(_model, type_arguments(annotation))
-    return next((model for model in parts if model is not None), None)
-
-
-def _kind(annotation: Any) -> tuple[Kind, tuple[str, ...]]:
-    origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin in (typing.Union, types.UnionType):
-        kinds = {_kind(part) for part in parts if part is not type(None)}
-        return kinds.pop() if len(kinds) == 1 else ("text", ())
-    if origin is typing.Annotated:
-        return _kind(parts[0])
-    if origin is Literal:
-        return "choice", tuple(map(str, parts))
-    plain = origin or annotation
-    if not isinstance(plain, type):
-        return "text", ()
-    if issubclass(plain, enum.Enum):
-        return "choice", tuple(str(member.value) for member in plain)
-    table: dict[type, Kind] = {bool: "boolean", int: "integer", float: "number"}
-    table |= dict.fromkeys((list, tuple, set, frozenset), "list")
-    table |= dict.fromkeys((dict, BaseModel), "table")
-    return next((kind for base, kind in table.items() if issubclass(plain, base)), "text"), ()
-
-
-def _bounds(info: FieldInfo) -> list[str]:
-    return [
-        words.format(getattr(constraint, name))
-        for constraint in info.metadata
-        for name, words in _BOUNDS.items()
-        if getattr(constraint, name, None) is not None
-    ]
-
-
-def _parse(kind: Kind, choices: tuple[str, ...], text: str) -> Any:
-    if kind == "integer":
-        return int(text)
-    if kind == "number":
-        return float(text)
-    if kind == "boolean":
-        return _BOOLEANS[text.strip().lower()]
-    if kind == "choice":
-        return choices[choices.index(text)]
-    if kind == "list" and not text.lstrip().startswith("["):
-        return [part.strip() for part in text.split(",") if part.strip()]
-    if kind in ("list", "table"):
-        value = json.loads(text)
-        if isinstance(value, dict) != (kind == "table"):
-            raise ValueError(kind)
-        return value
-    return text

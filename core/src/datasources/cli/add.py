@@ -247,6 +247,13 @@ def _is_relative(path: str) -> bool:
     return not (REFERENCE.search(path) or path == "" or os.path.isabs(os.path.expanduser(path)))
 
 
+def _print_deprecations(context: CliContext, configs: Iterable[DataSourceConfig]) -> None:
+    for config in configs:
+        options_class = context.plugins.connector_class(config.type).options_class
+        for sentence in options_class.deprecations(config.config) if options_class else ():
+            output.echo_err(f"Warning: {sentence}.")
+
+
 def _paths(options_class: secrets.OptionsClass, options: dict[str, Any]) -> list[str]:
     """Return the local paths of a source; none if its options are not valid."""
     try:
@@ -288,6 +295,7 @@ def try_until_it_works(
             error, can_store = exc, False
         else:
             if failure is None:
+                _print_deprecations(context, configs)
                 return configs
             config, error = failure
             can_store = True

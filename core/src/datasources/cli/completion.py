@@ -21,8 +21,8 @@ from datasources.cli import output
 from datasources.cli.context import CliContext
 
 if TYPE_CHECKING:
+    from datasources.forms import OptionField
     from datasources.registry import DataSourceRegistry
-    from datasources.templates import OptionField
 
 _PATIENCE = 3.0  # seconds that somebody waits for a completion of a remote source
 _MAX_ITEMS = 200  # more than anybody reads
@@ -168,7 +168,7 @@ def silence() -> Iterator[None]:
 
 
 def _option_fields(ctx: click.Context, context: CliContext) -> list[OptionField]:
-    from datasources.templates import option_fields
+    from datasources.forms import option_fields
 
     type_name = _first_argument(ctx, "type_name")
     if ctx.command.name == "edit":

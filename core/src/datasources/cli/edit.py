@@ -126,7 +126,7 @@ def _apply(
 def _same_option(options_class: secrets.OptionsClass | None, name: str) -> set[str]:
     """Return an option's name and its aliases."""
     if options_class is not None:
-        from datasources.templates import option_fields
+        from datasources.forms import option_fields
 
         for field in option_fields(options_class):
             if name in field.names:

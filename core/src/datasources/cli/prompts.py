@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -14,8 +15,8 @@ from datasources.cli.suggestions import did_you_mean
 from datasources.errors import OptionError
 
 if TYPE_CHECKING:
+    from datasources.forms import OptionField
     from datasources.options import ConnectorOptions
-    from datasources.templates import OptionField
 
     OptionsClass = type[ConnectorOptions]
 
@@ -37,22 +38,26 @@ def ask_type(types: Sequence[str]) -> str:
 def ask_options(options_class: OptionsClass | None) -> dict[str, Any]:
     """Ask for options until they are valid, as far as that can be checked without connecting.
 
-    Required options are asked for first, then those that the connector's own checks call for, then
-    the others that the user names.
+    The connector's alternatives are chosen first. Then it asks for required options and those of
+    the chosen alternative, for those that the connector's own checks call for, and for the others
+    that the user names.
     """
     answers: dict[str, Any] = {}
     if options_class is None:
         _ask_undeclared(answers)
         return answers
-    from datasources.templates import option_fields
+    from datasources.forms import option_fields
 
-    fields = option_fields(options_class)
-    _ask_fields(options_class, [field for field in fields if field.required], answers)
-    asked = {field.name for field in fields if field.required}
+    fields = [field for field in option_fields(options_class) if field.deprecated is None]
+    chosen = _choose_alternative(options_class)
+    needed_first = [field for field in fields if field.required or field.name in chosen]
+    _ask_fields(options_class, needed_first, answers, required=chosen)
+    asked = {field.name for field in needed_first}
     while needed := _needed(options_class, fields, answers, asked):
         _ask_fields(options_class, [needed], answers)
         asked.add(needed.name)
-    others = [field for field in fields if field.name not in asked]
+    excluded = _excluded(options_class, chosen)
+    others = [field for field in fields if field.name not in {*asked, *excluded}]
     if others:
         _ask_fields(options_class, _choose(others), answers)
     ask_until_valid(options_class, answers)
@@ -111,7 +116,7 @@ def ask_named(
             answers[name] = click.prompt(f"{name} (not shown)", hide_input=True, err=True)
             output.register_secrets([answers[name]])
         return
-    from datasources.templates import option_fields
+    from datasources.forms import option_fields
 
     fields = [f for f in option_fields(options_class) if not set(f.names).isdisjoint(names)]
     _ask_fields(options_class, fields, answers)
@@ -120,7 +125,7 @@ def ask_named(
 
 def _fields_by_name(options_class: OptionsClass) -> dict[str, OptionField]:
     """Return the options by their names and aliases, after listing them."""
-    from datasources.templates import option_fields
+    from datasources.forms import option_fields
 
     fields = option_fields(options_class)
     output.echo_err(f"Options: {', '.join(field.name for field in fields)}")
@@ -161,7 +166,7 @@ def parse_options(options_class: OptionsClass | None, texts: Mapping[str, str]) 
     """
     if options_class is None:
         return dict(texts)
-    from datasources.templates import option_fields
+    from datasources.forms import option_fields
 
     fields = {name: field for field in option_fields(options_class) for name in field.names}
     return {
@@ -190,6 +195,37 @@ def _needed(
     unasked = {name: field for field in fields for name in field.names if field.name not in asked}
     named = re.findall(r"'([^']+)'", str(error))
     return next((unasked[name] for name in named if name in unasked), None)
+
+
+def _choose_alternative(options_class: OptionsClass) -> tuple[str, ...]:
+    """Ask which of the connector's alternatives is to be given; return its options."""
+    alternatives = options_class.alternatives
+    if not alternatives:
+        return ()
+    output.echo_err("")
+    output.echo_err("Connect by:")
+    for number, names in enumerate(alternatives, start=1):
+        output.echo_err(f"  {number}) {', '.join(names)}")
+
+    def parse(text: str) -> tuple[str, ...]:
+        if text.isdecimal() and 1 <= int(text) <= len(alternatives):
+            return alternatives[int(text) - 1]
+        raise click.BadParameter(f"a number from 1 to {len(alternatives)}")
+
+    chosen: tuple[str, ...] = click.prompt("Number", default="1", value_proc=parse, err=True)
+    return chosen
+
+
+def _excluded(options_class: OptionsClass, chosen: Collection[str]) -> set[str]:
+    """Return the options that cannot be given beside the chosen alternative.
+
+    These are the options of alternatives that have none in common with it, and those that would
+    make a second alternative complete.
+    """
+    rest = [set(names).difference(chosen) for names in options_class.alternatives]
+    lengths = [len(names) for names in options_class.alternatives]
+    excluded = [left for left, n in zip(rest, lengths, strict=True) if len(left) in (1, n)]
+    return set() if options_class.alternatives_overlap else set().union(*excluded)
 
 
 def _choose(fields: Sequence[OptionField]) -> list[OptionField]:
@@ -232,9 +268,17 @@ def _name_of(fields: Mapping[str, OptionField]) -> Any:
 
 
 def _ask_fields(
-    options_class: OptionsClass, fields: Iterable[OptionField], answers: dict[str, Any]
+    options_class: OptionsClass,
+    fields: Iterable[OptionField],
+    answers: dict[str, Any],
+    *,
+    required: Collection[str] = (),
 ) -> None:
-    for field in fields:
+    """Ask for options; `required` names those that are needed here, beside the required ones."""
+    for declared in fields:
+        field = dataclasses.replace(
+            declared, required=declared.required or declared.name in required
+        )
         if field.description:
             output.echo_err("")
             output.echo_err(field.description)

@@ -27,7 +27,7 @@ def is_secret_option(options_class: OptionsClass | None, name: str) -> bool:
     """Return True if an option is declared secret or, undeclared, has the name of a secret."""
     if options_class is None:
         return is_secret_name(name)
-    from datasources.templates import option_fields
+    from datasources.forms import option_fields
 
     declared = {
         alias: field.secret for field in option_fields(options_class) for alias in field.names

@@ -88,6 +88,8 @@ class ConnectorFactory:
             await self._policy.check_networks(config.id, connector.options.hosts())
         connector.pool_config = pool_config
         connector.check_address = partial(self._policy.check_address, config.id)
+        connector._stored_options = config.config
+        connector._secret_resolver = partial(self._resolve_late, config.id)
         return connector
 
     async def create_from_record(
@@ -141,6 +143,12 @@ class ConnectorFactory:
         finally:
             del resolved  # tools that report errors show the local variables of frames
 
+    async def _resolve_late(self, source_id: str, text: str) -> str:
+        """Resolve the references in one option of a connector that is in use."""
+        self._policy.check_references(source_id, {"": text})
+        resolved: str = await asyncio.to_thread(resolve_references, text, self._resolve)
+        return resolved
+
     def _resolve(self, scheme: str, name: str) -> str | None:
         secret: str | None = self._plugins.first(
             "datasources_resolve_secret", scheme=scheme, name=name
@@ -154,3 +162,4 @@ class ConnectorFactory:
         if not any(REFERENCE.search(host) for host in hosts):
             self._policy.check_references(config.id, config.config, hosts)
         self._policy.check_paths(config.id, options.paths())
+        self._policy.check_ambient(config.id, options.ambient())

@@ -281,7 +281,7 @@ def _renamed(
     """Return options under the names by which a patch changes them, where they have aliases."""
     if options_class is None:
         return dict(options)
-    from datasources.options import option_names
+    from datasources.option_types import option_names
 
     names: dict[str, str] = {}
     for field in options_class.fields():
@@ -296,7 +296,7 @@ def _secrets_in(options_class: OptionsClass | None, options: Mapping[str, Any]) 
     if options_class is None:
         public: set[str] = {name for name in options if not is_secret_name(name)}
     else:
-        from datasources.options import is_secret, option_names
+        from datasources.option_types import is_secret, option_names
 
         public = {
             name

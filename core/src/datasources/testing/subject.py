@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from datasources import DataSourceConfig, DataSourceConnector
-from datasources.options import is_secret
+from datasources.option_types import is_secret
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -73,6 +73,7 @@ class AzureBlobConnector(DataSourceConnector):
             self.options,
             connections=self.pool_config.max_size,
             check_address=self.check_address,
+            secret=self.secret,
         )
         await service.open()
         try:

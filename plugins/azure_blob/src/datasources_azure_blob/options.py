@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 
-from datasources import ConnectorOptions
+from datasources import ConnectorOptions, OptionError
 from datasources_azure_blob.account import (
     Account,
     account_depth,
@@ -46,6 +46,14 @@ class AzureBlobOptions(ConnectorOptions):
         ("2024/january/sales.csv", "a blob in a folder; it lands in the same folders"),
     )
 
+    alternatives: ClassVar[tuple[tuple[str, ...], ...]] = (
+        ("connection_string",),
+        ("account_url", "account_key"),
+        ("account_url", "sas_token"),
+        ("account_url", "credential"),
+        ("account_url", "tenant_id", "client_id", "client_secret"),
+    )
+
     container: str = Field(
         description="The container that holds the blobs.",
         examples=["data-files"],
@@ -61,7 +69,10 @@ class AzureBlobOptions(ConnectorOptions):
         None,
         description="The blob endpoint of the account, instead of a connection string. It may "
         "end with a SAS as its query.",
-        examples=["https://myaccount.blob.core.windows.net"],
+        examples=[
+            "https://myaccount.blob.core.windows.net",
+            "https://myaccount.blob.core.windows.net?sv=2024-11-04&sr=c&sp=rl&sig=YSBzaWduYXR1cmU%3D",
+        ],
     )
     account_name: str | None = Field(
         None,
@@ -205,19 +216,12 @@ class AzureBlobOptions(ConnectorOptions):
 
     @model_validator(mode="after")
     def _check_one_credential(self) -> Self:
-        credentials = ("account_key", "sas_token", "credential", "client_secret")
-        given = [name for name in credentials if getattr(self, name) is not None]
-        if (self.connection_string is None) == (self.account_url is None):
-            raise ValueError("give exactly one of 'connection_string' and 'account_url'")
-        if self.connection_string is not None and (given or self.account_name):
-            surplus = [*given, *(["account_name"] if self.account_name else [])]
+        others = ("account_url", "account_name", "account_key", "sas_token", "credential")
+        surplus = [name for name in others if getattr(self, name) is not None]
+        if self.connection_string is not None and surplus:
             raise ValueError(
-                f"'connection_string' brings its own credential; leave out {', '.join(surplus)}"
-            )
-        if self.account_url is not None and len(given) != 1:
-            raise ValueError(
-                f"with 'account_url' give exactly one of {', '.join(credentials)}; "
-                f"given: {', '.join(given) or 'none'}"
+                "'connection_string' brings its own account and credential; leave out "
+                f"{', '.join(surplus)}"
             )
         self._check_path()
         self._check_identity()
@@ -273,6 +277,10 @@ class AzureBlobOptions(ConnectorOptions):
             self.sas_token.get_secret_value() if self.sas_token else None,
         )
 
+    def ambient(self) -> bool:
+        """Return True if azure-identity looks for an identity on the machine."""
+        return self.credential == "default"
+
     def hosts(self) -> Iterable[str]:
         """Return the account's host and, with azure-identity, that of the authority."""
         hosts = [urlsplit(self.account().url).hostname or ""]
@@ -312,10 +320,29 @@ class AzureBlobOptions(ConnectorOptions):
         if account.key is not None:
             secrets.append(base64.b64encode(account.key).decode())
         if account.sas is not None:
-            signature = re.search(r"(?:^|&)sig=([^&]*)", account.sas)
-            encoded = signature[1] if signature else ""
-            secrets += [account.sas, encoded, unquote(encoded)]
+            secrets += sas_secrets(account.sas)
         return list(dict.fromkeys(filter(None, secrets)))
+
+    @staticmethod
+    def sas_in(name: str, text: str) -> str | None:
+        """Return the SAS in a new value of the option `sas_token` or `connection_string`.
+
+        Of a connection string only the SAS is used: its host has passed no check.
+
+        Raises:
+            OptionError: There is none that can be used.
+        """
+        try:
+            return clean_sas(text) if name == "sas_token" else parse_connection_string(text).sas
+        except ValueError as exc:
+            raise OptionError(f"option {name!r}: {exc}") from None
+
+
+def sas_secrets(sas: str) -> list[str]:
+    """Return the texts of a SAS that are masked: itself, and its signature, encoded and not."""
+    signature = re.search(r"(?:^|&)sig=([^&]*)", sas)
+    encoded = signature[1] if signature else ""
+    return [text for text in (sas, encoded, unquote(encoded)) if text]
 
 
 def _reference_or_digest(text: str) -> str:

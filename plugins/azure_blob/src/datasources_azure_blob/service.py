@@ -22,7 +22,7 @@ from yarl import URL
 from datasources import ConnectError, ConnectorError, backoff
 from datasources_azure_blob.authorization import API_VERSION, Authorization, Request, authorization
 from datasources_azure_blob.errors import Subject, TransientError, error_from_response
-from datasources_azure_blob.options import AzureBlobOptions
+from datasources_azure_blob.options import AzureBlobOptions, sas_secrets
 from datasources_azure_blob.proxies import proxy_for
 
 T = TypeVar("T")
@@ -49,9 +49,11 @@ class BlobService:
         *,
         connections: int,
         check_address: Callable[[str], None] = lambda _: None,
+        secret: Callable[[str], Awaitable[str]] | None = None,
     ) -> None:
         self.options = options
         self._check_address = check_address
+        self._secret = secret
         self.account = options.account()
         self._connections = connections
         self._secrets = tuple(options.secret_values())
@@ -158,7 +160,8 @@ class BlobService:
         all_headers = {"x-ms-version": API_VERSION, **(headers or {})}
         await self.authorization.apply(Request(method, path, query, all_headers))
         # The SAS is appended as it was given: decoding and encoding could change its signature.
-        full_query = "&".join(filter(None, (urlencode(query, quote_via=quote), self._sas)))
+        sas = self._sas
+        full_query = "&".join(filter(None, (urlencode(query, quote_via=quote), sas)))
         url = URL(f"{self._origin}{path}{'?' if full_query else ''}{full_query}", encoded=True)
         try:
             response = await self.session.request(
@@ -174,10 +177,10 @@ class BlobService:
             raise self.disconnected_error(blob) from exc
         if response.status < 300:
             return response
-        raise await self._response_error(response, blob)
+        raise await self._response_error(response, blob, sas)
 
     async def _response_error(
-        self, response: aiohttp.ClientResponse, blob: str | None
+        self, response: aiohttp.ClientResponse, blob: str | None, sas: str
     ) -> ConnectorError | TransientError:
         body = bytearray()
         try:
@@ -189,7 +192,20 @@ class BlobService:
             response.close()
         if response.status == 401 and self.authorization.renew_after_refusal():
             return TransientError(self.subject(blob).error(ConnectError, "the token was refused"))
+        if response.status in (401, 403) and await self._has_newer_sas(sas):
+            return TransientError(self.subject(blob).error(ConnectError, "the SAS was refused"))
         return error_from_response(self.subject(blob), response.status, response.headers, body)
+
+    async def _has_newer_sas(self, refused: str) -> bool:
+        """Resolve the SAS anew after a refusal; return True if it differs from the refused one."""
+        name = "sas_token" if self.options.sas_token is not None else "connection_string"
+        if not refused or self._secret is None:
+            return False
+        if refused == self._sas:
+            current = self.options.sas_in(name, await self._secret(name))
+            self._sas = current or self._sas
+            self._secrets = (*self._secrets, *sas_secrets(self._sas))
+        return refused != self._sas
 
     def disconnected_error(self, blob: str | None) -> ConnectorError:
         """Return the error for a request during which the session was closed.

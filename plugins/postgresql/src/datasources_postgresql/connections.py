@@ -39,7 +39,7 @@ import logging
 import math
 import select
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -103,6 +103,7 @@ class LeasingPool:
         options: The server, the role and what the role may be.
         pool_config: Size of the pool and its time limits.
         check_address: Raises PolicyError if the policy does not allow an address.
+        secret: Returns a secret option by its name, as it is now; asked for each new connection.
     """
 
     def __init__(
@@ -110,6 +111,7 @@ class LeasingPool:
         options: PostgreSQLOptions,
         pool_config: PoolConfig,
         check_address: Callable[[str], None],
+        secret: Callable[[str], Awaitable[str]],
     ) -> None:
         self._options = options
         self._connection_class: type[ServerConnection] = type(
@@ -117,6 +119,7 @@ class LeasingPool:
             (ServerConnection,),
             {"check_address": staticmethod(check_address)},
         )
+        self._secret = secret
         self._config = pool_config
         parameters = options.conninfo()
         self._connect_timeout = float(
@@ -125,7 +128,7 @@ class LeasingPool:
         # libpq applies its own timeout to each host, in whole seconds, at least 2.
         seconds_per_host = self._connect_timeout / max(1, len(list(options.hosts())))
         parameters["connect_timeout"] = str(max(2, int(seconds_per_host)))
-        self._conninfo = make_conninfo("", **parameters)
+        self._parameters = parameters
         self._first_connection: Connection | None = None
         self._waiters: dict[asyncio.Future[Any], float] = {}
         """For each waiting `acquire`: the future to fail, and the loop time when it began to wait."""
@@ -248,8 +251,12 @@ class LeasingPool:
                     waiter.set_exception(error if since <= began else _AcquireAgainError())
 
     async def _connect(self) -> Connection:
+        name = "password" if self._options.password is not None else "dsn"
+        if getattr(self._options, name) is not None:
+            current = self._options.password_in(name, await self._secret(name))
+            self._parameters["password"] = current or self._parameters["password"]
         connection = await self._connection_class.connect(
-            self._conninfo, autocommit=True, prepare_threshold=None
+            make_conninfo("", **self._parameters), autocommit=True, prepare_threshold=None
         )
         self._reset_limits(connection)
         try:

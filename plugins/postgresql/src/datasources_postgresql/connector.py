@@ -91,7 +91,9 @@ class PostgreSQLConnector(DataSourceConnector):
         """
         async with self._connect_lock:
             if self._connections is None:
-                connections = LeasingPool(self.options, self.pool_config, self.check_address)
+                connections = LeasingPool(
+                    self.options, self.pool_config, self.check_address, self.secret
+                )
                 await connections.open()
                 try:
                     # A server that refuses what every read needs says why here; `test_connection`

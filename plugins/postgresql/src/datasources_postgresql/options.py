@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from datasources import ConnectorOptions
+from datasources import ConnectorOptions, OptionError
 
 # The parameters that a connection string may have. Left out are those that name a service file, a
 # password file or a key log on the host's disk, or that change the protocol.
@@ -141,6 +141,9 @@ class PostgreSQLOptions(ConnectorOptions):
         ("SELECT status, count(*) FROM orders GROUP BY status", "the result of a query"),
     )
 
+    alternatives: ClassVar[tuple[tuple[str, ...], ...]] = (("dsn",), ("host", "database", "user"))
+    alternatives_overlap: ClassVar[bool] = True  # the options override the connection string
+
     host: str | None = Field(
         default=None,
         description="Server name or address, several separated by commas, or a socket directory.",
@@ -257,7 +260,7 @@ class PostgreSQLOptions(ConnectorOptions):
         merged = self._parameters()
         for name, keyword in (("host", "host"), ("database", "dbname"), ("user", "user")):
             if not merged.get(keyword) and not (name == "host" and merged.get("hostaddr")):
-                raise ValueError(f"option {name!r} is missing; give it, or 'dsn' with it")
+                raise ValueError(f"option {name!r} is missing; give it, or a 'dsn' with it")
         if merged.get("sslmode") == "verify-ca" and not merged.get("sslrootcert"):
             raise ValueError("with 'sslmode' of 'verify-ca', option 'sslrootcert' is missing")
         for name, value in merged.items():
@@ -287,6 +290,16 @@ class PostgreSQLOptions(ConnectorOptions):
             parameters = {**without_dsn.conninfo(), "dsn": _reference_or_digest(text)}
         return {name: text for name, text in parameters.items() if name not in _NO_DESTINATION}
 
+    def ambient(self) -> bool:
+        """Return True if the server may know the role by the host's user or Kerberos ticket.
+
+        Through a Unix socket it may, by `peer`, even if a password is given. Password files and
+        `PG…` variables are never used.
+        """
+        merged = self._parameters()
+        sockets = any(host.startswith(("/", "@")) for host in self.hosts())
+        return sockets or merged.get("gssencmode", "disable") != "disable"
+
     def paths(self) -> Iterable[str]:
         """Return the certificate and key files."""
         merged = self._parameters()
@@ -297,6 +310,22 @@ class PostgreSQLOptions(ConnectorOptions):
         dsn = _parse_dsn(self.dsn) if self.dsn else {}
         dsn_secrets = [dsn[name] for name in ("password", "sslpassword") if dsn.get(name)]
         return [*super().secret_values(), *dsn_secrets]
+
+    @staticmethod
+    def password_in(name: str, text: str) -> str | None:
+        """Return the password in a new value of the option `password` or `dsn`.
+
+        Of a connection string only the password is used: its hosts have passed no check.
+
+        Raises:
+            OptionError: The connection string cannot be read.
+        """
+        if name == "password":
+            return text
+        try:
+            return _parse_dsn(SecretStr(text)).get("password")
+        except ValueError as exc:
+            raise OptionError(f"option 'dsn': {exc}") from None
 
     def conninfo(self) -> dict[str, str]:
         """Return the connection parameters.
