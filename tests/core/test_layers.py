@@ -25,8 +25,11 @@ masking
 redaction_tables
 redaction
 errors
+json_values
+json_models
 media_types
 names
+uri
 models
 options
 connector

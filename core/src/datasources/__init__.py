@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         ConnectError as ConnectError,
         ConnectorError as ConnectorError,
         CredentialError as CredentialError,
+        CursorError as CursorError,
         DataFetchError as DataFetchError,
         DataSourceError as DataSourceError,
         DataSourceExistsError as DataSourceExistsError,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
         SecretNotFoundError as SecretNotFoundError,
         StoreError as StoreError,
         UnknownConnectorError as UnknownConnectorError,
+        UnsupportedError as UnsupportedError,
     )
     from datasources.files import open_regular as open_regular
     from datasources.media_types import guess_media_type as guess_media_type
@@ -116,6 +118,7 @@ if TYPE_CHECKING:
         ThreadWorker as ThreadWorker,
         run_in_thread as run_in_thread,
     )
+    from datasources.uri import SourceURI as SourceURI
     from datasources.workbooks import convert_workbook as convert_workbook
     from datasources.workspace import (
         Progress as Progress,
@@ -137,6 +140,7 @@ _MODULE_OF = {
     "CredentialError": "errors",
     "CredentialManager": "credentials",
     "CsvFile": "tabular",
+    "CursorError": "errors",
     "DataFetchError": "errors",
     "DataItem": "models",
     "DataSourceConfig": "models",
@@ -180,6 +184,7 @@ _MODULE_OF = {
     "Rotation": "models",
     "SQLiteStore": "stores",
     "SecretNotFoundError": "errors",
+    "SourceURI": "uri",
     "Store": "stores",
     "StoreError": "errors",
     "StoredSource": "stores",
@@ -192,6 +197,7 @@ _MODULE_OF = {
     "TextFormat": "models",
     "ThreadWorker": "threads",
     "UnknownConnectorError": "errors",
+    "UnsupportedError": "errors",
     "Workspace": "workspace",
     "WorkspaceFile": "workspace",
     "WorkspaceSession": "registry",

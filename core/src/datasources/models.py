@@ -6,13 +6,15 @@ import copy
 import math
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from datasources.errors import OptionError
+from datasources.json_models import JsonModel
+from datasources.json_values import to_json_value
 from datasources.names import TYPE_NAME, check_id
-from datasources.redaction import MARK
+from datasources.redaction import MARK, redact
 
 T = TypeVar("T")
 
@@ -54,7 +56,7 @@ DataSourceType.CUSTOM = DataSourceType("custom")
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(JsonModel):
     """Limits of one fetch; the host sets them, never the author of a query.
 
     `None` is no limit.
@@ -85,7 +87,7 @@ class Limits:
 
 
 @dataclass
-class DataSourceConfig:
+class DataSourceConfig(JsonModel):
     """The configuration of one source.
 
     `repr` and pickles show the names of its options and no values; copies keep the values.
@@ -110,6 +112,8 @@ class DataSourceConfig:
     limits: Limits | None = None
     """Limits of fetches from this source; `None` for those of the policy."""
 
+    _unix_times: ClassVar[frozenset[str]] = frozenset({"created_at"})
+
     if TYPE_CHECKING:  # the generated one, but for the type of `type`
 
         def __init__(
@@ -127,6 +131,14 @@ class DataSourceConfig:
         if type(self.type) is not DataSourceType:
             self.type = DataSourceType(self.type)
         check_config(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as values that JSON can hold, with secrets in the options masked.
+
+        Only the connector knows which options are secret: here they are told by their names and
+        values, so pass what `DataSourceRegistry.get_config` returns, which is masked already.
+        """
+        return super().to_dict() | {"config": to_json_value(redact(self.config))}
 
     def __repr__(self) -> str:
         options = ", ".join(map(repr, self.config))
@@ -181,8 +193,10 @@ def _type_name(value: object) -> str:
 
 
 @dataclass(slots=True)
-class DataItem:
+class DataItem(JsonModel):
     """One item of a source, such as a file, a blob or a table; or a folder of items."""
+
+    _unix_times: ClassVar[frozenset[str]] = frozenset({"modified_at"})
 
     name: str
     """The last part of the path, for people."""
@@ -200,7 +214,7 @@ class DataItem:
 
 
 @dataclass(frozen=True, slots=True)
-class FetchRequest:
+class FetchRequest(JsonModel):
     """A request for one item."""
 
     source_id: str
@@ -214,7 +228,7 @@ class FetchRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class FetchReceipt:
+class FetchReceipt(JsonModel):
     """The facts of a file that a fetch wrote into a workspace."""
 
     source_id: str
@@ -238,13 +252,9 @@ class FetchReceipt:
     unchanged: bool = False
     """True if nothing was fetched, as the workspace had the file in the current version."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as values that JSON can hold; times in ISO 8601."""
-        return asdict(self) | {"fetched_at": self.fetched_at.isoformat()}
-
 
 @dataclass(frozen=True, slots=True)
-class FetchResult:
+class FetchResult(JsonModel):
     """The result of one request of `fetch_many`: either the receipt or the error is set."""
 
     request: FetchRequest
@@ -253,7 +263,7 @@ class FetchResult:
 
 
 @dataclass(frozen=True, slots=True)
-class TextFormat:
+class TextFormat(JsonModel):
     """The encoding, delimiter and header that a text file was read with for a preview."""
 
     encoding: str
@@ -267,7 +277,7 @@ class TextFormat:
 
 
 @dataclass(frozen=True, slots=True)
-class Preview:
+class Preview(JsonModel):
     """The first rows of an item."""
 
     columns: tuple[str, ...]
@@ -283,7 +293,7 @@ class Preview:
 
 
 @dataclass(frozen=True, slots=True)
-class ColumnStatistics:
+class ColumnStatistics(JsonModel):
     """Statistics of one numeric column."""
 
     count: int
@@ -301,7 +311,7 @@ class ColumnStatistics:
 
 
 @dataclass(frozen=True, slots=True)
-class ConnectionCheck:
+class ConnectionCheck(JsonModel):
     """The result of testing a connection; true if the source answers."""
 
     ok: bool
@@ -316,7 +326,7 @@ class ConnectionCheck:
 
 
 @dataclass(frozen=True, slots=True)
-class Rotation:
+class Rotation(JsonModel):
     """The result of encrypting all sources again, with the first key."""
 
     changed: int
@@ -372,7 +382,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class PoolConfig:
+class PoolConfig(JsonModel):
     """Sizes and times of a connection pool; all times are in seconds.
 
     Raises:

@@ -21,7 +21,7 @@ from datasources.connector import (
     mask_connector_error,
 )
 from datasources.credentials import CredentialManager
-from datasources.errors import ConnectError, DataSourceError, RegistryError
+from datasources.errors import ConnectError, DataSourceError, UnsupportedError
 from datasources.models import (
     ColumnStatistics,
     ConnectionCheck,
@@ -341,7 +341,7 @@ class DataSourceRegistry:
         """Return figures of an item's numeric columns, by name.
 
         Raises:
-            RegistryError: The connector cannot.
+            UnsupportedError: The connector cannot.
         """
         with observe(self.plugins, "statistics", source_id, identifier=identifier):
             async with self._pools.operation(source_id) as connector:
@@ -358,7 +358,7 @@ class DataSourceRegistry:
         the connector's; see `SupportsUpload.upload_file`.
 
         Raises:
-            RegistryError: The connector cannot.
+            UnsupportedError: The connector cannot.
         """
         identifier = name or os.path.basename(local_path)
         with observe(self.plugins, "upload", source_id, identifier=identifier) as outcome:
@@ -578,9 +578,9 @@ def _close_unwanted(opening: Future[Any]) -> None:
         opening.result().store.close()
 
 
-def _cannot(source_id: str, connector: DataSourceConnector, what: str) -> RegistryError:
+def _cannot(source_id: str, connector: DataSourceConnector, what: str) -> UnsupportedError:
     able = ", ".join(sorted(abilities(connector))) or "none"
-    return RegistryError(
+    return UnsupportedError(
         f"source {source_id!r} of type {connector.config.type.value!r} cannot {what}; "
         f"its optional abilities: {able}"
     )
