@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from datasources.errors import ConnectError
 from datasources.masking import mask_error
@@ -23,6 +23,8 @@ API_VERSION = 1
 OLDEST_API_VERSION = 1
 """The oldest version that core still serves; plugins of versions before `API_VERSION` are reported
 as in need of an update."""
+
+IdentifierKind = Literal["item", "query"]
 
 
 class DataSourceConnector(ABC):
@@ -69,6 +71,27 @@ class DataSourceConnector(ABC):
         if self._connection is None:
             raise ConnectError(f"source {self.config.id!r} is not connected")
         return self._connection
+
+    @classmethod
+    def identifier_kind(cls, identifier: str) -> IdentifierKind | None:  # noqa: ARG003  (for subclasses)
+        """Return `item` if an identifier names an item, `query` if the system would run it.
+
+        It needs no connection, and takes any text. What is called an item must never be run as a
+        query, and every path that `list_items` returns is an item. The default is None: the
+        connector does not tell them apart, and hosts treat each of its identifiers as a query,
+        which only principals with the right `query` may use.
+        """
+        return None
+
+    @classmethod
+    def item_path(cls, identifier: str) -> str | None:  # noqa: ARG003  (for subclasses)
+        """Return the path under which a listing has the item that an identifier names.
+
+        It needs no connection. None, the default, means that it cannot be told without one; a
+        grant that is narrowed to patterns over paths then refuses the identifier. An identifier
+        that is a path of a listing is returned unchanged.
+        """
+        return None
 
     @abstractmethod
     async def connect(self) -> bool:

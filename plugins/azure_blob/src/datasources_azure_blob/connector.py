@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from datasources import (
     AuthenticationError,
@@ -58,6 +58,22 @@ class AzureBlobConnector(DataSourceConnector):
     options_class = AzureBlobOptions
     options: AzureBlobOptions
     shareable = True
+
+    @classmethod
+    def identifier_kind(cls, identifier: str) -> Literal["item", "query"]:  # noqa: ARG003  (all are)
+        """Return `item`: every identifier is the name of a blob."""
+        return "item"
+
+    @classmethod
+    def item_path(cls, identifier: str) -> str | None:
+        """Return the name of a blob.
+
+        None for what may be a snapshot or version, as there may also be a blob of that name, and
+        for a name with a backslash, which the service stores as a slash.
+        """
+        if "\\" in identifier or split_identifier(identifier) is not None:
+            return None
+        return identifier
 
     async def connect(self) -> bool:
         """Open the session and check that the container can be used.

@@ -6,7 +6,7 @@ import errno
 import logging
 import os
 from collections.abc import AsyncIterator, Iterator
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 from pydantic import Field
 
@@ -75,6 +75,16 @@ class LocalFileConnector(DataSourceConnector):
     options_class = LocalFileOptions
     options: LocalFileOptions
     shareable = True
+
+    @classmethod
+    def identifier_kind(cls, identifier: str) -> Literal["item", "query"]:  # noqa: ARG003  (all are)
+        """Return `item`: every identifier is the path of a file."""
+        return "item"
+
+    @classmethod
+    def item_path(cls, identifier: str) -> str | None:
+        """Return the path of a file; None for a path that is no file's."""
+        return identifier if _is_path(identifier) else None
 
     async def connect(self) -> bool:
         root = await run_in_thread(os.path.realpath, self.options.paths()[0])
@@ -280,10 +290,9 @@ class LocalFileConnector(DataSourceConnector):
 
     def _real(self, path: str) -> str | None:
         """Return the resolved path of an identifier, or None if it cannot be an item's."""
-        segments = path.split("/")
-        if "\0" in path or {"", ".", ".."} & set(segments):
+        if not _is_path(path):
             return None
-        if not self.options.hidden and any(part.startswith(".") for part in segments):
+        if not self.options.hidden and any(part.startswith(".") for part in path.split("/")):
             return None
         try:
             real = os.path.realpath(os.path.join(self._root, path))
@@ -303,6 +312,11 @@ def _convert(source: BinaryIO, workspace: Workspace, name: str) -> str:
     while len(content) <= MAX_WORKBOOK and (chunk := source.read(MAX_WORKBOOK)):
         content += chunk
     return convert_workbook(bytes(content), workspace, name, version=version)
+
+
+def _is_path(path: str) -> bool:
+    """Return True if an identifier can be a path below a directory."""
+    return "\0" not in path and {"", ".", ".."}.isdisjoint(path.split("/"))
 
 
 def _is_below(path: str, folder: str) -> bool:

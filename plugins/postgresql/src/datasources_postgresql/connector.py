@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import psycopg
 from psycopg import sql
@@ -35,7 +35,7 @@ from datasources_postgresql.connections import LeasingPool, retry_delays
 from datasources_postgresql.copying import ServerSilentError
 from datasources_postgresql.errors import mapped
 from datasources_postgresql.grammar import Statement, parse_one, parse_read, plain_select
-from datasources_postgresql.identifiers import TableName, schema_name, table_name
+from datasources_postgresql.identifiers import TableName, listed_path, schema_name, table_name
 from datasources_postgresql.options import PostgreSQLOptions
 from datasources_postgresql.reading import Column, Transaction, begin, counted, limited
 from datasources_postgresql.role import ROLE
@@ -78,6 +78,16 @@ class PostgreSQLConnector(DataSourceConnector):
         super().__init__(config)
         self._connections: LeasingPool | None = None
         self._connect_lock = asyncio.Lock()
+
+    @classmethod
+    def identifier_kind(cls, identifier: str) -> Literal["item", "query"]:
+        """Return `item` for the name of a table or view, `query` for anything else."""
+        return "query" if table_name(identifier) is None else "item"
+
+    @classmethod
+    def item_path(cls, identifier: str) -> str | None:
+        """Return the path of a table, `schema.name`; None for a name without a schema."""
+        return listed_path(identifier)
 
     async def connect(self) -> bool:
         """Open a pool of connections and make its first connection.
@@ -300,8 +310,10 @@ class PostgreSQLConnector(DataSourceConnector):
             relations = await t.execute(
                 catalog.RESOLVE, [target.name, target.schema, target.schema]
             )
-            if not relations:
-                raise await _not_found_error(t, target)
+            schemas = self.options.schemas
+            # A table of another schema than those of the source does not exist for its users.
+            if not relations or (schemas and relations[0][1] not in schemas):
+                raise await _not_found_error(t, target, schemas)
             oid, schema, name, path, relkind, rows, is_readable = relations[0]
             if reads_rows and not is_readable:
                 await _check_columns(t, oid, path)
@@ -389,11 +401,19 @@ async def _check_columns(t: Transaction, oid: int, path: str) -> None:
         )
 
 
-async def _not_found_error(t: Transaction, table: TableName) -> ItemNotFoundError:
-    similar = [path for (path,) in await t.execute(catalog.SIMILAR, [table.name])]
+async def _not_found_error(
+    t: Transaction, table: TableName, schemas: Sequence[str]
+) -> ItemNotFoundError:
+    paths = [path for (path,) in await t.execute(catalog.SIMILAR, [table.name])]
+    similar = [path for path in paths if not schemas or _schema_of(path) in schemas]
     hint = f"; did you mean {' or '.join(similar)}?" if similar else ""
     name = f"{table.schema}.{table.name}" if table.schema else table.name
     return ItemNotFoundError(f"there is no table or view {name!r}{hint}", code="42P01")
+
+
+def _schema_of(path: str) -> str | None:
+    table = table_name(path)
+    return table.schema if table else None
 
 
 @asynccontextmanager
