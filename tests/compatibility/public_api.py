@@ -27,7 +27,7 @@ def public_api() -> str:
     sections = {
         "Names in datasources": names("datasources", datasources.__all__),
         "Names in datasources.blocking": names(
-            "datasources.blocking", ["DataSourceRegistry", "WorkspaceSession"]
+            "datasources.blocking", ["Access", "DataSourceRegistry", "WorkspaceSession"]
         ),
         "Names in datasources.testing": names("datasources.testing", ["Subject"]),
         "Checks of datasources.testing.ConnectorContract, by which one is waived": (

@@ -41,10 +41,11 @@ workbooks
 copying
 credentials
 policy
+principals
 stores
 plugins: hookspecs discovery compatibility manager
 pool: calls state pool
-registry: cache observing opening records factory pools listing fetching sessions registry
+registry: cache observing opening records factory pools listing fetching reading granted sessions access registry
 blocking
 observers: audit telemetry
 telemetry

@@ -92,8 +92,10 @@ if TYPE_CHECKING:
         preview_text as preview_text,
         preview_workbook as preview_workbook,
     )
+    from datasources.principals import Grant as Grant, Principal as Principal
     from datasources.redaction import redact_text as redact_text
     from datasources.registry import (
+        Access as Access,
         DataSourceRegistry as DataSourceRegistry,
         WorkspaceSession as WorkspaceSession,
         caller as caller,
@@ -128,6 +130,7 @@ if TYPE_CHECKING:
 
 _MODULE_OF = {
     "API_VERSION": "connector",
+    "Access": "registry",
     "AuditLog": "observers",
     "AuthenticationError": "errors",
     "ColumnStatistics": "models",
@@ -154,6 +157,7 @@ _MODULE_OF = {
     "FetchReceipt": "models",
     "FetchRequest": "models",
     "FetchResult": "models",
+    "Grant": "principals",
     "ItemNotFoundError": "errors",
     "LimitExceededError": "errors",
     "Limits": "models",
@@ -179,6 +183,7 @@ _MODULE_OF = {
     "PoolTimeoutError": "errors",
     "PooledConnection": "pool",
     "Preview": "models",
+    "Principal": "principals",
     "Progress": "workspace",
     "RegistryError": "errors",
     "Rotation": "models",

@@ -80,6 +80,15 @@ class ConnectorFactory:
         config = self._records.config(record, decrypt=True, sanitize=False)
         return await self.create(config, pool_config)
 
+    async def class_of(self, source_id: str) -> type[DataSourceConnector]:
+        """Return the connector class of a stored source.
+
+        Raises:
+            DataSourceNotFoundError: There is no such source.
+            PluginError: No usable plugin offers its type.
+        """
+        return await self._connector_class(self._records.get(source_id).type)
+
     async def _connector_class(self, type_name: str) -> type[DataSourceConnector]:
         if loaded := self._plugins.loaded(type_name):
             return loaded

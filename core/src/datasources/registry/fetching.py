@@ -6,8 +6,10 @@ import asyncio
 import os
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import UTC, datetime
+from typing import Any
 
 from datasources.connector import DataSourceConnector
 from datasources.errors import (
@@ -26,6 +28,9 @@ from datasources.registry.pools import SourcePools
 from datasources.registry.records import SourceRecords
 from datasources.threads import run_in_thread
 from datasources.workspace import Progress, Receipts, RequestOrder, Workspace
+
+LimitsOf = Callable[[str], Limits]
+"""Returns the limits of fetches from a source."""
 
 
 class Fetcher:
@@ -61,6 +66,7 @@ class Fetcher:
         progress: Progress | None = None,
     ) -> FetchReceipt:
         """Fetch one item; see `DataSourceRegistry.fetch`."""
+        await _authorize(workspace, source_id, identifier)
         target = Workspace(
             workspace,
             limits=limits or self.limits(source_id),
@@ -76,10 +82,20 @@ class Fetcher:
         workspace: str | os.PathLike[str],
         *,
         concurrency: int,
-        limits: Limits | None,
+        limits: Limits | LimitsOf | None,
         progress: Mapping[int, Progress] | None = None,
+        gate: AbstractAsyncContextManager[Any] | None = None,
     ) -> list[FetchResult]:
-        """Fetch many items at a time; see `DataSourceRegistry.fetch_many`."""
+        """Fetch many items at a time; see `DataSourceRegistry.fetch_many`.
+
+        Args:
+            requests: The items.
+            workspace: The directory.
+            concurrency: How many at once.
+            limits: Of each fetch, or a function that returns those of a source.
+            progress: By the request's index.
+            gate: Entered for each fetch, such as a semaphore that other calls share.
+        """
         if concurrency < 1:
             raise OptionError(f"'concurrency' must be at least 1, not {concurrency}")
         all_requests = [
@@ -93,11 +109,16 @@ class Fetcher:
         receipts = Receipts(workspace)
 
         async def fetch_one(index: int, request: FetchRequest) -> FetchResult:
-            async with places:
+            async with places, gate or nullcontext():
                 try:
+                    await _authorize(workspace, request.source_id, request.identifier)
                     targets[index] = target = Workspace(
                         workspace,
-                        limits=limits or self.limits(request.source_id),
+                        limits=(
+                            limits(request.source_id)
+                            if callable(limits)
+                            else limits or self.limits(request.source_id)
+                        ),
                         file_format=request.format,
                         progress=(progress or {}).get(index),
                         owner=labels[index],
@@ -207,6 +228,12 @@ class Fetcher:
                     f"done within the limit of {seconds:g} seconds"
                 ) from exc
         return path
+
+
+async def _authorize(workspace: str | os.PathLike[str], source_id: str, identifier: str) -> None:
+    """Raise if a workspace of a principal may not have the item."""
+    if isinstance(workspace, Workspace) and workspace.authorize is not None:
+        await workspace.authorize(source_id, identifier)
 
 
 async def preview_by_fetching(

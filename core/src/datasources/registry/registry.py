@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import os
 import time
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
@@ -12,16 +11,9 @@ from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Self
 
-from datasources.connector import (
-    DataSourceConnector,
-    SupportsPreview,
-    SupportsStatistics,
-    SupportsUpload,
-    abilities,
-    mask_connector_error,
-)
+from datasources.connector import DataSourceConnector, mask_connector_error
 from datasources.credentials import CredentialManager
-from datasources.errors import ConnectError, DataSourceError, UnsupportedError
+from datasources.errors import ConnectError, DataSourceError, PolicyError
 from datasources.models import (
     ColumnStatistics,
     ConnectionCheck,
@@ -38,13 +30,17 @@ from datasources.models import (
 )
 from datasources.plugins import Plugins
 from datasources.policy import Policy
-from datasources.registry.cache import MetadataCache, SingleFlight
+from datasources.principals import ADMIN, RIGHTS, Grant, Principal
+from datasources.registry.access import Access
+from datasources.registry.cache import MetadataCache
 from datasources.registry.factory import ConnectorFactory
-from datasources.registry.fetching import Fetcher, preview_by_fetching
+from datasources.registry.fetching import Fetcher
+from datasources.registry.granted import GrantedOperations, Operations
 from datasources.registry.listing import ItemLister
 from datasources.registry.observing import observe, observe_each
 from datasources.registry.opening import open_store
 from datasources.registry.pools import SourcePools
+from datasources.registry.reading import ItemReader
 from datasources.registry.records import SourceRecords
 from datasources.registry.sessions import WorkspaceSession
 from datasources.stores import MemoryStore, Store
@@ -91,12 +87,17 @@ class DataSourceRegistry:
         )
         self._pool_config = pool_config or PoolConfig()
         self._cache = MetadataCache(cache_ttl)
-        self._loading = SingleFlight()
         self._records = SourceRecords(self.store, self.credentials)
         self._factory = ConnectorFactory(self._records, self.policy, self.plugins)
         self._pools = SourcePools(self._records, self._factory, self._pool_config)
         self._lister = ItemLister(self._pools, self.plugins)
         self._fetcher = Fetcher(self._records, self._pools, self.policy, self._lister, self.plugins)
+        self._reader = ItemReader(
+            self._records, self._pools, self._fetcher, self._cache, self.plugins
+        )
+        self._operations = Operations(
+            self._records, self._factory, self._lister, self._reader, self._fetcher, self.plugins
+        )
 
     @classmethod
     async def open(
@@ -304,20 +305,7 @@ class DataSourceRegistry:
             refresh: Ask the connector although a description of the last `cache_ttl` seconds is
                 cached.
         """
-        # Another process may have replaced the source: metadata belong to the version they describe.
-        key = f"{self._records.get(source_id).version}:{identifier}"
-        cached: dict[str, Any] | None = self._cache.get(source_id, key)
-        if cached is not None and not refresh:
-            return cached
-
-        async def load() -> dict[str, Any]:
-            with observe(self.plugins, "get_metadata", source_id, identifier=identifier):
-                async with self._pools.operation(source_id) as connector:
-                    metadata = await connector.get_metadata(identifier)
-            self._cache.put(source_id, metadata, key)
-            return metadata
-
-        return copy.deepcopy(await self._loading.load((source_id, key), load))
+        return await self._reader.get_metadata(source_id, identifier, refresh=refresh)
 
     async def preview(self, source_id: str, identifier: str, rows: int = 10) -> Preview:
         """Return the first rows of an item.
@@ -329,13 +317,7 @@ class DataSourceRegistry:
         Raises:
             DataFetchError: The item is not a table or text.
         """
-        with observe(self.plugins, "preview", source_id, identifier=identifier) as outcome:
-            async with self._pools.operation(source_id) as connector:
-                if isinstance(connector, SupportsPreview):
-                    return outcome.record(await connector.preview(identifier, rows))
-                limits = self._fetcher.limits(source_id)
-                preview = await preview_by_fetching(connector, identifier, rows, limits)
-                return outcome.record(preview)
+        return await self._reader.preview(source_id, identifier, rows)
 
     async def statistics(self, source_id: str, identifier: str) -> dict[str, ColumnStatistics]:
         """Return figures of an item's numeric columns, by name.
@@ -343,11 +325,7 @@ class DataSourceRegistry:
         Raises:
             UnsupportedError: The connector cannot.
         """
-        with observe(self.plugins, "statistics", source_id, identifier=identifier):
-            async with self._pools.operation(source_id) as connector:
-                if not isinstance(connector, SupportsStatistics):
-                    raise _cannot(source_id, connector, "compute statistics")
-                return await connector.statistics(identifier)
+        return await self._reader.statistics(source_id, identifier)
 
     async def upload(
         self, source_id: str, local_path: str, name: str | None = None, *, overwrite: bool = True
@@ -360,12 +338,7 @@ class DataSourceRegistry:
         Raises:
             UnsupportedError: The connector cannot.
         """
-        identifier = name or os.path.basename(local_path)
-        with observe(self.plugins, "upload", source_id, identifier=identifier) as outcome:
-            async with self._pools.operation(source_id) as connector:
-                if not isinstance(connector, SupportsUpload):
-                    raise _cannot(source_id, connector, "take files")
-                return outcome.record(await connector.upload_file(local_path, name, overwrite))
+        return await self._reader.upload(source_id, local_path, name, overwrite=overwrite)
 
     async def fetch(
         self,
@@ -484,7 +457,47 @@ class DataSourceRegistry:
             RegistryError: On entering, that a workspace of that id is open in `root`; on leaving,
                 that not everything could be deleted.
         """
-        return WorkspaceSession(self._fetcher, workspace_id, root, sources, quota, limits)
+
+        def refusal(source_id: str) -> PolicyError:
+            granted = ", ".join(sorted(sources or ())) or "none"
+            return PolicyError(
+                f"source {source_id!r} is not granted to workspace {workspace_id!r}; "
+                f"granted: {granted}"
+            )
+
+        principal = Principal(
+            f"workspace {workspace_id}",
+            roles={ADMIN} if sources is None else (),
+            grants=[Grant(source_id, RIGHTS) for source_id in sources or ()],
+        )
+        granted = GrantedOperations(
+            self._operations, principal, limits=limits, replaces=True, refusal=refusal
+        )
+        return WorkspaceSession(granted, workspace_id, root, quota)
+
+    def access(
+        self,
+        principal: Principal,
+        *,
+        limits: Limits | None = None,
+        quota: int | None = None,
+        concurrency: int | None = 4,
+    ) -> Access:
+        """Return the registry's operations on data, narrowed to what a principal may do.
+
+        Args:
+            principal: The caller that the host acts for.
+            limits: Of each fetch, in addition to the source's or the policy's: the smaller counts.
+            quota: Bytes that the files of each workspace may have together; None is no bound.
+            concurrency: Fetches and streams at once of all objects for principals of the same id;
+                more wait. None is no bound.
+
+        Raises:
+            OptionError: `quota` is negative, or `concurrency` not at least 1.
+        """
+        return Access(
+            self._operations, principal, limits=limits, quota=quota, concurrency=concurrency
+        )
 
     def cache_metadata(self, source_id: str, metadata: dict[str, Any]) -> None:
         """Keep the host's own metadata of a source for `cache_ttl` seconds."""
@@ -576,11 +589,3 @@ class DataSourceRegistry:
 def _close_unwanted(opening: Future[Any]) -> None:
     if opening.exception() is None:
         opening.result().store.close()
-
-
-def _cannot(source_id: str, connector: DataSourceConnector, what: str) -> UnsupportedError:
-    able = ", ".join(sorted(abilities(connector))) or "none"
-    return UnsupportedError(
-        f"source {source_id!r} of type {connector.config.type.value!r} cannot {what}; "
-        f"its optional abilities: {able}"
-    )
