@@ -45,7 +45,7 @@ principals
 stores
 plugins: hookspecs discovery compatibility manager
 pool: calls state pool
-registry: cache observing opening records factory pools listing fetching reading granted sessions access registry
+registry: cache observing opening records factory pools listing paging fetching reading granted sessions access registry
 blocking
 observers: audit telemetry
 telemetry

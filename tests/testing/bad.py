@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from tests.testing.bad_at_rest import AT_REST
 from tests.testing.bad_at_work import AT_WORK
+from tests.testing.bad_listed import LISTED
 
-BAD = {**AT_REST, **AT_WORK}
+BAD = {**AT_REST, **AT_WORK, **LISTED}

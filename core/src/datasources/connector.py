@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_chec
 
 from datasources.errors import ConnectError
 from datasources.masking import mask_error
-from datasources.models import ColumnStatistics, DataItem, DataSourceConfig, PoolConfig, Preview
+from datasources.models import (
+    ColumnStatistics,
+    DataItem,
+    DataSourceConfig,
+    Page,
+    PoolConfig,
+    Preview,
+)
 from datasources.nested import leaves
 from datasources.redaction import is_secret_name
 
@@ -184,6 +191,31 @@ class SupportsIterItems(Protocol):
 
 
 @runtime_checkable
+class SupportsPages(Protocol):
+    """The ability `pages`: listing one page, from where another one ended."""
+
+    async def list_page(
+        self, path: str | None = None, *, cursor: str | None = None, limit: int
+    ) -> Page:
+        """Return the next items that `list_items` would return, in a fixed order.
+
+        All pages together have each item once, if none came or went meanwhile. A page is found
+        without listing those before it, in memory for one page.
+
+        Args:
+            path: As for `list_items`.
+            cursor: That of the page before, from this connector or another one to the same source;
+                None for the first page. Core encrypts it before anybody else sees it.
+            limit: The most items of the page, 1 at least.
+
+        Raises:
+            ItemNotFoundError: As `list_items`.
+            OptionError: The cursor is none of this listing.
+        """
+        ...
+
+
+@runtime_checkable
 class SupportsGlob(Protocol):
     """The ability `glob`: expanding patterns at the source."""
 
@@ -271,6 +303,7 @@ class SupportsReadTable(Protocol):
 
 ABILITIES = {
     "iter_items": "iter_items",
+    "pages": "list_page",
     "glob": "glob_items",
     "preview": "preview",
     "statistics": "statistics",

@@ -8,7 +8,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, TypeVar
 
 from datasources.errors import OptionError
 from datasources.json_models import JsonModel
@@ -213,6 +213,27 @@ class DataItem(JsonModel):
     gives none."""
 
 
+class Page(NamedTuple):
+    """One page of a listing."""
+
+    items: list[DataItem]
+    """The items; there may be fewer than the limit, or none, on any page."""
+    cursor: str | None
+    """Marks the place that the next page begins at; None on the last page."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as values that JSON can hold."""
+        return {"items": [item.to_dict() for item in self.items], "cursor": self.cursor}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Page:
+        """Return the page that `to_dict` has described; raises OptionError as other models."""
+        items, cursor = values.get("items"), values.get("cursor")
+        if not isinstance(items, list) or not (cursor is None or isinstance(cursor, str)):
+            raise OptionError("a Page is read from 'items', a list, and 'cursor', a text or null")
+        return cls([DataItem.from_dict(item) for item in items], cursor)
+
+
 @dataclass(frozen=True, slots=True)
 class FetchRequest(JsonModel):
     """A request for one item."""
@@ -370,6 +391,8 @@ class Outcome:
         match result:
             case list():
                 self.items = len(result)
+            case Page():
+                self.items = len(result.items)
             case FetchReceipt():
                 self.receipt, self.size, self.rows = result, result.size, result.rows
             case DataItem():

@@ -37,6 +37,7 @@ from datasources.models import (
     FetchRequest,
     FetchResult,
     Limits,
+    Page,
     Preview,
 )
 from datasources.plugins import Plugins
@@ -45,6 +46,7 @@ from datasources.registry.factory import ConnectorFactory
 from datasources.registry.fetching import Fetcher
 from datasources.registry.listing import ItemLister, NoMatchError
 from datasources.registry.observing import caller, current_caller, observe
+from datasources.registry.paging import ItemPager
 from datasources.registry.reading import ItemReader
 from datasources.registry.records import SourceRecords, not_found
 from datasources.tabular import WILDCARDS
@@ -58,6 +60,7 @@ class Operations:
     records: SourceRecords
     factory: ConnectorFactory
     lister: ItemLister
+    pager: ItemPager
     reader: ItemReader
     fetcher: Fetcher
     plugins: Plugins
@@ -181,6 +184,31 @@ class GrantedOperations:
                     return
                 if _is_visible(item, grants):
                     yield item
+
+    async def list_page(
+        self,
+        source_id: str,
+        path: str | None = None,
+        *,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> Page:
+        """Return one page of what `list_items` returns, as `DataSourceRegistry.list_page` does.
+
+        The cursor belongs to the principal. Where a grant is narrowed to items, the others are left
+        out of each page, which may then be empty without being the last.
+        """
+        grants = self._require_right("list_page", source_id, "read", path=path)
+        with self._named():
+            try:
+                page = await self._operations.pager.list_page(
+                    self.principal.id, source_id, path, limit, cursor
+                )
+            except ItemNotFoundError:
+                if _has_all_items(grants):
+                    raise
+                return Page([], None)
+        return Page(_visible(page.items, grants), page.cursor)
 
     async def glob_items(self, source_id: str, pattern: str) -> list[DataItem]:
         """Return the items that match and that the principal may read."""

@@ -41,7 +41,7 @@ class ItemLister:
         with observe(self._plugins, "iter_items", source_id, path=path) as outcome:
             outcome.items = 0
             lease = self._pools.lease(source_id)
-            async with lease as connector, aclosing(_iterate(connector, path)) as items:
+            async with lease as connector, aclosing(iterate(connector, path)) as items:
                 while True:
                     # Closing the source may cancel the connector, but not the code that iterates.
                     try:
@@ -137,7 +137,7 @@ async def _items_named(connector: DataSourceConnector, path: str) -> list[DataIt
     return [item for item in below if item.path.startswith(f"{folder}/")]
 
 
-async def _iterate(connector: DataSourceConnector, path: str | None) -> AsyncGenerator[DataItem]:
+async def iterate(connector: DataSourceConnector, path: str | None) -> AsyncGenerator[DataItem]:
     """Yield what a connector lists, page by page if it can."""
     if isinstance(connector, SupportsIterItems):
         async for item in connector.iter_items(path):

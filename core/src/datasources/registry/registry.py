@@ -24,6 +24,7 @@ from datasources.models import (
     FetchRequest,
     FetchResult,
     Limits,
+    Page,
     PoolConfig,
     Preview,
     Rotation,
@@ -39,6 +40,7 @@ from datasources.registry.granted import GrantedOperations, Operations
 from datasources.registry.listing import ItemLister
 from datasources.registry.observing import observe, observe_each
 from datasources.registry.opening import open_store
+from datasources.registry.paging import ItemPager
 from datasources.registry.pools import SourcePools
 from datasources.registry.reading import ItemReader
 from datasources.registry.records import SourceRecords
@@ -95,8 +97,15 @@ class DataSourceRegistry:
         self._reader = ItemReader(
             self._records, self._pools, self._fetcher, self._cache, self.plugins
         )
+        self._pager = ItemPager(self._pools, self.credentials, self.plugins)
         self._operations = Operations(
-            self._records, self._factory, self._lister, self._reader, self._fetcher, self.plugins
+            self._records,
+            self._factory,
+            self._lister,
+            self._pager,
+            self._reader,
+            self._fetcher,
+            self.plugins,
         )
 
     @classmethod
@@ -293,6 +302,34 @@ class DataSourceRegistry:
             ItemNotFoundError: A pattern matches nothing, or there is nothing below the path.
         """
         return await self._lister.expand(source_id, path)
+
+    async def list_page(
+        self,
+        source_id: str,
+        path: str | None = None,
+        *,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> Page:
+        """Return one page of what `list_items` returns, and the cursor of the next one.
+
+        A connector with the ability `pages` begins where the page before ended. For one without,
+        everything is listed anew for each page, and what comes or goes meanwhile moves items from
+        one page to another.
+
+        Args:
+            source_id: The source.
+            path: As for `list_items`.
+            limit: The most items of the page, 10,000 at most; there may be fewer.
+            cursor: That of the page before; None for the first page. It can be used for an hour,
+                with the same source and path, in every process that has the same keys.
+
+        Raises:
+            CursorError: The cursor is forged, too old, or of another listing.
+            OptionError: The limit is out of its range.
+            ItemNotFoundError: There is nothing at `path`, where the source can tell.
+        """
+        return await self._pager.list_page("", source_id, path, limit, cursor)
 
     async def get_metadata(
         self, source_id: str, identifier: str, *, refresh: bool = False

@@ -20,6 +20,7 @@ from datasources.models import (
     FetchRequest,
     FetchResult,
     Limits,
+    Page,
     Preview,
 )
 from datasources.names import check_id
@@ -168,6 +169,19 @@ class WorkspaceSession:
     async def list_items(self, source_id: str, path: str | None = None) -> list[DataItem]:
         """Return the items of a granted source, as `DataSourceRegistry.list_items` does."""
         return await self._run_task(lambda: self._granted.list_items(source_id, path))
+
+    async def list_page(
+        self,
+        source_id: str,
+        path: str | None = None,
+        *,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> Page:
+        """Return one page of items, as `DataSourceRegistry.list_page` does."""
+        return await self._run_task(
+            lambda: self._granted.list_page(source_id, path, limit=limit, cursor=cursor)
+        )
 
     async def glob_items(self, source_id: str, pattern: str) -> list[DataItem]:
         """Return the items that match, as `DataSourceRegistry.glob_items` does."""

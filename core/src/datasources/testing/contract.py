@@ -8,12 +8,14 @@ from datasources.testing.checks.concurrency import ConcurrencyChecks
 from datasources.testing.checks.declaration import DeclarationChecks
 from datasources.testing.checks.failures import FailureChecks
 from datasources.testing.checks.hosted import HostedChecks
+from datasources.testing.checks.identifiers import IdentifierChecks
 from datasources.testing.checks.items import ItemChecks
 from datasources.testing.checks.leaks import LeakChecks
 from datasources.testing.checks.lifecycle import LifecycleChecks
 from datasources.testing.checks.limits import LimitChecks
 from datasources.testing.checks.options import OptionChecks
 from datasources.testing.checks.packaging import PackagingChecks
+from datasources.testing.checks.pages import PageChecks
 from datasources.testing.checks.secrets import SecretChecks
 
 
@@ -23,6 +25,7 @@ class ConnectorContract(
     PackagingChecks,
     LifecycleChecks,
     ItemChecks,
+    IdentifierChecks,
     LimitChecks,
     FailureChecks,
     SecretChecks,
@@ -30,6 +33,7 @@ class ConnectorContract(
     CancellationChecks,
     LeakChecks,
     AbilityChecks,
+    PageChecks,
     HostedChecks,
 ):
     """The contract of connectors; subclass it as `Test…` with a fixture `subject`.

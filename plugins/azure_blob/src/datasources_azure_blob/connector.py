@@ -14,6 +14,7 @@ from datasources import (
     DataItem,
     DataSourceConnector,
     ItemNotFoundError,
+    Page,
     PermissionDeniedError,
     Preview,
     Workspace,
@@ -135,31 +136,39 @@ class AzureBlobConnector(DataSourceConnector):
             await self._require_folder(folder)
 
     async def list_page(
-        self, path: str | None = None, *, limit: int, continuation: str | None = None
-    ) -> tuple[list[DataItem], str | None]:
-        """Return the next `limit` items of `list_items`, and the continuation.
+        self,
+        path: str | None = None,
+        *,
+        limit: int,
+        continuation: str | None = None,
+        cursor: str | None = None,
+    ) -> Page:
+        """Return the next `limit` items of `list_items`, and the cursor of the page after them.
 
         Args:
             path: As for `list_items`.
             limit: The most items to return.
-            continuation: That of the previous page, from this or any other connector to the same
-                source; None for the first page. The one returned is None after the last page.
+            continuation: Another name of `cursor`.
+            cursor: That of the previous page, from this or any other connector to the same source;
+                None for the first page. The one returned is None after the last page. It holds the
+                service's marker in clear.
 
         Raises:
             ItemNotFoundError: There is nothing below the folder.
-            OptionError: The continuation belongs to another listing, or `limit` is below 1.
+            OptionError: The cursor belongs to another listing, or `limit` is below 1.
         """
+        cursor = cursor if cursor is not None else continuation
         folder, delimiter = _folder_and_delimiter(path)
-        listed, next_continuation = await list_page(
+        listed, next_cursor = await list_page(
             self._service,
             self.options.prefix + folder,
             delimiter=delimiter,
             limit=limit,
-            continuation=continuation,
+            continuation=cursor,
         )
-        if folder and not listed and continuation is None:
+        if folder and not listed and cursor is None:
             await self._require_folder(folder)
-        return [item for item in listed if self._make_relative(item)], next_continuation
+        return Page([item for item in listed if self._make_relative(item)], next_cursor)
 
     async def list_versions(self, identifier: str) -> list[DataItem]:
         """Return the snapshots and earlier versions of a blob, oldest first of each kind.

@@ -22,6 +22,7 @@ from datasources import (
     ItemNotFoundError,
     LimitExceededError,
     Limits,
+    Page,
     PermissionDeniedError,
     Preview,
     Workspace,
@@ -29,7 +30,7 @@ from datasources import (
     glob_regex,
     query_name,
 )
-from datasources_postgresql import catalog, statistics
+from datasources_postgresql import catalog, pages, statistics
 from datasources_postgresql.arrow import import_arrow, load_table, write_parquet
 from datasources_postgresql.connections import LeasingPool, retry_delays
 from datasources_postgresql.copying import ServerSilentError
@@ -137,12 +138,7 @@ class PostgreSQLConnector(DataSourceConnector):
         Raises:
             ItemNotFoundError: There is no such schema.
         """
-        schemas = list(self.options.schemas)
-        if path is not None:
-            schema = schema_name(path)
-            if schema is None or (schemas and schema not in schemas):
-                raise ItemNotFoundError(f"{path!r} is not a schema of this source")
-            schemas = [schema]
+        schemas = self._schemas(path)
 
         async def read_tables(t: Transaction) -> list[DataItem]:
             rows = await t.execute(catalog.TABLES, [schemas, schemas])
@@ -152,6 +148,24 @@ class PostgreSQLConnector(DataSourceConnector):
             return [item for item in map(catalog.data_item, rows) if "\ufffd" not in item.path]
 
         return await self._read(read_tables)
+
+    async def list_page(
+        self, path: str | None = None, *, cursor: str | None = None, limit: int
+    ) -> Page:
+        """Return the next items of `list_items`; the server lists from after the last one."""
+        schemas = self._schemas(path)
+        after = pages.after(cursor)
+
+        async def read_page(t: Transaction) -> Page:
+            rows = await t.execute(pages.TABLES_AFTER, [schemas, schemas, *after, limit + 1])
+            if path is not None and not rows and not await t.execute(catalog.SCHEMA, schemas):
+                raise ItemNotFoundError(f"there is no schema {path!r}")
+            items = [catalog.data_item(row) for row in rows]
+            next_cursor = pages.cursor_of(items[limit - 1]) if len(items) > limit else None
+            shown = [item for item in items[:limit] if "\ufffd" not in item.path]
+            return Page(shown, next_cursor)
+
+        return await self._read(read_page)
 
     async def glob_items(self, pattern: str) -> list[DataItem]:
         """Return the items whose path, such as `sales.orders`, matches."""
@@ -286,6 +300,20 @@ class PostgreSQLConnector(DataSourceConnector):
             return await load_table(t, (query.text, query.kind), columns, max_rows)
 
         return await self._read(read_rows)
+
+    def _schemas(self, path: str | None) -> list[str]:
+        """Return the schemas to list for a path; none for all.
+
+        Raises:
+            ItemNotFoundError: The path is no schema of this source.
+        """
+        schemas = list(self.options.schemas)
+        if path is None:
+            return schemas
+        schema = schema_name(path)
+        if schema is None or (schemas and schema not in schemas):
+            raise ItemNotFoundError(f"{path!r} is not a schema of this source")
+        return [schema]
 
     def _parse_identifier(self, identifier: str) -> TableName | Statement:
         """Return the table name or the statement of an identifier; needs no connection."""
