@@ -56,6 +56,8 @@ def test_info_and_preview(ok, docs: Path) -> None:
         "columns": ["id", "v"],
         "rows": [["1", "2.5"]],
         "truncated": True,
+        "format": {"encoding": "utf-8", "delimiter": ",", "compression": None, "guessed": []},
+        "notes": [],
     }
     assert ok("preview", "docs", "a.csv").out == "id  v\n1   2.5\n2\n"
 

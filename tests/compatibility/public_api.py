@@ -27,7 +27,7 @@ def public_api() -> str:
     sections = {
         "Names in datasources": names("datasources", datasources.__all__),
         "Names in datasources.blocking": names(
-            "datasources.blocking", ["DataSourceRegistry", "WorkspaceSession"]
+            "datasources.blocking", ["Access", "DataSourceRegistry", "WorkspaceSession"]
         ),
         "Names in datasources.testing": names(
             "datasources.testing",
@@ -37,6 +37,7 @@ def public_api() -> str:
             name for name in sorted(dir(testing.ConnectorContract)) if name.startswith("test_")
         ),
         "Errors": errors(DataSourceError, ""),
+        "Slugs of errors": slugs(),
         "Entry-point groups": iter([names_of.CONNECTORS_GROUP, names_of.PLUGINS_GROUP]),
         "Hooks": (
             f"{name}{signature(value)}"
@@ -143,6 +144,14 @@ def errors(cls: type[DataSourceError], indent: str) -> Iterator[str]:
     for subclass in sorted(cls.__subclasses__(), key=attrgetter("__name__")):
         if subclass.__name__ in datasources.__all__:
             yield from errors(subclass, f"{indent}    ")
+
+
+def slugs() -> Iterator[str]:
+    for name in datasources.__all__:
+        value = getattr(datasources, name)
+        if isinstance(value, type) and issubclass(value, DataSourceError):
+            again = ", retryable" if value.retryable else ""
+            yield f"{value.slug}: {name}, {value.http_status}{again}"
 
 
 def commands() -> Iterator[str]:

@@ -35,9 +35,10 @@ from tests.core.subprocesses import run_python
 CLASSES = [
     (datasources.DataSourceRegistry, blocking.DataSourceRegistry),
     (datasources.WorkspaceSession, blocking.WorkspaceSession),
+    (datasources.Access, blocking.Access),
 ]
 # What they return belongs to an event loop.
-ASYNCHRONOUS_ONLY = {"open", "connection", "get_connector", "get_pool_stats"}
+ASYNCHRONOUS_ONLY = {"open", "connection", "get_connector", "get_pool_stats", "authorize_fetch"}
 RETURNED = {
     "AsyncIterator[DataItem]": "Iterator[DataItem]",
     "WorkspaceSession": "Iterator[WorkspaceSession]",  # by a context manager
@@ -47,7 +48,8 @@ RETURNED = {
 def public_methods(cls: type) -> dict[str, Callable[..., object]]:
     return {
         name: getattr(cls, name)
-        for name, value in vars(cls).items()
+        for base in reversed(cls.__mro__[:-1])
+        for name, value in vars(base).items()
         if not name.startswith("_") and not isinstance(value, property)
     }
 

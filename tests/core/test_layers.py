@@ -25,8 +25,11 @@ masking
 redaction_tables
 redaction
 errors
+json_values
+json_models
 media_types
 names
+uri
 models
 option_types
 option_rules
@@ -40,10 +43,11 @@ workbooks
 copying
 credentials
 policy
+principals
 stores
 plugins: hookspecs discovery compatibility manager
 pool: calls state pool
-registry: cache observing opening records factory checking updates pools listing progress fetching sweeping sessions registry
+registry: cache observing opening records factory checking updates pools listing paging progress fetching reading granted sweeping sessions access registry
 blocking
 observers: audit telemetry
 telemetry

@@ -283,7 +283,7 @@ def test_an_unknown_option_is_named_with_what_is_accepted(root: Path) -> None:
 
 
 def test_abilities_are_seen_without_connecting() -> None:
-    assert abilities(LocalFileConnector) == {"iter_items", "glob", "preview"}
+    assert abilities(LocalFileConnector) == {"iter_items", "pages", "glob", "preview"}
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from contextlib import suppress
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from datasources import DataSourceError
+from datasources import DataSourceError, ItemNotFoundError, Workspace
 from datasources_postgresql.grammar import parse_one
-from datasources_postgresql.identifiers import TableName, table_name
+from datasources_postgresql.identifiers import KEYWORDS, TableName, listed_path, table_name
 from tests.postgresql.conftest import Admin, Report, Source
 
 PIECES = st.sampled_from(
@@ -108,3 +108,75 @@ async def test_any_identifier_is_an_answer_or_an_error_of_this_project(
 async def _ask(call, text: str) -> None:
     with suppress(DataSourceError):
         await call(text)
+
+
+async def test_every_listed_path_is_its_own_item_path(admin: Admin, source: Source) -> None:
+    words = [word for (word,) in admin.execute("SELECT word FROM pg_get_keywords()")]
+    admin.execute('CREATE SCHEMA "Odd one"; GRANT USAGE ON SCHEMA "Odd one" TO reader')
+    for name in [
+        *words,
+        "größe",
+        "dots.in",
+        'quo"te',
+        "Capital",
+        "a$b",
+        "1digit",
+        "_x",
+        "new\nline",
+    ]:
+        quoted = '"' + name.replace('"', '""') + '"'
+        admin.execute(
+            f'CREATE TABLE "Odd one".{quoted} (); GRANT SELECT ON "Odd one".{quoted} TO reader'
+        )
+    connector = await source()
+    paths = [item.path for item in await connector.list_items() if "Odd one" in item.path]
+    assert len(paths) > 400
+    assert [path for path in paths if connector.item_path(path) != path] == []
+    assert {connector.identifier_kind(path) for path in paths} == {"item"}
+
+
+def test_the_keywords_are_those_that_the_server_quotes(admin: Admin) -> None:
+    quoted = admin.execute("SELECT word FROM pg_get_keywords() WHERE catcode <> 'U'").fetchall()
+    assert {word for (word,) in quoted} <= KEYWORDS
+
+
+@pytest.mark.parametrize(
+    ("identifier", "path"),
+    [
+        ("Sales.Orders", "sales.orders"),
+        (' "Sales" . orders ', '"Sales".orders'),
+        ("public.select", 'public."select"'),
+        ('"a""b"."c"', '"a""b".c'),
+        ('public."größe"', 'public."größe"'),
+        ("public.größe", None),
+        ("orders", None),
+        ("select 1", None),
+    ],
+)
+def test_the_path_of_a_table_is_told_without_a_connection(
+    identifier: str, path: str | None
+) -> None:
+    assert listed_path(identifier) == path
+
+
+async def test_a_table_outside_the_schemas_of_the_source_does_not_exist(
+    admin: Admin, source: Source, workspace: Workspace
+) -> None:
+    admin.execute(
+        "CREATE TABLE orders (x int); CREATE SCHEMA hr; CREATE TABLE hr.orders (x int);"
+        "CREATE TABLE hr.salaries (x int); GRANT USAGE ON SCHEMA hr TO reader;"
+        "GRANT SELECT ON ALL TABLES IN SCHEMA public, hr TO reader"
+    )
+    connector = await source(schemas="public")
+    assert await connector.get_metadata("orders")
+    for call in (
+        connector.get_metadata,
+        connector.preview,
+        connector.statistics,
+        lambda identifier: connector.fetch_data(identifier, workspace),
+    ):
+        for hidden in ("hr.orders", "hr.salaries", "hr.missing", "pg_catalog.pg_class"):
+            with pytest.raises(ItemNotFoundError, match="there is no table or view") as caught:
+                await call(hidden)
+            assert str(caught.value).count("hr.") == hidden.count("hr.")
+            assert caught.value.code == "42P01"

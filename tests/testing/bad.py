@@ -5,5 +5,6 @@ from __future__ import annotations
 from tests.testing.bad_at_rest import AT_REST
 from tests.testing.bad_at_system import AT_SYSTEM
 from tests.testing.bad_at_work import AT_WORK
+from tests.testing.bad_listed import LISTED
 
-BAD = {**AT_REST, **AT_WORK, **AT_SYSTEM}
+BAD = {**AT_REST, **AT_WORK, **AT_SYSTEM, **LISTED}

@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, SecretStr
 
@@ -20,6 +20,8 @@ from datasources import (
     DataSourceConfig,
     DataSourceConnector,
     ItemNotFoundError,
+    OptionError,
+    Page,
     Preview,
     Workspace,
     glob_regex,
@@ -44,7 +46,7 @@ TOKENS: list[str] = []
 """The tokens that the second account had; the last is valid."""
 RUNNING: list[str] = []
 """The slow and large fetches that the source works at."""
-ABILITIES = {"iter_items", "glob", "preview", "statistics", "upload", "read_table"}
+ABILITIES = {"iter_items", "pages", "glob", "preview", "statistics", "upload", "read_table"}
 
 
 class GoodOptions(ConnectorOptions):
@@ -74,6 +76,14 @@ class GoodConnector(DataSourceConnector):
     def __init__(self, config: DataSourceConfig) -> None:
         super().__init__(config)
         self._left = asyncio.Event()
+
+    @classmethod
+    def identifier_kind(cls, identifier: str) -> Literal["item", "query"]:
+        return "item"
+
+    @classmethod
+    def item_path(cls, identifier: str) -> str | None:
+        return identifier
 
     async def connect(self) -> bool:
         if self._connection is None:
@@ -150,6 +160,17 @@ class GoodConnector(DataSourceConnector):
     async def iter_items(self, path: str | None = None) -> AsyncIterator[DataItem]:
         for item in await self.list_items(path):
             yield item
+
+    async def list_page(
+        self, path: str | None = None, *, cursor: str | None = None, limit: int
+    ) -> Page:
+        if cursor is not None and not cursor.startswith("after "):
+            raise OptionError("the cursor is none of this listing")
+        last = (cursor or "after ").removeprefix("after ")
+        items = sorted(await self.list_items(path), key=lambda item: item.path)
+        following = [item for item in items if item.path > last]
+        more = len(following) > limit
+        return Page(following[:limit], f"after {following[limit - 1].path}" if more else None)
 
     async def glob_items(self, pattern: str) -> list[DataItem]:
         found = [i for i in await self.list_items() if glob_regex(pattern).fullmatch(i.path)]

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         DataSourceConnector as DataSourceConnector,
         SupportsGlob as SupportsGlob,
         SupportsIterItems as SupportsIterItems,
+        SupportsPages as SupportsPages,
         SupportsPreview as SupportsPreview,
         SupportsReadTable as SupportsReadTable,
         SupportsStatistics as SupportsStatistics,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         ConnectError as ConnectError,
         ConnectorError as ConnectorError,
         CredentialError as CredentialError,
+        CursorError as CursorError,
         DataFetchError as DataFetchError,
         DataSourceError as DataSourceError,
         DataSourceExistsError as DataSourceExistsError,
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
         SourcePausedError as SourcePausedError,
         StoreError as StoreError,
         UnknownConnectorError as UnknownConnectorError,
+        UnsupportedError as UnsupportedError,
     )
     from datasources.files import open_regular as open_regular
     from datasources.forms import form as form
@@ -66,6 +69,7 @@ if TYPE_CHECKING:
         Limits as Limits,
         Operation as Operation,
         Outcome as Outcome,
+        Page as Page,
         PoolConfig as PoolConfig,
         Preview as Preview,
         Rotation as Rotation,
@@ -95,8 +99,10 @@ if TYPE_CHECKING:
         preview_text as preview_text,
         preview_workbook as preview_workbook,
     )
+    from datasources.principals import Grant as Grant, Principal as Principal
     from datasources.redaction import redact_text as redact_text
     from datasources.registry import (
+        Access as Access,
         DataSourceRegistry as DataSourceRegistry,
         WorkspaceSession as WorkspaceSession,
         caller as caller,
@@ -121,6 +127,7 @@ if TYPE_CHECKING:
         ThreadWorker as ThreadWorker,
         run_in_thread as run_in_thread,
     )
+    from datasources.uri import SourceURI as SourceURI
     from datasources.workbooks import convert_workbook as convert_workbook
     from datasources.workspace import (
         Progress as Progress,
@@ -130,6 +137,7 @@ if TYPE_CHECKING:
 
 _MODULE_OF = {
     "API_VERSION": "connector",
+    "Access": "registry",
     "AuditLog": "observers",
     "AuthenticationError": "errors",
     "ConflictError": "errors",
@@ -143,6 +151,7 @@ _MODULE_OF = {
     "CredentialError": "errors",
     "CredentialManager": "credentials",
     "CsvFile": "tabular",
+    "CursorError": "errors",
     "DataFetchError": "errors",
     "DataItem": "models",
     "DataSourceConfig": "models",
@@ -156,6 +165,7 @@ _MODULE_OF = {
     "FetchReceipt": "models",
     "FetchRequest": "models",
     "FetchResult": "models",
+    "Grant": "principals",
     "ItemNotFoundError": "errors",
     "LimitExceededError": "errors",
     "Limits": "models",
@@ -166,6 +176,7 @@ _MODULE_OF = {
     "Option": "option_types",
     "OptionError": "errors",
     "Outcome": "models",
+    "Page": "models",
     "PermissionDeniedError": "errors",
     "PluginConflictError": "errors",
     "PluginEntry": "plugins",
@@ -183,6 +194,7 @@ _MODULE_OF = {
     "PoolTimeoutError": "errors",
     "PooledConnection": "pool",
     "Preview": "models",
+    "Principal": "principals",
     "Progress": "workspace",
     "RegistryError": "errors",
     "Rotation": "models",
@@ -190,11 +202,13 @@ _MODULE_OF = {
     "SecretNotFoundError": "errors",
     "SecretRequiredError": "errors",
     "SourcePausedError": "errors",
+    "SourceURI": "uri",
     "Store": "stores",
     "StoreError": "errors",
     "StoredSource": "stores",
     "SupportsGlob": "connector",
     "SupportsIterItems": "connector",
+    "SupportsPages": "connector",
     "SupportsPreview": "connector",
     "SupportsReadTable": "connector",
     "SupportsStatistics": "connector",
@@ -202,6 +216,7 @@ _MODULE_OF = {
     "TextFormat": "models",
     "ThreadWorker": "threads",
     "UnknownConnectorError": "errors",
+    "UnsupportedError": "errors",
     "Workspace": "workspace",
     "WorkspaceFile": "workspace",
     "WorkspaceSession": "registry",

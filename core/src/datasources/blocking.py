@@ -17,7 +17,7 @@ import functools
 import inspect
 import os
 import threading
-from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine, Iterator
 from concurrent.futures import CancelledError, Future
 from contextlib import aclosing, contextmanager
 from queue import SimpleQueue
@@ -30,6 +30,7 @@ from datasources.errors import RegistryError
 from datasources.models import DataItem, Limits, PoolConfig
 from datasources.plugins import Plugins
 from datasources.policy import Policy
+from datasources.principals import Principal
 from datasources.stores import Store
 from datasources.workspace import Workspace
 
@@ -60,28 +61,93 @@ def _blocking(method: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-class WorkspaceSession:
+class _Asynchronous:
+    """An object whose methods run those of an asynchronous one on the registry's loop."""
+
+    def __init__(self, asynchronous_object: Any, registry: DataSourceRegistry) -> None:
+        self._asynchronous = asynchronous_object
+        self._registry = registry
+        self._run = registry._run
+
+
+class WorkspaceSession(_Asynchronous):
     """A `datasources.WorkspaceSession` for code without an event loop.
 
-    `DataSourceRegistry.workspace` makes them.
+    `DataSourceRegistry.workspace` and `Access.workspace` make them.
     """
-
-    def __init__(
-        self,
-        session: asynchronous.WorkspaceSession,
-        run: Callable[[Coroutine[Any, Any, Any]], Any],
-    ) -> None:
-        self._asynchronous = session
-        self._run = run
 
     @property
     def path(self) -> Workspace:
         """The directory; there from the beginning of the block to its end."""
-        return self._asynchronous.path
+        path: Workspace = self._asynchronous.path
+        return path
 
     fetch = _blocking(asynchronous.WorkspaceSession.fetch)
     fetch_many = _blocking(asynchronous.WorkspaceSession.fetch_many)
     fetch_tree = _blocking(asynchronous.WorkspaceSession.fetch_tree)
+    list_sources = _blocking(asynchronous.WorkspaceSession.list_sources)
+    list_items = _blocking(asynchronous.WorkspaceSession.list_items)
+    list_page = _blocking(asynchronous.WorkspaceSession.list_page)
+    glob_items = _blocking(asynchronous.WorkspaceSession.glob_items)
+    expand = _blocking(asynchronous.WorkspaceSession.expand)
+    get_metadata = _blocking(asynchronous.WorkspaceSession.get_metadata)
+    preview = _blocking(asynchronous.WorkspaceSession.preview)
+    statistics = _blocking(asynchronous.WorkspaceSession.statistics)
+
+
+class Access(_Asynchronous):
+    """A `datasources.Access` for code without an event loop.
+
+    `DataSourceRegistry.access` makes them.
+    """
+
+    list_sources = _blocking(asynchronous.Access.list_sources)
+    get_source = _blocking(asynchronous.Access.get_source)
+    limits = _blocking(asynchronous.Access.limits)
+    list_items = _blocking(asynchronous.Access.list_items)
+    list_page = _blocking(asynchronous.Access.list_page)
+    glob_items = _blocking(asynchronous.Access.glob_items)
+    expand = _blocking(asynchronous.Access.expand)
+    get_metadata = _blocking(asynchronous.Access.get_metadata)
+    preview = _blocking(asynchronous.Access.preview)
+    statistics = _blocking(asynchronous.Access.statistics)
+    upload = _blocking(asynchronous.Access.upload)
+    fetch = _blocking(asynchronous.Access.fetch)
+    fetch_many = _blocking(asynchronous.Access.fetch_many)
+    fetch_tree = _blocking(asynchronous.Access.fetch_tree)
+
+    @property
+    def principal(self) -> Principal:
+        """The caller that the host acts for."""
+        principal: Principal = self._asynchronous.principal
+        return principal
+
+    def iter_items(self, source_id: str, path: str | None = None) -> Iterator[DataItem]:
+        """Yield what `list_items` returns, page by page where the connector can."""
+        return self._registry._iterate(lambda: self._asynchronous.iter_items(source_id, path))
+
+    @contextmanager
+    def workspace(
+        self,
+        workspace_id: str,
+        *,
+        root: str | os.PathLike[str] | None = None,
+        quota: int | None = None,
+    ) -> Iterator[WorkspaceSession]:
+        """Return a workspace session under the principal's grants, limits and quota.
+
+        Args:
+            workspace_id: The host's name for it: letters, digits, `.`, `_`, `-`.
+            root: The directory that holds it under that name; None takes a temporary one.
+            quota: Bytes that its files may have together; the principal's quota holds, too.
+
+        Raises:
+            OptionError: `workspace_id` is malformed.
+            RegistryError: As `DataSourceRegistry.workspace`.
+        """
+        session = self._asynchronous.workspace(workspace_id, root=root, quota=quota)
+        with self._registry._session(session) as opened:
+            yield opened
 
 
 class DataSourceRegistry:
@@ -148,6 +214,7 @@ class DataSourceRegistry:
     check_config = _blocking(asynchronous.DataSourceRegistry.check_config)
     check_update = _blocking(asynchronous.DataSourceRegistry.check_update)
     list_items = _blocking(asynchronous.DataSourceRegistry.list_items)
+    list_page = _blocking(asynchronous.DataSourceRegistry.list_page)
     glob_items = _blocking(asynchronous.DataSourceRegistry.glob_items)
     expand = _blocking(asynchronous.DataSourceRegistry.expand)
     limits = _blocking(asynchronous.DataSourceRegistry.limits)
@@ -167,6 +234,35 @@ class DataSourceRegistry:
 
     def iter_items(self, source_id: str, path: str | None = None) -> Iterator[DataItem]:
         """Yield the items that `list_items` returns, page by page where the connector can."""
+        return self._iterate(lambda: self._asynchronous.iter_items(source_id, path))
+
+    def access(
+        self,
+        principal: Principal,
+        *,
+        limits: Limits | None = None,
+        quota: int | None = None,
+        concurrency: int | None = 4,
+    ) -> Access:
+        """Return the registry's operations on data, narrowed to what a principal may do.
+
+        Args:
+            principal: The caller that the host acts for.
+            limits: Of each fetch, in addition to the source's or the policy's: the smaller counts.
+            quota: Bytes that the files of each workspace may have together; None is no bound.
+            concurrency: Fetches and streams at once of all objects for principals of the same id;
+                more wait. None is no bound.
+
+        Raises:
+            OptionError: `quota` is negative, or `concurrency` not at least 1.
+        """
+        access = self._asynchronous.access(
+            principal, limits=limits, quota=quota, concurrency=concurrency
+        )
+        return Access(access, self)
+
+    def _iterate(self, iterate: Callable[[], AsyncIterator[DataItem]]) -> Iterator[DataItem]:
+        """Yield the items of an asynchronous generator, which `iterate` makes."""
         received: SimpleQueue[DataItem | None] = SimpleQueue()
         resume = asyncio.Event()
         ended = threading.Event()
@@ -175,7 +271,7 @@ class DataSourceRegistry:
         # as a time limit, while it yields. It waits after each item until the next is asked for.
         async def produce() -> None:
             try:
-                items = self._asynchronous.iter_items(source_id, path)
+                items = iterate()
                 assert isinstance(items, AsyncGenerator)
                 async with aclosing(items):
                     async for item in items:
@@ -234,9 +330,15 @@ class DataSourceRegistry:
         session = self._asynchronous.workspace(
             workspace_id, root=root, sources=sources, quota=quota, limits=limits, keep=keep
         )
+        with self._session(session) as opened:
+            yield opened
+
+    @contextmanager
+    def _session(self, session: asynchronous.WorkspaceSession) -> Iterator[WorkspaceSession]:
+        """Open a session for a block, and close it at its end."""
         self._run(session.__aenter__())
         try:
-            yield WorkspaceSession(session, self._run)
+            yield WorkspaceSession(session, self)
         finally:
             if os.getpid() != self._process:
                 pass  # after a fork, the workspace is still the parent's

@@ -6,11 +6,18 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 from datasources.errors import ConnectError, ConnectorError, DataSourceError, OptionError
 from datasources.masking import mask_error, mask_secrets
-from datasources.models import ColumnStatistics, DataItem, DataSourceConfig, PoolConfig, Preview
+from datasources.models import (
+    ColumnStatistics,
+    DataItem,
+    DataSourceConfig,
+    Page,
+    PoolConfig,
+    Preview,
+)
 from datasources.nested import leaves
 from datasources.redaction import REFERENCE, is_secret_name, redact_text
 
@@ -25,6 +32,8 @@ API_VERSION = 1
 OLDEST_API_VERSION = 1
 """The oldest version that core still serves; plugins of versions before `API_VERSION` are reported
 as in need of an update."""
+
+IdentifierKind = Literal["item", "query"]
 
 
 _REMEMBERED_SECRETS = 16
@@ -128,6 +137,27 @@ class DataSourceConnector(ABC):
         reveal = getattr(value, "get_secret_value", None)  # pydantic's secrets, not imported here
         return reveal() if reveal else value
 
+    @classmethod
+    def identifier_kind(cls, identifier: str) -> IdentifierKind | None:  # noqa: ARG003  (for subclasses)
+        """Return `item` if an identifier names an item, `query` if the system would run it.
+
+        It needs no connection, and takes any text. What is called an item must never be run as a
+        query, and every path that `list_items` returns is an item. The default is None: the
+        connector does not tell them apart, and hosts treat each of its identifiers as a query,
+        which only principals with the right `query` may use.
+        """
+        return None
+
+    @classmethod
+    def item_path(cls, identifier: str) -> str | None:  # noqa: ARG003  (for subclasses)
+        """Return the path under which a listing has the item that an identifier names.
+
+        It needs no connection. None, the default, means that it cannot be told without one; a
+        grant that is narrowed to patterns over paths then refuses the identifier. An identifier
+        that is a path of a listing is returned unchanged.
+        """
+        return None
+
     @abstractmethod
     async def connect(self) -> bool:
         """Open the connection that the other methods use, and return True.
@@ -214,6 +244,31 @@ class SupportsIterItems(Protocol):
 
         Raises:
             ItemNotFoundError: As `list_items`.
+        """
+        ...
+
+
+@runtime_checkable
+class SupportsPages(Protocol):
+    """The ability `pages`: listing one page, from where another one ended."""
+
+    async def list_page(
+        self, path: str | None = None, *, cursor: str | None = None, limit: int
+    ) -> Page:
+        """Return the next items that `list_items` would return, in a fixed order.
+
+        All pages together have each item once, if none came or went meanwhile. A page is found
+        without listing those before it, in memory for one page.
+
+        Args:
+            path: As for `list_items`.
+            cursor: That of the page before, from this connector or another one to the same source;
+                None for the first page. Core encrypts it before anybody else sees it.
+            limit: The most items of the page, 1 at least.
+
+        Raises:
+            ItemNotFoundError: As `list_items`.
+            OptionError: The cursor is none of this listing.
         """
         ...
 
@@ -306,6 +361,7 @@ class SupportsReadTable(Protocol):
 
 ABILITIES = {
     "iter_items": "iter_items",
+    "pages": "list_page",
     "glob": "glob_items",
     "preview": "preview",
     "statistics": "statistics",

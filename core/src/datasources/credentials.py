@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from cryptography.fernet import Fernet, InvalidToken
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from datasources.errors import (
     DecryptionError,
@@ -71,6 +71,8 @@ class CredentialManager:
                     "as generate_key() makes"
                 )
             self._fernets[fingerprint(key)] = Fernet(base64.urlsafe_b64encode(_key_bytes(key)))
+        self._raw_keys = [_key_bytes(key) for key in keys]
+        self._derived: dict[str, MultiFernet] = {}
 
     def __repr__(self) -> str:
         return f"CredentialManager(keys={self.fingerprints})"
@@ -141,6 +143,38 @@ class CredentialManager:
                 f"the credentials of source {source_id!r}, encrypted with the key {name!r}, {fault}"
             )
         return options
+
+    def seal(self, purpose: str, content: bytes) -> str:
+        """Return content encrypted and authenticated, under a key derived for a purpose."""
+        return self._derive(purpose).encrypt(content).decode()
+
+    def unseal(self, purpose: str, token: str, *, max_age: int) -> bytes | None:
+        """Return the content of a token of `seal`; None if it is forged or damaged, or too old.
+
+        Args:
+            purpose: As it was given to `seal`; the keys of another purpose do not open it.
+            token: The token.
+            max_age: Seconds since it was made.
+        """
+        try:
+            if len(token) % 4 or not _TOKEN.fullmatch(token):
+                return None
+            return self._derive(purpose).decrypt(token.encode(), ttl=max_age)
+        except InvalidToken:
+            return None
+
+    def _derive(self, purpose: str) -> MultiFernet:
+        """Return the keys for a purpose: of each key of ours, one by HKDF (RFC 5869)."""
+        if purpose not in self._derived:
+            from cryptography.hazmat.primitives.hashes import SHA256
+            from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+            info = f"datasources {purpose}".encode()
+            keys = [HKDF(SHA256(), 32, None, info).derive(raw) for raw in self._raw_keys]
+            self._derived[purpose] = MultiFernet(
+                [Fernet(base64.urlsafe_b64encode(key)) for key in keys]
+            )
+        return self._derived[purpose]
 
     def is_current(self, encrypted: str) -> bool:
         """Return True if the first key encrypted a ciphertext."""

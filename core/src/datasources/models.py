@@ -6,13 +6,15 @@ import copy
 import math
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, TypeVar
 
 from datasources.errors import OptionError
+from datasources.json_models import JsonModel
+from datasources.json_values import to_json_value
 from datasources.names import TYPE_NAME, check_id
-from datasources.redaction import MARK
+from datasources.redaction import MARK, redact
 
 T = TypeVar("T")
 
@@ -54,7 +56,7 @@ DataSourceType.CUSTOM = DataSourceType("custom")
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(JsonModel):
     """Limits of one fetch; the host sets them, never the author of a query.
 
     `None` is no limit.
@@ -85,7 +87,7 @@ class Limits:
 
 
 @dataclass
-class DataSourceConfig:
+class DataSourceConfig(JsonModel):
     """The configuration of one source.
 
     `repr` and pickles show the names of its options and no values; copies keep the values.
@@ -116,6 +118,8 @@ class DataSourceConfig:
     """The reason why the stored source is paused; `None` if it is not. Registering a source ignores
     it."""
 
+    _unix_times: ClassVar[frozenset[str]] = frozenset({"created_at"})
+
     if TYPE_CHECKING:  # the generated one, but for the type of `type`
 
         def __init__(
@@ -135,6 +139,14 @@ class DataSourceConfig:
         if type(self.type) is not DataSourceType:
             self.type = DataSourceType(self.type)
         check_config(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as values that JSON can hold, with secrets in the options masked.
+
+        Only the connector knows which options are secret: here they are told by their names and
+        values, so pass what `DataSourceRegistry.get_config` returns, which is masked already.
+        """
+        return super().to_dict() | {"config": to_json_value(redact(self.config))}
 
     def __repr__(self) -> str:
         options = ", ".join(map(repr, self.config))
@@ -191,8 +203,10 @@ def _type_name(value: object) -> str:
 
 
 @dataclass(slots=True)
-class DataItem:
+class DataItem(JsonModel):
     """One item of a source, such as a file, a blob or a table; or a folder of items."""
+
+    _unix_times: ClassVar[frozenset[str]] = frozenset({"modified_at"})
 
     name: str
     """The last part of the path, for people."""
@@ -209,8 +223,29 @@ class DataItem:
     gives none."""
 
 
+class Page(NamedTuple):
+    """One page of a listing."""
+
+    items: list[DataItem]
+    """The items; there may be fewer than the limit, or none, on any page."""
+    cursor: str | None
+    """Marks the place that the next page begins at; None on the last page."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as values that JSON can hold."""
+        return {"items": [item.to_dict() for item in self.items], "cursor": self.cursor}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Page:
+        """Return the page that `to_dict` has described; raises OptionError as other models."""
+        items, cursor = values.get("items"), values.get("cursor")
+        if not isinstance(items, list) or not (cursor is None or isinstance(cursor, str)):
+            raise OptionError("a Page is read from 'items', a list, and 'cursor', a text or null")
+        return cls([DataItem.from_dict(item) for item in items], cursor)
+
+
 @dataclass(frozen=True, slots=True)
-class FetchRequest:
+class FetchRequest(JsonModel):
     """A request for one item."""
 
     source_id: str
@@ -224,7 +259,7 @@ class FetchRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class FetchReceipt:
+class FetchReceipt(JsonModel):
     """The facts of a file that a fetch wrote into a workspace."""
 
     source_id: str
@@ -248,13 +283,9 @@ class FetchReceipt:
     unchanged: bool = False
     """True if nothing was fetched, as the workspace had the file in the current version."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as values that JSON can hold; times in ISO 8601."""
-        return asdict(self) | {"fetched_at": self.fetched_at.isoformat()}
-
 
 @dataclass(frozen=True, slots=True)
-class FetchResult:
+class FetchResult(JsonModel):
     """The result of one request of `fetch_many`: either the receipt or the error is set."""
 
     request: FetchRequest
@@ -263,7 +294,7 @@ class FetchResult:
 
 
 @dataclass(frozen=True, slots=True)
-class TextFormat:
+class TextFormat(JsonModel):
     """The encoding, delimiter and header that a text file was read with for a preview."""
 
     encoding: str
@@ -277,7 +308,7 @@ class TextFormat:
 
 
 @dataclass(frozen=True, slots=True)
-class Preview:
+class Preview(JsonModel):
     """The first rows of an item."""
 
     columns: tuple[str, ...]
@@ -293,7 +324,7 @@ class Preview:
 
 
 @dataclass(frozen=True, slots=True)
-class ColumnStatistics:
+class ColumnStatistics(JsonModel):
     """Statistics of one numeric column."""
 
     count: int
@@ -311,7 +342,7 @@ class ColumnStatistics:
 
 
 @dataclass(frozen=True, slots=True)
-class ConnectionCheck:
+class ConnectionCheck(JsonModel):
     """The result of testing a connection; true if the source answers."""
 
     ok: bool
@@ -326,7 +357,7 @@ class ConnectionCheck:
 
 
 @dataclass(frozen=True, slots=True)
-class Rotation:
+class Rotation(JsonModel):
     """The result of encrypting all sources again, with the first key."""
 
     changed: int
@@ -370,6 +401,8 @@ class Outcome:
         match result:
             case list():
                 self.items = len(result)
+            case Page():
+                self.items = len(result.items)
             case FetchReceipt():
                 self.receipt, self.size, self.rows = result, result.size, result.rows
             case DataItem():
@@ -382,7 +415,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class PoolConfig:
+class PoolConfig(JsonModel):
     """Sizes and times of a connection pool; all times are in seconds.
 
     Raises:

@@ -14,7 +14,7 @@ import click
 from datasources.cli import errors, output, paths, progress, tables
 from datasources.cli.completers import complete
 from datasources.cli.context import CliContext
-from datasources.cli.items import item_to_dict, read_identifier
+from datasources.cli.items import read_identifier
 from datasources.models import DataItem, FetchReceipt, FetchRequest, FetchResult, Limits
 from datasources.tabular import WILDCARDS
 
@@ -154,7 +154,7 @@ def upload_command(
 
     item = context.run(upload, source_id)
     if as_json:
-        output.print_json(item_to_dict(item))
+        output.print_json(item)
     else:
         output.echo(item.path)
 

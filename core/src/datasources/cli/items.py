@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import aclosing
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
 
 import click
@@ -119,10 +118,7 @@ def preview_command(
 
     preview = context.run(get_preview, source_id)
     if as_json:
-        document = asdict(preview)
-        if not preview.notes:  # nothing was guessed
-            del document["notes"], document["format"]
-        output.print_json(document)
+        output.print_json(preview.to_dict())
     else:
         # The rows of a CSV file may be shorter or longer than its header.
         width = max([len(preview.columns), *map(len, preview.rows)])
@@ -147,25 +143,18 @@ def stats_command(context: CliContext, source_id: str, item: str, as_json: bool)
         return await registry.statistics(source_id, identifier)
 
     statistics = context.run(get_statistics, source_id)
-    figures_by_column = {name: asdict(column) for name, column in statistics.items()}
     if as_json:
-        output.print_json(figures_by_column)
-    elif figures_by_column:
-        columns = ["count", "nulls", "min", "max", "mean"]
+        output.print_json(statistics)
+    elif statistics:
         rows = [
-            [name, *(figures[column] for column in columns)]
-            for name, figures in figures_by_column.items()
+            [name, figures.count, figures.nulls, figures.min, figures.max, figures.mean]
+            for name, figures in statistics.items()
         ]
-        tables.print_table(["column", *columns], rows)
-        if any(figures["sampled"] for figures in figures_by_column.values()):
+        tables.print_table(["column", "count", "nulls", "min", "max", "mean"], rows)
+        if any(figures.sampled for figures in statistics.values()):
             output.echo_err("These figures come from a sample.")
     else:
         output.echo_err(f"{identifier!r} has no numeric columns.")
-
-
-def item_to_dict(item: DataItem) -> dict[str, Any]:
-    """Return an item's fields for JSON."""
-    return asdict(item) | {"modified_at": output.to_iso_time(item.modified_at)}
 
 
 class _JsonPrinter:
@@ -175,7 +164,7 @@ class _JsonPrinter:
         self._separator = "["
 
     def add(self, item: DataItem) -> None:
-        output.echo_raw(f"{self._separator}\n  {output.to_json(item_to_dict(item))}", newline=False)
+        output.echo_raw(f"{self._separator}\n  {output.to_json(item)}", newline=False)
         self._separator = ","
 
     def end(self) -> None:

@@ -7,10 +7,9 @@ they cannot act on the terminal.
 
 from __future__ import annotations
 
-import math
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -121,9 +120,11 @@ def print_json(value: Any) -> None:
 
 def to_json(value: Any, *, indent: int | None = None) -> str:
     """Return a value as JSON in ASCII; infinity, NaN and types unknown to JSON become text."""
-    import json  # not every command needs it
+    import json  # not every command needs these
 
-    return json.dumps(_to_json_value(value), indent=indent, allow_nan=False)
+    from datasources.json_values import to_json_value
+
+    return json.dumps(to_json_value(value), indent=indent, allow_nan=False)
 
 
 def to_iso_time(seconds: float | None, *, timespec: str = "auto") -> str | float | None:
@@ -160,18 +161,3 @@ def _write_line(text: str, *, err: bool = False, newline: bool = True) -> None:
     stream = sys.stderr if err else stdout()
     if stream is not None:
         click.echo(text, file=stream, nl=newline)
-
-
-def _to_json_value(value: Any) -> Any:
-    if value is None or isinstance(value, (str, bool, int)):
-        return str(value) if isinstance(value, str) else value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    if isinstance(value, Mapping):
-        return {str(key): _to_json_value(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [_to_json_value(item) for item in value]
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return _format_bytes(value)
-    isoformat = getattr(value, "isoformat", None)
-    return isoformat() if callable(isoformat) else str(value)

@@ -7,6 +7,7 @@ from datasources import lazy_exports
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
+    from datasources.registry.access import Access as Access
     from datasources.registry.factory import ConnectorFactory as ConnectorFactory
     from datasources.registry.observing import (
         caller as caller,
@@ -26,6 +27,7 @@ __getattr__ = lazy_exports(
     __name__,
     {
         "DataSourceRegistry": "registry",
+        "Access": "access",
         "ConnectorFactory": "factory",
         "SourceRecords": "records",
         "WorkspaceSession": "sessions",

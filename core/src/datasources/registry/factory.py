@@ -99,6 +99,15 @@ class ConnectorFactory:
         config = self._records.config(record, decrypt=True, sanitize=False)
         return await self.create(config, pool_config)
 
+    async def class_of(self, source_id: str) -> type[DataSourceConnector]:
+        """Return the connector class of a stored source.
+
+        Raises:
+            DataSourceNotFoundError: There is no such source.
+            PluginError: No usable plugin offers its type.
+        """
+        return await self.connector_class(self._records.get(source_id).type)
+
     async def connector_class(self, type_name: str) -> type[DataSourceConnector]:
         """Return the connector class of a type; its plugin is imported in a thread.
 

@@ -6,8 +6,10 @@ import asyncio
 import os
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import UTC, datetime
+from typing import Any
 
 from datasources.connector import DataSourceConnector
 from datasources.errors import (
@@ -27,6 +29,9 @@ from datasources.registry.progress import LoopProgress
 from datasources.registry.records import SourceRecords
 from datasources.threads import run_in_thread
 from datasources.workspace import Progress, Receipts, RequestOrder, Workspace
+
+LimitsOf = Callable[[str], Limits]
+"""Returns the limits of fetches from a source."""
 
 
 class Fetcher:
@@ -62,6 +67,7 @@ class Fetcher:
         progress: Progress | None = None,
     ) -> FetchReceipt:
         """Fetch one item; see `DataSourceRegistry.fetch`."""
+        await _authorize(workspace, source_id, identifier)
         target = Workspace(
             workspace,
             limits=limits or self.limits(source_id),
@@ -77,10 +83,20 @@ class Fetcher:
         workspace: str | os.PathLike[str],
         *,
         concurrency: int,
-        limits: Limits | None,
+        limits: Limits | LimitsOf | None,
         progress: Mapping[int, Progress] | None = None,
+        gate: AbstractAsyncContextManager[Any] | None = None,
     ) -> list[FetchResult]:
-        """Fetch many items at a time; see `DataSourceRegistry.fetch_many`."""
+        """Fetch many items at a time; see `DataSourceRegistry.fetch_many`.
+
+        Args:
+            requests: The items.
+            workspace: The directory.
+            concurrency: How many at once.
+            limits: Of each fetch, or a function that returns those of a source.
+            progress: By the request's index.
+            gate: Entered for each fetch, such as a semaphore that other calls share.
+        """
         if concurrency < 1:
             raise OptionError(f"'concurrency' must be at least 1, not {concurrency}")
         all_requests = [
@@ -99,10 +115,15 @@ class Fetcher:
 
         async def fetch_one(index: int, request: FetchRequest) -> FetchResult:
             try:
+                await _authorize(workspace, request.source_id, request.identifier)
                 reported = (progress or {}).get(index)
                 targets[index] = target = Workspace(
                     root,
-                    limits=limits or self.limits(request.source_id),
+                    limits=(
+                        limits(request.source_id)
+                        if callable(limits)
+                        else limits or self.limits(request.source_id)
+                    ),
                     file_format=request.format,
                     progress=reported and LoopProgress(reported),
                     owner=labels[index],
@@ -118,7 +139,8 @@ class Fetcher:
 
         async def fetch_remaining() -> None:
             for index, request in remaining:
-                outcomes[index] = await fetch_one(index, request)
+                async with gate or nullcontext():
+                    outcomes[index] = await fetch_one(index, request)
                 await asyncio.sleep(0)  # a connector that never waits must not hold up the loop
 
         # As many tasks as fetches at a time, not one for each item, of which there may be millions.
@@ -231,6 +253,12 @@ class Fetcher:
                     f"done within the limit of {seconds:g} seconds"
                 ) from exc
         return path
+
+
+async def _authorize(workspace: str | os.PathLike[str], source_id: str, identifier: str) -> None:
+    """Raise if a workspace of a principal may not have the item."""
+    if isinstance(workspace, Workspace) and workspace.authorize is not None:
+        await workspace.authorize(source_id, identifier)
 
 
 async def preview_by_fetching(

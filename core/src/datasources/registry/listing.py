@@ -41,7 +41,7 @@ class ItemLister:
         with observe(self._plugins, "iter_items", source_id, path=path) as outcome:
             outcome.items = 0
             lease = self._pools.lease(source_id)
-            async with lease as connector, aclosing(_iterate(connector, path)) as items:
+            async with lease as connector, aclosing(iterate(connector, path)) as items:
                 while True:
                     # Closing the source may cancel the connector, but not the code that iterates.
                     async with lease.cancelled_at_close():
@@ -58,8 +58,15 @@ class ItemLister:
             async with self._pools.operation(source_id) as connector:
                 return outcome.record(await _glob(connector, pattern))
 
-    async def expand(self, source_id: str, path: str | None) -> list[DataItem]:
+    async def expand(
+        self, source_id: str, path: str | None, *, queries: bool = True
+    ) -> list[DataItem]:
         """Return the items that a folder, a pattern or a name stands for.
+
+        Args:
+            source_id: The source.
+            path: The folder, pattern or name.
+            queries: False to describe no pattern that matches nothing, as it may be a query.
 
         Raises:
             NoMatchError: A pattern matches nothing, and is not the name of an item or a folder
@@ -67,7 +74,7 @@ class ItemLister:
             ItemNotFoundError: There is nothing below the path, where the source can tell.
         """
         if path and not WILDCARDS.isdisjoint(path):
-            return await self._expand_pattern(source_id, path)
+            return await self._expand_pattern(source_id, path, queries=queries)
         if not path or path.endswith("/"):
             return await self.list_items(source_id, (path or "").rstrip("/") or None)
         try:
@@ -78,7 +85,9 @@ class ItemLister:
             raise
         return below or await self.glob_items(source_id, path)
 
-    async def _expand_pattern(self, source_id: str, pattern: str) -> list[DataItem]:
+    async def _expand_pattern(
+        self, source_id: str, pattern: str, *, queries: bool
+    ) -> list[DataItem]:
         """Expand a path with wildcards, which may also be the name of an item or a folder.
 
         The name goes first: for `report[1].csv` the item of that name, not `report1.csv`.
@@ -88,6 +97,8 @@ class ItemLister:
         if items := named or await self.glob_items(source_id, pattern):
             return items
         unmatched = f"no item of source {source_id!r} matches {pattern!r}"
+        if not queries:
+            raise NoMatchError(unmatched)
         try:
             # `select * from t` is an item that no listing has.
             async with self._pools.operation(source_id) as connector:
@@ -123,7 +134,7 @@ async def _items_named(connector: DataSourceConnector, path: str) -> list[DataIt
     return [item for item in below if item.path.startswith(f"{folder}/")]
 
 
-async def _iterate(connector: DataSourceConnector, path: str | None) -> AsyncGenerator[DataItem]:
+async def iterate(connector: DataSourceConnector, path: str | None) -> AsyncGenerator[DataItem]:
     """Yield the items of a connector, page by page if it can list pages."""
     if isinstance(connector, SupportsIterItems):
         async for item in connector.iter_items(path):

@@ -23,6 +23,14 @@ from datasources.models import DataSourceConfig, DataSourceType, Limits, Rotatio
 from datasources.redaction import redact
 from datasources.stores import Store, StoredSource
 
+
+def not_found(source_id: str) -> DataSourceNotFoundError:
+    """Return the error for a source that does not exist, or that is hidden from the caller."""
+    return DataSourceNotFoundError(
+        f"no source {source_id!r} is registered; list_data_sources shows those that are"
+    )
+
+
 ValidatedConfig = tuple[DataSourceConfig, type[DataSourceConnector]]
 """A configuration that may be stored, and its connector class, which knows its secrets."""
 
@@ -46,9 +54,7 @@ class SourceRecords:
         """
         record = self.store.get(source_id)
         if record is None:
-            raise DataSourceNotFoundError(
-                f"no source {source_id!r} is registered; list_data_sources shows those that are"
-            )
+            raise not_found(source_id)
         return record
 
     def check_not_paused(self, source_id: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import os
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
@@ -11,15 +10,9 @@ from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Self
 
-from datasources.connector import (
-    DataSourceConnector,
-    SupportsPreview,
-    SupportsStatistics,
-    SupportsUpload,
-    abilities,
-)
+from datasources.connector import DataSourceConnector
 from datasources.credentials import CredentialManager
-from datasources.errors import OptionError, RegistryError
+from datasources.errors import OptionError, PolicyError
 from datasources.models import (
     ColumnStatistics,
     ConnectionCheck,
@@ -30,20 +23,26 @@ from datasources.models import (
     FetchRequest,
     FetchResult,
     Limits,
+    Page,
     PoolConfig,
     Preview,
     Rotation,
 )
 from datasources.plugins import Plugins
 from datasources.policy import Policy
-from datasources.registry.cache import MetadataCache, SingleFlight
+from datasources.principals import ADMIN, RIGHTS, Grant, Principal
+from datasources.registry.access import Access
+from datasources.registry.cache import MetadataCache
 from datasources.registry.checking import ConnectionTester, checked
 from datasources.registry.factory import ConnectorFactory
-from datasources.registry.fetching import Fetcher, preview_by_fetching
+from datasources.registry.fetching import Fetcher
+from datasources.registry.granted import GrantedOperations, Operations
 from datasources.registry.listing import ItemLister
 from datasources.registry.observing import SOURCES_PER_TURN, observe, observe_each
 from datasources.registry.opening import open_store
+from datasources.registry.paging import ItemPager
 from datasources.registry.pools import SourcePools
+from datasources.registry.reading import ItemReader
 from datasources.registry.records import SourceRecords
 from datasources.registry.sessions import WorkspaceSession
 from datasources.registry.sweeping import sweep_workspaces
@@ -92,7 +91,6 @@ class DataSourceRegistry:
         )
         self._pool_config = pool_config or PoolConfig()
         self._cache = MetadataCache(cache_ttl)
-        self._loading = SingleFlight()
         self._records = SourceRecords(self.store, self.credentials)
         self._factory = ConnectorFactory(self._records, self.policy, self.plugins)
         self._tester = ConnectionTester(self._factory, self._pool_config)
@@ -100,6 +98,19 @@ class DataSourceRegistry:
         self._pools = SourcePools(self._records, self._factory, self._pool_config)
         self._lister = ItemLister(self._pools, self.plugins)
         self._fetcher = Fetcher(self._records, self._pools, self.policy, self._lister, self.plugins)
+        self._reader = ItemReader(
+            self._records, self._pools, self._fetcher, self._cache, self.plugins
+        )
+        self._pager = ItemPager(self._pools, self.credentials, self.plugins)
+        self._operations = Operations(
+            self._records,
+            self._factory,
+            self._lister,
+            self._pager,
+            self._reader,
+            self._fetcher,
+            self.plugins,
+        )
 
     @classmethod
     async def open(
@@ -435,6 +446,34 @@ class DataSourceRegistry:
         """
         return await self._lister.expand(source_id, path)
 
+    async def list_page(
+        self,
+        source_id: str,
+        path: str | None = None,
+        *,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> Page:
+        """Return one page of what `list_items` returns, and the cursor of the next one.
+
+        A connector with the ability `pages` begins where the page before ended. For one without,
+        everything is listed anew for each page, and what comes or goes meanwhile moves items from
+        one page to another.
+
+        Args:
+            source_id: The source.
+            path: As for `list_items`.
+            limit: The most items of the page, 10,000 at most; there may be fewer.
+            cursor: That of the page before; None for the first page. It can be used for an hour,
+                with the same source and path, in every process that has the same keys.
+
+        Raises:
+            CursorError: The cursor is forged, too old, or of another listing.
+            OptionError: The limit is out of its range.
+            ItemNotFoundError: There is nothing at `path`, where the source can tell.
+        """
+        return await self._pager.list_page("", source_id, path, limit, cursor)
+
     async def get_metadata(
         self, source_id: str, identifier: str, *, refresh: bool = False
     ) -> dict[str, Any]:
@@ -446,20 +485,7 @@ class DataSourceRegistry:
             refresh: Ask the connector although a description of the last `cache_ttl` seconds is
                 cached.
         """
-        # Metadata belong to the version they describe: another process may replace the source.
-        key = f"{self._records.get(source_id).version}:{identifier}"
-        cached: dict[str, Any] | None = self._cache.get(source_id, key)
-        if cached is not None and not refresh:
-            return cached
-
-        async def load() -> dict[str, Any]:
-            with observe(self.plugins, "get_metadata", source_id, identifier=identifier):
-                async with self._pools.operation(source_id) as connector:
-                    metadata = await connector.get_metadata(identifier)
-            self._cache.put(source_id, metadata, key)
-            return metadata
-
-        return copy.deepcopy(await self._loading.load((source_id, key), load))
+        return await self._reader.get_metadata(source_id, identifier, refresh=refresh)
 
     async def preview(self, source_id: str, identifier: str, rows: int = 10) -> Preview:
         """Return the first rows of an item.
@@ -471,25 +497,15 @@ class DataSourceRegistry:
         Raises:
             DataFetchError: The item is not a table or text.
         """
-        with observe(self.plugins, "preview", source_id, identifier=identifier) as outcome:
-            async with self._pools.operation(source_id) as connector:
-                if isinstance(connector, SupportsPreview):
-                    return outcome.record(await connector.preview(identifier, rows))
-                limits = self._fetcher.limits(source_id)
-                preview = await preview_by_fetching(connector, identifier, rows, limits)
-                return outcome.record(preview)
+        return await self._reader.preview(source_id, identifier, rows)
 
     async def statistics(self, source_id: str, identifier: str) -> dict[str, ColumnStatistics]:
         """Return figures of an item's numeric columns, by name.
 
         Raises:
-            RegistryError: The connector cannot.
+            UnsupportedError: The connector cannot.
         """
-        with observe(self.plugins, "statistics", source_id, identifier=identifier):
-            async with self._pools.operation(source_id) as connector:
-                if not isinstance(connector, SupportsStatistics):
-                    raise _cannot(source_id, connector, "compute statistics")
-                return await connector.statistics(identifier)
+        return await self._reader.statistics(source_id, identifier)
 
     async def upload(
         self, source_id: str, local_path: str, name: str | None = None, *, overwrite: bool = True
@@ -500,14 +516,9 @@ class DataSourceRegistry:
         the connector's; see `SupportsUpload.upload_file`.
 
         Raises:
-            RegistryError: The connector cannot.
+            UnsupportedError: The connector cannot.
         """
-        identifier = name or os.path.basename(local_path)
-        with observe(self.plugins, "upload", source_id, identifier=identifier) as outcome:
-            async with self._pools.operation(source_id) as connector:
-                if not isinstance(connector, SupportsUpload):
-                    raise _cannot(source_id, connector, "take files")
-                return outcome.record(await connector.upload_file(local_path, name, overwrite))
+        return await self._reader.upload(source_id, local_path, name, overwrite=overwrite)
 
     async def fetch(
         self,
@@ -632,9 +643,23 @@ class DataSourceRegistry:
             RegistryError: On entering, that a workspace of that id is open in `root`; on leaving,
                 that not everything could be deleted.
         """
-        return WorkspaceSession(
-            self._fetcher, workspace_id, root, sources, quota, limits, keep=keep
+
+        def refusal(source_id: str) -> PolicyError:
+            granted = ", ".join(sorted(sources or ())) or "none"
+            return PolicyError(
+                f"source {source_id!r} is not granted to workspace {workspace_id!r}; "
+                f"granted: {granted}"
+            )
+
+        principal = Principal(
+            f"workspace {workspace_id}",
+            roles={ADMIN} if sources is None else (),
+            grants=[Grant(source_id, RIGHTS) for source_id in sources or ()],
         )
+        granted = GrantedOperations(
+            self._operations, principal, limits=limits, replaces=True, refusal=refusal
+        )
+        return WorkspaceSession(granted, workspace_id, root, quota, keep=keep)
 
     def sweep_workspaces(self, root: str | os.PathLike[str], older_than: float) -> list[str]:
         """Delete the workspaces in a directory that no process has open and nobody used for long.
@@ -655,6 +680,30 @@ class DataSourceRegistry:
             RegistryError: The directory cannot be read.
         """
         return sweep_workspaces(root, older_than)
+
+    def access(
+        self,
+        principal: Principal,
+        *,
+        limits: Limits | None = None,
+        quota: int | None = None,
+        concurrency: int | None = 4,
+    ) -> Access:
+        """Return the registry's operations on data, narrowed to what a principal may do.
+
+        Args:
+            principal: The caller that the host acts for.
+            limits: Of each fetch, in addition to the source's or the policy's: the smaller counts.
+            quota: Bytes that the files of each workspace may have together; None is no bound.
+            concurrency: Fetches and streams at once of all objects for principals of the same id;
+                more wait. None is no bound.
+
+        Raises:
+            OptionError: `quota` is negative, or `concurrency` not at least 1.
+        """
+        return Access(
+            self._operations, principal, limits=limits, quota=quota, concurrency=concurrency
+        )
 
     def cache_metadata(self, source_id: str, metadata: dict[str, Any]) -> None:
         """Keep the host's own metadata of a source for `cache_ttl` seconds."""
@@ -732,11 +781,3 @@ class DataSourceRegistry:
 def _close_unwanted(opening: Future[Any]) -> None:
     if opening.exception() is None:
         opening.result().store.close()
-
-
-def _cannot(source_id: str, connector: DataSourceConnector, what: str) -> RegistryError:
-    able = ", ".join(sorted(abilities(connector))) or "none"
-    return RegistryError(
-        f"source {source_id!r} of type {connector.config.type.value!r} cannot {what}; "
-        f"its optional abilities: {able}"
-    )

@@ -6,18 +6,28 @@ import asyncio
 import os
 import shutil
 import tempfile
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from datasources.errors import OptionError, PolicyError, RegistryError
-from datasources.models import FetchReceipt, FetchRequest, FetchResult, Limits
+from datasources.errors import OptionError, RegistryError
+from datasources.models import (
+    ColumnStatistics,
+    DataItem,
+    DataSourceConfig,
+    FetchReceipt,
+    FetchRequest,
+    FetchResult,
+    Limits,
+    Page,
+    Preview,
+)
 from datasources.names import check_id
-from datasources.registry.fetching import Fetcher
+from datasources.registry.granted import GrantedOperations
 from datasources.registry.sweeping import mark_session, unmark_session
 from datasources.threads import run_in_thread
-from datasources.workspace import Quota, Workspace, lock
+from datasources.workspace import Progress, Quota, Workspace, lock
 
 T = TypeVar("T")
 
@@ -32,12 +42,10 @@ class WorkspaceSession:
 
     def __init__(
         self,
-        fetcher: Fetcher,
+        granted: GrantedOperations,
         workspace_id: str,
         root: str | os.PathLike[str] | None,
-        sources: Collection[str] | None,
         quota: int | None,
-        limits: Limits | None,
         *,
         keep: bool = False,
     ) -> None:
@@ -49,11 +57,9 @@ class WorkspaceSession:
         self.id = workspace_id
         self.path: Workspace
         """The directory, which exists from the beginning of the block to its end."""
-        self._fetcher = fetcher
+        self._granted = granted
         self._root = root
-        self._sources = None if sources is None else frozenset(sources)
         self._quota = quota
-        self._limits = limits
         self._keep = keep
         self._temporary: str | None = None  # the directory, if this made it for lack of a root
         self._descriptor = -1
@@ -90,63 +96,132 @@ class WorkspaceSession:
             await run_in_thread(self._leave)  # to its end, even if the host is cancelled here
 
     async def fetch(
-        self, source_id: str, identifier: str, *, format: str | None = None
+        self,
+        source_id: str,
+        identifier: str,
+        *,
+        format: str | None = None,
+        limits: Limits | None = None,
+        progress: Progress | None = None,
     ) -> FetchReceipt:
         """Fetch one item, as `DataSourceRegistry.fetch` does.
+
+        Args:
+            source_id: The source.
+            identifier: The item or query.
+            format: Such as `csv` or `parquet`; None is the connector's own.
+            limits: They can only narrow those of the session.
+            progress: Called with the bytes so far and the total, None where unknown.
 
         Raises:
             PolicyError: The source was not granted.
         """
-        self._check(source_id)
         return await self._run_task(
-            lambda: self._fetcher.fetch(
-                source_id, identifier, self.path, format=format, limits=self._limits
-            )
+            lambda: self._granted.fetch(
+                source_id, identifier, self.path, format=format, limits=limits, progress=progress
+            ),
+            writes=True,
         )
 
     async def fetch_many(
-        self, requests: Sequence[FetchRequest | tuple[str, str]], *, concurrency: int = 8
+        self,
+        requests: Sequence[FetchRequest | tuple[str, str]],
+        *,
+        concurrency: int = 8,
+        limits: Limits | None = None,
+        progress: Mapping[int, Progress] | None = None,
     ) -> list[FetchResult]:
-        """Fetch many items, as `DataSourceRegistry.fetch_many` does.
+        """Fetch many items, as `DataSourceRegistry.fetch_many` does; `limits` as for `fetch`.
 
         Raises:
             PolicyError: One of the sources was not granted; nothing was fetched.
         """
-        for request in requests:
-            self._check(request.source_id if isinstance(request, FetchRequest) else request[0])
         return await self._run_task(
-            lambda: self._fetcher.fetch_many(
-                requests, self.path, concurrency=concurrency, limits=self._limits
-            )
+            lambda: self._granted.fetch_many(
+                requests, self.path, concurrency=concurrency, limits=limits, progress=progress
+            ),
+            writes=True,
         )
 
     async def fetch_tree(
-        self, source_id: str, path: str | None = None, *, concurrency: int = 8
+        self,
+        source_id: str,
+        path: str | None = None,
+        *,
+        concurrency: int = 8,
+        limits: Limits | None = None,
+        refresh: bool = False,
     ) -> list[FetchResult]:
         """Fetch all items below a path or pattern, as `DataSourceRegistry.fetch_tree` does.
 
         Raises:
             PolicyError: The source was not granted.
         """
-        self._check(source_id)
         return await self._run_task(
-            lambda: self._fetcher.fetch_tree(
-                source_id, path, self.path, concurrency=concurrency, limits=self._limits
-            )
+            lambda: self._granted.fetch_tree(
+                source_id,
+                path,
+                self.path,
+                concurrency=concurrency,
+                limits=limits,
+                refresh=refresh,
+            ),
+            writes=True,
         )
 
-    def _check(self, source_id: str) -> None:
-        if self._sources is not None and source_id not in self._sources:
-            granted = ", ".join(sorted(self._sources)) or "none"
-            raise PolicyError(
-                f"source {source_id!r} is not granted to workspace {self.id!r}; granted: {granted}"
-            )
+    async def list_sources(self) -> list[DataSourceConfig]:
+        """Return the sources that are granted, by id, with secrets masked."""
+        return await self._run_task(self._granted.list_sources)
 
-    async def _run_task(self, fetch: Callable[[], Awaitable[T]]) -> T:
-        """Run a fetch in a task of its own, which the end of the block can cancel."""
+    async def list_items(self, source_id: str, path: str | None = None) -> list[DataItem]:
+        """Return the items of a granted source, as `DataSourceRegistry.list_items` does."""
+        return await self._run_task(lambda: self._granted.list_items(source_id, path))
+
+    async def list_page(
+        self,
+        source_id: str,
+        path: str | None = None,
+        *,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> Page:
+        """Return one page of items, as `DataSourceRegistry.list_page` does."""
+        return await self._run_task(
+            lambda: self._granted.list_page(source_id, path, limit=limit, cursor=cursor)
+        )
+
+    async def glob_items(self, source_id: str, pattern: str) -> list[DataItem]:
+        """Return the items that match, as `DataSourceRegistry.glob_items` does."""
+        return await self._run_task(lambda: self._granted.glob_items(source_id, pattern))
+
+    async def expand(self, source_id: str, path: str | None = None) -> list[DataItem]:
+        """Return the items that `fetch_tree` fetches, as `DataSourceRegistry.expand` does."""
+        return await self._run_task(lambda: self._granted.expand(source_id, path))
+
+    async def get_metadata(
+        self, source_id: str, identifier: str, *, refresh: bool = False
+    ) -> dict[str, Any]:
+        """Describe one item, as `DataSourceRegistry.get_metadata` does."""
+        return await self._run_task(
+            lambda: self._granted.get_metadata(source_id, identifier, refresh=refresh)
+        )
+
+    async def preview(self, source_id: str, identifier: str, rows: int = 10) -> Preview:
+        """Return the first rows of an item, as `DataSourceRegistry.preview` does."""
+        return await self._run_task(lambda: self._granted.preview(source_id, identifier, rows))
+
+    async def statistics(self, source_id: str, identifier: str) -> dict[str, ColumnStatistics]:
+        """Return figures of an item's columns, as `DataSourceRegistry.statistics` does."""
+        return await self._run_task(lambda: self._granted.statistics(source_id, identifier))
+
+    async def _run_task(self, operation: Callable[[], Awaitable[T]], *, writes: bool = False) -> T:
+        """Run an operation in a task of its own, which the end of the block can cancel.
+
+        With `writes`, the files of the workspace are counted first, for its quota.
+        """
         if self._closed:
             raise RegistryError(f"workspace {self.id!r} is closed")
-        task = asyncio.create_task(self._recount_and(fetch))
+        task = asyncio.create_task(self._call(operation, writes=writes))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         try:
@@ -157,17 +232,17 @@ class WorkspaceSession:
                 raise
             raise RegistryError(f"workspace {self.id!r} was closed in mid-fetch") from None
 
-    async def _recount_and(self, fetch: Callable[[], Awaitable[T]]) -> T:
-        if self.path.quota:
+    async def _call(self, operation: Callable[[], Awaitable[T]], *, writes: bool) -> T:
+        if writes and self.path.quota:
             await asyncio.to_thread(self.path.quota.recount)
-        return await fetch()
+        return await operation()
 
     def _open(self) -> None:
         try:
             while (path := self._lock()) is None:
                 pass  # another process has just deleted the directory
             quota = None if self._quota is None else Quota(path, self._quota)
-            self.path = Workspace(path, quota=quota)
+            self.path = Workspace(path, quota=quota, authorize=self._granted.authorize_fetch)
             self.path.clean()  # a host that was killed may have left more than whole files
             if self._root is not None:
                 mark_session(self.path, self._descriptor)

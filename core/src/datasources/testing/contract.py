@@ -9,10 +9,12 @@ from datasources.testing.checks.declaration import DeclarationChecks
 from datasources.testing.checks.failures import FailureChecks
 from datasources.testing.checks.freshness import FreshnessChecks
 from datasources.testing.checks.hosted import HostedChecks
+from datasources.testing.checks.identifiers import IdentifierChecks
 from datasources.testing.checks.items import ItemChecks
 from datasources.testing.checks.leaks import LeakChecks
 from datasources.testing.checks.lifecycle import LifecycleChecks
 from datasources.testing.checks.limits import LimitChecks
+from datasources.testing.checks.many_items import ManyItemsChecks
 from datasources.testing.checks.options import OptionChecks
 from datasources.testing.checks.packaging import PackagingChecks
 from datasources.testing.checks.pages import PageChecks
@@ -29,6 +31,7 @@ class ConnectorContract(
     PackagingChecks,
     LifecycleChecks,
     ItemChecks,
+    IdentifierChecks,
     LimitChecks,
     FailureChecks,
     SecretChecks,
@@ -37,11 +40,12 @@ class ConnectorContract(
     UnderWayChecks,
     QueryChecks,
     ReadOnlyChecks,
-    PageChecks,
+    ManyItemsChecks,
     FreshnessChecks,
     RotationChecks,
     LeakChecks,
     AbilityChecks,
+    PageChecks,
     HostedChecks,
 ):
     """The contract of connectors; subclass it as `Test…` with a fixture `subject`.

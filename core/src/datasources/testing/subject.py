@@ -31,7 +31,7 @@ class Subject:
     counts_rows: bool = True
     """False if the connector copies files as they are, and `max_rows` does not apply."""
     abilities: Collection[str] = ()
-    """Abilities to check: `iter_items`, `glob`, `preview`, `statistics`, `upload`, `read_table`."""
+    """Abilities to check, of `datasources.connector.ABILITIES`."""
     wrong_credentials: Mapping[str, Any] | None = field(default=None, repr=False)
     """Complete options that the system refuses; required if there are secret options."""
     unreachable: Mapping[str, Any] | None = field(default=None, repr=False)

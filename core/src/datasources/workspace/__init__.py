@@ -1,6 +1,7 @@
 """Workspaces: directories for fetched data, with atomic files, checksums, a quota and receipts."""
 
 from datasources.workspace.directory import (
+    Authorize as Authorize,
     Progress as Progress,
     Workspace as Workspace,
     WorkspaceFile as WorkspaceFile,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -27,6 +27,10 @@ from datasources.workspace.quota import Quota
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes written so far, and the total where it is known."""
+
+
+Authorize = Callable[[str, str], Awaitable[None]]
+"""Called with a source id and an identifier; raises if that may not be fetched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,8 @@ class Workspace(str):  # noqa: SLOT000  (a handful of attributes, a handful of o
     quota: Quota | None
     """Bound of all files of the workspace together. A workspace made from another shares its
     quota."""
+    authorize: Authorize | None
+    """Called before each fetch into the workspace. One made from another shares it."""
 
     def __new__(
         cls,
@@ -83,6 +89,7 @@ class Workspace(str):  # noqa: SLOT000  (a handful of attributes, a handful of o
         owners: dict[str, str] | None = None,
         quota: Quota | None = None,
         order: RequestOrder | None = None,
+        authorize: Authorize | None = None,
     ) -> Workspace:
         real = path if isinstance(path, Workspace) else os.path.realpath(path)
         self = super().__new__(cls, real)
@@ -94,6 +101,7 @@ class Workspace(str):  # noqa: SLOT000  (a handful of attributes, a handful of o
         self.owners = {} if owners is None else owners
         self.order = order or RequestOrder()
         self.quota = quota or (path.quota if isinstance(path, Workspace) else None)
+        self.authorize = authorize or (path.authorize if isinstance(path, Workspace) else None)
         return self
 
     @classmethod

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from email.utils import parsedate_to_datetime
 from html.parser import HTMLParser
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 import aiohttp
@@ -79,6 +79,14 @@ class HttpDirectoryConnector(DataSourceConnector):
     options_class = HttpDirectoryOptions
     options: HttpDirectoryOptions
     shareable = True
+
+    @classmethod
+    def identifier_kind(cls, identifier: str) -> Literal["item", "query"]:
+        return "item"
+
+    @classmethod
+    def item_path(cls, identifier: str) -> str | None:
+        return identifier if _is_path(identifier) else None
 
     async def connect(self) -> bool:
         if self._connection is None:
@@ -183,10 +191,14 @@ class HttpDirectoryConnector(DataSourceConnector):
 
     def _url(self, path: str) -> str:
         """Return the URL of a path; one with dot segments would lead elsewhere."""
-        if path and {"", ".", ".."} & set(path.removesuffix("/").split("/")):
+        if path and not _is_path(path.removesuffix("/")):
             raise ItemNotFoundError(f"{path!r} is no path of a file below {self.options.url!r}")
         # A lone surrogate is sent as bytes that match no name, so the server answers 404.
         return self.options.url + quote(path, errors="surrogatepass")
+
+
+def _is_path(path: str) -> bool:
+    return {"", ".", ".."}.isdisjoint(path.split("/"))
 
 
 def _item(folder: str, name: str) -> DataItem:

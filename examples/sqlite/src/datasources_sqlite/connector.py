@@ -7,7 +7,7 @@ import re
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 from urllib.parse import quote
 
 from datasources import (
@@ -67,6 +67,14 @@ class SQLiteConnector(DataSourceConnector):
     def __init__(self, config: DataSourceConfig) -> None:
         super().__init__(config)
         self._worker = ThreadWorker()
+
+    @classmethod
+    def identifier_kind(cls, identifier: str) -> Literal["item", "query"]:
+        return "query" if _QUERY.match(identifier) else "item"
+
+    @classmethod
+    def item_path(cls, identifier: str) -> str | None:
+        return None if _QUERY.match(identifier) else identifier
 
     async def connect(self) -> bool:
         if self._connection is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from datasources import (
     AuthenticationError,
@@ -14,6 +14,7 @@ from datasources import (
     DataItem,
     DataSourceConnector,
     ItemNotFoundError,
+    Page,
     PermissionDeniedError,
     Preview,
     Workspace,
@@ -58,6 +59,22 @@ class AzureBlobConnector(DataSourceConnector):
     options_class = AzureBlobOptions
     options: AzureBlobOptions
     shareable = True
+
+    @classmethod
+    def identifier_kind(cls, identifier: str) -> Literal["item", "query"]:  # noqa: ARG003  (all are)
+        """Return `item`: every identifier is the name of a blob."""
+        return "item"
+
+    @classmethod
+    def item_path(cls, identifier: str) -> str | None:
+        """Return the name of a blob.
+
+        None for what may be a snapshot or version, as there may also be a blob of that name, and
+        for a name with a backslash, which the service stores as a slash.
+        """
+        if "\\" in identifier or split_identifier(identifier) is not None:
+            return None
+        return identifier
 
     async def connect(self) -> bool:
         """Open the session and check that the container can be used.
@@ -124,31 +141,39 @@ class AzureBlobConnector(DataSourceConnector):
             await self._require_folder(folder)
 
     async def list_page(
-        self, path: str | None = None, *, limit: int, continuation: str | None = None
-    ) -> tuple[list[DataItem], str | None]:
-        """Return the next `limit` items of `list_items`, and the continuation.
+        self,
+        path: str | None = None,
+        *,
+        limit: int,
+        continuation: str | None = None,
+        cursor: str | None = None,
+    ) -> Page:
+        """Return the next `limit` items of `list_items`, and the cursor of the page after them.
 
         Args:
             path: As for `list_items`.
             limit: The most items to return.
-            continuation: That of the previous page, from this or any other connector to the same
-                source; None for the first page. The one returned is None after the last page.
+            continuation: Another name of `cursor`.
+            cursor: That of the previous page, from this or any other connector to the same source;
+                None for the first page. The one returned is None after the last page. It holds the
+                service's marker in clear.
 
         Raises:
             ItemNotFoundError: There is nothing below the folder.
-            OptionError: The continuation belongs to another listing, or `limit` is below 1.
+            OptionError: The cursor belongs to another listing, or `limit` is below 1.
         """
+        cursor = cursor if cursor is not None else continuation
         folder, delimiter = _folder_and_delimiter(path)
-        listed, next_continuation = await list_page(
+        listed, next_cursor = await list_page(
             self._service,
             self.options.prefix + folder,
             delimiter=delimiter,
             limit=limit,
-            continuation=continuation,
+            continuation=cursor,
         )
-        if folder and not listed and continuation is None:
+        if folder and not listed and cursor is None:
             await self._require_folder(folder)
-        return [item for item in listed if self._make_relative(item)], next_continuation
+        return Page([item for item in listed if self._make_relative(item)], next_cursor)
 
     async def list_versions(self, identifier: str) -> list[DataItem]:
         """Return the snapshots and earlier versions of a blob, oldest first of each kind.

@@ -7,7 +7,8 @@ import io
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any, BinaryIO
+from itertools import islice
+from typing import Any, BinaryIO, Literal
 
 from pydantic import Field
 
@@ -20,6 +21,8 @@ from datasources import (
     DataItem,
     DataSourceConnector,
     ItemNotFoundError,
+    OptionError,
+    Page,
     PermissionDeniedError,
     Preview,
     Workspace,
@@ -33,6 +36,7 @@ from datasources import (
     preview_file,
     run_in_thread,
 )
+from datasources_local_file.pages import Keep, entries_after, first_after, walk_after
 
 _EFFECTIVE_IDS = os.access in os.supports_effective_ids
 # Below the logger whose warnings the command line shows.
@@ -81,6 +85,16 @@ class LocalFileConnector(DataSourceConnector):
     options: LocalFileOptions
     shareable = True
 
+    @classmethod
+    def identifier_kind(cls, identifier: str) -> Literal["item", "query"]:  # noqa: ARG003  (all are)
+        """Return `item`: every identifier is the path of a file."""
+        return "item"
+
+    @classmethod
+    def item_path(cls, identifier: str) -> str | None:
+        """Return the path of a file; None for a path that is no file's."""
+        return identifier if _is_path(identifier) else None
+
     async def connect(self) -> bool:
         root = await run_in_thread(os.path.realpath, self.options.paths()[0])
         if not await run_in_thread(os.path.isdir, root):
@@ -105,6 +119,12 @@ class LocalFileConnector(DataSourceConnector):
         while page := await run_in_thread(next, pages, None):
             for item in page:
                 yield item
+
+    async def list_page(
+        self, path: str | None = None, *, cursor: str | None = None, limit: int
+    ) -> Page:
+        """Return the next items of `list_items`; the cursor is the path of the last one."""
+        return await run_in_thread(self._page, path or "", cursor or "", limit)
 
     async def glob_items(self, pattern: str) -> list[DataItem]:
         """Return the files whose path matches, sorted by path."""
@@ -188,6 +208,43 @@ class LocalFileConnector(DataSourceConnector):
             if page := [item for entry in entries if (item := self._item(entry))]:
                 yield page
 
+    def _page(self, path: str, cursor: str, limit: int) -> Page:
+        one_folder = path.endswith("/")
+        top = self._directory(path.removesuffix("/"))
+        prefix = os.path.join(os.path.relpath(top, self._root), "") if top != self._root else ""
+        last = cursor.removesuffix("/")
+        if cursor and not (last.startswith(prefix) and _is_path(last)):
+            raise OptionError(f"{cursor!r} is no cursor of a listing of {path!r}")
+
+        def read(folder: str, name: str, keep: Keep) -> list[os.DirEntry[str]]:
+            return self._read_after(folder, name, keep, top=top)
+
+        after = last.removeprefix(prefix)
+        entries = (
+            entries_after(top, after, lambda _: True, read)
+            if one_folder
+            else walk_after(top, after, _is_folder, read)
+        )
+        items = (self._item(entry, folders=one_folder) for entry in entries)
+        page = list(islice((item for item in items if item is not None), limit + 1))
+        return Page(page[:limit], page[limit - 1].path if len(page) > limit else None)
+
+    def _read_after(
+        self, folder: str, name: str, keep: Keep, *, top: str
+    ) -> list[os.DirEntry[str]]:
+        """Return the next entries of a folder, none of a folder that `_walk` leaves out."""
+        try:
+            with os.scandir(folder) as entries:
+                shown = first_after(filter(self._is_shown, entries), name, keep)
+            self._require_search(folder, shown)
+        except OSError as exc:
+            if folder == top or not isinstance(exc, _SKIPPED):
+                raise self._unreadable(folder, exc) from exc
+            if isinstance(exc, PermissionError):
+                _log.warning("left out %r, which may not be read", folder)
+            return []
+        return shown
+
     def _entries(self, folder: str) -> list[os.DirEntry[str]]:
         """Return the entries of a folder that are shown, sorted by name.
 
@@ -196,9 +253,13 @@ class LocalFileConnector(DataSourceConnector):
         """
         with os.scandir(folder) as entries:
             shown = sorted(filter(self._is_shown, entries), key=lambda entry: entry.name)
+        self._require_search(folder, shown)
+        return shown
+
+    def _require_search(self, folder: str, shown: list[os.DirEntry[str]]) -> None:
+        """Raise PermissionError if the entries of a folder cannot be looked at."""
         if shown and not os.access(folder, os.X_OK, effective_ids=_EFFECTIVE_IDS):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        return shown
 
     def _unreadable(self, folder: str, exc: OSError) -> ConnectorError:
         """Return the error for a folder of the source that cannot be listed."""
@@ -294,10 +355,9 @@ class LocalFileConnector(DataSourceConnector):
 
     def _real(self, path: str) -> str | None:
         """Return the resolved path of an identifier, or None if it cannot be an item's."""
-        segments = path.split("/")
-        if "\0" in path or {"", ".", ".."} & set(segments):
+        if not _is_path(path):
             return None
-        if not self.options.hidden and any(part.startswith(".") for part in segments):
+        if not self.options.hidden and any(part.startswith(".") for part in path.split("/")):
             return None
         try:
             real = os.path.realpath(os.path.join(self._root, path))
@@ -334,6 +394,11 @@ def _convert(source: BinaryIO, workspace: Workspace, name: str) -> str:
     while len(content) <= MAX_WORKBOOK and (chunk := source.read(MAX_WORKBOOK)):
         content += chunk
     return convert_workbook(bytes(content), workspace, name, version=version)
+
+
+def _is_path(path: str) -> bool:
+    """Return True if an identifier can be a path below a directory."""
+    return "\0" not in path and {"", ".", ".."}.isdisjoint(path.split("/"))
 
 
 def _is_below(path: str, folder: str) -> bool:

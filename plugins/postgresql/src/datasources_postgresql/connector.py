@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import psycopg
 from psycopg import sql
@@ -22,6 +22,7 @@ from datasources import (
     ItemNotFoundError,
     LimitExceededError,
     Limits,
+    Page,
     PermissionDeniedError,
     Preview,
     Workspace,
@@ -29,13 +30,13 @@ from datasources import (
     glob_regex,
     query_name,
 )
-from datasources_postgresql import catalog, statistics
+from datasources_postgresql import catalog, pages, statistics
 from datasources_postgresql.arrow import import_arrow, load_table, write_parquet
 from datasources_postgresql.connections import LeasingPool, retry_pauses
 from datasources_postgresql.copying import ServerSilentError
 from datasources_postgresql.errors import mapped
 from datasources_postgresql.grammar import Statement, parse_one, parse_read, plain_select
-from datasources_postgresql.identifiers import TableName, schema_name, table_name
+from datasources_postgresql.identifiers import TableName, listed_path, schema_name, table_name
 from datasources_postgresql.options import PostgreSQLOptions
 from datasources_postgresql.reading import Column, Transaction, begin, counted, limited
 from datasources_postgresql.role import ROLE
@@ -78,6 +79,16 @@ class PostgreSQLConnector(DataSourceConnector):
         super().__init__(config)
         self._connections: LeasingPool | None = None
         self._connect_lock = asyncio.Lock()
+
+    @classmethod
+    def identifier_kind(cls, identifier: str) -> Literal["item", "query"]:
+        """Return `item` for the name of a table or view, `query` for anything else."""
+        return "query" if table_name(identifier) is None else "item"
+
+    @classmethod
+    def item_path(cls, identifier: str) -> str | None:
+        """Return the path of a table, `schema.name`; None for a name without a schema."""
+        return listed_path(identifier)
 
     async def connect(self) -> bool:
         """Open a pool of connections and make its first connection.
@@ -129,12 +140,7 @@ class PostgreSQLConnector(DataSourceConnector):
         Raises:
             ItemNotFoundError: There is no such schema.
         """
-        schemas = list(self.options.schemas)
-        if path is not None:
-            schema = schema_name(path)
-            if schema is None or (schemas and schema not in schemas):
-                raise ItemNotFoundError(f"{path!r} is not a schema of this source")
-            schemas = [schema]
+        schemas = self._schemas(path)
 
         async def read_tables(t: Transaction) -> list[DataItem]:
             rows = await t.execute(catalog.TABLES, [schemas, schemas])
@@ -144,6 +150,24 @@ class PostgreSQLConnector(DataSourceConnector):
             return [item for item in map(catalog.data_item, rows) if "\ufffd" not in item.path]
 
         return await self._read(read_tables)
+
+    async def list_page(
+        self, path: str | None = None, *, cursor: str | None = None, limit: int
+    ) -> Page:
+        """Return the next items of `list_items`; the server lists from after the last one."""
+        schemas = self._schemas(path)
+        after = pages.after(cursor)
+
+        async def read_page(t: Transaction) -> Page:
+            rows = await t.execute(pages.TABLES_AFTER, [schemas, schemas, *after, limit + 1])
+            if path is not None and not rows and not await t.execute(catalog.SCHEMA, schemas):
+                raise ItemNotFoundError(f"there is no schema {path!r}")
+            items = [catalog.data_item(row) for row in rows]
+            next_cursor = pages.cursor_of(items[limit - 1]) if len(items) > limit else None
+            shown = [item for item in items[:limit] if "\ufffd" not in item.path]
+            return Page(shown, next_cursor)
+
+        return await self._read(read_page)
 
     async def glob_items(self, pattern: str) -> list[DataItem]:
         """Return the items whose path, such as `sales.orders`, matches."""
@@ -280,6 +304,20 @@ class PostgreSQLConnector(DataSourceConnector):
 
         return await self._read(read_rows)
 
+    def _schemas(self, path: str | None) -> list[str]:
+        """Return the schemas to list for a path; none for all.
+
+        Raises:
+            ItemNotFoundError: The path is no schema of this source.
+        """
+        schemas = list(self.options.schemas)
+        if path is None:
+            return schemas
+        schema = schema_name(path)
+        if schema is None or (schemas and schema not in schemas):
+            raise ItemNotFoundError(f"{path!r} is not a schema of this source")
+        return [schema]
+
     def _parse_identifier(self, identifier: str) -> TableName | Statement:
         """Return the table name or the statement of an identifier; needs no connection."""
         if (table := table_name(identifier)) is not None:
@@ -303,8 +341,10 @@ class PostgreSQLConnector(DataSourceConnector):
             relations = await t.execute(
                 catalog.RESOLVE, [target.name, target.schema, target.schema]
             )
-            if not relations:
-                raise await _not_found_error(t, target)
+            schemas = self.options.schemas
+            # A table of another schema than those of the source does not exist for its users.
+            if not relations or (schemas and relations[0][1] not in schemas):
+                raise await _not_found_error(t, target, schemas)
             oid, schema, name, path, relkind, rows, is_readable = relations[0]
             if reads_rows and not is_readable:
                 await _check_columns(t, oid, path)
@@ -392,11 +432,19 @@ async def _check_columns(t: Transaction, oid: int, path: str) -> None:
         )
 
 
-async def _not_found_error(t: Transaction, table: TableName) -> ItemNotFoundError:
-    similar = [path for (path,) in await t.execute(catalog.SIMILAR, [table.name])]
+async def _not_found_error(
+    t: Transaction, table: TableName, schemas: Sequence[str]
+) -> ItemNotFoundError:
+    paths = [path for (path,) in await t.execute(catalog.SIMILAR, [table.name])]
+    similar = [path for path in paths if not schemas or _schema_of(path) in schemas]
     hint = f"; did you mean {' or '.join(similar)}?" if similar else ""
     name = f"{table.schema}.{table.name}" if table.schema else table.name
     return ItemNotFoundError(f"there is no table or view {name!r}{hint}", code="42P01")
+
+
+def _schema_of(path: str) -> str | None:
+    table = table_name(path)
+    return table.schema if table else None
 
 
 @asynccontextmanager

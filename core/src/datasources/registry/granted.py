@@ -1,0 +1,521 @@
+"""The operations on sources, narrowed to the grants and limits of one principal.
+
+Each operation checks the grants before anything else: a source without a grant is refused without
+a call to the store or to a connector, by the error of a source that does not exist.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import AbstractAsyncContextManager, aclosing, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, NoReturn, cast
+from weakref import WeakKeyDictionary, WeakValueDictionary
+
+from datasources.connector import DataSourceConnector
+from datasources.errors import (
+    DataSourceError,
+    ItemNotFoundError,
+    OptionError,
+    PolicyError,
+)
+from datasources.models import (
+    ColumnStatistics,
+    DataItem,
+    DataSourceConfig,
+    FetchReceipt,
+    FetchRequest,
+    FetchResult,
+    Limits,
+    Page,
+    Preview,
+)
+from datasources.plugins import Plugins
+from datasources.principals import Grant, Principal
+from datasources.registry.factory import ConnectorFactory
+from datasources.registry.fetching import Fetcher
+from datasources.registry.listing import ItemLister, NoMatchError
+from datasources.registry.observing import caller, current_caller, observe
+from datasources.registry.paging import ItemPager
+from datasources.registry.reading import ItemReader
+from datasources.registry.records import SourceRecords, not_found
+from datasources.tabular import WILDCARDS
+from datasources.workspace import Progress, Quota, Workspace
+
+
+@dataclass
+class Operations:
+    """The parts of one registry that do the work, and what its principals share."""
+
+    records: SourceRecords
+    factory: ConnectorFactory
+    lister: ItemLister
+    pager: ItemPager
+    reader: ItemReader
+    fetcher: Fetcher
+    plugins: Plugins
+    _gates: WeakKeyDictionary[
+        asyncio.AbstractEventLoop, WeakValueDictionary[tuple[str, int], asyncio.Semaphore]
+    ] = field(default_factory=WeakKeyDictionary)
+    _quotas: WeakValueDictionary[tuple[str, int], Quota] = field(
+        default_factory=WeakValueDictionary
+    )
+
+    def gate(self, principal_id: str, places: int) -> asyncio.Semaphore:
+        """Return the semaphore that all objects of one principal share on this event loop."""
+        gates = self._gates.setdefault(asyncio.get_running_loop(), WeakValueDictionary())
+        gate = gates.get((principal_id, places))
+        if gate is None:
+            gate = gates[principal_id, places] = asyncio.Semaphore(places)
+        return gate
+
+    def quota(self, path: str, max_bytes: int) -> Quota:
+        """Return the quota of a directory, the same one while a fetch has it."""
+        quota = self._quotas.get((path, max_bytes))
+        if quota is None:
+            quota = self._quotas[path, max_bytes] = Quota(path, max_bytes)
+        else:
+            quota.recount()
+        return quota
+
+
+class GrantedOperations:
+    """The operations that a principal may do.
+
+    Args:
+        operations: Those of the registry.
+        principal: The caller.
+        limits: Of each fetch, in addition to the source's or the policy's: the smaller one counts.
+        replaces: True if `limits` are in place of the source's or the policy's.
+        concurrency: Fetches and streams of the principal at once; None is no bound.
+        refusal: Makes the error for a source without a grant.
+    """
+
+    def __init__(
+        self,
+        operations: Operations,
+        principal: Principal,
+        *,
+        limits: Limits | None = None,
+        replaces: bool = False,
+        quota: int | None = None,
+        concurrency: int | None = None,
+        refusal: Callable[[str], DataSourceError] | None = None,
+    ) -> None:
+        if concurrency is not None and concurrency < 1:
+            raise OptionError(f"'concurrency' must be at least 1, not {concurrency}")
+        if quota is not None and quota < 0:
+            raise OptionError("'quota' must not be negative; None is no bound")
+        self.principal = principal
+        self._operations = operations
+        self._limits = limits
+        self._replaces = replaces
+        self._quota = quota
+        self._concurrency = concurrency
+        self._names_user = refusal is None
+        self._refusal = refusal or not_found
+
+    async def list_sources(self) -> list[DataSourceConfig]:
+        """Return the sources that the principal has a grant for, by id, with secrets masked."""
+        records = self._operations.records
+
+        def load() -> list[DataSourceConfig]:
+            return [
+                records.masked_config(record)
+                for record in records.store.list()
+                if self.principal.grants_for(record.id)
+            ]
+
+        return await asyncio.to_thread(load)
+
+    async def get_source(self, source_id: str) -> DataSourceConfig:
+        """Return the configuration of a source, with secrets masked."""
+        self._require_grant("get_source", source_id)
+        records = self._operations.records
+        record = await asyncio.to_thread(records.get, source_id)
+        return records.config(record, decrypt=False, sanitize=True)
+
+    def limits(self, source_id: str) -> Limits:
+        """Return the limits of the principal's fetches from a source."""
+        self._require_grant("limits", source_id)
+        return self._limits_of(source_id, None)
+
+    async def list_items(self, source_id: str, path: str | None = None) -> list[DataItem]:
+        """Return the items that the principal may read, as `DataSourceRegistry.list_items` does.
+
+        Where a grant is narrowed to items, a path without any such item gives an empty list.
+        """
+        grants = self._require_right("list_items", source_id, "read", path=path)
+        with self._named():
+            try:
+                items = await self._operations.lister.list_items(source_id, path)
+            except ItemNotFoundError:
+                if _has_all_items(grants):
+                    raise
+                return []
+        return _visible(items, grants)
+
+    async def iter_items(self, source_id: str, path: str | None = None) -> AsyncIterator[DataItem]:
+        """Yield what `list_items` returns, page by page where the connector can."""
+        grants = self._require_right("iter_items", source_id, "read", path=path)
+        iterator = self._operations.lister.iter_items(source_id, path)
+        # Annotated as an iterator, but a generator.
+        async with aclosing(cast("AsyncGenerator[DataItem]", iterator)) as items:
+            while True:
+                # The name is set for each step only, as the code that iterates runs in between.
+                with self._named():
+                    try:
+                        item = await anext(items, None)
+                    except ItemNotFoundError:
+                        if _has_all_items(grants):
+                            raise
+                        return
+                if item is None:
+                    return
+                if _is_visible(item, grants):
+                    yield item
+
+    async def list_page(
+        self,
+        source_id: str,
+        path: str | None = None,
+        *,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> Page:
+        """Return one page of what `list_items` returns, as `DataSourceRegistry.list_page` does.
+
+        The cursor belongs to the principal. Where a grant is narrowed to items, the others are left
+        out of each page, which may then be empty without being the last.
+        """
+        grants = self._require_right("list_page", source_id, "read", path=path)
+        with self._named():
+            try:
+                page = await self._operations.pager.list_page(
+                    self.principal.id, source_id, path, limit, cursor
+                )
+            except ItemNotFoundError:
+                if _has_all_items(grants):
+                    raise
+                return Page([], None)
+        return Page(_visible(page.items, grants), page.cursor)
+
+    async def glob_items(self, source_id: str, pattern: str) -> list[DataItem]:
+        """Return the items that match and that the principal may read."""
+        grants = self._require_right("glob_items", source_id, "read", pattern=pattern)
+        with self._named():
+            return _visible(await self._operations.lister.glob_items(source_id, pattern), grants)
+
+    async def expand(self, source_id: str, path: str | None = None) -> list[DataItem]:
+        """Return the items that `fetch_tree` fetches, as `DataSourceRegistry.expand` does."""
+        grants = self._require_right("expand", source_id, "read", path=path)
+        queries = any("query" in grant.rights for grant in grants)
+        with self._named():
+            try:
+                items = await self._operations.lister.expand(source_id, path, queries=queries)
+            except ItemNotFoundError:
+                if _has_all_items(grants):
+                    raise
+                items = []
+        visible = [item for item in items if _is_visible(item, grants)]
+        if visible or _has_all_items(grants):
+            return visible
+        is_pattern = path is not None and not WILDCARDS.isdisjoint(path)
+        raise (NoMatchError if is_pattern else ItemNotFoundError)(
+            f"source {source_id!r} has nothing at {path!r} that {self.principal.id!r} may read"
+        )
+
+    async def get_metadata(
+        self, source_id: str, identifier: str, *, refresh: bool = False
+    ) -> dict[str, Any]:
+        """Describe one item, as `DataSourceRegistry.get_metadata` does."""
+        await self._require_identifier("get_metadata", source_id, identifier)
+        with self._named():
+            return await self._operations.reader.get_metadata(
+                source_id, identifier, refresh=refresh
+            )
+
+    async def preview(self, source_id: str, identifier: str, rows: int = 10) -> Preview:
+        """Return the first rows of an item, as `DataSourceRegistry.preview` does."""
+        await self._require_identifier("preview", source_id, identifier)
+        with self._named():
+            return await self._operations.reader.preview(
+                source_id, identifier, rows, self._limits_of(source_id, None)
+            )
+
+    async def statistics(self, source_id: str, identifier: str) -> dict[str, ColumnStatistics]:
+        """Return figures of an item's columns, as `DataSourceRegistry.statistics` does."""
+        await self._require_identifier("statistics", source_id, identifier)
+        with self._named():
+            return await self._operations.reader.statistics(source_id, identifier)
+
+    async def upload(
+        self, source_id: str, local_path: str, name: str | None = None, *, overwrite: bool = True
+    ) -> DataItem:
+        """Store a local file in a source, as `DataSourceRegistry.upload` does."""
+        identifier = name or os.path.basename(local_path)
+        await self._require_identifier("upload", source_id, identifier, "write")
+        with self._named():
+            return await self._operations.reader.upload(
+                source_id, local_path, name, overwrite=overwrite
+            )
+
+    async def fetch(
+        self,
+        source_id: str,
+        identifier: str,
+        workspace: str | os.PathLike[str],
+        *,
+        format: str | None = None,
+        limits: Limits | None = None,
+        progress: Progress | None = None,
+    ) -> FetchReceipt:
+        """Fetch one item, as `DataSourceRegistry.fetch` does.
+
+        The limits can only be narrower than those of the source and of the principal.
+        """
+        await self._require_identifier("fetch", source_id, identifier)
+        async with self._gate():
+            directory = await self._directory(workspace)
+            with self._named():
+                return await self._operations.fetcher.fetch(
+                    source_id,
+                    identifier,
+                    directory,
+                    format=format,
+                    limits=self._limits_of(source_id, limits),
+                    progress=progress,
+                )
+
+    async def fetch_many(
+        self,
+        requests: Sequence[FetchRequest | tuple[str, str]],
+        workspace: str | os.PathLike[str],
+        *,
+        concurrency: int = 8,
+        limits: Limits | None = None,
+        progress: Mapping[int, Progress] | None = None,
+    ) -> list[FetchResult]:
+        """Fetch many items, as `DataSourceRegistry.fetch_many` does.
+
+        Raises:
+            DataSourceNotFoundError, PolicyError: One of the requests is not granted; nothing was
+                fetched.
+        """
+        every_request = [
+            request if isinstance(request, FetchRequest) else FetchRequest(*request)
+            for request in requests
+        ]
+        for request in every_request:
+            self._require_grant("fetch", request.source_id, identifier=request.identifier)
+        classes: dict[str, type[DataSourceConnector]] = {}
+        for request in every_request:
+            await self._require_identifier(
+                "fetch", request.source_id, request.identifier, classes=classes
+            )
+        directory = await self._directory(workspace)
+        with self._named():
+            return await self._operations.fetcher.fetch_many(
+                every_request,
+                directory,
+                concurrency=concurrency,
+                limits=lambda source_id: self._limits_of(source_id, limits),
+                progress=progress,
+                gate=self._gate(),
+            )
+
+    async def fetch_tree(
+        self,
+        source_id: str,
+        path: str | None,
+        workspace: str | os.PathLike[str],
+        *,
+        concurrency: int = 8,
+        limits: Limits | None = None,
+        refresh: bool = False,
+    ) -> list[FetchResult]:
+        """Fetch what `expand` returns, as `DataSourceRegistry.fetch_tree` does.
+
+        Raises:
+            PolicyError: The connector does not tell items from queries, and the principal does not
+                have the right `query`.
+        """
+        try:
+            items = await self.expand(source_id, path)
+        except NoMatchError:
+            items = []
+        requests = [
+            FetchRequest(source_id, item.path, version=None if refresh else item.version)
+            for item in items
+        ]
+        return await self.fetch_many(requests, workspace, concurrency=concurrency, limits=limits)
+
+    async def authorize_fetch(self, source_id: str, identifier: str) -> None:
+        """Raise if the principal may not fetch an identifier; a `Workspace` takes it."""
+        await self._require_identifier("fetch", source_id, identifier)
+
+    def _require_grant(self, operation: str, source_id: str, **details: Any) -> list[Grant]:
+        """Return the grants for a source.
+
+        Raises:
+            DataSourceNotFoundError: There is none; the store is not asked.
+        """
+        grants = self.principal.grants_for(source_id)
+        if not grants:
+            self._refuse(self._refusal(source_id), operation, source_id, details)
+        return grants
+
+    def _require_right(
+        self, operation: str, source_id: str, right: str, **details: Any
+    ) -> list[Grant]:
+        """Return the grants for a source that have a right.
+
+        Raises:
+            DataSourceNotFoundError: There is no grant.
+            PolicyError: No grant has the right.
+        """
+        grants = self._require_grant(operation, source_id, **details)
+        with_right = [grant for grant in grants if right in grant.rights]
+        if not with_right:
+            error = PolicyError(
+                f"{self.principal.id!r} does not have the right {right!r} for source {source_id!r}"
+            )
+            self._refuse(error, operation, source_id, details)
+        return with_right
+
+    async def _require_identifier(
+        self,
+        operation: str,
+        source_id: str,
+        identifier: str,
+        right: str = "read",
+        *,
+        classes: dict[str, type[DataSourceConnector]] | None = None,
+    ) -> None:
+        """Check that the principal may use an identifier; no connection is made.
+
+        Args:
+            operation: The name of the operation, for observers.
+            source_id: The source.
+            identifier: The identifier.
+            right: `read` or `write`.
+            classes: The connector classes of sources that were checked before in the same call.
+
+        Raises:
+            DataSourceNotFoundError: There is no grant for the source.
+            PolicyError: The right is missing, which is `query` for an identifier that is no item
+                and for all identifiers of a connector that does not classify them; or the item is
+                not among those granted.
+        """
+        grants = self._require_grant(operation, source_id, identifier=identifier)
+        if right == "read" and any({"read", "query"} <= set(grant.rights) for grant in grants):
+            return
+        if right == "write" and any("write" in g.rights and not g.items for g in grants):
+            return
+        classes = {} if classes is None else classes
+        if source_id not in classes:
+            classes[source_id] = await self._operations.factory.class_of(source_id)
+        connector_class = classes[source_id]
+        if right == "read" and _identifier_kind(connector_class, identifier) != "item":
+            right = "query"
+        grants = self._require_right(operation, source_id, right, identifier=identifier)
+        if _has_all_items(grants):
+            return
+        path = _item_path(connector_class, identifier)
+        if path is None or not any(grant.matches(path) for grant in grants):
+            patterns = ", ".join(pattern for grant in grants for pattern in grant.items)
+            error = PolicyError(
+                f"{self.principal.id!r} may {right} of source {source_id!r} only items that match "
+                f"{patterns}"
+            )
+            self._refuse(error, operation, source_id, {"identifier": identifier})
+
+    def _refuse(
+        self, error: DataSourceError, operation: str, source_id: str, details: Mapping[str, Any]
+    ) -> NoReturn:
+        """Raise an error in the sight of observers, as an audit log is to have refusals, too."""
+        with self._named(), observe(self._operations.plugins, operation, source_id, **details):
+            raise error
+
+    def _limits_of(self, source_id: str, given: Limits | None) -> Limits:
+        if self._replaces and self._limits is not None:
+            base = self._limits
+        else:
+            base = _smaller(self._operations.fetcher.limits(source_id), self._limits)
+        return _smaller(base, given)
+
+    def _gate(self) -> AbstractAsyncContextManager[Any]:
+        if self._concurrency is None:
+            return nullcontext()
+        return self._operations.gate(self.principal.id, self._concurrency)
+
+    async def _directory(self, workspace: str | os.PathLike[str]) -> str | os.PathLike[str]:
+        """Return the workspace with the principal's quota."""
+        # The quota of a session's workspace is the smaller one already.
+        if self._quota is None or getattr(workspace, "quota", None) is not None:
+            return workspace
+        directory = Workspace(workspace)
+        directory.quota = await asyncio.to_thread(
+            self._operations.quota, str(directory), self._quota
+        )
+        return directory
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Name the principal as the user of the operations inside, unless the host named one."""
+        user, request_id = current_caller()
+        if user is not None or not self._names_user:
+            yield
+            return
+        with caller(user=self.principal.id, request_id=request_id):
+            yield
+
+
+def _smaller(limits: Limits, other: Limits | None) -> Limits:
+    """Return the smaller of each limit; None is no limit."""
+    if other is None:
+        return limits
+
+    def least(name: str) -> Any:
+        values = [getattr(limits, name), getattr(other, name)]
+        return min((value for value in values if value is not None), default=None)
+
+    return Limits(least("max_bytes"), least("max_rows"), least("timeout"))
+
+
+def _identifier_kind(connector_class: type[DataSourceConnector], identifier: str) -> str | None:
+    try:
+        return connector_class.identifier_kind(identifier)
+    except Exception:  # noqa: BLE001  (a plugin's fault must not grant anything)
+        return None
+
+
+def _item_path(connector_class: type[DataSourceConnector], identifier: str) -> str | None:
+    try:
+        return connector_class.item_path(identifier)
+    except Exception:  # noqa: BLE001  (as above)
+        return None
+
+
+def _has_all_items(grants: Iterable[Grant]) -> bool:
+    return any(not grant.items for grant in grants)
+
+
+def _is_visible(item: DataItem, grants: Iterable[Grant]) -> bool:
+    if item.path.endswith("/") and item.metadata.get("kind") == "folder":
+        return any(grant.matches_below(item.path) for grant in grants)
+    return any(grant.matches(item.path) for grant in grants)
+
+
+def _visible(items: Iterable[DataItem], grants: Sequence[Grant]) -> list[DataItem]:
+    return [item for item in items if _is_visible(item, grants)]

@@ -1,0 +1,91 @@
+"""List page by page, with cursors that only their principal can use."""
+
+from __future__ import annotations
+
+import json
+from contextlib import aclosing
+
+from datasources.connector import DataSourceConnector, SupportsPages
+from datasources.credentials import CredentialManager
+from datasources.errors import CursorError, OptionError
+from datasources.models import DataItem, Page, is_whole
+from datasources.plugins import Plugins
+from datasources.registry.listing import iterate
+from datasources.registry.observing import observe
+from datasources.registry.pools import SourcePools
+
+_PURPOSE = "cursors"
+_MAX_AGE = 3600  # seconds that a cursor can be used: reading a page and asking for the next
+_MAX_LIMIT = 10_000  # items of a page, which is in memory as a whole
+_MAX_LENGTH = 64 * 1024  # characters of a cursor that are looked at
+
+
+class ItemPager:
+    """Lists one page; every call is one operation that observers see."""
+
+    def __init__(
+        self, pools: SourcePools, credentials: CredentialManager, plugins: Plugins
+    ) -> None:
+        self._pools = pools
+        self._credentials = credentials
+        self._plugins = plugins
+
+    async def list_page(
+        self, principal_id: str, source_id: str, path: str | None, limit: int, cursor: str | None
+    ) -> Page:
+        """Return a page; see `DataSourceRegistry.list_page`.
+
+        A cursor of ours is an encrypted token that holds the principal, the source, the path and
+        the connector's cursor.
+        """
+        if not (is_whole(limit, 1) and limit <= _MAX_LIMIT):
+            raise OptionError(f"'limit' must be between 1 and {_MAX_LIMIT}")
+        binding = [principal_id, source_id, path]
+        with observe(self._plugins, "list_page", source_id, path=path) as outcome:
+            inner = None if cursor is None else self._open(cursor, binding)
+            async with self._pools.operation(source_id) as connector:
+                page = await _list_page(connector, path, inner, limit)
+            outcome.items = len(page.items)
+            if page.cursor is None:
+                return page
+            content = json.dumps([*binding, page.cursor]).encode()
+            return Page(page.items, self._credentials.seal(_PURPOSE, content))
+
+    def _open(self, cursor: str, binding: list[str | None]) -> str:
+        """Return the connector's cursor.
+
+        Raises:
+            CursorError: The token is forged or too old, or of another principal, source or path.
+        """
+        content = (
+            self._credentials.unseal(_PURPOSE, cursor, max_age=_MAX_AGE)
+            if len(cursor) <= _MAX_LENGTH
+            else None
+        )
+        if content is not None:
+            *bound, inner = json.loads(content)
+            if bound == binding and isinstance(inner, str):
+                return inner
+        raise CursorError(
+            "the cursor is not one of this listing, or is more than an hour old; list from the "
+            "first page again"
+        )
+
+
+async def _list_page(
+    connector: DataSourceConnector, path: str | None, cursor: str | None, limit: int
+) -> Page:
+    if isinstance(connector, SupportsPages):
+        return await connector.list_page(path, cursor=cursor, limit=limit)
+    # Without the ability everything is listed anew, and the cursor is the number of items to skip.
+    skipped = int(cursor or 0)
+    items: list[DataItem] = []
+    async with aclosing(iterate(connector, path)) as listing:
+        number = 0
+        async for item in listing:
+            if number >= skipped + limit:
+                return Page(items, str(number))
+            if number >= skipped:
+                items.append(item)
+            number += 1
+    return Page(items, None)

@@ -1,0 +1,103 @@
+"""Describe, preview, measure and store single items."""
+
+from __future__ import annotations
+
+import copy
+import os
+from typing import Any
+
+from datasources.connector import (
+    DataSourceConnector,
+    SupportsPreview,
+    SupportsStatistics,
+    SupportsUpload,
+    abilities,
+)
+from datasources.errors import UnsupportedError
+from datasources.models import ColumnStatistics, DataItem, Limits, Preview
+from datasources.plugins import Plugins
+from datasources.registry.cache import MetadataCache, SingleFlight
+from datasources.registry.fetching import Fetcher, preview_by_fetching
+from datasources.registry.observing import observe
+from datasources.registry.pools import SourcePools
+from datasources.registry.records import SourceRecords
+
+
+class ItemReader:
+    """Works on single items; every method is one operation that observers see."""
+
+    def __init__(
+        self,
+        records: SourceRecords,
+        pools: SourcePools,
+        fetcher: Fetcher,
+        cache: MetadataCache,
+        plugins: Plugins,
+    ) -> None:
+        self._records = records
+        self._pools = pools
+        self._fetcher = fetcher
+        self._cache = cache
+        self._plugins = plugins
+        self._loading = SingleFlight()
+
+    async def get_metadata(
+        self, source_id: str, identifier: str, *, refresh: bool
+    ) -> dict[str, Any]:
+        """Describe one item; see `DataSourceRegistry.get_metadata`."""
+        # Another process may have replaced the source: metadata belong to the version they describe.
+        key = f"{self._records.get(source_id).version}:{identifier}"
+        cached: dict[str, Any] | None = self._cache.get(source_id, key)
+        if cached is not None and not refresh:
+            return cached
+
+        async def load() -> dict[str, Any]:
+            with observe(self._plugins, "get_metadata", source_id, identifier=identifier):
+                async with self._pools.operation(source_id) as connector:
+                    metadata = await connector.get_metadata(identifier)
+            self._cache.put(source_id, metadata, key)
+            return metadata
+
+        return copy.deepcopy(await self._loading.load((source_id, key), load))
+
+    async def preview(
+        self, source_id: str, identifier: str, rows: int, limits: Limits | None = None
+    ) -> Preview:
+        """Return the first rows of an item; see `DataSourceRegistry.preview`.
+
+        The limits, by default those of the source, are those of a fetch for the preview.
+        """
+        with observe(self._plugins, "preview", source_id, identifier=identifier) as outcome:
+            async with self._pools.operation(source_id) as connector:
+                if isinstance(connector, SupportsPreview):
+                    return outcome.record(await connector.preview(identifier, rows))
+                limits = limits or self._fetcher.limits(source_id)
+                preview = await preview_by_fetching(connector, identifier, rows, limits)
+                return outcome.record(preview)
+
+    async def statistics(self, source_id: str, identifier: str) -> dict[str, ColumnStatistics]:
+        """Return figures of an item's numeric columns; see `DataSourceRegistry.statistics`."""
+        with observe(self._plugins, "statistics", source_id, identifier=identifier):
+            async with self._pools.operation(source_id) as connector:
+                if not isinstance(connector, SupportsStatistics):
+                    raise _unsupported(source_id, connector, "compute statistics")
+                return await connector.statistics(identifier)
+
+    async def upload(
+        self, source_id: str, local_path: str, name: str | None, *, overwrite: bool
+    ) -> DataItem:
+        """Store a local file in the source; see `DataSourceRegistry.upload`."""
+        identifier = name or os.path.basename(local_path)
+        with observe(self._plugins, "upload", source_id, identifier=identifier) as outcome:
+            async with self._pools.operation(source_id) as connector:
+                if not isinstance(connector, SupportsUpload):
+                    raise _unsupported(source_id, connector, "take files")
+                return outcome.record(await connector.upload_file(local_path, name, overwrite))
+
+
+def _unsupported(source_id: str, connector: DataSourceConnector, what: str) -> UnsupportedError:
+    able = ", ".join(sorted(abilities(connector))) or "none"
+    return UnsupportedError(
+        f"source {source_id!r} of type {connector.config.type.value!r} cannot {what}; "
+        f"its optional abilities: {able}"
+    )

@@ -1,0 +1,410 @@
+"""A principal can do what its grants say, and learns nothing of the rest."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import pytest
+
+from datasources import (
+    Access,
+    DataItem,
+    DataSourceNotFoundError,
+    DataSourceRegistry,
+    FetchRequest,
+    Grant,
+    ItemNotFoundError,
+    LimitExceededError,
+    Limits,
+    MemoryStore,
+    Operation,
+    OptionError,
+    Policy,
+    PolicyError,
+    Principal,
+    StoredSource,
+    blocking,
+    caller,
+    hookimpl,
+)
+from datasources.tabular import items_below
+from tests.core.fakes import AbleConnector, registry_of, source
+from tests.waiting import wait_until
+
+ITEMS = {"in/a.csv": b"x\n1\n", "in/deep/b.csv": b"x\n2\n", "out/c.csv": b"x\n3\n"}
+
+
+class Shelf(AbleConnector):
+    """Classifies identifiers: those with a blank are queries."""
+
+    calls: ClassVar[list[str]] = []
+    entered: ClassVar[int] = 0
+    most: ClassVar[int] = 0
+
+    async def connect(self) -> bool:
+        self.calls.append("connect")
+        await super().connect()
+        self._connection = dict(ITEMS)
+        return True
+
+    @classmethod
+    def identifier_kind(cls, identifier: str) -> Literal["item", "query"]:
+        return "query" if " " in identifier else "item"
+
+    @classmethod
+    def item_path(cls, identifier: str) -> str | None:
+        return None if " " in identifier or "~" in identifier else identifier
+
+    async def list_items(self, path: str | None = None) -> list[DataItem]:
+        self.calls.append("list_items")
+        if path and not items_below(await super().list_items(), path):
+            raise ItemNotFoundError(f"no folder {path!r}")
+        return items_below(await super().list_items(), path)
+
+    async def fetch_data(self, identifier: str, workspace: str) -> str:
+        self.calls.append(f"fetch {identifier}")
+        type(self).entered += 1
+        type(self).most = max(self.most, self.entered)
+        try:
+            return await super().fetch_data(identifier, workspace)
+        finally:
+            type(self).entered -= 1
+
+    async def get_metadata(self, identifier: str) -> dict[str, Any]:
+        self.calls.append(f"describe {identifier}")
+        return {"path": identifier}
+
+
+class CountingStore(MemoryStore):
+    """Counts what is asked of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+
+    def get(self, source_id: str) -> StoredSource | None:
+        self.asked += 1
+        return super().get(source_id)
+
+    def list(self) -> list[StoredSource]:
+        self.asked += 1
+        return super().list()
+
+
+@pytest.fixture
+async def registry() -> AsyncIterator[DataSourceRegistry]:
+    Shelf.calls.clear()
+    Shelf.most = Shelf.entered = 0
+    async with registry_of(Shelf, store=CountingStore()) as registry:
+        for source_id in ("shop", "hr"):
+            await registry.register_data_source(source(source_id))
+        Shelf.calls.clear()
+        yield registry
+
+
+def access_of(registry: DataSourceRegistry, *grants: Grant, **arguments: Any) -> Access:
+    return registry.access(Principal("ann", grants=grants), **arguments)
+
+
+OPERATIONS: dict[str, Callable[[Access, str, Path], Any]] = {
+    "get_source": lambda a, s, _: a.get_source(s),
+    "list_items": lambda a, s, _: a.list_items(s),
+    "iter_items": lambda a, s, _: anext(a.iter_items(s)),
+    "glob_items": lambda a, s, _: a.glob_items(s, "*"),
+    "expand": lambda a, s, _: a.expand(s, "in"),
+    "get_metadata": lambda a, s, _: a.get_metadata(s, "in/a.csv"),
+    "preview": lambda a, s, _: a.preview(s, "in/a.csv"),
+    "statistics": lambda a, s, _: a.statistics(s, "in/a.csv"),
+    "upload": lambda a, s, _: a.upload(s, "/f", "in/a.csv"),
+    "fetch": lambda a, s, w: a.fetch(s, "in/a.csv", w),
+    "fetch_many": lambda a, s, w: a.fetch_many([("shop", "in/a.csv"), (s, "in/a.csv")], w),
+    "fetch_tree": lambda a, s, w: a.fetch_tree(s, None, w),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+async def test_unknown_and_not_granted_are_the_same_error_and_the_same_number_of_calls(
+    registry: DataSourceRegistry, tmp_path: Path, name: str
+) -> None:
+    access = access_of(registry, Grant("shop", {"read", "query", "write"}))
+    told = []
+    for source_id in ("unknown", "hr"):
+        store: Any = registry.store
+        store.asked = 0
+        Shelf.calls.clear()
+        with pytest.raises(DataSourceNotFoundError) as caught:
+            await OPERATIONS[name](access, source_id, tmp_path)
+        told.append((type(caught.value), str(caught.value).replace(source_id, "ID"), store.asked))
+        assert Shelf.calls == []
+    assert told[0] == told[1]
+    with pytest.raises(DataSourceNotFoundError) as caught:
+        registry.get_config("unknown")
+    assert told[0][1] == str(caught.value).replace("unknown", "ID")
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+async def test_an_administrator_may_do_everything(
+    registry: DataSourceRegistry, tmp_path: Path, name: str
+) -> None:
+    await OPERATIONS[name](registry.access(Principal("root", {"admin"})), "hr", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "right"),
+    [
+        (name, "write" if name == "upload" else "read")
+        for name in OPERATIONS
+        if name != "get_source"
+    ],
+)
+async def test_a_missing_right_is_named_and_no_connector_is_asked(
+    registry: DataSourceRegistry, tmp_path: Path, name: str, right: str
+) -> None:
+    access = access_of(registry, Grant("shop", {"read", "write"} - {right}))
+    with pytest.raises(PolicyError, match=rf"'ann' does not have the right '{right}' for .*'shop'"):
+        await OPERATIONS[name](access, "shop", tmp_path)
+    assert Shelf.calls == []
+
+
+async def test_only_granted_sources_are_listed(registry: DataSourceRegistry) -> None:
+    access = access_of(registry, Grant("shop", {"query"}), Grant("gone", {"read"}))
+    assert [config.id for config in await access.list_sources()] == ["shop"]
+    admin = registry.access(Principal("root", {"admin"}))
+    assert [config.id for config in await admin.list_sources()] == ["hr", "shop"]
+    assert await access_of(registry).list_sources() == []
+
+
+async def test_lists_show_the_granted_items_and_the_folders_on_the_way(
+    registry: DataSourceRegistry,
+) -> None:
+    access = access_of(registry, Grant("shop", {"read"}, items=["in/*.csv"]))
+
+    def paths(items: list[DataItem]) -> list[str]:
+        return sorted(item.path for item in items)
+
+    assert paths(await access.list_items("shop")) == ["in/a.csv"]
+    assert paths(await access.list_items("shop", "/")) == ["in/"]
+    assert paths(await access.list_items("shop", "in/")) == ["in/a.csv"]
+    assert paths([item async for item in access.iter_items("shop")]) == ["in/a.csv"]
+    assert paths(await access.glob_items("shop", "**")) == ["in/a.csv"]
+    assert paths(await access.expand("shop")) == ["in/a.csv"]
+    for hidden in ("out", "missing"):
+        assert await access.list_items("shop", hidden) == []
+        assert [item async for item in access.iter_items("shop", hidden)] == []
+        with pytest.raises(ItemNotFoundError, match="has nothing at"):
+            await access.expand("shop", hidden)
+
+
+async def test_a_tree_has_the_granted_items_only(
+    registry: DataSourceRegistry, tmp_path: Path
+) -> None:
+    access = access_of(registry, Grant("shop", {"read"}, items=["in/**"]))
+    results = await access.fetch_tree("shop", None, tmp_path)
+    assert [result.request.identifier for result in results] == ["in/a.csv", "in/deep/b.csv"]
+    assert await access.fetch_tree("shop", "out/*", tmp_path) == []
+    assert sorted(os.listdir(tmp_path)) == ["in"]
+
+
+async def test_grants_for_one_source_add_up(registry: DataSourceRegistry) -> None:
+    access = access_of(
+        registry,
+        Grant("shop", {"read"}, items=["in/a.csv"]),
+        Grant("shop", {"read", "write"}, items=["out/*"]),
+    )
+    assert len(await access.list_items("shop")) == 2
+    await access.upload("shop", "/f", "out/new.csv")
+    with pytest.raises(PolicyError, match="may write of source 'shop' only items that match out"):
+        await access.upload("shop", "/f", "in/a.csv")
+    with pytest.raises(PolicyError, match="only items that match"):
+        await access.get_metadata("shop", "~in/a.csv")
+
+
+async def test_a_pattern_that_matches_nothing_is_no_query_of_a_principal_without_the_right(
+    registry: DataSourceRegistry, tmp_path: Path
+) -> None:
+    access = access_of(registry, Grant("shop", {"read"}))
+    with pytest.raises(ItemNotFoundError):
+        await access.expand("shop", "select * from t")
+    assert await access.fetch_tree("shop", "select * from t", tmp_path) == []
+    assert not [call for call in Shelf.calls if call.startswith("describe")]
+    able = access_of(registry, Grant("shop", {"read", "query"}))
+    assert [item.path for item in await able.expand("shop", "select * from t")] == [
+        "select * from t"
+    ]
+
+
+async def test_one_request_that_is_not_granted_keeps_all_from_being_fetched(
+    registry: DataSourceRegistry, tmp_path: Path
+) -> None:
+    access = access_of(registry, Grant("shop", {"read"}, items=["in/*"]))
+    with pytest.raises(PolicyError):
+        await access.fetch_many([("shop", "in/a.csv"), FetchRequest("shop", "out/c.csv")], tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+async def test_the_smaller_of_all_limits_counts(tmp_path: Path) -> None:
+    policy = Policy(limits=Limits(max_bytes=100, max_rows=50, timeout=None))
+    async with registry_of(Shelf, policy=policy) as registry:
+        await registry.register_data_source(source("shop"))
+        limits = Limits(max_bytes=1_000, max_rows=3, timeout=9.0)
+        access = access_of(registry, Grant("shop", {"read"}), limits=limits)
+        assert access.limits("shop") == Limits(max_bytes=100, max_rows=3, timeout=9.0)
+        tight = Limits(max_bytes=3, max_rows=None, timeout=None)
+        with pytest.raises(LimitExceededError):
+            await access.fetch("shop", "in/a.csv", tmp_path, limits=tight)
+        (result,) = await access.fetch_many([("shop", "in/a.csv")], tmp_path, limits=tight)
+        assert isinstance(result.error, LimitExceededError)
+
+
+async def test_a_quota_holds_for_each_workspace_of_a_principal(
+    registry: DataSourceRegistry, tmp_path: Path
+) -> None:
+    access = access_of(registry, Grant("shop", {"read"}), quota=5)
+    await access.fetch("shop", "in/a.csv", tmp_path / "one")
+    await access.fetch("shop", "in/a.csv", tmp_path / "two")
+    again = access_of(registry, Grant("shop", {"read"}), quota=5)
+    with pytest.raises(LimitExceededError, match="does not fit"):
+        await again.fetch("shop", "out/c.csv", tmp_path / "one")
+    async with access.workspace("w", quota=1000) as session:
+        await session.fetch("shop", "in/a.csv")
+        with pytest.raises(LimitExceededError, match="does not fit"):
+            await session.fetch("shop", "out/c.csv")
+
+
+async def test_the_fetches_of_a_principal_at_once_are_bounded_over_all_its_objects(
+    registry: DataSourceRegistry, tmp_path: Path
+) -> None:
+    grant = Grant("shop", {"read"})
+    many = access_of(registry, grant, concurrency=3).fetch_many([("shop", "slow")] * 5, tmp_path)
+    tasks: list[asyncio.Task[Any]] = [asyncio.create_task(many)]
+    for _ in range(5):
+        fetch = access_of(registry, grant, concurrency=3).fetch("shop", "slow", tmp_path)
+        tasks.append(asyncio.create_task(fetch))
+    await wait_until(lambda: Shelf.entered == 3)
+    other = registry.access(Principal("bob", grants=[grant]), concurrency=3)
+    await other.fetch("shop", "in/a.csv", tmp_path)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert Shelf.most == 4
+
+
+async def test_a_workspace_of_a_principal_holds_its_grants_for_the_host_too(
+    registry: DataSourceRegistry, tmp_path: Path
+) -> None:
+    access = access_of(registry, Grant("shop", {"read"}, items=["in/*"]))
+    async with access.workspace("w", root=tmp_path) as session:
+        assert (await session.fetch("shop", "in/a.csv")).size == 4
+        for attempt in (
+            registry.fetch("hr", "in/a.csv", session.path),
+            session.fetch("hr", "in/a.csv"),
+            session.list_items("hr"),
+            session.get_metadata("hr", "in/a.csv"),
+            session.preview("hr", "in/a.csv"),
+            session.statistics("hr", "in/a.csv"),
+            session.glob_items("hr", "*"),
+            session.expand("hr"),
+        ):
+            with pytest.raises(DataSourceNotFoundError):
+                await attempt
+        with pytest.raises(PolicyError, match="only items"):
+            await registry.fetch("shop", "out/c.csv", session.path)
+        (result,) = await registry.fetch_many([("hr", "in/a.csv")], session.path)
+        assert isinstance(result.error, DataSourceNotFoundError)
+        assert [config.id for config in await session.list_sources()] == ["shop"]
+
+
+async def test_a_session_reports_progress_and_takes_narrower_limits(
+    registry: DataSourceRegistry,
+) -> None:
+    seen: list[int] = []
+    async with registry.workspace("w", limits=Limits(max_bytes=10)) as session:
+        await session.fetch("shop", "in/a.csv", progress=lambda done, _: seen.append(done))
+        for limits in (Limits(max_bytes=3), Limits(max_bytes=3, max_rows=None)):
+            with pytest.raises(LimitExceededError):
+                await session.fetch("shop", "in/a.csv", limits=limits)
+    assert seen[-1] == 4
+
+
+async def test_the_principal_is_the_user_unless_the_host_named_another(
+    registry: DataSourceRegistry, tmp_path: Path
+) -> None:
+    seen: list[tuple[str, str | None]] = []
+
+    class Audit:
+        @hookimpl
+        def datasources_operation_started(self, operation: Operation) -> None:
+            seen.append((operation.name, operation.user))
+
+    registry.plugins.register_plugin(Audit())
+    access = access_of(registry, Grant("shop", {"read"}))
+    await access.fetch("shop", "in/a.csv", tmp_path)
+    assert [item async for item in access.iter_items("shop")]
+    with pytest.raises(DataSourceNotFoundError):
+        await access.fetch("hr", "in/a.csv", tmp_path)
+    with caller(user="service"):
+        await access.preview("shop", "in/a.csv")
+    async with registry.workspace("w") as session:
+        await session.fetch("shop", "in/a.csv")
+    assert seen == [
+        ("fetch", "ann"),
+        ("iter_items", "ann"),
+        ("fetch", "ann"),
+        ("preview", "service"),
+        ("fetch", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("shop", ()), "one at least"),
+        (("shop", {"read", "admin"}), "are of read, query, write"),
+        (("shop", "read"), "set of texts"),
+        (("shop", {"read"}, "in/*"), "set of texts"),
+        (("shop", {"read", "query"}, ["in/*"]), "cannot have the right 'query'"),
+        (("../shop", {"read"}), "not a source id"),
+    ],
+)
+def test_a_grant_that_says_nothing_clear_is_refused(arguments: Any, reason: str) -> None:
+    with pytest.raises(OptionError, match=reason):
+        Grant(*arguments)
+
+
+def test_a_principal_that_says_nothing_clear_is_refused() -> None:
+    bad: Any
+    for bad in ({"id": ""}, {"id": "a", "roles": "admin"}, {"id": "a", "grants": ["shop"]}):
+        with pytest.raises(OptionError):
+            Principal(**bad)
+
+
+async def test_a_connector_that_fails_to_classify_grants_nothing(tmp_path: Path) -> None:
+    class Broken(Shelf):
+        @classmethod
+        def identifier_kind(cls, identifier: str) -> Literal["item", "query"]:
+            raise ValueError(identifier)
+
+    async with registry_of(Broken) as registry:
+        await registry.register_data_source(source("shop"))
+        with pytest.raises(PolicyError, match="'query'"):
+            await access_of(registry, Grant("shop", {"read"})).fetch("shop", "in/a.csv", tmp_path)
+
+
+def test_the_blocking_access_does_the_same(tmp_path: Path) -> None:
+    with blocking.DataSourceRegistry() as registry:
+        registry.register_connector_class("memory", Shelf)
+        registry.register_data_source(source("shop"))
+        access = registry.access(Principal("ann", grants=[Grant("shop", {"read"})]))
+        assert access.principal.id == "ann"
+        assert len(list(access.iter_items("shop"))) == 3
+        assert access.fetch("shop", "in/a.csv", tmp_path).size == 4
+        with access.workspace("w") as session:
+            assert session.preview("shop", "in/a.csv").columns == ("x",)
+        with pytest.raises(DataSourceNotFoundError):
+            access.list_items("hr")
+        with pytest.raises(DataSourceNotFoundError):
+            next(access.iter_items("hr"))
