@@ -20,6 +20,7 @@ from datasources import (
     ItemNotFoundError,
     Limits,
     RegistryError,
+    SourcePausedError,
     abilities,
 )
 from datasources.plugins import Plugins, scan
@@ -126,6 +127,13 @@ async def test_six_methods_are_enough_for_every_operation(
         await registry.statistics("s", "emma.csv")
     with pytest.raises(RegistryError, match="cannot take files"):
         await registry.upload("s", receipt.path)
+    assert [item.path for item in (await registry.list_page("s", limit=1)).items] == ["emma.csv"]
+    assert await registry.check_update("s", {"name": "Shelf"})
+    assert (await registry.update_data_source("s", {"name": "Shelf"})).name == "Shelf"
+    await registry.pause("s", "moving house")
+    with pytest.raises(SourcePausedError, match="moving house"):
+        await registry.list_items("s")
+    await registry.resume("s")
     async with registry.connection("s") as connector:
         assert await connector.test_connection()
     assert (await registry.get_connector("s")).config.id == "s"

@@ -13,6 +13,7 @@ import pytest
 from datasources import (
     AuditLog,
     ConnectError,
+    ConnectorError,
     DataFetchError,
     DataItem,
     DataSourceConnector,
@@ -147,7 +148,7 @@ async def test_error_whose_text_cannot_be_changed_becomes_another_one(
     async with registry_of(Stubborn) as registry:
         registry.plugins.register_plugin(AuditLog(log))
         await registry.register_data_source(source(password=SECRET, fail_at=fail_at))
-        with pytest.raises(DataFetchError, match=r"\w+: refused \*") as caught:
+        with pytest.raises(ConnectorError, match=r"raised \w+: refused \*") as caught:
             await OPERATIONS[operation](registry, tmp_path)
     shown = "".join(traceback.format_exception(caught.value)) + log.read_text()
     assert SECRET not in shown

@@ -14,6 +14,7 @@ import pytest
 from datasources import (
     AuditLog,
     ConnectError,
+    ConnectorError,
     CredentialManager,
     DataSourceRegistry,
     MemoryStore,
@@ -240,8 +241,9 @@ async def test_what_a_connector_raises_is_returned_without_its_secrets():
             await registry.check_config(source(password="pa55-of-it")),
             await registry.check_update("s", {}),
         ):
-            assert isinstance(check.error, RuntimeError)
-            assert str(check.error) == "refused: ***REDACTED***"
+            assert isinstance(check.error, ConnectorError)
+            assert isinstance(check.error.__cause__, RuntimeError)
+            assert str(check.error.__cause__) == "refused: ***REDACTED***"
             assert check.duration >= 0
 
 

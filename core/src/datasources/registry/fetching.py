@@ -13,6 +13,7 @@ from typing import Any
 
 from datasources.connector import DataSourceConnector
 from datasources.errors import (
+    ConnectorError,
     DataFetchError,
     LimitExceededError,
     OptionError,
@@ -233,13 +234,18 @@ class Fetcher:
         file that the connector wrote by itself is hashed after that.
         """
         seconds = target.limits.timeout
+        report = target.progress if isinstance(target.progress, LoopProgress) else None
         path: object = None
         try:
             async with asyncio.timeout(seconds) as timer:
                 async with self._pools.operation(request.source_id) as connector:
                     path = await connector.fetch_data(request.identifier, target)
-                    if isinstance(target.progress, LoopProgress):
-                        target.progress.raise_error()
+                    if report:
+                        report.raise_error()
+        except ConnectorError:
+            if report:
+                report.raise_error()  # the host's own, whatever the connector has made of it
+            raise
         except (TimeoutError, PoolClosedError) as exc:
             if isinstance(exc, TimeoutError) and not timer.expired():
                 raise

@@ -16,7 +16,8 @@ class LoopProgress:
     is made.
 
     An error of the callback ends the fetch. It is raised where the bytes were written, or, if that
-    was in another thread, by the next call or by `raise_error`.
+    was in another thread, by the next call; and again, whatever the connector made of it, by
+    `raise_error`.
     """
 
     def __init__(self, progress: Progress) -> None:
@@ -30,7 +31,11 @@ class LoopProgress:
     def __call__(self, done: int, total: int | None) -> None:
         self.raise_error()
         if threading.get_ident() == self._thread:
-            self._progress(done, total)
+            try:
+                self._progress(done, total)
+            except Exception as exc:
+                self._error = exc
+                raise
             return
         with self._lock:
             scheduled = self._latest is not None
@@ -39,7 +44,7 @@ class LoopProgress:
             self._loop.call_soon_threadsafe(self._report)
 
     def raise_error(self) -> None:
-        """Raise what the callback raised when it was called for another thread."""
+        """Raise what the callback has raised."""
         if self._error is not None:
             raise self._error
 

@@ -36,4 +36,4 @@ class IdentifierChecks(Checks):
         connector_class = subject.connector_class
         assert connector_class.identifier_kind(text) in ("item", "query", None)
         path = connector_class.item_path(text)
-        assert path is None or isinstance(path, str), "item_path must return text or None"
+        assert isinstance(path, str | None), "item_path must return text or None"

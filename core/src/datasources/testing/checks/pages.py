@@ -93,8 +93,8 @@ async def _all_pages(list_page: ListPage, path: str | None, limit: int) -> list[
         page = await list_page(path, cursor=cursor, limit=limit)
         assert len(page.items) <= limit, f"a page of {len(page.items)} items, limit {limit}"
         paths += [item.path for item in page.items]
-        assert page.cursor is None or page.cursor != cursor, "a page has its own cursor again"
-        cursor = page.cursor
-        if cursor is None:
+        if page.cursor is None:
             return paths
+        assert page.cursor != cursor, "a page has its own cursor again"
+        cursor = page.cursor
     raise AssertionError(f"there are more than {_MOST_PAGES} pages")
