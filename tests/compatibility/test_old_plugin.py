@@ -20,6 +20,7 @@ from datasources import (
     ItemNotFoundError,
     Limits,
     RegistryError,
+    SecretRequiredError,
     abilities,
 )
 from datasources.plugins import Plugins, scan
@@ -130,6 +131,14 @@ async def test_six_methods_are_enough_for_every_operation(
         assert await connector.test_connection()
     assert (await registry.get_connector("s")).config.id == "s"
     assert registry.get_pool_stats("s")["total"] >= 1
+    assert await registry.check_update("s", {"name": "Other shelf"})
+    updated = await registry.update_data_source("s", {"name": "Other shelf"})
+    assert (updated.name, len(await registry.list_items("s"))) == ("Other shelf", 2)
+    await registry.pause("s", "the shelf is moved")
+    await registry.resume("s")
+    with pytest.raises(SecretRequiredError) as caught:
+        await registry.update_data_source("c", {"config": {"host": "other.example.com"}})
+    assert caught.value.options == ("token",)
 
 
 async def test_abilities_are_called_as_they_first_were(
