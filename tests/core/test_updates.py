@@ -484,6 +484,26 @@ async def test_by_default_the_host_in_a_connection_string_counts():
             assert caught.value.options == ("password",)
 
 
+class SealedOptions(ConnectorOptions):
+    ticket: SecretStr
+    password: SecretStr
+
+    def hosts(self) -> list[str]:
+        return [self.ticket.get_secret_value()[::-1]]
+
+
+class SealedConnector(SeedConnector):
+    options_class = SealedOptions
+
+
+async def test_by_default_the_hosts_count_that_the_connector_tells():
+    async with registry_of(SealedConnector) as registry:
+        await add(registry, ticket="doog", password=SECRET)
+        with pytest.raises(SecretRequiredError, match="a change of 'host' decides") as caught:
+            await registry.update_data_source("s", {"config": {"ticket": "live"}})
+        assert caught.value.options == ("password",)
+
+
 async def test_every_secret_of_a_nested_option_is_needed_again(registry: DataSourceRegistry):
     await add(registry, host="h", tls={"verify": True, "key": "k3y"})
     partly: list[dict[str, Any]] = [{}, {"tls": {}}, {"tls": {"verify": False}}]
