@@ -20,7 +20,7 @@ from datasources import (
     ItemNotFoundError,
     Limits,
     RegistryError,
-    SourcePausedError,
+    SecretRequiredError,
     abilities,
 )
 from datasources.plugins import Plugins, scan
@@ -128,16 +128,20 @@ async def test_six_methods_are_enough_for_every_operation(
     with pytest.raises(RegistryError, match="cannot take files"):
         await registry.upload("s", receipt.path)
     assert [item.path for item in (await registry.list_page("s", limit=1)).items] == ["emma.csv"]
-    assert await registry.check_update("s", {"name": "Shelf"})
-    assert (await registry.update_data_source("s", {"name": "Shelf"})).name == "Shelf"
-    await registry.pause("s", "moving house")
-    with pytest.raises(SourcePausedError, match="moving house"):
-        await registry.list_items("s")
-    await registry.resume("s")
     async with registry.connection("s") as connector:
         assert await connector.test_connection()
     assert (await registry.get_connector("s")).config.id == "s"
     assert registry.get_pool_stats("s")["total"] >= 1
+    assert await registry.check_update("s", {"name": "Other shelf"})
+    updated = await registry.update_data_source("s", {"name": "Other shelf"})
+    assert (updated.name, len(await registry.list_items("s"))) == ("Other shelf", 2)
+    await registry.pause("s", "the shelf is moved")
+    with pytest.raises(SourcePausedError, match="the shelf is moved"):
+        await registry.list_items("s")
+    await registry.resume("s")
+    with pytest.raises(SecretRequiredError) as caught:
+        await registry.update_data_source("c", {"config": {"host": "other.example.com"}})
+    assert caught.value.options == ("token",)
 
 
 async def test_abilities_are_called_as_they_first_were(

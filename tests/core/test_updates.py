@@ -31,6 +31,7 @@ from tests.core.fakes import (
     registry_of,
     source,
 )
+from tests.waiting import wait_until
 
 SECRET = "pa55-of-the-source"
 OTHER = "0ther-pa55"
@@ -277,10 +278,10 @@ async def two(
         yield first, second
 
 
-UPDATES = 100
+UPDATES = [100, pytest.param(1000, marks=pytest.mark.soak)]
 
 
-async def count_up(registry: DataSourceRegistry, updates: int = UPDATES) -> int:
+async def count_up(registry: DataSourceRegistry, updates: int) -> int:
     """Count in the metadata as a host does that reads, and updates what it has read."""
     conflicts = done = 0
     while done < updates:
@@ -296,35 +297,58 @@ async def count_up(registry: DataSourceRegistry, updates: int = UPDATES) -> int:
     return conflicts
 
 
-async def test_no_update_is_lost_where_a_version_is_expected(
-    two: tuple[DataSourceRegistry, DataSourceRegistry],
-):
-    await add(two[0], host="h", password=SECRET)
-    conflicts = await asyncio.gather(*map(count_up, two))
-    assert two[0].get_config("s").metadata == {"count": 2 * UPDATES}
-    assert two[1].get_config("s").version == 1 + 2 * UPDATES  # as many writes as there were updates
+async def check_that_no_update_is_lost(
+    first: DataSourceRegistry, second: DataSourceRegistry, updates: int
+) -> None:
+    """Have two registries on one store count up in the same source, each by `updates`."""
+    await first.register_data_source(source(host="h", password=SECRET))
+    await wait_until(lambda: second.exists("s"))
+    started = first.get_config("s").version or 0
+    conflicts = await asyncio.gather(*(count_up(r, updates) for r in (first, second)))
+    await wait_until(
+        lambda: all(r.get_config("s").metadata == {"count": 2 * updates} for r in (first, second))
+    )
+    # As many writes as there were updates: each of the others was told of its conflict.
+    assert first.get_config("s").version == started + 2 * updates
     assert sum(conflicts) > 0
 
 
-async def test_writers_that_expect_no_version_keep_what_the_other_changes(
-    two: tuple[DataSourceRegistry, DataSourceRegistry],
-):
-    await add(two[0], host="h", password=SECRET)
+async def check_that_writers_keep_what_the_other_changes(
+    first: DataSourceRegistry, second: DataSourceRegistry, updates: int
+) -> None:
+    """Have two registries on one store change different options without a version."""
+    await first.register_data_source(source(host="h", password=SECRET))
+    await wait_until(lambda: second.exists("s"))
 
     async def write(registry: DataSourceRegistry, option: str) -> None:
-        for number in range(UPDATES):
+        for number in range(updates):
             await registry.update_data_source("s", {"metadata": {f"{option}{number}": number}})
             await registry.update_data_source("s", {"config": {option: f"{option}-{number}"}})
 
-    await asyncio.gather(write(two[0], "note"), write(two[1], "token"))
-    last = UPDATES - 1
-    assert clear(two[0]) == {
+    await asyncio.gather(write(first, "note"), write(second, "token"))
+    expected = {
         "host": "h",
         "password": SECRET,
-        "note": f"note-{last}",
-        "token": f"token-{last}",
+        "note": f"note-{updates - 1}",
+        "token": f"token-{updates - 1}",
     }
-    assert len(two[1].get_config("s").metadata) == 2 * UPDATES
+    await wait_until(lambda: clear(first) == clear(second) == expected)
+    await wait_until(
+        lambda: all(len(r.get_config("s").metadata) == 2 * updates for r in (first, second))
+    )
+
+
+Two = tuple[DataSourceRegistry, DataSourceRegistry]
+
+
+@pytest.mark.parametrize("updates", UPDATES)
+async def test_no_update_is_lost_where_a_version_is_expected(two: Two, updates: int):
+    await check_that_no_update_is_lost(*two, updates)
+
+
+@pytest.mark.parametrize("updates", UPDATES)
+async def test_writers_that_expect_no_version_keep_what_the_other_changes(two: Two, updates: int):
+    await check_that_writers_keep_what_the_other_changes(*two, updates)
 
 
 async def test_conflict_of_a_write_is_told_where_a_version_is_expected(
@@ -458,6 +482,26 @@ async def test_by_default_the_host_in_a_connection_string_counts():
             with pytest.raises(SecretRequiredError) as caught:
                 await registry.update_data_source("s", {"config": {"dsn": dsn}})
             assert caught.value.options == ("password",)
+
+
+class SealedOptions(ConnectorOptions):
+    ticket: SecretStr
+    password: SecretStr
+
+    def hosts(self) -> list[str]:
+        return [self.ticket.get_secret_value()[::-1]]
+
+
+class SealedConnector(SeedConnector):
+    options_class = SealedOptions
+
+
+async def test_by_default_the_hosts_count_that_the_connector_tells():
+    async with registry_of(SealedConnector) as registry:
+        await add(registry, ticket="doog", password=SECRET)
+        with pytest.raises(SecretRequiredError, match="a change of 'host' decides") as caught:
+            await registry.update_data_source("s", {"config": {"ticket": "live"}})
+        assert caught.value.options == ("password",)
 
 
 async def test_every_secret_of_a_nested_option_is_needed_again(registry: DataSourceRegistry):

@@ -261,10 +261,8 @@ class SourcePools:
             loop_pools.start_closing(source_id, _CLOSE_TIMEOUT)
             raise
         # A pool outlasts a pause, so that operations under way end normally.
-        if source_pool is not None and (
-            record.paused is not None
-            or _without_state(source_pool.record) == _without_state(record)
-        ):
+        unchanged = source_pool and _without_state(source_pool.record) == _without_state(record)
+        if source_pool is not None and unchanged:
             source_pool.paused = record.paused
             source_pool.generation, source_pool.checked_at = generation, now
             return source_pool
