@@ -31,6 +31,7 @@ media_types
 names
 uri
 models
+streams
 options
 connector
 threads
@@ -45,7 +46,7 @@ principals
 stores
 plugins: hookspecs discovery compatibility manager
 pool: calls state pool
-registry: cache observing opening records factory pools listing paging fetching reading granted sessions access registry
+registry: cache observing opening records factory pools listing paging fetching streaming reading granted sessions access registry
 blocking
 observers: audit telemetry
 telemetry

@@ -34,6 +34,6 @@ class TestContract(ConnectorContract):
             missing="reports/2025.csv",
             tables={"a.csv": 2},
             counts_rows=False,
-            abilities={"iter_items", "pages", "glob", "preview"},
+            abilities={"iter_items", "pages", "glob", "preview", "stream"},
             unreachable={"path": str(root / "missing")},
         )

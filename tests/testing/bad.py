@@ -5,5 +5,6 @@ from __future__ import annotations
 from tests.testing.bad_at_rest import AT_REST
 from tests.testing.bad_at_work import AT_WORK
 from tests.testing.bad_listed import LISTED
+from tests.testing.bad_streams import STREAMS
 
-BAD = {**AT_REST, **AT_WORK, **LISTED}
+BAD = {**AT_REST, **AT_WORK, **LISTED, **STREAMS}

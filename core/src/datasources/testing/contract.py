@@ -17,6 +17,7 @@ from datasources.testing.checks.options import OptionChecks
 from datasources.testing.checks.packaging import PackagingChecks
 from datasources.testing.checks.pages import PageChecks
 from datasources.testing.checks.secrets import SecretChecks
+from datasources.testing.checks.streams import StreamChecks
 
 
 class ConnectorContract(
@@ -34,6 +35,7 @@ class ConnectorContract(
     LeakChecks,
     AbilityChecks,
     PageChecks,
+    StreamChecks,
     HostedChecks,
 ):
     """The contract of connectors; subclass it as `Test…` with a fixture `subject`.
