@@ -17,8 +17,11 @@ from datasources import (
     DataSourceConfig,
     DataSourceRegistry,
     DataSourceType,
+    Grant,
     ItemNotFoundError,
     Limits,
+    PolicyError,
+    Principal,
     RegistryError,
     abilities,
 )
@@ -109,6 +112,11 @@ async def test_six_methods_are_enough_for_every_operation(
     assert await registry.test_connection("s")
     assert [item.path for item in await registry.list_items("s")] == ["emma.csv", "notes/plan.txt"]
     assert [item.path async for item in registry.iter_items("s", "notes/")] == ["notes/plan.txt"]
+    page = await registry.list_page("s", limit=1)
+    rest = await registry.list_page("s", limit=9, cursor=page.cursor)
+    assert [item.path for item in page.items + rest.items] == ["emma.csv", "notes/plan.txt"]
+    async with registry.open_stream("s", "emma.csv", start=6) as stream:
+        assert b"".join([chunk async for chunk in stream]) == b"pages\nEmma,474\n"
     assert [item.path for item in await registry.glob_items("s", "*.csv")] == ["emma.csv"]
     assert [item.path for item in await registry.expand("s", "notes/")] == ["notes/plan.txt"]
     assert await registry.get_metadata("s", "emma.csv") == {"size": 21}
@@ -130,6 +138,17 @@ async def test_six_methods_are_enough_for_every_operation(
         assert await connector.test_connection()
     assert (await registry.get_connector("s")).config.id == "s"
     assert registry.get_pool_stats("s")["total"] >= 1
+
+
+async def test_it_does_not_classify_identifiers_so_each_is_a_query(
+    registry: DataSourceRegistry, tmp_path: Path
+) -> None:
+    reader = registry.access(Principal("ann", grants=[Grant("s", {"read"})]))
+    assert len(await reader.list_items("s")) == 2
+    with pytest.raises(PolicyError, match="does not have the right 'query'"):
+        await reader.fetch("s", "emma.csv", tmp_path)
+    able = registry.access(Principal("ann", grants=[Grant("s", {"query"})]))
+    assert (await able.fetch("s", "emma.csv", tmp_path)).size == 21
 
 
 async def test_abilities_are_called_as_they_first_were(
