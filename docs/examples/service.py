@@ -18,25 +18,13 @@ from pydantic import BaseModel
 
 from datasources import (
     AuditLog,
-    AuthenticationError,
-    ConnectError,
-    DataFetchError,
     DataSourceConfig,
     DataSourceError,
-    DataSourceExistsError,
-    DataSourceNotFoundError,
     DataSourceRegistry,
     DataSourceType,
     FetchReceipt,
-    ItemNotFoundError,
-    LimitExceededError,
     Limits,
-    OptionError,
-    PermissionDeniedError,
     Policy,
-    PolicyError,
-    PoolTimeoutError,
-    UnknownConnectorError,
     caller,
     preview_text,
 )
@@ -76,32 +64,11 @@ async def name_the_caller(
 
 
 # errors
-STATUS: dict[type[DataSourceError], int] = {
-    OptionError: 422,
-    UnknownConnectorError: 422,
-    PolicyError: 403,
-    DataSourceNotFoundError: 404,
-    ItemNotFoundError: 404,
-    DataSourceExistsError: 409,
-    LimitExceededError: 413,
-    AuthenticationError: 502,
-    PermissionDeniedError: 502,
-    ConnectError: 502,
-    DataFetchError: 502,
-    PoolTimeoutError: 503,
-}
-
-
-def status_of(error: DataSourceError) -> int:
-    """Return the status of an error: that of the nearest class that has one."""
-    return next((STATUS[cls] for cls in type(error).__mro__ if cls in STATUS), 500)
-
-
 @app.exception_handler(DataSourceError)
 async def tell(_: Request, error: DataSourceError) -> JSONResponse:
     """Answer with an error's sentence, which holds no secret."""
     body = {"error": type(error).__name__, "message": str(error)}
-    return JSONResponse(body, status_of(error))
+    return JSONResponse(body, error.http_status)
 
 
 @app.exception_handler(RequestValidationError)

@@ -27,7 +27,8 @@ def public_api() -> str:
     sections = {
         "Names in datasources": names("datasources", datasources.__all__),
         "Names in datasources.blocking": names(
-            "datasources.blocking", ["Access", "DataSourceRegistry", "WorkspaceSession"]
+            "datasources.blocking",
+            ["Access", "DataSourceRegistry", "ItemStream", "WorkspaceSession"],
         ),
         "Names in datasources.testing": names(
             "datasources.testing",

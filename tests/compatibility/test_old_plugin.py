@@ -17,10 +17,14 @@ from datasources import (
     DataSourceConfig,
     DataSourceRegistry,
     DataSourceType,
+    Grant,
     ItemNotFoundError,
     Limits,
+    PolicyError,
+    Principal,
     RegistryError,
     SecretRequiredError,
+    SourcePausedError,
     abilities,
 )
 from datasources.plugins import Plugins, scan
@@ -110,6 +114,11 @@ async def test_six_methods_are_enough_for_every_operation(
     assert await registry.test_connection("s")
     assert [item.path for item in await registry.list_items("s")] == ["emma.csv", "notes/plan.txt"]
     assert [item.path async for item in registry.iter_items("s", "notes/")] == ["notes/plan.txt"]
+    page = await registry.list_page("s", limit=1)
+    rest = await registry.list_page("s", limit=9, cursor=page.cursor)
+    assert [item.path for item in page.items + rest.items] == ["emma.csv", "notes/plan.txt"]
+    async with registry.open_stream("s", "emma.csv", start=6) as stream:
+        assert b"".join([chunk async for chunk in stream]) == b"pages\nEmma,474\n"
     assert [item.path for item in await registry.glob_items("s", "*.csv")] == ["emma.csv"]
     assert [item.path for item in await registry.expand("s", "notes/")] == ["notes/plan.txt"]
     assert await registry.get_metadata("s", "emma.csv") == {"size": 21}
@@ -142,6 +151,17 @@ async def test_six_methods_are_enough_for_every_operation(
     with pytest.raises(SecretRequiredError) as caught:
         await registry.update_data_source("c", {"config": {"host": "other.example.com"}})
     assert caught.value.options == ("token",)
+
+
+async def test_it_does_not_classify_identifiers_so_each_is_a_query(
+    registry: DataSourceRegistry, tmp_path: Path
+) -> None:
+    reader = registry.access(Principal("ann", grants=[Grant("s", {"read"})]))
+    assert len(await reader.list_items("s")) == 2
+    with pytest.raises(PolicyError, match="does not have the right 'query'"):
+        await reader.fetch("s", "emma.csv", tmp_path)
+    able = registry.access(Principal("ann", grants=[Grant("s", {"query"})]))
+    assert (await able.fetch("s", "emma.csv", tmp_path)).size == 21
 
 
 async def test_abilities_are_called_as_they_first_were(

@@ -41,6 +41,7 @@ CLASSES = [
 ASYNCHRONOUS_ONLY = {"open", "connection", "get_connector", "get_pool_stats", "authorize_fetch"}
 RETURNED = {
     "AsyncIterator[DataItem]": "Iterator[DataItem]",
+    "AsyncIterator[ItemStream]": "Iterator[ItemStream]",
     "WorkspaceSession": "Iterator[WorkspaceSession]",  # by a context manager
 }
 

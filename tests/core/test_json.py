@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+import re
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, strategies as st
@@ -200,6 +203,40 @@ def test_an_error_of_a_later_version_keeps_its_slug() -> None:
     assert DataSourceError.from_dict(values).to_dict() == values
 
 
+def test_a_mean_that_no_float_can_hold_is_read_back() -> None:
+    figures = ColumnStatistics(1, 0, 1, 1, cast("Any", Decimal("1e400")))
+    assert ColumnStatistics.from_dict(figures.to_dict()) == figures
+    with pytest.raises(OptionError):
+        ColumnStatistics.from_dict(figures.to_dict() | {"mean": "much"})
+
+
 def test_a_check_and_a_result_with_an_error_are_read_back() -> None:
     check = ConnectionCheck(False, 0.5, ItemNotFoundError("gone", code="404"))
     assert ConnectionCheck.from_dict(check.to_dict()).to_dict() == check.to_dict()
+
+
+DOCS = Path(__file__).parents[2] / "docs" / "reference"
+
+
+def test_the_documented_models_are_those_of_the_code() -> None:
+    documented: dict[str, list[str]] = {}
+    model = ""
+    for name, field in re.findall(
+        r"^\| (`\w+`)? ?\| `(\w+)` \|", (DOCS / "json.md").read_text(), re.MULTILINE
+    ):
+        model = name.strip("`") or model
+        documented.setdefault(model, []).append(field)
+    code = {m.__name__: [f.name for f in dataclasses.fields(cast("Any", m))] for m in MODELS}
+    assert documented == code | {"Page": ["items", "cursor"]}
+
+
+def test_the_documented_slugs_are_those_of_the_code() -> None:
+    rows = re.findall(
+        r"^\| `(\w+)` \| `([\w-]+)` \| (\d+) \| (\w+) \|$",
+        (DOCS / "errors.md").read_text(),
+        re.MULTILINE,
+    )
+    assert rows == [
+        (c.__name__, c.slug, str(c.http_status), "yes" if c.retryable else "no")
+        for c in error_classes()
+    ]

@@ -31,6 +31,7 @@ media_types
 names
 uri
 models
+streams
 option_types
 option_rules
 options
@@ -47,7 +48,7 @@ principals
 stores
 plugins: hookspecs discovery compatibility manager
 pool: calls state pool
-registry: cache observing opening records factory checking updates pools listing paging progress fetching reading granted sweeping sessions access registry
+registry: cache observing opening records factory checking updates pools listing paging progress fetching streaming reading granted sweeping sessions access registry
 blocking
 observers: audit telemetry
 telemetry

@@ -23,6 +23,7 @@ from datasources import (
     Limits,
     OptionError,
     PermissionDeniedError,
+    UnsupportedError,
     Workspace,
     abilities,
 )
@@ -283,7 +284,7 @@ def test_an_unknown_option_is_named_with_what_is_accepted(root: Path) -> None:
 
 
 def test_abilities_are_seen_without_connecting() -> None:
-    assert abilities(LocalFileConnector) == {"iter_items", "pages", "glob", "preview"}
+    assert abilities(LocalFileConnector) == {"iter_items", "pages", "glob", "preview", "stream"}
 
 
 @pytest.fixture
@@ -427,3 +428,23 @@ async def test_a_source_below_the_workspace_is_copied(
 ) -> None:
     copy = Path(await connector.fetch_data("reports/2024.csv", str(root.parent)))
     assert copy == root.parent / "reports/2024.csv"
+
+
+async def test_a_file_that_changes_ends_its_stream_with_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "a.bin"
+    file.write_bytes(bytes(1_000_000))
+    connector = LocalFileConnector(
+        DataSourceConfig("s", "local_file", "S", {"path": str(tmp_path)})
+    )
+    await connector.connect()
+    stream = await connector.open_stream("a.bin")
+    assert len(await anext(aiter(stream))) < 1_000_000
+    file.write_bytes(bytes(2_000_000))
+    with pytest.raises(DataFetchError, match=r"'a\.bin' changed while it was read"):
+        async for _ in stream:
+            pass
+    descriptors = len(os.listdir("/dev/fd"))
+    await stream.aclose()
+    assert len(os.listdir("/dev/fd")) == descriptors - 1
+    with pytest.raises(UnsupportedError):
+        await connector.open_stream("a.bin", format="csv")

@@ -6,5 +6,6 @@ from tests.testing.bad_at_rest import AT_REST
 from tests.testing.bad_at_system import AT_SYSTEM
 from tests.testing.bad_at_work import AT_WORK
 from tests.testing.bad_listed import LISTED
+from tests.testing.bad_streams import STREAMS
 
-BAD = {**AT_REST, **AT_WORK, **AT_SYSTEM, **LISTED}
+BAD = {**AT_REST, **AT_WORK, **AT_SYSTEM, **LISTED, **STREAMS}

@@ -20,10 +20,14 @@ from datasources import (
     DataSourceConfig,
     DataSourceConnector,
     ItemNotFoundError,
+    ItemStream,
+    Limits,
     OptionError,
     Page,
     Preview,
+    UnsupportedError,
     Workspace,
+    byte_range,
     glob_regex,
     items_below,
 )
@@ -46,7 +50,16 @@ TOKENS: list[str] = []
 """The tokens that the second account had; the last is valid."""
 RUNNING: list[str] = []
 """The slow and large fetches that the source works at."""
-ABILITIES = {"iter_items", "pages", "glob", "preview", "statistics", "upload", "read_table"}
+ABILITIES = {
+    "iter_items",
+    "pages",
+    "glob",
+    "preview",
+    "statistics",
+    "upload",
+    "stream",
+    "read_table",
+}
 
 
 class GoodOptions(ConnectorOptions):
@@ -153,6 +166,27 @@ class GoodConnector(DataSourceConnector):
                 raise ConnectError("the source was disconnected")
         finally:
             RUNNING.remove(identifier)
+
+    async def open_stream(
+        self,
+        identifier: str,
+        *,
+        format: str | None = None,
+        limits: Limits | None = None,
+        start: int | None = None,
+        end: int | None = None,
+    ) -> ItemStream:
+        content = await self._content(identifier)
+        if format is not None:
+            raise UnsupportedError("items are streamed as they are stored")
+        first, stop = byte_range(len(content), start, end)
+
+        async def chunks() -> AsyncIterator[bytes]:
+            for position in range(first, stop, 5):
+                await asyncio.sleep(0)
+                yield content[position : min(stop, position + 5)]
+
+        return ItemStream(chunks(), size=stop - first)
 
     async def get_metadata(self, identifier: str) -> dict[str, Any]:
         return {"path": identifier, "size": len(await self._content(identifier))}

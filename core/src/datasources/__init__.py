@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         SupportsPreview as SupportsPreview,
         SupportsReadTable as SupportsReadTable,
         SupportsStatistics as SupportsStatistics,
+        SupportsStream as SupportsStream,
         SupportsUpload as SupportsUpload,
         abilities as abilities,
     )
@@ -115,6 +116,7 @@ if TYPE_CHECKING:
         StoredSource as StoredSource,
         check_write as check_write,
     )
+    from datasources.streams import ItemStream as ItemStream, byte_range as byte_range
     from datasources.tabular import (
         CsvFile as CsvFile,
         csv_file as csv_file,
@@ -167,6 +169,7 @@ _MODULE_OF = {
     "FetchResult": "models",
     "Grant": "principals",
     "ItemNotFoundError": "errors",
+    "ItemStream": "streams",
     "LimitExceededError": "errors",
     "Limits": "models",
     "MAX_WORKBOOK": "preview",
@@ -212,6 +215,7 @@ _MODULE_OF = {
     "SupportsPreview": "connector",
     "SupportsReadTable": "connector",
     "SupportsStatistics": "connector",
+    "SupportsStream": "connector",
     "SupportsUpload": "connector",
     "TextFormat": "models",
     "ThreadWorker": "threads",
@@ -222,6 +226,7 @@ _MODULE_OF = {
     "WorkspaceSession": "registry",
     "abilities": "connector",
     "backoff": "retrying",
+    "byte_range": "streams",
     "caller": "registry",
     "check_write": "stores",
     "convert_workbook": "workbooks",

@@ -19,15 +19,15 @@ import os
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine, Iterator
 from concurrent.futures import CancelledError, Future
-from contextlib import aclosing, contextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, contextmanager
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, overload
 
-from datasources import registry as asynchronous
+from datasources import registry as asynchronous, streams
 from datasources.credentials import CredentialManager
 from datasources.errors import RegistryError
-from datasources.models import DataItem, Limits, PoolConfig
+from datasources.models import DataItem, FetchReceipt, Limits, PoolConfig
 from datasources.plugins import Plugins
 from datasources.policy import Policy
 from datasources.principals import Principal
@@ -95,6 +95,49 @@ class WorkspaceSession(_Asynchronous):
     statistics = _blocking(asynchronous.WorkspaceSession.statistics)
 
 
+class ItemStream(_Asynchronous):
+    """A `datasources.ItemStream` for code without an event loop: an iterator of bytes.
+
+    `DataSourceRegistry.open_stream` and `Access.open_stream` make them.
+    """
+
+    @property
+    def size(self) -> int | None:
+        """Bytes that the stream brings; None where unknown."""
+        size: int | None = self._asynchronous.size
+        return size
+
+    @property
+    def etag(self) -> str | None:
+        """The version of the content; None where the source has none."""
+        etag: str | None = self._asynchronous.etag
+        return etag
+
+    @property
+    def media_type(self) -> str | None:
+        """The media type of the content; None where unknown."""
+        media_type: str | None = self._asynchronous.media_type
+        return media_type
+
+    @property
+    def receipt(self) -> FetchReceipt | None:
+        """The receipt, after the end of the stream."""
+        receipt: FetchReceipt | None = self._asynchronous.receipt
+        return receipt
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        chunk: bytes | None = self._run(self._next())
+        if chunk is None:
+            raise StopIteration
+        return chunk
+
+    async def _next(self) -> bytes | None:
+        return await anext(self._asynchronous, None)
+
+
 class Access(_Asynchronous):
     """A `datasources.Access` for code without an event loop.
 
@@ -125,6 +168,27 @@ class Access(_Asynchronous):
     def iter_items(self, source_id: str, path: str | None = None) -> Iterator[DataItem]:
         """Yield what `list_items` returns, page by page where the connector can."""
         return self._registry._iterate(lambda: self._asynchronous.iter_items(source_id, path))
+
+    @contextmanager
+    def open_stream(
+        self,
+        source_id: str,
+        identifier: str,
+        *,
+        format: str | None = None,
+        limits: Limits | None = None,
+        start: int | None = None,
+        end: int | None = None,
+    ) -> Iterator[ItemStream]:
+        """Return a stream of an item's bytes, as `DataSourceRegistry.open_stream` does.
+
+        The limits can only be narrower than those of the source and of the principal.
+        """
+        opening = self._asynchronous.open_stream(
+            source_id, identifier, format=format, limits=limits, start=start, end=end
+        )
+        with self._registry._stream(opening) as stream:
+            yield stream
 
     @contextmanager
     def workspace(
@@ -299,6 +363,42 @@ class DataSourceRegistry:
         self._wait(future)
 
     @contextmanager
+    def open_stream(
+        self,
+        source_id: str,
+        identifier: str,
+        *,
+        format: str | None = None,
+        limits: Limits | None = None,
+        start: int | None = None,
+        end: int | None = None,
+    ) -> Iterator[ItemStream]:
+        """Return a stream of an item's bytes, for an `with` block that holds a connection.
+
+        What a connector cannot stream is fetched into a temporary workspace first. The stream ends
+        with all bytes and a receipt, or raises an error.
+
+        Args:
+            source_id: The source.
+            identifier: As for `fetch`.
+            format: Such as `csv` or `parquet`; None is the connector's own.
+            limits: In place of the source's or the policy's. The time is that from the opening to
+                the last byte, in which the host's own reading counts, too.
+            start: The first byte, from 0; None is the beginning.
+            end: The byte after the last one; None, or more than there are, is the end.
+
+        Raises:
+            LimitExceededError: On entering or in the stream, a limit of bytes or time is reached.
+            OptionError: The range begins after the end of the content, or ends before it begins.
+            ConnectorError: As `fetch`, also in the stream.
+        """
+        opening = self._asynchronous.open_stream(
+            source_id, identifier, format=format, limits=limits, start=start, end=end
+        )
+        with self._stream(opening) as stream:
+            yield stream
+
+    @contextmanager
     def workspace(
         self,
         workspace_id: str,
@@ -332,6 +432,18 @@ class DataSourceRegistry:
         )
         with self._session(session) as opened:
             yield opened
+
+    @contextmanager
+    def _stream(
+        self, opening: AbstractAsyncContextManager[streams.ItemStream]
+    ) -> Iterator[ItemStream]:
+        """Open a stream for a block, and close it at its end."""
+        stream = self._run(opening.__aenter__())
+        try:
+            yield ItemStream(stream, self)
+        finally:
+            if self._unusable() is None:  # closing the registry has closed the stream
+                self._run(opening.__aexit__(None, None, None))
 
     @contextmanager
     def _session(self, session: asynchronous.WorkspaceSession) -> Iterator[WorkspaceSession]:

@@ -14,12 +14,14 @@ from datasources.models import (
     ColumnStatistics,
     DataItem,
     DataSourceConfig,
+    Limits,
     Page,
     PoolConfig,
     Preview,
 )
 from datasources.nested import leaves
 from datasources.redaction import REFERENCE, is_secret_name, redact_text
+from datasources.streams import ItemStream
 
 if TYPE_CHECKING:
     from datasources.options import ConnectorOptions
@@ -343,6 +345,41 @@ class SupportsUpload(Protocol):
 
 
 @runtime_checkable
+class SupportsStream(Protocol):
+    """The ability `stream`: sending the bytes of an item as they arrive, without a file."""
+
+    async def open_stream(
+        self,
+        identifier: str,
+        *,
+        format: str | None = None,
+        limits: Limits | None = None,
+        start: int | None = None,
+        end: int | None = None,
+    ) -> ItemStream:
+        """Return a stream of the bytes that a fetch would write, or of a range of them.
+
+        All bytes are of one version of the content. A failure raises an error out of the stream,
+        which never ends early as if it were whole. Core keeps to the limits and counts the bytes;
+        it closes the stream while the connector is connected.
+
+        Args:
+            identifier: The item.
+            format: As for a fetch; None is the connector's own.
+            limits: Those of the host, for what core cannot see, such as `max_rows`.
+            start: The first byte, from 0; None is the beginning.
+            end: The byte after the last one; None, or more than there are, is the end. See
+                `byte_range`.
+
+        Raises:
+            ItemNotFoundError: The source has no such item.
+            OptionError: The range begins after the end of the content.
+            UnsupportedError: There is no stream of this item in this format; core then fetches it.
+        """
+        ...
+
+
+@runtime_checkable
 class SupportsReadTable(Protocol):
     """The ability `read_table`: reading an item into memory as a `pyarrow.Table`."""
 
@@ -366,6 +403,7 @@ ABILITIES = {
     "preview": "preview",
     "statistics": "statistics",
     "upload": "upload_file",
+    "stream": "open_stream",
     "read_table": "read_table",
 }
 """The names of the optional abilities, and the method that a connector with one has."""

@@ -6,6 +6,7 @@ import types
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
 from functools import cache
 from typing import Any, ClassVar, Self, Union, get_args, get_origin, get_type_hints
 
@@ -101,8 +102,8 @@ def _read_plain(value: Any, hint: type[Any], where: str) -> Any:
             return datetime.fromisoformat(value)
         except ValueError:
             pass
-    elif hint is float and value in ("inf", "-inf", "nan"):
-        return float(value)
+    elif hint is float and isinstance(value, str):
+        return _number(value, where)
     elif hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return value
     elif issubclass(hint, str) and isinstance(value, str):
@@ -110,6 +111,19 @@ def _read_plain(value: Any, hint: type[Any], where: str) -> Any:
     elif hint in (int, bool) and type(value) is hint:
         return value
     raise OptionError(f"{where} cannot be read from {_name(value)}")
+
+
+def _number(text: str, where: str) -> float | Decimal:
+    """Return the number of a text: infinity, NaN, or one that no float can hold."""
+    if text in ("inf", "-inf", "nan"):
+        return float(text)
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        number = Decimal("nan")
+    if not number.is_finite():
+        raise OptionError(f"{where} cannot be read from this text")
+    return number
 
 
 def _from_iso_time(value: Any, where: str) -> float | None:

@@ -17,7 +17,14 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import AbstractAsyncContextManager, aclosing, contextmanager, nullcontext
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    aclosing,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+)
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, cast
 from weakref import WeakKeyDictionary, WeakValueDictionary
@@ -49,6 +56,8 @@ from datasources.registry.observing import caller, current_caller, observe
 from datasources.registry.paging import ItemPager
 from datasources.registry.reading import ItemReader
 from datasources.registry.records import SourceRecords, not_found
+from datasources.registry.streaming import StreamOpener, StreamRequest
+from datasources.streams import ItemStream
 from datasources.tabular import WILDCARDS
 from datasources.workspace import Progress, Quota, Workspace
 
@@ -63,6 +72,7 @@ class Operations:
     pager: ItemPager
     reader: ItemReader
     fetcher: Fetcher
+    streams: StreamOpener
     plugins: Plugins
     _gates: WeakKeyDictionary[
         asyncio.AbstractEventLoop, WeakValueDictionary[tuple[str, int], asyncio.Semaphore]
@@ -359,6 +369,31 @@ class GrantedOperations:
             for item in items
         ]
         return await self.fetch_many(requests, workspace, concurrency=concurrency, limits=limits)
+
+    @asynccontextmanager
+    async def open_stream(
+        self,
+        source_id: str,
+        identifier: str,
+        *,
+        format: str | None = None,
+        limits: Limits | None = None,
+        start: int | None = None,
+        end: int | None = None,
+    ) -> AsyncIterator[ItemStream]:
+        """Return a stream of an item's bytes, as `DataSourceRegistry.open_stream` does.
+
+        The limits can only be narrower than those of the source and of the principal.
+        """
+        await self._require_identifier("open_stream", source_id, identifier)
+        async with self._gate(), AsyncExitStack() as stack:
+            # The name is set for the opening only: a generator must not change its caller's context.
+            with self._named():
+                request = StreamRequest(
+                    source_id, identifier, format, self._limits_of(source_id, limits), start, end
+                )
+                stream = await stack.enter_async_context(self._operations.streams.open(request))
+            yield stream
 
     async def authorize_fetch(self, source_id: str, identifier: str) -> None:
         """Raise if the principal may not fetch an identifier; a `Workspace` takes it."""

@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
 
@@ -45,9 +45,11 @@ from datasources.registry.pools import SourcePools
 from datasources.registry.reading import ItemReader
 from datasources.registry.records import SourceRecords
 from datasources.registry.sessions import WorkspaceSession
+from datasources.registry.streaming import StreamOpener, StreamRequest
 from datasources.registry.sweeping import sweep_workspaces
 from datasources.registry.updates import SourceUpdates
 from datasources.stores import MemoryStore, Store
+from datasources.streams import ItemStream
 from datasources.threads import call_in_daemon_thread
 from datasources.workspace import Progress
 
@@ -102,6 +104,7 @@ class DataSourceRegistry:
             self._records, self._pools, self._fetcher, self._cache, self.plugins
         )
         self._pager = ItemPager(self._pools, self.credentials, self.plugins)
+        self._streams = StreamOpener(self._pools, self._fetcher, self.plugins)
         self._operations = Operations(
             self._records,
             self._factory,
@@ -109,6 +112,7 @@ class DataSourceRegistry:
             self._pager,
             self._reader,
             self._fetcher,
+            self._streams,
             self.plugins,
         )
 
@@ -610,6 +614,41 @@ class DataSourceRegistry:
         return await self._fetcher.fetch_tree(
             source_id, path, workspace, concurrency=concurrency, limits=limits, refresh=refresh
         )
+
+    @asynccontextmanager
+    async def open_stream(
+        self,
+        source_id: str,
+        identifier: str,
+        *,
+        format: str | None = None,
+        limits: Limits | None = None,
+        start: int | None = None,
+        end: int | None = None,
+    ) -> AsyncIterator[ItemStream]:
+        """Return a stream of an item's bytes, for an `async with` block that holds a connection.
+
+        What a connector cannot stream is fetched into a temporary workspace first. The stream ends
+        with all bytes and a receipt, or raises an error.
+
+        Args:
+            source_id: The source.
+            identifier: As for `fetch`.
+            format: Such as `csv` or `parquet`; None is the connector's own.
+            limits: In place of the source's or the policy's. The time is that from the opening to
+                the last byte, in which the host's own reading counts, too.
+            start: The first byte, from 0; None is the beginning.
+            end: The byte after the last one; None, or more than there are, is the end.
+
+        Raises:
+            LimitExceededError: On entering or in the stream, a limit of bytes or time is reached.
+            OptionError: The range begins after the end of the content, or ends before it begins.
+            ConnectorError: As `fetch`, also in the stream.
+        """
+        limits = limits or self._fetcher.limits(source_id)
+        request = StreamRequest(source_id, identifier, format, limits, start, end)
+        async with self._streams.open(request) as stream:
+            yield stream
 
     def limits(self, source_id: str) -> Limits:
         """Return the limits of a source's fetches: its own, or those of the policy."""

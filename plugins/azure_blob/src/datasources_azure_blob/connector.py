@@ -14,10 +14,14 @@ from datasources import (
     DataItem,
     DataSourceConnector,
     ItemNotFoundError,
+    ItemStream,
+    Limits,
     Page,
     PermissionDeniedError,
     Preview,
+    UnsupportedError,
     Workspace,
+    byte_range,
     glob_prefix,
     glob_regex,
     is_parquet,
@@ -223,6 +227,41 @@ class AzureBlobConnector(DataSourceConnector):
             return await download.into(directory, identifier)
 
         return await self._exact_or_version(identifier, fetch)
+
+    async def open_stream(
+        self,
+        identifier: str,
+        *,
+        format: str | None = None,
+        limits: Limits | None = None,  # noqa: ARG002  (the registry keeps to them)
+        start: int | None = None,
+        end: int | None = None,
+    ) -> ItemStream:
+        """Return a stream of a blob as it is stored, or of a range of its bytes.
+
+        Every request is pinned to the ETag of the first, so that a blob which changes is an error.
+
+        Raises:
+            ItemNotFoundError: There is no such blob.
+            OptionError: The range begins after the end of the blob.
+            UnsupportedError: A format was asked for.
+        """
+        if format is not None:
+            raise UnsupportedError(f"{identifier!r} is streamed as it is stored")
+
+        async def open_blob(blob: str, query: Mapping[str, str]) -> ItemStream:
+            headers = await self._headers(blob, query)
+            first, stop = byte_range(int(headers.get("Content-Length", 0)), start, end)
+            etag = headers.get("ETag", "")
+            download = Download(self._service, blob, query, etag=etag)
+            return ItemStream(
+                download.chunks(first, stop),
+                size=stop - first,
+                etag=etag.strip('"'),
+                media_type=headers.get("Content-Type"),
+            )
+
+        return await self._exact_or_version(identifier, open_blob)
 
     async def get_metadata(self, identifier: str) -> dict[str, Any]:
         """Return the properties of a blob.

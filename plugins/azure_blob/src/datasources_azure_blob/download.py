@@ -20,7 +20,7 @@ import asyncio
 import base64
 import binascii
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import aiohttp
@@ -34,6 +34,8 @@ from datasources_azure_blob.versions import is_version
 # Bytes. An attempt that brought as many starts the count of retries anew, so that a large blob
 # over a bad line arrives, and one that is always cut after a few bytes does not retry for ever.
 _MIN_PROGRESS = 64 * 1024
+_STREAM_PART = 8 * 1024 * 1024  # bytes of a stream in memory at most, whatever the chunk size is
+_PIECE = 256 * 1024  # bytes that a stream hands on at once, so that hashing them takes no time
 _MALLOC_WARM_UP = 4 * 1024 * 1024  # bytes, larger than any buffer of a response
 # Types of blobs that are written to after they were created.
 _CHANGING_TYPES = ("AppendBlob", "PageBlob")
@@ -129,6 +131,14 @@ class Download:
         content = bytearray()
         await self._pull(Span(start, stop), lambda _, data: content.extend(data))
         return bytes(content)
+
+    async def chunks(self, start: int, stop: int) -> AsyncIterator[bytes]:
+        """Yield the bytes from `start` to before `stop`, of the version this is pinned to."""
+        step = min(self._chunk, _STREAM_PART)
+        for position in range(start, stop, step):
+            part = await self.part(position, min(stop, position + step))
+            for offset in range(0, len(part), _PIECE):
+                yield part[offset : offset + _PIECE]
 
     async def _parallel(
         self, file: WorkspaceFile, size: int, response: aiohttp.ClientResponse

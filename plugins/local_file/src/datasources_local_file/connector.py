@@ -21,11 +21,15 @@ from datasources import (
     DataItem,
     DataSourceConnector,
     ItemNotFoundError,
+    ItemStream,
+    Limits,
     OptionError,
     Page,
     PermissionDeniedError,
     Preview,
+    UnsupportedError,
     Workspace,
+    byte_range,
     convert_workbook,
     copy_file,
     glob_prefix,
@@ -38,6 +42,7 @@ from datasources import (
 )
 from datasources_local_file.pages import Keep, entries_after, first_after, walk_after
 
+_CHUNK = 256 * 1024  # bytes read at once
 _EFFECTIVE_IDS = os.access in os.supports_effective_ids
 # Below the logger whose warnings the command line shows.
 _log = logging.getLogger("datasources.plugins.local_file")
@@ -157,6 +162,41 @@ class LocalFileConnector(DataSourceConnector):
             directory,
             identifier,
             version=_version,
+        )
+
+    async def open_stream(
+        self,
+        identifier: str,
+        *,
+        format: str | None = None,
+        limits: Limits | None = None,  # noqa: ARG002  (the registry keeps to them)
+        start: int | None = None,
+        end: int | None = None,
+    ) -> ItemStream:
+        """Return a stream of a file as it is stored, or of a range of its bytes.
+
+        Raises:
+            ItemNotFoundError: There is no such file.
+            OptionError: The range begins after the end of the file.
+            UnsupportedError: A format was asked for.
+            DataFetchError: In the stream: the file changed meanwhile.
+        """
+        if format is not None:
+            raise UnsupportedError(f"{identifier!r} is streamed as it is stored")
+        source = self._open(identifier)
+        try:
+            status = os.fstat(source.fileno())
+            first, stop = byte_range(status.st_size, start, end)
+        except BaseException:
+            source.close()
+            raise
+        version = _version(status)
+        return ItemStream(
+            _stream(source, first, stop, version, identifier),
+            size=stop - first,
+            etag=version,
+            media_type=guess_media_type(identifier),
+            close=source.close,
         )
 
     async def get_metadata(self, identifier: str) -> dict[str, Any]:
@@ -386,6 +426,20 @@ class _SourceFile(io.FileIO):
         """
         self._require_connection()
         return super().read(size)
+
+
+async def _stream(
+    source: BinaryIO, first: int, stop: int, version: str, identifier: str
+) -> AsyncIterator[bytes]:
+    """Yield the bytes of a range of a file that must not change meanwhile."""
+    position = first
+    while position < stop:
+        size = min(_CHUNK, stop - position)
+        chunk = await run_in_thread(os.pread, source.fileno(), size, position)
+        if not chunk or _version(os.fstat(source.fileno())) != version:
+            raise DataFetchError(f"{identifier!r} changed while it was read")
+        position += len(chunk)
+        yield chunk
 
 
 def _convert(source: BinaryIO, workspace: Workspace, name: str) -> str:

@@ -1,0 +1,244 @@
+"""Open streams of items: the connector's own, or those of a file that was fetched for it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+)
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, BinaryIO
+
+from datasources.connector import SupportsStream, mask_connector_error
+from datasources.errors import DataFetchError, LimitExceededError, UnsupportedError
+from datasources.media_types import guess_media_type
+from datasources.models import FetchReceipt, Limits
+from datasources.plugins import Plugins
+from datasources.registry.fetching import Fetcher
+from datasources.registry.observing import observe
+from datasources.registry.pools import SourcePools
+from datasources.streams import ItemStream, byte_range
+from datasources.threads import run_in_thread
+
+_CHUNK = 256 * 1024  # bytes read of a file at once
+
+
+@dataclass(frozen=True)
+class StreamRequest:
+    """A request for a stream."""
+
+    source_id: str
+    identifier: str
+    format: str | None
+    limits: Limits
+    start: int | None
+    end: int | None
+
+
+class StreamOpener:
+    """Opens streams; every one is an operation that observers see, from its opening to its end."""
+
+    def __init__(self, pools: SourcePools, fetcher: Fetcher, plugins: Plugins) -> None:
+        self._pools = pools
+        self._fetcher = fetcher
+        self._plugins = plugins
+
+    @asynccontextmanager
+    async def open(self, request: StreamRequest) -> AsyncIterator[ItemStream]:
+        """Open a stream for a block; see `DataSourceRegistry.open_stream`."""
+        byte_range(sys.maxsize, request.start, request.end)  # before anything is asked
+        with observe(
+            self._plugins, "open_stream", request.source_id, identifier=request.identifier
+        ) as outcome:
+            async with AsyncExitStack() as stack:
+                stream = await self._open_native(stack, request)
+                if stream is None:
+                    await stack.aclose()  # the fetch takes a lease of its own
+                    stream = await self._open_fetched(stack, request)
+                yield stream
+                if stream.receipt is not None:
+                    outcome.record(stream.receipt)
+
+    async def _open_native(
+        self, stack: AsyncExitStack, request: StreamRequest
+    ) -> ItemStream | None:
+        """Open the connector's own stream; None if it has none of this format."""
+        deadline = _Deadline(request)
+        lease = self._pools.lease(request.source_id)
+        async with deadline.within():
+            connector = await stack.enter_async_context(lease)
+            if not isinstance(connector, SupportsStream):
+                return None
+            try:
+                async with lease.cancelled_at_close():
+                    stream = await connector.open_stream(
+                        request.identifier,
+                        format=request.format,
+                        limits=request.limits,
+                        start=request.start,
+                        end=request.end,
+                    )
+            except UnsupportedError:
+                return None
+            except Exception as exc:
+                mask_connector_error(connector, exc)
+                raise
+        stack.push_async_callback(stream.aclose)
+
+        @contextmanager
+        def masked() -> Iterator[None]:
+            try:
+                yield
+            except Exception as exc:
+                mask_connector_error(connector, exc)
+                raise
+
+        return _checked(stream, request, deadline, lease.cancelled_at_close, masked)
+
+    async def _open_fetched(self, stack: AsyncExitStack, request: StreamRequest) -> ItemStream:
+        """Fetch the item into a temporary workspace, and open a stream of the file."""
+        folder = await run_in_thread(lambda: tempfile.mkdtemp(prefix="datasources-stream-"))
+        stack.push_async_callback(run_in_thread, shutil.rmtree, folder, True)
+        deadline = _Deadline(request)
+        receipt = await self._fetcher.fetch(
+            request.source_id,
+            request.identifier,
+            folder,
+            format=request.format,
+            limits=request.limits,
+        )
+        start, stop = byte_range(receipt.size, request.start, request.end)
+        file = await run_in_thread(lambda: open(receipt.path, "rb"))  # noqa: SIM115  (closed below)
+        stack.callback(file.close)
+        stream = ItemStream(
+            _read(file, start, stop),
+            size=stop - start,
+            etag=receipt.version,
+            media_type=guess_media_type(os.path.basename(receipt.path)),
+        )
+        return _checked(
+            stream,
+            request,
+            deadline,
+            nullcontext,
+            nullcontext,
+            rows=receipt.rows,
+            truncated=receipt.truncated,
+        )
+
+
+class _Deadline:
+    """The time limit of a stream, which holds from its opening to its last byte."""
+
+    def __init__(self, request: StreamRequest) -> None:
+        self._request = request
+        seconds = request.limits.timeout
+        self._at = None if seconds is None else asyncio.get_running_loop().time() + seconds
+
+    @asynccontextmanager
+    async def within(self) -> AsyncIterator[None]:
+        """End a block at the deadline; raise LimitExceededError, also if it has passed before."""
+        # A block that never waits is not ended by `timeout_at`.
+        if self._at is not None and asyncio.get_running_loop().time() >= self._at:
+            raise self._error()
+        try:
+            async with asyncio.timeout_at(self._at) as scope:
+                yield
+        except TimeoutError as exc:
+            if not scope.expired():
+                raise
+            raise self._error() from exc
+
+    def _error(self) -> LimitExceededError:
+        return LimitExceededError(
+            f"the stream of {self._request.identifier!r} of source {self._request.source_id!r} did "
+            f"not end within the limit of {self._request.limits.timeout:g} seconds"
+        )
+
+
+def _checked(
+    stream: ItemStream,
+    request: StreamRequest,
+    deadline: _Deadline,
+    guarded: Callable[[], AbstractAsyncContextManager[Any]],
+    masked: Callable[[], Any],
+    *,
+    rows: int | None = None,
+    truncated: bool = False,
+) -> ItemStream:
+    """Return a stream that keeps to the limits, ends whole or in an error, and has a receipt.
+
+    Args:
+        stream: The bytes.
+        request: The request.
+        deadline: When the stream has to have ended.
+        guarded: Entered for each piece, to end it when the source is closed.
+        masked: Entered for each piece, to mask secrets in errors.
+        rows: For the receipt.
+        truncated: For the receipt.
+    """
+    started, most = time.monotonic(), request.limits.max_bytes
+    subject = f"{request.identifier!r} of source {request.source_id!r}"
+
+    def check_size(size: int | None) -> None:
+        if size is not None and most is not None and size > most:
+            raise LimitExceededError(
+                f"{subject} has {size} bytes or more, over the limit of {most} bytes a stream"
+            )
+
+    check_size(stream.size)
+
+    async def chunks() -> AsyncIterator[bytes]:
+        size, digest = 0, hashlib.sha256()
+        while True:
+            with masked():
+                async with deadline.within(), guarded():
+                    chunk = await anext(stream, None)
+            if chunk is None:
+                break
+            size += len(chunk)
+            check_size(size)
+            digest.update(chunk)
+            yield chunk
+        if stream.size is not None and size != stream.size:
+            raise DataFetchError(f"{subject} ended after {size} of {stream.size} bytes")
+        checked.receipt = FetchReceipt(
+            source_id=request.source_id,
+            identifier=request.identifier,
+            path="",
+            size=size,
+            sha256=digest.hexdigest(),
+            rows=rows,
+            truncated=truncated,
+            version=stream.etag,
+            fetched_at=datetime.now(UTC),
+            duration=time.monotonic() - started,
+        )
+
+    checked = ItemStream(
+        chunks(),
+        size=stream.size,
+        etag=stream.etag,
+        media_type=stream.media_type,
+        close=stream.aclose,
+    )
+    return checked
+
+
+async def _read(file: BinaryIO, start: int, stop: int) -> AsyncIterator[bytes]:
+    await run_in_thread(file.seek, start)
+    while start < stop and (chunk := await run_in_thread(file.read, min(_CHUNK, stop - start))):
+        start += len(chunk)
+        yield chunk
