@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import sys
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, BinaryIO
 
@@ -77,7 +78,14 @@ class LocalFileConnector(DataSourceConnector):
     shareable = True
 
     async def connect(self) -> bool:
-        root = await run_in_thread(os.path.realpath, self.options.paths()[0])
+        path = self.options.paths()[0]
+        try:
+            root = await run_in_thread(os.path.realpath, path)
+        except UnicodeEncodeError:
+            raise ConnectError(
+                f"{path!r} is no path where file names are {sys.getfilesystemencoding()}; set a "
+                "UTF-8 locale, such as LC_ALL=C.UTF-8, or PYTHONUTF8=1"
+            ) from None
         if not await run_in_thread(os.path.isdir, root):
             raise ConnectError(f"{root!r} is not a directory")
         self._connection = root
