@@ -57,6 +57,7 @@ TEST = [
     "fastapi",  # what the docs show
     "httpx2",
     "pytest-cov>=6",
+    "uvicorn",
 ]
 EVERY_RUN = ["-m", "not bench and not soak"]
 DOCS = ["furo", "myst-parser>=5", "sphinx>=9,<10"]

@@ -6,15 +6,17 @@ import asyncio
 import os
 import secrets
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from datasources import (
     AuditLog,
@@ -28,6 +30,8 @@ from datasources import (
     caller,
     preview_text,
 )
+
+T = TypeVar("T")
 
 # registry
 POLICY = Policy(
@@ -49,18 +53,46 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 app = FastAPI(lifespan=lifespan)
 
 
-@app.middleware("http")
-async def name_the_caller(
-    request: Request, call_next: Callable[[Request], Awaitable[Response]]
-) -> Response:
-    """Name user and request in the log, the audit trail, and every operation below."""
-    # Put your own authentication here: what a client says of itself proves nothing.
-    request.state.user = request.headers.get("x-user", "nobody")
-    request.state.id = secrets.token_hex(8)
-    with caller(user=request.state.user, request_id=request.state.id):
-        response = await call_next(request)
-    response.headers["x-request-id"] = request.state.id
-    return response
+class NameTheCaller:
+    """Names user and request in the log, the audit trail, and every operation below."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request = Request(scope)
+        # Put your own authentication here: what a client says of itself proves nothing.
+        request.state.user = request.headers.get("x-user", "nobody")
+        request.state.id = secrets.token_hex(8)
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["x-request-id"] = request.state.id
+            await send(message)
+
+        with caller(user=request.state.user, request_id=request.state.id):
+            await self.app(scope, receive, send_with_id)
+
+
+app.add_middleware(NameTheCaller)
+
+
+async def run_until_disconnected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Return what `work` returns, or cancel it when the client leaves."""
+    working = asyncio.create_task(work)
+    leaving = asyncio.ensure_future(request.receive())  # after the body: waits for the disconnect
+    try:
+        await asyncio.wait([working, leaving], return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise HTTPException(499, "the client has left")  # nobody reads it
+        return working.result()
+    finally:
+        working.cancel()
+        leaving.cancel()
+        await asyncio.wait([working, leaving])
 
 
 # errors
@@ -173,6 +205,11 @@ Model = Callable[[str, str], Awaitable[str]]
 
 @app.post("/chat")
 async def chat(question: Question, request: Request) -> Any:
+    """Answer a question, as long as somebody waits for the answer."""
+    return await run_until_disconnected(request, answer(question, request))
+
+
+async def answer(question: Question, request: Request) -> Any:
     """Fetch what a question refers to, all at once; ask the model only if all of it came."""
     registry: DataSourceRegistry = request.app.state.registry
     model: Model = request.app.state.model

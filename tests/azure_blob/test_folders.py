@@ -148,7 +148,7 @@ async def test_empty_folder_is_a_folder_with_nothing_below(
     assert await connector.list_page("empty/", limit=5) == ([], None)
     with pytest.raises(ItemNotFoundError, match="it is a folder"):
         await connector.fetch_data("empty", str(tmp_path))
-    with pytest.raises(ItemNotFoundError, match="has nothing below"):
+    with pytest.raises(ItemNotFoundError, match="has nothing below 'other'"):
         await connector.list_items("other")
 
 

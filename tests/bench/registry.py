@@ -107,20 +107,23 @@ async def test_registering_many_into_sqlite(tmp_path: Path):
                 lambda: connection.executemany(f"INSERT INTO s VALUES ({'?,' * 8}?)", rows)
             )
 
-    took = []
+    took, stalls = [], []
     for number in range(3):
         sources = configs()
         async with registry_at(tmp_path / f"{number}.db") as registry, Heart() as heart:
             started = time.process_time()
             await registry.register_data_sources(sources)
             took.append(time.process_time() - started)
+        stalls.append(heart.longest)
         store = SQLiteStore(tmp_path / f"{number}.db")
         rows = [record.to_row() for record in store.list()]
         store.close()
-    print(f"\nlongest stall of the event loop meanwhile{heart.longest * 1e3:12.1f} ms")
+    # The least of the rounds: in the others something else may have had the processors.
+    print(f"\nlongest stall of the event loop meanwhile{min(stalls) * 1e3:12.1f} ms")
     show(f"register {SOURCES:,} sources", statistics.median(took), median(inserted, 3), "s")
     assert len(rows) == SOURCES
     assert statistics.median(took) <= 2
+    assert min(stalls) <= 0.05
 
 
 async def test_listing_many(tmp_path: Path):

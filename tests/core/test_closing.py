@@ -137,7 +137,7 @@ async def test_code_that_iterates_is_not_cancelled_by_closing() -> None:
         await anext(items)
         closing = asyncio.create_task(registry.unregister_data_source("s", timeout=0.01))
         await asyncio.wait({closing})  # in the body of a loop over `items`
-        with pytest.raises(PoolError, match="1 connections to source 's' were never returned"):
+        with pytest.raises(PoolError, match="1 connection to source 's' was never returned"):
             closing.result()
         with pytest.raises(PoolClosedError):
             await anext(items)

@@ -68,7 +68,8 @@ async def test_close_says_which_leases_were_never_returned_and_where_taken():
     await careless()
     here = re.escape(__file__)
     with pytest.raises(
-        PoolError, match=rf"2 .* never returned.*{here}:\d+ in forgetful.*{here}:\d+ in careless"
+        PoolError,
+        match=rf"2 connections to .* were never returned.*{here}:\d+ in forgetful.*{here}:\d+ in careless",
     ):
         await pool.close(timeout=3)
     assert asyncio.get_running_loop().time() == pytest.approx(1003)
@@ -167,7 +168,7 @@ def test_forgotten_pool_warns_of_open_connections_and_of_nothing_else():
         asyncio.run(forget())
         gc.collect()
     assert [warning.category for warning in caught] == [ResourceWarning]
-    assert "'fake' was not closed and leaves 1 connections open" in str(caught[0].message)
+    assert "'fake' was not closed and leaves 1 connection open" in str(caught[0].message)
 
 
 def test_pool_without_open_connections_is_forgotten_silently():
@@ -193,7 +194,7 @@ def test_release_after_the_event_loop_has_ended_is_quiet():
     assert pool.size == 1
     pools = [pool]
     del pool
-    with pytest.warns(ResourceWarning, match="leaves 1 connections open"):
+    with pytest.warns(ResourceWarning, match="leaves 1 connection open"):
         pools.clear()
 
 

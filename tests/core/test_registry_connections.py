@@ -161,7 +161,7 @@ async def test_unregistering_cuts_off_a_lease_that_does_not_come_back() -> None:
     async with registry_of(cls) as registry:
         await registry.register_data_source(source())
         async with registry.connection("s"):
-            with pytest.raises(PoolError, match="were never returned"):
+            with pytest.raises(PoolError, match="1 connection to source 's' was never returned"):
                 await registry.unregister_data_source("s", timeout=0.01)
             assert cls.live == 0
         assert not registry.exists("s")

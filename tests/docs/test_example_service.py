@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,14 +17,17 @@ from typing import Any
 
 import pytest
 
-from datasources import CredentialManager
+from datasources import CredentialManager, DataSourceConfig
 from tests.conftest import IN_CI
 from tests.docs.blocks import DOCS
 from tests.servers import Database
+from tests.waiting import wait_until
 
 if not IN_CI:
     pytest.importorskip("fastapi")
     pytest.importorskip("httpx2")
+    pytest.importorskip("uvicorn")
+import uvicorn
 from fastapi.testclient import TestClient
 
 SUM = "print(sum(float(line.split(',')[2]) for line in open('public.orders.csv').readlines()[1:]))"
@@ -239,3 +243,40 @@ def test_log_and_audit_trail_name_user_and_request(
     assert (last["user"], last["request_id"]) == ("ann", answer.headers["x-request-id"])
     assert last["outcome"] == "ItemNotFoundError"
     assert secret not in audit
+
+
+async def test_a_client_that_leaves_cancels_its_fetch(
+    service: ModuleType, source: dict[str, Any], prompts: list[tuple[str, str]]
+) -> None:
+    endless = "select count(*) from generate_series(1, 1000000000000)"
+    server = uvicorn.Server(uvicorn.Config(service.app, lifespan="on", log_config=None))
+    listening = socket.create_server(("127.0.0.1", 0))
+    serving = asyncio.create_task(server.serve([listening]))
+    try:
+        await wait_until(lambda: server.started)
+        registry = service.app.state.registry
+        await registry.register_data_source(
+            DataSourceConfig(
+                source["id"],
+                source["type"],
+                "Shop",
+                source["options"],
+                metadata={"users": source["users"]},
+            )
+        )
+        question = {"text": "?", "references": [{"source": "shop", "item": endless}]}
+        body = json.dumps(question).encode()
+        _, writer = await asyncio.open_connection(*listening.getsockname())
+        writer.write(
+            b"POST /chat HTTP/1.1\r\nHost: x\r\nX-User: ann\r\n"
+            b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+        )
+        await wait_until(lambda: registry.get_pool_stats("shop")["in_use"] == 1)
+        writer.close()
+        await wait_until(lambda: registry.get_pool_stats("shop")["in_use"] == 0)
+    finally:
+        server.should_exit = server.force_exit = True
+        await serving
+    lines = map(json.loads, Path(os.environ["AUDIT_LOG"]).read_text().splitlines())
+    assert [line["outcome"] for line in lines if line["operation"] == "fetch"] == ["cancelled"]
+    assert prompts == []

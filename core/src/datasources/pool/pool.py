@@ -95,9 +95,10 @@ class ConnectionPool(PoolState):
 
     def __del__(self) -> None:
         if not getattr(self, "_closed", True) and self._records:
+            count = len(self._records)
             warnings.warn(
                 f"the pool of source {self.data_source_id!r} was not closed and leaves "
-                f"{len(self._records)} connections open",
+                f"{count} {'connection' if count == 1 else 'connections'} open",
                 ResourceWarning,
                 stacklevel=2,
                 source=self,

@@ -393,8 +393,13 @@ class PoolState:
             return []
         leaked = [record for record in self._records.values() if record.leases]
         places = [f"{place} (task {task!r})" for record in leaked for task, place in record.taken]
+        source = f"source {self.data_source_id!r}"
         error = PoolError(
-            f"{self._in_use} connections to source {self.data_source_id!r} were never returned"
+            (
+                f"1 connection to {source} was never returned"
+                if self._in_use == 1
+                else f"{self._in_use} connections to {source} were never returned"
+            )
             + (": taken at " + ", ".join(places) if places else "; track_leases shows where taken")
         )
         self._in_use = 0

@@ -375,7 +375,7 @@ class AzureBlobConnector(DataSourceConnector):
         name = self.options.prefix + folder.rstrip("/")
         if not await folder_exists(self._service, name):
             raise ItemNotFoundError(
-                f"container {self.options.container!r} has nothing below {folder!r}"
+                f"container {self.options.container!r} has nothing below {folder.rstrip('/')!r}"
             )
 
     def _blob_name(self, identifier: str) -> str:

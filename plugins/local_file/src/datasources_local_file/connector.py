@@ -6,6 +6,7 @@ import errno
 import io
 import logging
 import os
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import islice
 from typing import Any, BinaryIO, Literal
@@ -101,7 +102,14 @@ class LocalFileConnector(DataSourceConnector):
         return identifier if _is_path(identifier) else None
 
     async def connect(self) -> bool:
-        root = await run_in_thread(os.path.realpath, self.options.paths()[0])
+        path = self.options.paths()[0]
+        try:
+            root = await run_in_thread(os.path.realpath, path)
+        except UnicodeEncodeError:
+            raise ConnectError(
+                f"{path!r} is no path where file names are {sys.getfilesystemencoding()}; set a "
+                "UTF-8 locale, such as LC_ALL=C.UTF-8, or PYTHONUTF8=1"
+            ) from None
         if not await run_in_thread(os.path.isdir, root):
             raise ConnectError(f"{root!r} is not a directory")
         self._connection = root

@@ -17,8 +17,8 @@ from datasources import (
 )
 from datasources.testing.base import Checks, registry_of
 from datasources.testing.checks.abilities import _needs
+from datasources.testing.stalls import assert_never_stalls
 from datasources.testing.subject import Subject
-from datasources.testing.watch import assert_never_stalls
 
 
 class StreamChecks(Checks):
