@@ -70,6 +70,15 @@ def test_semicolons_are_named(dsn: str) -> None:
     assert "it has ';' between its parameters" in refusal(dsn)
 
 
+@pytest.mark.parametrize("dsn", ["reader:pw@host/conn", "u:on@begin/connect#host", "host"])
+def test_pieces_of_a_malformed_string_mask_no_word_of_the_message(dsn: str) -> None:
+    with pytest.raises(
+        OptionError, match="not a connection string or URL that libpq can read"
+    ) as caught:
+        PostgreSQLOptions.load({"dsn": dsn})
+    assert "REDACTED" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "dsn",
     [

@@ -358,8 +358,8 @@ def _parse_problem(text: str, *, is_url: bool) -> str:
     if unknown:
         return _unsupported(unknown)
     return (
-        "it is not a connection string or URL that libpq can read; possible: "
-        "postgresql://user:password@host:port/database, or host=… dbname=…"
+        "it is not a connection string or URL that libpq can read; a URL begins with postgresql://, "
+        "and a string has parameters such as dbname=…"
     )
 
 
