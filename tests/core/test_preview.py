@@ -61,6 +61,7 @@ def test_big_endian_marks_are_understood(mark: bytes) -> None:
         ("gbk", "编号,姓名\n1,张三\n2,李四\n"),
         ("gbk", "产品,数量,价格\n苹果,10,3.5\n香蕉,20,2.1\n"),
         ("shift_jis", "番号,名前\n1,山田太郎\n2,佐藤花子\n"),
+        ("shift_jis", "番号,名前\n1,太郎\n2,一郎\n"),
         ("shift_jis", "商品,数量\nりんご,10\nバナナ,20\n"),
         ("euc_jp", "商品,数量\nりんご,10\nバナナ,20\n"),
         ("big5", "編號,姓名\n1,張三\n2,李四\n"),
@@ -177,7 +178,7 @@ def test_first_row_that_looks_like_data_is_told(text: str, doubted: bool) -> Non
     assert any("may have no header" in note for note in preview.notes) == doubted
 
 
-@pytest.mark.parametrize("blank", ["\n", "\r\n\r\n", "\n\n\n"])
+@pytest.mark.parametrize("blank", ["\n", "\r\n\r\n", "\n\n\n", "  \n", "\t\r\n"])
 def test_blank_lines_are_no_records(blank: str) -> None:
     preview = shown("a.csv", f"{blank}a,b\n{blank}1,2\n{blank}".encode())
     assert table(preview) == (("a", "b"), [("1", "2")])
@@ -230,7 +231,13 @@ def test_value_over_the_limit_of_the_csv_module_is_a_clear_error(content: bytes)
 
 
 @pytest.mark.parametrize(
-    "content", [b"a,b\n1,x\0\n2,y\n", b"a,b\n1,x\n2,y\n" + bytes(20), b"a,b\n1,x\n2,y\n\x1a"]
+    "content",
+    [
+        b"a,b\n1,x\0\n2,y\n",
+        b"a,b\n1\0,x\n2,y\n",
+        b"a,b\n1,x\n2,y\n" + bytes(20),
+        b"a,b\n1,x\n2,y\n\x1a",
+    ],
 )
 def test_padding_of_a_table_is_left_out(content: bytes) -> None:
     preview = shown("a.csv", content)

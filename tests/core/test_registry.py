@@ -340,6 +340,31 @@ async def test_a_change_by_another_registry_reaches_this_one(tmp_path: Path) -> 
                 await asyncio.sleep(0.01)
 
 
+async def test_metadata_are_those_of_the_source_that_another_registry_put_there(
+    tmp_path: Path,
+) -> None:
+    class Described(MemoryConnector):
+        async def get_metadata(self, identifier: str) -> dict[str, Any]:
+            return {"host": self.options.host}
+
+    keys = CredentialManager(CredentialManager.generate_key())
+
+    def opened() -> DataSourceRegistry:
+        store = SQLiteStore(tmp_path / "s.db")
+        return registry_of(Described, store=store, credential_manager=keys)
+
+    async with opened() as here, opened() as there:
+        await there.register_data_source(source(host="old"))
+        assert (await here.get_metadata("s", "a.csv"))["host"] == "old"
+        await there.register_data_source(source(host="new"), replace=True)
+        async with asyncio.timeout(10):  # until the pool has seen it, too
+            host = "old"
+            while host == "old":
+                host = (await here.get_connector("s")).options.host
+                await asyncio.sleep(0.01)
+        assert (await here.get_metadata("s", "a.csv"))["host"] == "new"
+
+
 @pytest.mark.parametrize("url", ["gopher://x", "redis:"])
 def test_a_store_that_nobody_opens_is_named(url: str) -> None:
     with pytest.raises(StoreError, match=r"no plugin opens a store at '\w+'; built in: memory"):

@@ -41,7 +41,7 @@ def test_parameter_that_libpq_does_not_have_is_named(form: str, name: str) -> No
 
 def test_every_parameter_that_libpq_does_not_have_is_named() -> None:
     message = refusal("postgresql://u:p@h/d?pgbouncer=true&sslmode=require&schema=public&ssl=false")
-    assert "its parameters 'pgbouncer', 'schema' are not supported" in message
+    assert "its parameters 'pgbouncer', 'schema', 'ssl' are not supported" in message
 
 
 @pytest.mark.parametrize(
@@ -68,6 +68,31 @@ def test_url_of_another_driver_is_told_its_scheme(dsn: str) -> None:
 )
 def test_semicolons_are_named(dsn: str) -> None:
     assert "it has ';' between its parameters" in refusal(dsn)
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "postgresql://u:p@h/d?ssl=false",
+        "host=h dbname=d user=u ssl=true",
+        "host=h ssl=false user=u",
+    ],
+)
+def test_ssl_of_jdbc_is_named_where_libpq_does_not_take_it(dsn: str) -> None:
+    """In a URL libpq takes `ssl=true`, for `sslmode=require`."""
+    with pytest.raises(OptionError, match="its parameter 'ssl' is not supported"):
+        PostgreSQLOptions.load({"dsn": dsn})
+    url = PostgreSQLOptions.load({"dsn": "postgresql://u:p@h/d?ssl=true"})
+    assert url.conninfo()["sslmode"] == "require"
+
+
+@pytest.mark.parametrize("dsn", ["reader:pw@host/conn", "u:on@begin/connect#host", "host"])
+def test_pieces_of_a_malformed_string_mask_no_word_of_the_message(dsn: str) -> None:
+    with pytest.raises(
+        OptionError, match="not a connection string or URL that libpq can read"
+    ) as caught:
+        PostgreSQLOptions.load({"dsn": dsn})
+    assert "REDACTED" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

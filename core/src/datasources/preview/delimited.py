@@ -81,6 +81,11 @@ def _ragged(tables: dict[str, list[Record]], default: str) -> Dialect:
     return Dialect(delimiter, guessed=delimiter != default, note=note)
 
 
+def is_blank(record: Record) -> bool:
+    """Return True for a line without anything but blanks, which pandas skips as well."""
+    return not record or (len(record) == 1 and not record[0].strip())
+
+
 def may_lack_header(records: Sequence[Record]) -> bool:
     """Return True if the first record looks like the ones below it, not like names of columns."""
     if len(records) < 2:
@@ -107,7 +112,7 @@ def _records(sample: str, delimiter: str, complete: bool) -> list[Record]:
     records = []
     try:
         for record in csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter):
-            if record:
+            if not is_blank(record):
                 records.append(record)
             if len(records) > _RECORDS:
                 return records[:_RECORDS]

@@ -41,7 +41,7 @@ _OTHER_ALPHABETS = {
 # Encodings of East Asia, with the bytes that begin their frequent characters, and the lowest byte
 # that ends one.
 _DOUBLE_BYTE = {
-    "cp932": ((0x82, 0x83), (0x88, 0x97), 0x40),  # kana; kanji of level 1
+    "cp932": ((0x82, 0x83), (0x88, 0x98), 0x40),  # kana; kanji of level 1
     "euc-jp": ((0xA4, 0xA5), (0xB0, 0xCF), 0xA1),
     "gb18030": ((0xB0, 0xD7), (0xB0, 0xD7), 0xA1),  # hanzi of level 1
     "big5": ((0xA4, 0xC6), (0xA4, 0xC6), 0x40),
@@ -99,6 +99,8 @@ def _utf16_without_mark(data: bytes) -> str | None:
     even, odd = sample[::2].count(0), sample[1::2].count(0)
     if units < 2 or abs(even - odd) < 0.2 * units or min(even, odd) > 0.01 * units:
         return None
+    if max(even, odd) < 0.9 * units and sample.replace(b"\0", b"").isascii():
+        return None  # plain text with some NUL bytes in it
     encoding = "utf-16-le" if odd > even else "utf-16-be"
     try:
         text = _decode_beginning(sample, encoding, complete=False)

@@ -15,6 +15,7 @@ from datasources.preview.delimited import (
     Dialect,
     Record,
     find_dialect,
+    is_blank,
     may_lack_header,
 )
 from datasources.preview.encodings import Decoded, decode
@@ -165,7 +166,7 @@ def _read_records(name: str, text: str, delimiter: str, rows: int) -> list[Recor
     """Return the header and the rows that are not blank: one more, and one that may be cut."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
-        return list(islice((record for record in reader if record), rows + 3))
+        return list(islice((record for record in reader if not is_blank(record)), rows + 3))
     except csv.Error as exc:
         raise DataFetchError(f"{name!r} cannot be read as delimited text: {exc}") from exc
 

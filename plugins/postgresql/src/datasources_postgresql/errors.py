@@ -127,4 +127,6 @@ def _message(exc: psycopg.Error) -> str:
         parts = [diag.message_primary, diag.message_detail, diag.message_hint, *notes]
         return "; ".join(" ".join(part.split()) for part in parts if part)
     text = " ".join(str(exc).split())
+    if "definition of service" in text:  # libpq looks for it before it takes any parameter
+        text = f"{text}; PGSERVICE in the environment of this process names it"
     return re.sub(r"^connection (failed|is bad): |fe_sendauth: ", "", text) or type(exc).__name__

@@ -421,16 +421,16 @@ def _parse_problem(text: str, *, is_url: bool) -> str:
     # What follows a password may belong to it, if a character of it was not quoted.
     unknown = [
         name
-        for (name, _), (previous, _) in zip(parameters, [("", ""), *parameters], strict=False)
-        if name not in _keywords()
+        for (name, value), (previous, _) in zip(parameters, [("", ""), *parameters], strict=False)
+        if (name not in _keywords() or (name == "ssl" and (value != "true" or not is_url)))
         and previous not in {"password", "sslpassword"}
         and _PLAIN_NAME.fullmatch(name)
     ]
     if unknown:
         return _unsupported(unknown)
     return (
-        "it is not a connection string or URL that libpq can read; possible: "
-        "postgresql://user:password@host:port/database, or host=… dbname=…"
+        "it is not a connection string or URL that libpq can read; a URL begins with postgresql://, "
+        "and a string has parameters such as dbname=…"
     )
 
 
