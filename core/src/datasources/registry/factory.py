@@ -45,7 +45,7 @@ class ConnectorFactory:
             PolicyError: A host, directory or reference is not allowed.
         """
         check_config(config)
-        connector_class = await self._connector_class(config.type)
+        connector_class = await self.connector_class(config.type)
         self._policy.check_references(config.id, config.config)
         if connector_class.options_class is not None:
             try:
@@ -66,7 +66,7 @@ class ConnectorFactory:
             SecretNotFoundError: A reference leads nowhere.
             ConnectError: Networks are restricted and a host does not resolve.
         """
-        connector_class = await self._connector_class(config.type)
+        connector_class = await self.connector_class(config.type)
         connector = await asyncio.to_thread(self._instantiate, connector_class, config)
         if connector.options is not None:
             self._check_places(config.id, connector.options)
@@ -80,10 +80,16 @@ class ConnectorFactory:
         self, record: StoredSource, pool_config: PoolConfig
     ) -> DataSourceConnector:
         """Return a connector for a stored source; raises as `create`, and DecryptionError."""
+        await self.connector_class(record.type)  # it may have to migrate the options
         config = self._records.config(record, decrypt=True, sanitize=False)
         return await self.create(config, pool_config)
 
-    async def _connector_class(self, type_name: str) -> type[DataSourceConnector]:
+    async def connector_class(self, type_name: str) -> type[DataSourceConnector]:
+        """Return the class of a type; import its plugin in a thread if that was not done yet.
+
+        Raises:
+            PluginError: No usable plugin offers the type.
+        """
         if loaded := self._plugins.loaded(type_name):
             return loaded
         if self._process != os.getpid():  # the threads that import stayed in the parent

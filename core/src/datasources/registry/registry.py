@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,7 +21,7 @@ from datasources.connector import (
     mask_connector_error,
 )
 from datasources.credentials import CredentialManager
-from datasources.errors import ConnectError, DataSourceError, RegistryError
+from datasources.errors import ConnectError, DataSourceError, PluginError, RegistryError
 from datasources.models import (
     ColumnStatistics,
     ConnectionCheck,
@@ -92,7 +92,7 @@ class DataSourceRegistry:
         self._pool_config = pool_config or PoolConfig()
         self._cache = MetadataCache(cache_ttl)
         self._loading = SingleFlight()
-        self._records = SourceRecords(self.store, self.credentials)
+        self._records = SourceRecords(self.store, self.credentials, self.plugins)
         self._factory = ConnectorFactory(self._records, self.policy, self.plugins)
         self._pools = SourcePools(self._records, self._factory, self._pool_config)
         self._lister = ItemLister(self._pools, self.plugins)
@@ -253,6 +253,8 @@ class DataSourceRegistry:
         Only a `DataSourceError` is returned as the check's `error`; other errors are raised.
         """
         record = self._records.get(source_id)
+        with suppress(PluginError):  # reported below
+            await self._factory.connector_class(record.type)  # it may have to migrate the options
         config = self._records.config(record, decrypt=True, sanitize=False)
         started = time.monotonic()
         error: DataSourceError | None = None
