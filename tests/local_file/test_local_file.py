@@ -17,12 +17,15 @@ from datasources import (
     DataFetchError,
     DataItem,
     DataSourceConfig,
+    DataSourceRegistry,
     DataSourceType,
     ItemNotFoundError,
     LimitExceededError,
     Limits,
     OptionError,
     PermissionDeniedError,
+    Policy,
+    PolicyError,
     Workspace,
     abilities,
 )
@@ -283,7 +286,7 @@ def test_an_unknown_option_is_named_with_what_is_accepted(root: Path) -> None:
 
 
 def test_abilities_are_seen_without_connecting() -> None:
-    assert abilities(LocalFileConnector) == {"iter_items", "glob", "preview"}
+    assert abilities(LocalFileConnector) == {"discover", "iter_items", "glob", "preview"}
 
 
 @pytest.fixture
@@ -427,3 +430,17 @@ async def test_a_source_below_the_workspace_is_copied(
 ) -> None:
     copy = Path(await connector.fetch_data("reports/2024.csv", str(root.parent)))
     assert copy == root.parent / "reports/2024.csv"
+
+
+async def test_folders_can_be_chosen_before_a_source_exists(tmp_path: Path) -> None:
+    for name in ("b", "a", ".hidden"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    registry = DataSourceRegistry(policy=Policy(allowed_roots=(str(tmp_path),)))
+    folders = {"path": [str(tmp_path / "a"), str(tmp_path / "b")]}
+    assert await registry.discover("local_file", {"path": str(tmp_path)}) == folders
+    with pytest.raises(PolicyError):
+        await registry.discover("local_file", {"path": "/"})
+    with pytest.raises(ConnectError, match="cannot be read"):
+        await registry.discover("local_file", {"path": str(tmp_path / "gone")})

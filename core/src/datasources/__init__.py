@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from datasources.connector import (
         API_VERSION as API_VERSION,
         DataSourceConnector as DataSourceConnector,
+        SupportsDiscover as SupportsDiscover,
         SupportsGlob as SupportsGlob,
         SupportsIterItems as SupportsIterItems,
         SupportsPreview as SupportsPreview,
@@ -186,6 +187,7 @@ _MODULE_OF = {
     "Store": "stores",
     "StoreError": "errors",
     "StoredSource": "stores",
+    "SupportsDiscover": "connector",
     "SupportsGlob": "connector",
     "SupportsIterItems": "connector",
     "SupportsPreview": "connector",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from datasources.errors import ConnectError, OptionError
@@ -296,6 +296,27 @@ class SupportsReadTable(Protocol):
         ...
 
 
+@runtime_checkable
+class SupportsDiscover(Protocol):
+    """The ability `discover`: saying what there is before a source exists."""
+
+    @classmethod
+    async def discover(cls, options: Mapping[str, Any]) -> Mapping[str, Sequence[str]]:
+        """Return values to choose from, by the name of the option, as far as they can be known.
+
+        Called by the registry, which has validated the options, resolved their references and
+        checked hosts and networks; the caller may cancel it.
+
+        Args:
+            options: Valid options, completed by `discover_defaults` of the options class where
+                those given so far are not enough.
+
+        Raises:
+            ConnectorError: The system cannot be reached, or refuses to say.
+        """
+        ...
+
+
 ABILITIES = {
     "iter_items": "iter_items",
     "glob": "glob_items",
@@ -303,6 +324,7 @@ ABILITIES = {
     "statistics": "statistics",
     "upload": "upload_file",
     "read_table": "read_table",
+    "discover": "discover",
 }
 """The names of the optional abilities, and the method that a connector with one has."""
 

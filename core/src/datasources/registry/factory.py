@@ -6,12 +6,15 @@ import asyncio
 import dataclasses
 import functools
 import os
+from collections.abc import Mapping
 from concurrent.futures import Future
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
-from datasources.connector import DataSourceConnector
+from datasources.connector import DataSourceConnector, SupportsDiscover
 from datasources.credentials import resolve_references
-from datasources.errors import OptionError, PluginLoadError
+from datasources.errors import ConnectError, OptionError, PluginLoadError, RegistryError
+from datasources.masking import mask_error
 from datasources.models import DataSourceConfig, PoolConfig, check_config
 from datasources.plugins import IMPORT_TIMEOUT, Plugins
 from datasources.policy import Policy
@@ -83,6 +86,44 @@ class ConnectorFactory:
         await self.connector_class(record.type)  # it may have to migrate the options
         config = self._records.config(record, decrypt=True, sanitize=False)
         return await self.create(config, pool_config)
+
+    async def discover(
+        self, type_name: str, options: Mapping[str, Any], timeout: float
+    ) -> dict[str, list[str]]:
+        """Return what a connector finds with options of which some are not given yet.
+
+        Raises:
+            RegistryError: The connector cannot.
+            PluginError, OptionError, PolicyError, SecretNotFoundError: As `create`.
+            ConnectorError: It failed, or took more than `timeout` seconds.
+        """
+        connector_class = await self.connector_class(type_name)
+        options_class = connector_class.options_class
+        if options_class is None or not issubclass(connector_class, SupportsDiscover):
+            raise RegistryError(f"the connector {type_name!r} cannot say what there is to choose")
+        self._policy.check_references(type_name, options)
+        values, loaded = await asyncio.to_thread(self._complete, options_class, options)
+        self._check_places(type_name, loaded)
+        await self._policy.check_networks(type_name, loaded.hosts())
+        try:
+            async with asyncio.timeout(timeout):
+                choices = await connector_class.discover(values)
+        except TimeoutError as exc:
+            raise ConnectError(f"no answer within {timeout:g} seconds") from exc
+        except Exception as exc:
+            mask_error(exc, loaded.secret_values())
+            raise
+        return {name: list(names) for name, names in choices.items()}
+
+    def _complete(
+        self, options_class: type[ConnectorOptions], options: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], ConnectorOptions]:
+        """Return options with references resolved and those added that discovery needs."""
+        values: dict[str, Any] = resolve_references(options, self._resolve)
+        with suppress(OptionError):
+            return values, options_class.load(values)
+        values = {**options_class.discover_defaults, **values}
+        return values, options_class.load(values)
 
     async def connector_class(self, type_name: str) -> type[DataSourceConnector]:
         """Return the class of a type; import its plugin in a thread if that was not done yet.

@@ -265,6 +265,27 @@ class DataSourceRegistry:
             error = exc
         return ConnectionCheck(error is None, time.monotonic() - started, error)
 
+    async def discover(
+        self, type: DataSourceType | str, options: Mapping[str, Any]
+    ) -> dict[str, list[str]]:
+        """Return what a source that does not exist yet could use, such as the databases of a server.
+
+        Args:
+            type: The type of the source.
+            options: Those that are known so far; they may hold references.
+
+        Returns:
+            Values to choose from, by the name of the option.
+
+        Raises:
+            OptionError: An option is wrong, or one is missing without which nothing can be found.
+            PolicyError: A host, network, directory, reference or identity is not allowed.
+            ConnectorError: The system cannot be reached, or refuses to say.
+            RegistryError: The connector cannot.
+        """
+        seconds = self._pool_config.connect_timeout
+        return await self._factory.discover(DataSourceType(type).value, options, seconds)
+
     async def list_items(self, source_id: str, path: str | None = None) -> list[DataItem]:
         """Return the items that can be fetched: all, or those below `path`.
 

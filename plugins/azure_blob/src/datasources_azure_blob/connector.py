@@ -22,6 +22,7 @@ from datasources import (
     is_parquet,
     is_workbook,
 )
+from datasources_azure_blob.discovering import discover
 from datasources_azure_blob.download import Download
 from datasources_azure_blob.folders import (
     folder_error,
@@ -58,6 +59,16 @@ class AzureBlobConnector(DataSourceConnector):
     options_class = AzureBlobOptions
     options: AzureBlobOptions
     shareable = True
+
+    @classmethod
+    async def discover(cls, options: Mapping[str, Any]) -> dict[str, list[str]]:
+        """Return the containers of the account.
+
+        Raises:
+            ConnectorError: The account cannot be reached, or does not list them to these
+                credentials.
+        """
+        return await discover(AzureBlobOptions.load(options))
 
     async def connect(self) -> bool:
         """Open the session and check that the container can be used.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, BinaryIO
 
 from pydantic import Field
@@ -33,6 +33,7 @@ from datasources import (
     run_in_thread,
 )
 
+_MOST_FOLDERS = 1000  # more are no choice for a person
 _EFFECTIVE_IDS = os.access in os.supports_effective_ids
 # Below the logger whose warnings the command line shows.
 _log = logging.getLogger("datasources.plugins.local_file")
@@ -64,6 +65,17 @@ class LocalFileOptions(ConnectorOptions):
         return [os.path.expanduser(self.path)]
 
 
+def _subfolders(root: str, hidden: bool) -> list[str]:
+    """Return the paths of at most `_MOST_FOLDERS` folders, sorted; links are not followed."""
+    try:
+        with os.scandir(root) as entries:
+            names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except OSError as exc:
+        raise ConnectError(f"{root!r} cannot be read: {exc.strerror}") from exc
+    shown = sorted(name for name in names if hidden or not name.startswith("."))
+    return [os.path.join(root, name) for name in shown[:_MOST_FOLDERS]]
+
+
 class LocalFileConnector(DataSourceConnector):
     """Reads below the directory only: symbolic links that lead outside are not items.
 
@@ -75,6 +87,16 @@ class LocalFileConnector(DataSourceConnector):
     options_class = LocalFileOptions
     options: LocalFileOptions
     shareable = True
+
+    @classmethod
+    async def discover(cls, options: Mapping[str, Any]) -> dict[str, list[str]]:
+        """Return the folders in the directory, hidden ones only with the option `hidden`.
+
+        Raises:
+            ConnectError: The directory cannot be read.
+        """
+        loaded = LocalFileOptions.load(options)
+        return {"path": await run_in_thread(_subfolders, loaded.paths()[0], loaded.hidden)}
 
     async def connect(self) -> bool:
         root = await run_in_thread(os.path.realpath, self.options.paths()[0])

@@ -33,6 +33,7 @@ from datasources_postgresql import catalog, statistics
 from datasources_postgresql.arrow import import_arrow, load_table, write_parquet
 from datasources_postgresql.connections import LeasingPool, retry_delays
 from datasources_postgresql.copying import ServerSilentError
+from datasources_postgresql.discovering import discover
 from datasources_postgresql.errors import mapped
 from datasources_postgresql.grammar import Statement, parse_one, parse_read, plain_select
 from datasources_postgresql.identifiers import TableName, schema_name, table_name
@@ -78,6 +79,17 @@ class PostgreSQLConnector(DataSourceConnector):
         super().__init__(config)
         self._connections: LeasingPool | None = None
         self._connect_lock = asyncio.Lock()
+
+    @classmethod
+    async def discover(cls, options: Mapping[str, Any]) -> dict[str, list[str]]:
+        """Return the databases of the server, and the schemas of the database if it is given.
+
+        Raises:
+            ConnectError, AuthenticationError, PolicyError: As `connect`.
+        """
+        stand_in = PostgreSQLOptions.discover_defaults["database"]
+        loaded = PostgreSQLOptions.load(options)
+        return await discover(loaded, schemas=loaded.database != stand_in)
 
     async def connect(self) -> bool:
         """Open a pool of connections and make its first connection.
