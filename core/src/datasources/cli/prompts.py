@@ -61,8 +61,10 @@ def ask_options(
     chosen = _choose_alternative(options_class)
     needed_first = [field for field in fields if field.required or field.name in chosen]
     if discover and any(field.discovered for field in needed_first):
-        options = {name for names in options_class.alternatives for name in names}
-        logins = [f for f in fields if f.secret and not (f.required or f.name in options)]
+        # Secrets that no alternative and no mode calls for, such as the password of a user.
+        tied = {*options_class.alternatives, *options_class.requires.values()}
+        tied_names = {name for names in tied for name in names}
+        logins = [f for f in fields if f.secret and not (f.required or f.name in tied_names)]
         needed_first = sorted([*needed_first, *logins], key=lambda field: field.discovered)
     _ask_fields(options_class, needed_first, answers, required=chosen, discover=discover)
     asked = {field.name for field in needed_first}
