@@ -104,19 +104,21 @@ def test_what_a_connector_needs_is_asked_for_first(ok) -> None:
         "add",
         "postgresql",
         "--no-test",
-        answers=["", "", "3", "2", "h", "", "d", "u", "password", SECRET],
+        answers=["", "", "3", "2", "nowhere.invalid", "", "u", SECRET, "d", ""],
     )
     assert "Connect by:\n  1) dsn\n  2) host, database, user\n" in done.err
     assert "a number from 1 to 2" in done.err
     questions = [line.partition(" (")[0] for line in done.err.splitlines() if " (text" in line]
-    assert questions == ["host", "database", "database", "user"]
+    assert questions == ["host", "user", "user", "database"]
+    assert "What there is cannot be listed: " in done.err
+    assert SECRET not in done.err
     assert "it is required" in done.err
-    assert "Optional: password, dsn, port" in done.err
+    assert "Optional: dsn, port" in done.err
     assert ok("show", "postgresql", "--json").json["options"] == {
-        "host": "h",
-        "database": "d",
+        "host": "nowhere.invalid",
         "user": "u",
         "password": "***REDACTED***",
+        "database": "d",
     }
     dsn = "postgresql://u@h/d"
     ok("add", "postgresql", "--id", "other", "--no-test", answers=["", "", "", dsn, ""])
@@ -157,7 +159,7 @@ def test_a_source_that_is_not_valid_cannot_be_stored(ok, run, vault, tmp_path) -
 
 
 def test_the_options_of_the_chosen_alternative_are_asked_for(ok) -> None:
-    answers = ["", "", "", "files", "${env:CONNECTION}", ""]
+    answers = ["", "", "", "${env:CONNECTION}", "files", ""]
     done = ok("add", "azure_blob", "--no-test", answers=answers)
     assert ok("show", "azure_blob", "--json").json["options"] == {
         "container": "files",
@@ -165,7 +167,7 @@ def test_the_options_of_the_chosen_alternative_are_asked_for(ok) -> None:
     }
     (optional,) = [line for line in done.err.splitlines() if line.startswith("Optional: ")]
     assert not {"account_url", "account_key", "client_id"} & set(optional[10:].split(", "))
-    answers = ["", "4", "files", "https://a.blob.core.windows.net", "anonymous", ""]
+    answers = ["", "4", "https://a.invalid", "anonymous", "", "files", ""]
     done = ok("add", "azure_blob", "--id", "other", "--no-test", answers=answers)
     (optional,) = [line for line in done.err.splitlines() if line.startswith("Optional: ")]
     assert "client_id" in optional

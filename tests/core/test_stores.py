@@ -459,7 +459,7 @@ def test_adding_many_is_one_transaction_and_is_not_read_back(sqlite: SQLiteStore
 def test_listing_ten_thousand_decrypts_none(sqlite: SQLiteStore, monkeypatch: pytest.MonkeyPatch):
     manager = CredentialManager(CredentialManager.generate_key())
     sqlite.add(*(stored(f"s{n:05}", options={"host": "h"}) for n in range(10_000)))
-    monkeypatch.setattr(CredentialManager, "decrypt_credentials", pytest.fail)
+    monkeypatch.setattr(CredentialManager, "decrypt_with_version", pytest.fail)
     sources = SourceRecords(sqlite, manager)
     assert len([sources.masked_config(record) for record in sqlite.list()]) == 10_000
 

@@ -17,12 +17,15 @@ from datasources import (
     DataFetchError,
     DataItem,
     DataSourceConfig,
+    DataSourceRegistry,
     DataSourceType,
     ItemNotFoundError,
     LimitExceededError,
     Limits,
     OptionError,
     PermissionDeniedError,
+    Policy,
+    PolicyError,
     UnsupportedError,
     Workspace,
     abilities,
@@ -284,7 +287,14 @@ def test_an_unknown_option_is_named_with_what_is_accepted(root: Path) -> None:
 
 
 def test_abilities_are_seen_without_connecting() -> None:
-    assert abilities(LocalFileConnector) == {"iter_items", "pages", "glob", "preview", "stream"}
+    assert abilities(LocalFileConnector) == {
+        "discover",
+        "iter_items",
+        "pages",
+        "glob",
+        "preview",
+        "stream",
+    }
 
 
 @pytest.fixture
@@ -448,3 +458,17 @@ async def test_a_file_that_changes_ends_its_stream_with_an_error(tmp_path: Path)
     assert len(os.listdir("/dev/fd")) == descriptors - 1
     with pytest.raises(UnsupportedError):
         await connector.open_stream("a.bin", format="csv")
+
+
+async def test_folders_can_be_chosen_before_a_source_exists(tmp_path: Path) -> None:
+    for name in ("b", "a", ".hidden"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    registry = DataSourceRegistry(policy=Policy(allowed_roots=(str(tmp_path),)))
+    folders = {"path": [str(tmp_path / "a"), str(tmp_path / "b")]}
+    assert await registry.discover("local_file", {"path": str(tmp_path)}) == folders
+    with pytest.raises(PolicyError):
+        await registry.discover("local_file", {"path": "/"})
+    with pytest.raises(ConnectError, match="cannot be read"):
+        await registry.discover("local_file", {"path": str(tmp_path / "gone")})

@@ -367,7 +367,7 @@ async def test_closing_cuts_off_a_fetch_that_takes_too_long(
     await registry.close()
 
 
-async def test_rotated_password_works_after_one_refusal(
+async def test_rotated_password_works_without_a_refusal(
     admin: Admin, pg_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     admin.execute("CREATE ROLE rotating LOGIN PASSWORD 'first-pass-1'")
@@ -380,7 +380,5 @@ async def test_rotated_password_works_after_one_refusal(
         admin.execute("ALTER ROLE rotating PASSWORD 'second-pass-2'")
         admin.execute(f"{SESSIONS_ENDED} WHERE usename = 'rotating'")
         await wait_until(lambda: not sessions(admin, "rotating"))
-        with pytest.raises(AuthenticationError):
-            await registry.list_items("pg")
         assert await registry.list_items("pg") == []
     admin.execute("DROP ROLE rotating")

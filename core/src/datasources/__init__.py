@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from datasources.connector import (
         API_VERSION as API_VERSION,
         DataSourceConnector as DataSourceConnector,
+        SupportsDiscover as SupportsDiscover,
         SupportsGlob as SupportsGlob,
         SupportsIterItems as SupportsIterItems,
         SupportsPages as SupportsPages,
@@ -209,6 +210,7 @@ _MODULE_OF = {
     "Store": "stores",
     "StoreError": "errors",
     "StoredSource": "stores",
+    "SupportsDiscover": "connector",
     "SupportsGlob": "connector",
     "SupportsIterItems": "connector",
     "SupportsPages": "connector",

@@ -274,6 +274,7 @@ class DataSourceRegistry:
     get_config = _blocking(asynchronous.DataSourceRegistry.get_config)
     list_data_sources = _blocking(asynchronous.DataSourceRegistry.list_data_sources)
     test_connection = _blocking(asynchronous.DataSourceRegistry.test_connection)
+    discover = _blocking(asynchronous.DataSourceRegistry.discover)
     check_connection = _blocking(asynchronous.DataSourceRegistry.check_connection)
     check_config = _blocking(asynchronous.DataSourceRegistry.check_config)
     check_update = _blocking(asynchronous.DataSourceRegistry.check_update)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
@@ -396,6 +396,30 @@ class SupportsReadTable(Protocol):
         ...
 
 
+@runtime_checkable
+class SupportsDiscover(Protocol):
+    """The ability `discover`: saying what there is before a source exists."""
+
+    @classmethod
+    async def discover(
+        cls, options: Mapping[str, Any], *, check_address: Callable[[str], None]
+    ) -> Mapping[str, Sequence[str]]:
+        """Return values to choose from, by the name of the option, as far as they can be known.
+
+        Called by the registry, which has validated the options, resolved their references and
+        checked hosts and networks; the caller may cancel it.
+
+        Args:
+            options: Valid options, completed by `discover_defaults` of the options class where
+                those given so far are not enough.
+            check_address: As `DataSourceConnector.check_address`.
+
+        Raises:
+            ConnectorError: The system cannot be reached, or refuses to say.
+        """
+        ...
+
+
 ABILITIES = {
     "iter_items": "iter_items",
     "pages": "list_page",
@@ -405,6 +429,7 @@ ABILITIES = {
     "upload": "upload_file",
     "stream": "open_stream",
     "read_table": "read_table",
+    "discover": "discover",
 }
 """The names of the optional abilities, and the method that a connector with one has."""
 

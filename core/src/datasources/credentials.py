@@ -98,18 +98,23 @@ class CredentialManager:
         except (ValueError, TypeError):
             return False
 
-    def encrypt_credentials(self, credentials: Mapping[str, Any], *, source_id: str = "") -> str:
-        """Encrypt the options of a source.
+    def encrypt_credentials(
+        self, credentials: Mapping[str, Any], *, source_id: str = "", options_version: int = 1
+    ) -> str:
+        """Encrypt the options of a source, with the version that its connector gives them.
 
         Raises:
             OptionError: A value is not one that JSON can hold.
         """
         try:
-            plain = json.dumps({"source": source_id, "options": dict(credentials)}, allow_nan=False)
+            document: dict[str, Any] = {"source": source_id, "options": dict(credentials)}
+            if options_version != 1:  # documents without it are of the first version
+                document["options_version"] = options_version
+            plain = json.dumps(document, allow_nan=False)
         except (TypeError, ValueError, RecursionError):
-            plain = ""
+            plain, document = "", {}
         if not plain:  # raised here: the error of json would be its context, and quotes the value
-            del credentials
+            del credentials, document
             raise OptionError(
                 f"the options of source {source_id!r} must be text, numbers, booleans, lists and "
                 "tables, as JSON holds them"
@@ -124,6 +129,16 @@ class CredentialManager:
             DecryptionError: The key is not among ours, or the text is damaged, or it was
                 encrypted for another source.
         """
+        return self.decrypt_with_version(encrypted, source_id=source_id)[0]
+
+    def decrypt_with_version(
+        self, encrypted: str, *, source_id: str = ""
+    ) -> tuple[dict[str, Any], int]:
+        """Return the options, and the version that they were encrypted with.
+
+        Raises:
+            DecryptionError: As `decrypt_credentials`.
+        """
         name, token = _split_ciphertext(encrypted)
         fernet = self._fernets.get(name)
         fingerprints = ", ".join(self._fernets)
@@ -137,12 +152,12 @@ class CredentialManager:
                 f"the credentials of source {source_id!r} are encrypted with the key {name!r}, "
                 f"which is not among those given: {fingerprints}"
             )
-        options, fault = _decrypt(fernet, token, source_id)
-        if options is None:
+        decrypted, fault = _decrypt(fernet, token, source_id)
+        if decrypted is None:
             raise DecryptionError(
                 f"the credentials of source {source_id!r}, encrypted with the key {name!r}, {fault}"
             )
-        return options
+        return decrypted
 
     def seal(self, purpose: str, content: bytes) -> str:
         """Return content encrypted and authenticated, under a key derived for a purpose."""
@@ -186,8 +201,10 @@ class CredentialManager:
         return masked
 
 
-def _decrypt(fernet: Fernet, token: str, source_id: str) -> tuple[dict[str, Any] | None, str]:
-    """Return the options in a token, or None and the reason why it does not open."""
+def _decrypt(
+    fernet: Fernet, token: str, source_id: str
+) -> tuple[tuple[dict[str, Any], int] | None, str]:
+    """Return the options of a token and their version, or None and why it does not open."""
     try:
         # Fernet skips characters that are not base64, and some Pythons take missing padding.
         if len(token) % 4 or not _TOKEN.fullmatch(token):
@@ -195,7 +212,7 @@ def _decrypt(fernet: Fernet, token: str, source_id: str) -> tuple[dict[str, Any]
         content = json.loads(fernet.decrypt(token.encode()))
         if content["source"] != source_id:
             return None, "belong to another source"
-        return dict(content["options"]), ""
+        return (dict(content["options"]), int(content.get("options_version", 1))), ""
     except (InvalidToken, ValueError, KeyError, TypeError):
         return None, "are damaged; register the source again"
 

@@ -90,7 +90,7 @@ class OptionField:
     discovered: bool = False
     """True if the connector can say which values there are, before a source exists."""
     deprecated: str | None = None
-    """Advice for the user, such as `use 'host'`; `None` if the option is not deprecated."""
+    """The advice to users of a deprecated option, or ""; `None` if it is not deprecated."""
 
     def parse(self, text: str) -> Any:
         """Return the value that a text typed by a person means; a reference means itself.

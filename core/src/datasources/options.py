@@ -100,6 +100,10 @@ class ConnectorOptions(BaseModel):
     """Options that others call for: `{("credentials", "keys"): ("key_id", "key")}` if the option
     `credentials` has the value `keys`, `{"user": ("password",)}` if `user` is given."""
 
+    discover_defaults: ClassVar[Mapping[str, Any]] = {}
+    """Values of options that `discover` of the connector does without, such as a database that every
+    server has. They complete the options that are given so far."""
+
     def hosts(self) -> Iterable[str]:
         """Return the host names or addresses that the connector contacts with these options.
 

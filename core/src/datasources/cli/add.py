@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -180,7 +181,9 @@ def _build_config(
         options |= read_options(options_class)
     options |= read_secrets(options_class, secret_keys)
     if asks:
-        options = prompts.ask_options(options_class)
+        options = prompts.ask_options(
+            options_class, functools.partial(context.discover, source_type.value)
+        )
     return dataclasses.replace(config, config=options)
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from functools import cached_property
-from typing import TYPE_CHECKING, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
 import click
 
@@ -202,6 +202,22 @@ class CliContext:
             DataSourceError: A source is not valid.
         """
         return self._call(lambda: self._try_sources(list(configs), connect=connect))
+
+    def discover(self, type_name: str, options: Mapping[str, Any]) -> dict[str, list[str]]:
+        """Return what a source of these options could use, by the option that it is a value of.
+
+        Raises:
+            DataSourceError: The connector cannot say, or is not allowed to.
+        """
+
+        async def ask() -> dict[str, list[str]]:
+            registry = await self.create_memory_registry([])
+            try:
+                return await registry.discover(type_name, options)
+            finally:
+                await registry.close()
+
+        return self._call(ask)
 
     def _call(self, operation: Callable[[], Coroutine[None, None, T]]) -> T:
         import asyncio

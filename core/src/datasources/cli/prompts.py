@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from datasources.cli import output
 from datasources.cli.suggestions import did_you_mean
-from datasources.errors import OptionError
+from datasources.errors import DataSourceError, OptionError
 
 if TYPE_CHECKING:
     from datasources.forms import OptionField
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     OptionsClass = type[ConnectorOptions]
 
+Discover = Callable[[Mapping[str, Any]], Mapping[str, Sequence[str]]]
+_MOST_CHOICES = 50  # values of an option that are listed on the terminal
 Action = Literal["change", "store", "give up"]
 
 
@@ -35,12 +37,19 @@ def ask_type(types: Sequence[str]) -> str:
     return str(click.prompt("Type of the source", type=click.Choice(types), err=True))
 
 
-def ask_options(options_class: OptionsClass | None) -> dict[str, Any]:
+def ask_options(
+    options_class: OptionsClass | None, discover: Discover | None = None
+) -> dict[str, Any]:
     """Ask for options until they are valid, as far as that can be checked without connecting.
 
     The connector's alternatives are chosen first. Then it asks for required options and those of
     the chosen alternative, for those that the connector's own checks call for, and for the others
     that the user names.
+
+    Args:
+        options_class: The connector's; None if it declares no options.
+        discover: Called with the answers so far, before an option whose values can be listed; the
+            answers are then asked for in an order that lets it log in.
     """
     answers: dict[str, Any] = {}
     if options_class is None:
@@ -51,7 +60,13 @@ def ask_options(options_class: OptionsClass | None) -> dict[str, Any]:
     fields = [field for field in option_fields(options_class) if field.deprecated is None]
     chosen = _choose_alternative(options_class)
     needed_first = [field for field in fields if field.required or field.name in chosen]
-    _ask_fields(options_class, needed_first, answers, required=chosen)
+    if discover and any(field.discovered for field in needed_first):
+        # Secrets that no alternative and no mode calls for, such as the password of a user.
+        tied = {*options_class.alternatives, *options_class.requires.values()}
+        tied_names = {name for names in tied for name in names}
+        logins = [f for f in fields if f.secret and not (f.required or f.name in tied_names)]
+        needed_first = sorted([*needed_first, *logins], key=lambda field: field.discovered)
+    _ask_fields(options_class, needed_first, answers, required=chosen, discover=discover)
     asked = {field.name for field in needed_first}
     while needed := _needed(options_class, fields, answers, asked):
         _ask_fields(options_class, [needed], answers)
@@ -59,7 +74,7 @@ def ask_options(options_class: OptionsClass | None) -> dict[str, Any]:
     excluded = _excluded(options_class, chosen)
     others = [field for field in fields if field.name not in {*asked, *excluded}]
     if others:
-        _ask_fields(options_class, _choose(others), answers)
+        _ask_fields(options_class, _choose(others), answers, discover=discover)
     ask_until_valid(options_class, answers)
     return answers
 
@@ -273,6 +288,7 @@ def _ask_fields(
     answers: dict[str, Any],
     *,
     required: Collection[str] = (),
+    discover: Discover | None = None,
 ) -> None:
     """Ask for options; `required` names those that are needed here, beside the required ones."""
     for declared in fields:
@@ -282,6 +298,8 @@ def _ask_fields(
         if field.description:
             output.echo_err("")
             output.echo_err(field.description)
+        if discover is not None and field.discovered:
+            _show_choices(field, answers, discover)
         names = [name for name in field.names if name in answers]
         current = answers[names[0]] if names else None
         text = _prompt(options_class, field, answered=bool(names), current=current)
@@ -291,6 +309,18 @@ def _ask_fields(
             del answers[name]
         if text != "-" or not names:
             answers[field.name] = field.parse(text)
+
+
+def _show_choices(field: OptionField, answers: Mapping[str, Any], discover: Discover) -> None:
+    """Show the values that an option can have, or why they are not known."""
+    try:
+        choices = discover(answers).get(field.name, [])
+    except DataSourceError as exc:
+        output.echo_err(output.printable(f"What there is cannot be listed: {exc}."))
+        return
+    more = f" and {len(choices) - _MOST_CHOICES} more" if len(choices) > _MOST_CHOICES else ""
+    if choices:
+        output.echo_err(output.printable(f"There are: {', '.join(choices[:_MOST_CHOICES])}{more}"))
 
 
 def _prompt(

@@ -46,9 +46,10 @@ def datasources_connectors() -> Sequence[type[DataSourceConnector]]:  # type: ig
 def datasources_resolve_secret(scheme: str, name: str) -> str | None:
     """Return the secret that `${scheme:name}` refers to, or None if another plugin has the scheme.
 
-    Called whenever a connection of a source is opened, in a worker thread, several at the same
-    time; it may block, while the time limit of connecting runs. The command line calls it in its
-    main thread as well, to know which texts to mask. If it raises, the other plugins are asked.
+    A plain function, no coroutine function. Called whenever a connection of a source is opened, and
+    by `DataSourceConnector.secret`, in a worker thread, several at the same time; it may block,
+    while the time limit of connecting runs. The command line calls it in its main thread as well,
+    to know which texts to mask. If it raises, the other plugins are asked.
     If none of them has the secret, connecting raises `SecretNotFoundError`, which names the
     reference and this plugin, or what it raised, if that is a `DataSourceError`.
     """

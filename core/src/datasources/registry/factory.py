@@ -5,13 +5,21 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
+from collections.abc import Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from datasources.connector import DataSourceConnector, wrap_error
+from datasources.connector import DataSourceConnector, SupportsDiscover, wrap_error
 from datasources.credentials import resolve_references
-from datasources.errors import DataSourceError, OptionError, PluginLoadError
+from datasources.errors import (
+    ConnectError,
+    DataSourceError,
+    OptionError,
+    PluginLoadError,
+    UnsupportedError,
+)
 from datasources.masking import mask_error
 from datasources.models import DataSourceConfig, PoolConfig, check_config
 from datasources.nested import leaves
@@ -66,7 +74,7 @@ class ConnectorFactory:
         except OptionError as exc:
             raise OptionError(f"source {config.id!r}: {exc}") from None
         if options is not None:
-            self._check_places(config, options)
+            self._check_places(config.id, config.config, options)
         return config, connector_class
 
     async def create(
@@ -84,7 +92,7 @@ class ConnectorFactory:
         if connector.options is None:
             self._policy.check_references(config.id, config.config, hosts=())
         else:
-            self._check_places(config, connector.options)
+            self._check_places(config.id, config.config, connector.options)
             await self._policy.check_networks(config.id, connector.options.hosts())
         connector.pool_config = pool_config
         connector.check_address = partial(self._policy.check_address, config.id)
@@ -96,8 +104,51 @@ class ConnectorFactory:
         self, record: StoredSource, pool_config: PoolConfig
     ) -> DataSourceConnector:
         """Return a connector for a stored source; raises as `create`, and DecryptionError."""
+        await self.connector_class(record.type)  # it may have to migrate the options
         config = self._records.config(record, decrypt=True, sanitize=False)
         return await self.create(config, pool_config)
+
+    async def discover(
+        self, type_name: str, options: Mapping[str, Any], timeout: float
+    ) -> dict[str, list[str]]:
+        """Return what a connector finds with options of which some are not given yet.
+
+        Raises:
+            UnsupportedError: The connector cannot.
+            PluginError, OptionError, PolicyError, SecretNotFoundError: As `create`.
+            ConnectorError: It failed, or took more than `timeout` seconds.
+        """
+        connector_class = await self.connector_class(type_name)
+        options_class = connector_class.options_class
+        if options_class is None or not issubclass(connector_class, SupportsDiscover):
+            raise UnsupportedError(
+                f"the connector {type_name!r} cannot say what there is to choose"
+            )
+        self._policy.check_references(type_name, options)
+        values, loaded = await asyncio.to_thread(self._complete, options_class, options)
+        self._check_places(type_name, options, loaded)
+        await self._policy.check_networks(type_name, loaded.hosts())
+        try:
+            async with asyncio.timeout(timeout):
+                choices = await connector_class.discover(
+                    values, check_address=partial(self._policy.check_address, type_name)
+                )
+        except TimeoutError as exc:
+            raise ConnectError(f"no answer within {timeout:g} seconds") from exc
+        except Exception as exc:
+            mask_error(exc, loaded.secret_values())
+            raise
+        return {name: list(names) for name, names in choices.items()}
+
+    def _complete(
+        self, options_class: type[ConnectorOptions], options: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], ConnectorOptions]:
+        """Return options with references resolved and those added that discovery needs."""
+        values: dict[str, Any] = resolve_references(options, self._resolve)
+        with suppress(OptionError):
+            return values, options_class.load(values)
+        values = {**options_class.discover_defaults, **values}
+        return values, options_class.load(values)
 
     async def class_of(self, source_id: str) -> type[DataSourceConnector]:
         """Return the connector class of a stored source.
@@ -164,11 +215,13 @@ class ConnectorFactory:
         )
         return secret
 
-    def _check_places(self, config: DataSourceConfig, options: ConnectorOptions) -> None:
+    def _check_places(
+        self, source_id: str, values: Mapping[str, Any], options: ConnectorOptions
+    ) -> None:
         """Check hosts and paths; a host that is a reference still is checked at connect."""
         hosts = list(options.hosts())
-        self._policy.check_hosts(config.id, hosts)
+        self._policy.check_hosts(source_id, hosts)
         if not any(REFERENCE.search(host) for host in hosts):
-            self._policy.check_references(config.id, config.config, hosts)
-        self._policy.check_paths(config.id, options.paths())
-        self._policy.check_ambient(config.id, options.ambient())
+            self._policy.check_references(source_id, values, hosts)
+        self._policy.check_paths(source_id, options.paths())
+        self._policy.check_ambient(source_id, options.ambient())

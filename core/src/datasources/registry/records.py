@@ -16,10 +16,12 @@ from datasources.errors import (
     DataSourceNotFoundError,
     MissingKeyError,
     OptionError,
+    PluginError,
     SourcePausedError,
     StoreError,
 )
 from datasources.models import DataSourceConfig, DataSourceType, Limits, Rotation
+from datasources.plugins import Plugins
 from datasources.redaction import redact
 from datasources.stores import Store, StoredSource
 
@@ -38,13 +40,18 @@ ValidatedConfig = tuple[DataSourceConfig, type[DataSourceConnector]]
 class SourceRecords:
     """The records of a store, under the keys of a credential manager.
 
+    With `plugins`, options of older versions are migrated when they are read in clear.
+
     Its methods may be called from any thread; those that read or write many records take as long
     as the store does, so coroutines call them in a thread.
     """
 
-    def __init__(self, store: Store, credentials: CredentialManager) -> None:
+    def __init__(
+        self, store: Store, credentials: CredentialManager, plugins: Plugins | None = None
+    ) -> None:
         self.store = store
         self.credentials = credentials
+        self._plugins = plugins
 
     def get(self, source_id: str) -> StoredSource:
         """Return a record.
@@ -163,12 +170,14 @@ class SourceRecords:
         return Rotation(changed, failed)
 
     def _reencrypt(self, record: StoredSource) -> bool:
-        options = self._decrypt(record)
+        options, version = self._decrypt(record)
         if self.credentials.is_current(record.credentials):
             return False
-        renewed = self.credentials.encrypt_credentials(options, source_id=record.id)
+        renewed = self.credentials.encrypt_credentials(
+            options, source_id=record.id, options_version=version
+        )
         new = dataclasses.replace(record, credentials=renewed)
-        if self._decrypt(new) != options:
+        if self._decrypt(new) != (options, version):
             raise CredentialError(f"the credentials of source {record.id!r} did not survive")
         try:
             self.store.update(new)
@@ -198,7 +207,11 @@ class SourceRecords:
             metadata=metadata,
             limits=dataclasses.asdict(config.limits) if config.limits else None,
             options=options,
-            credentials=self.credentials.encrypt_credentials(config.config, source_id=config.id),
+            credentials=self.credentials.encrypt_credentials(
+                config.config,
+                source_id=config.id,
+                options_version=options_class.options_version if options_class else 1,
+            ),
         )
 
     def config(
@@ -208,12 +221,15 @@ class SourceRecords:
 
         Raises:
             DecryptionError: The record does not open, and must for this.
+            OptionError: It has options of a newer version than the connector's, or the connector
+                cannot migrate them.
         """
         if sanitize and record.options is not None:
             options = record.options
-        elif decrypt or sanitize:
-            options = self._decrypt(record)
-            options = redact(options) if sanitize else options
+        elif sanitize:
+            options = redact(self._decrypt(record)[0])
+        elif decrypt:
+            options = self._migrated(record)
         else:
             options = {"encrypted": record.credentials}
         return _config(record, options)
@@ -225,8 +241,42 @@ class SourceRecords:
         except CredentialError as exc:
             return self.config(dataclasses.replace(record, options={"error": str(exc)}))
 
-    def _decrypt(self, record: StoredSource) -> dict[str, Any]:
-        return self.credentials.decrypt_credentials(record.credentials, source_id=record.id)
+    def _migrated(self, record: StoredSource) -> dict[str, Any]:
+        """Return the options of a record in clear, in the version of its connector.
+
+        Without the connector they are returned as they are: they may be exported without it.
+        """
+        options, version = self._decrypt(record)
+        try:
+            if self._plugins is None:
+                return options
+            connector_class = self._plugins.loaded(record.type)
+            connector_class = connector_class or self._plugins.connector_class(record.type)
+        except PluginError:
+            return options
+        options_class = connector_class.options_class
+        if options_class is None or version == options_class.options_version:
+            return options
+        where = f"source {record.id!r} has options of version {version}"
+        if version > options_class.options_version:
+            del options
+            raise OptionError(
+                f"{where}, and the installed connector of type {record.type!r} has version "
+                f"{options_class.options_version}; update it"
+            )
+        fault = ""
+        try:
+            return dict(options_class.migrate(options, version))
+        except Exception as exc:  # noqa: BLE001 - raised below, without the values in its text
+            fault = type(exc).__name__
+        del options
+        raise OptionError(
+            f"{where}, and its connector cannot migrate them to version "
+            f"{options_class.options_version}: {fault}"
+        )
+
+    def _decrypt(self, record: StoredSource) -> tuple[dict[str, Any], int]:
+        return self.credentials.decrypt_with_version(record.credentials, source_id=record.id)
 
 
 def paused_error(source_id: str, reason: str) -> SourcePausedError:

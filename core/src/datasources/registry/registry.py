@@ -6,13 +6,13 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from types import TracebackType
 from typing import Any, Self
 
 from datasources.connector import DataSourceConnector
 from datasources.credentials import CredentialManager
-from datasources.errors import OptionError, PolicyError
+from datasources.errors import OptionError, PluginError, PolicyError
 from datasources.models import (
     ColumnStatistics,
     ConnectionCheck,
@@ -93,7 +93,7 @@ class DataSourceRegistry:
         )
         self._pool_config = pool_config or PoolConfig()
         self._cache = MetadataCache(cache_ttl)
-        self._records = SourceRecords(self.store, self.credentials)
+        self._records = SourceRecords(self.store, self.credentials, self.plugins)
         self._factory = ConnectorFactory(self._records, self.policy, self.plugins)
         self._tester = ConnectionTester(self._factory, self._pool_config)
         self._updates = SourceUpdates(self._records, self._factory, self.policy)
@@ -378,6 +378,8 @@ class DataSourceRegistry:
                 await self._tester.test(config)
 
         record = self._records.get(source_id)
+        with suppress(PluginError):  # reported below
+            await self._factory.connector_class(record.type)  # it may have to migrate the options
         config = self._records.config(record, decrypt=True, sanitize=False)
         return await checked(test)
 
@@ -419,6 +421,27 @@ class DataSourceRegistry:
                 await self._tester.test(config)
 
         return await checked(test)
+
+    async def discover(
+        self, type: DataSourceType | str, options: Mapping[str, Any]
+    ) -> dict[str, list[str]]:
+        """Return what a source that does not exist yet could use, such as the databases of a server.
+
+        Args:
+            type: The type of the source.
+            options: Those that are known so far; they may hold references.
+
+        Returns:
+            Values to choose from, by the name of the option.
+
+        Raises:
+            OptionError: An option is wrong, or one is missing without which nothing can be found.
+            PolicyError: A host, network, directory, reference or identity is not allowed.
+            ConnectorError: The system cannot be reached, or refuses to say.
+            UnsupportedError: The connector cannot.
+        """
+        seconds = self._pool_config.connect_timeout
+        return await self._factory.discover(DataSourceType(type).value, options, seconds)
 
     async def list_items(self, source_id: str, path: str | None = None) -> list[DataItem]:
         """Return the items that can be fetched: all, or those below `path`.

@@ -27,6 +27,7 @@ from datasources import (
     is_parquet,
     is_workbook,
 )
+from datasources_azure_blob.discovering import discover
 from datasources_azure_blob.download import Download
 from datasources_azure_blob.folders import (
     folder_error,
@@ -79,6 +80,18 @@ class AzureBlobConnector(DataSourceConnector):
         if "\\" in identifier or split_identifier(identifier) is not None:
             return None
         return identifier
+
+    @classmethod
+    async def discover(
+        cls, options: Mapping[str, Any], *, check_address: Callable[[str], None]
+    ) -> dict[str, list[str]]:
+        """Return the containers of the account.
+
+        Raises:
+            ConnectorError: The account cannot be reached, or does not list them to these
+                credentials.
+        """
+        return await discover(AzureBlobOptions.load(options), check_address)
 
     async def connect(self) -> bool:
         """Open the session and check that the container can be used.

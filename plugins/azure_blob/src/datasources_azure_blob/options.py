@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 
-from datasources import ConnectorOptions, OptionError
+from datasources import ConnectorOptions, Option, OptionError
 from datasources_azure_blob.account import (
     Account,
     account_depth,
@@ -54,8 +54,12 @@ class AzureBlobOptions(ConnectorOptions):
         ("account_url", "tenant_id", "client_id", "client_secret"),
     )
 
-    container: str = Field(
-        description="The container that holds the blobs.",
+    # A SAS for a folder needs a prefix, and cannot list containers anyway.
+    discover_defaults: ClassVar[Mapping[str, Any]] = {"container": "$root"}
+
+    container: str = Option(
+        help="The container that holds the blobs.",
+        discovered=True,
         examples=["data-files"],
         validation_alias=AliasChoices("container", "container_name"),
     )
@@ -119,41 +123,65 @@ class AzureBlobOptions(ConnectorOptions):
         "start there. Slashes around it are ignored.",
         examples=["exports/2024"],
     )
-    connect_timeout: float = Field(
-        10.0, gt=0, description="Seconds to reach the service.", examples=[10]
+    connect_timeout: float = Option(
+        10.0,
+        gt=0,
+        help="Seconds to reach the service.",
+        examples=[10],
+        group="Transfer",
+        advanced=True,
     )
-    read_timeout: float = Field(
-        30.0, gt=0, description="Seconds without a byte after which a read fails.", examples=[30]
+    read_timeout: float = Option(
+        30.0,
+        gt=0,
+        help="Seconds without a byte after which a read fails.",
+        examples=[30],
+        group="Transfer",
+        advanced=True,
     )
-    retries: int = Field(
+    retries: int = Option(
         6,
         ge=0,
         le=100,
-        description="Further attempts of one request that failed in passing; the pause doubles, "
+        help="Further attempts of one request that failed in passing; the pause doubles, "
         "from 0.1 s on.",
         examples=[6],
+        group="Transfer",
+        advanced=True,
     )
-    retry_timeout: float = Field(
+    retry_timeout: float = Option(
         60.0,
         ge=0,
-        description="Seconds after which one request is not attempted again.",
+        help="Seconds after which one request is not attempted again.",
         examples=[60],
+        group="Transfer",
+        advanced=True,
     )
-    concurrency: int = Field(
-        4, ge=1, le=64, description="Parts of one large blob on their way at once.", examples=[4]
+    concurrency: int = Option(
+        4,
+        ge=1,
+        le=64,
+        help="Parts of one large blob on their way at once.",
+        examples=[4],
+        group="Transfer",
+        advanced=True,
     )
-    chunk_size: int = Field(
+    chunk_size: int = Option(
         8 * MIB,
         ge=64 * 1024,
         le=1024 * MIB,
-        description="Bytes of one part; a blob of this size or less is a single request.",
+        help="Bytes of one part; a blob of this size or less is a single request.",
         examples=[8 * MIB],
+        group="Transfer",
+        advanced=True,
     )
-    check_md5: bool = Field(
+    check_md5: bool = Option(
         True,
-        description="Check fetched block blobs against the MD5 that they are stored with. The "
+        help="Check fetched block blobs against the MD5 that they are stored with. The "
         "service does not compute it: one that was set wrong is an error until this is off.",
         examples=[True],
+        group="Transfer",
+        advanced=True,
     )
 
     @model_validator(mode="before")

@@ -64,6 +64,10 @@ class BlobService:
         self._proxy: str | None = None
         self._sockets: WeakSet[socket.socket] = WeakSet()
 
+    def use_account(self) -> None:
+        """Address requests without a blob to the account instead of the container."""
+        self._path = f"{quote(urlsplit(self.account.url).path)}/"
+
     async def open(self) -> None:
         """Make the session and the credential, without sending anything.
 

@@ -7,7 +7,7 @@ import io
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any, BinaryIO, Literal
 
@@ -44,6 +44,7 @@ from datasources import (
 from datasources_local_file.pages import Keep, entries_after, first_after, walk_after
 
 _CHUNK = 256 * 1024  # bytes read at once
+_MOST_FOLDERS = 1000  # more are no choice for a person
 _EFFECTIVE_IDS = os.access in os.supports_effective_ids
 # Below the logger whose warnings the command line shows.
 _log = logging.getLogger("datasources.plugins.local_file")
@@ -79,6 +80,17 @@ class LocalFileOptions(ConnectorOptions):
         return [os.path.expanduser(self.path)]
 
 
+def _subfolders(root: str, hidden: bool) -> list[str]:
+    """Return the paths of at most `_MOST_FOLDERS` folders, sorted; links are not followed."""
+    try:
+        with os.scandir(root) as entries:
+            names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except OSError as exc:
+        raise ConnectError(f"{root!r} cannot be read: {exc.strerror}") from exc
+    shown = sorted(name for name in names if hidden or not name.startswith("."))
+    return [os.path.join(root, name) for name in shown[:_MOST_FOLDERS]]
+
+
 class LocalFileConnector(DataSourceConnector):
     """Reads below the directory only: symbolic links that lead outside are not items.
 
@@ -100,6 +112,21 @@ class LocalFileConnector(DataSourceConnector):
     def item_path(cls, identifier: str) -> str | None:
         """Return the path of a file; None for a path that is no file's."""
         return identifier if _is_path(identifier) else None
+
+    @classmethod
+    async def discover(
+        cls,
+        options: Mapping[str, Any],
+        *,
+        check_address: Callable[[str], None],  # noqa: ARG003  (nothing is connected to)
+    ) -> dict[str, list[str]]:
+        """Return the folders in the directory, hidden ones only with the option `hidden`.
+
+        Raises:
+            ConnectError: The directory cannot be read.
+        """
+        loaded = LocalFileOptions.load(options)
+        return {"path": await run_in_thread(_subfolders, loaded.paths()[0], loaded.hidden)}
 
     async def connect(self) -> bool:
         path = self.options.paths()[0]

@@ -34,6 +34,7 @@ from datasources_postgresql import catalog, pages, statistics
 from datasources_postgresql.arrow import import_arrow, load_table, write_parquet
 from datasources_postgresql.connections import LeasingPool, retry_pauses
 from datasources_postgresql.copying import ServerSilentError
+from datasources_postgresql.discovering import discover
 from datasources_postgresql.errors import mapped
 from datasources_postgresql.grammar import Statement, parse_one, parse_read, plain_select
 from datasources_postgresql.identifiers import TableName, listed_path, schema_name, table_name
@@ -89,6 +90,19 @@ class PostgreSQLConnector(DataSourceConnector):
     def item_path(cls, identifier: str) -> str | None:
         """Return the path of a table, `schema.name`; None for a name without a schema."""
         return listed_path(identifier)
+
+    @classmethod
+    async def discover(
+        cls, options: Mapping[str, Any], *, check_address: Callable[[str], None]
+    ) -> dict[str, list[str]]:
+        """Return the databases of the server, and the schemas of the database if it is given.
+
+        Raises:
+            ConnectError, AuthenticationError, PolicyError: As `connect`.
+        """
+        stand_in = PostgreSQLOptions.discover_defaults["database"]
+        loaded = PostgreSQLOptions.load(options)
+        return await discover(loaded, check_address, schemas=loaded.database != stand_in)
 
     async def connect(self) -> bool:
         """Open a pool of connections and make its first connection.

@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from datasources import ConnectorOptions, OptionError
+from datasources import ConnectorOptions, Option, OptionError
 
 # The parameters that a connection string may have. Left out are those that name a service file, a
 # password file or a key log on the host's disk, or that change the protocol.
@@ -144,6 +144,9 @@ class PostgreSQLOptions(ConnectorOptions):
     alternatives: ClassVar[tuple[tuple[str, ...], ...]] = (("dsn",), ("host", "database", "user"))
     alternatives_overlap: ClassVar[bool] = True  # the options override the connection string
 
+    # Every server has this one, unless somebody has dropped it.
+    discover_defaults: ClassVar[Mapping[str, Any]] = {"database": "postgres"}
+
     host: str | None = Field(
         default=None,
         description="Server name or address, several separated by commas, or a socket directory.",
@@ -152,10 +155,11 @@ class PostgreSQLOptions(ConnectorOptions):
     port: int | None = Field(
         default=None, ge=1, le=65535, description="Server port; 5432 if not given.", examples=[5432]
     )
-    database: str | None = Field(
-        default=None,
+    database: str | None = Option(
+        None,
         validation_alias=AliasChoices("database", "dbname"),
-        description="Name of the database.",
+        discovered=True,
+        help="Name of the database.",
         examples=["sales"],
     )
     user: str | None = Field(
@@ -177,75 +181,101 @@ class PostgreSQLOptions(ConnectorOptions):
         examples=["postgresql://reader:password@db.example.com:5432/sales"],
     )
     sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] | None = (
-        Field(
+        Option(
             default=None,
-            description="Encryption: 'require' encrypts, 'verify-full' also checks who answers.",
+            group="TLS",
+            help="Encryption: 'require' encrypts, 'verify-full' also checks who answers.",
             examples=["verify-full"],
         )
     )
-    sslrootcert: str | None = Field(
+    sslrootcert: str | None = Option(
         default=None,
-        description="File of trusted certificate authorities; 'system' takes the system's.",
+        help="File of trusted certificate authorities; 'system' takes the system's.",
         examples=["/etc/ssl/certs/db-ca.pem"],
+        group="TLS",
+        advanced=True,
     )
-    sslcert: str | None = Field(
-        default=None, description="File of the client certificate.", examples=["/etc/ssl/me.crt"]
-    )
-    sslkey: str | None = Field(
+    sslcert: str | None = Option(
         default=None,
-        description="File of the client certificate's key.",
+        help="File of the client certificate.",
+        examples=["/etc/ssl/me.crt"],
+        group="TLS",
+        advanced=True,
+    )
+    sslkey: str | None = Option(
+        default=None,
+        help="File of the client certificate's key.",
         examples=["/etc/ssl/private/me.key"],
+        group="TLS",
+        advanced=True,
     )
-    application_name: str | None = Field(
+    application_name: str | None = Option(
         default=None,
-        description="How the sessions call themselves to the server; 'datasources' if not given.",
+        help="How the sessions call themselves to the server; 'datasources' if not given.",
         examples=["sales-report"],
+        group="Session",
+        advanced=True,
     )
-    connect_timeout: float | None = Field(
+    connect_timeout: float | None = Option(
         default=None,
         gt=0,
-        description="Seconds for one attempt to connect; if not given, what the host's pool says.",
+        help="Seconds for one attempt to connect; if not given, what the host's pool says.",
         examples=[10.0],
+        group="Session",
+        advanced=True,
     )
-    statement_timeout: float = Field(
+    statement_timeout: float = Option(
         default=300.0,
         gt=0,
         le=86_400,
-        description=(
+        help=(
             "Seconds after which the server ends a statement. If it is not given, a shorter timeout of "
             "the role or the database holds."
         ),
         examples=[60.0],
+        group="Session",
+        advanced=True,
     )
-    schemas: Names = Field(
-        default=(),
-        description="Schemas to list; all but the system's if not given.",
+    schemas: Names = Option(
+        (),
+        discovered=True,
+        help="Schemas to list; all but the system's if not given.",
         examples=[["public", "sales"]],
     )
-    search_path: Names = Field(
+    search_path: Names = Option(
         default=(),
-        description="Schemas searched for unqualified names; the role's own if not given.",
+        help="Schemas searched for unqualified names; the role's own if not given.",
         examples=[["sales", "public"]],
+        group="Session",
+        advanced=True,
     )
-    read_only: bool = Field(
+    read_only: bool = Option(
         default=True,
-        description="Refuse whatever is not a read; false lets queries change the database.",
+        help="Refuse whatever is not a read; false lets queries change the database.",
         examples=[True],
+        group="Safety",
+        advanced=True,
     )
-    allow_privileged_role: bool = Field(
+    allow_privileged_role: bool = Option(
         default=False,
-        description="Accept a superuser, or a role that may use the server's files and programs.",
+        help="Accept a superuser, or a role that may use the server's files and programs.",
         examples=[False],
+        group="Safety",
+        advanced=True,
     )
-    allowed_functions: Names = Field(
+    allowed_functions: Names = Option(
         default=(),
-        description="Volatile functions that queries may call although nobody knows what they do.",
+        help="Volatile functions that queries may call although nobody knows what they do.",
         examples=[["public.exchange_rate"]],
+        group="Safety",
+        advanced=True,
     )
-    denied_functions: Names = Field(
+    denied_functions: Names = Option(
         default=(),
-        description="More functions that queries may not call.",
+        help="More functions that queries may not call.",
         examples=[["public.expensive_report"]],
+        group="Safety",
+        advanced=True,
     )
 
     @field_validator("dsn")
