@@ -160,7 +160,7 @@ class PostgreSQLStore(Store):
     # Writing.
 
     def _write_changes(self, change: Callable[[int, int], Sequence[Row]]) -> bool:
-        """Store what `change` returns, and return True if that are any rows.
+        """Store the rows that `change` returns; return True if there are any.
 
         `change` is called with the next version and the schema version of the tables.
         """
