@@ -1,6 +1,6 @@
 """The table of identifiers that grants allow and refuse, for every way into a source.
 
-Each way in (library, sessions, the host of a later day) runs the same rows. A row has the grant as
+Each way in (library, sessions, command line) runs the same rows. A row has the grant as
 rights and items, and what becomes of the identifier:
 
 - `allowed`: the connector is asked; it may have no such item

@@ -71,7 +71,7 @@ class CredentialManager:
                     "as generate_key() makes"
                 )
             self._fernets[fingerprint(key)] = Fernet(base64.urlsafe_b64encode(_key_bytes(key)))
-        self._raw_keys = [_key_bytes(key) for key in keys]
+        self._derivations = [_derivation(_key_bytes(key)) for key in keys]
         self._derived: dict[str, MultiFernet] = {}
 
     def __repr__(self) -> str:
@@ -181,11 +181,7 @@ class CredentialManager:
     def _derive(self, purpose: str) -> MultiFernet:
         """Return the keys for a purpose: of each key of ours, one by HKDF (RFC 5869)."""
         if purpose not in self._derived:
-            from cryptography.hazmat.primitives.hashes import SHA256
-            from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-
-            info = f"datasources {purpose}".encode()
-            keys = [HKDF(SHA256(), 32, None, info).derive(raw) for raw in self._raw_keys]
+            keys = [derive(purpose) for derive in self._derivations]
             self._derived[purpose] = MultiFernet(
                 [Fernet(base64.urlsafe_b64encode(key)) for key in keys]
             )
@@ -199,6 +195,18 @@ class CredentialManager:
         """Copy options with everything that could be a secret masked as `***REDACTED***`."""
         masked: dict[str, Any] = redact(config)
         return masked
+
+
+def _derivation(key: bytes) -> Callable[[str], bytes]:
+    """Return a function that derives 32 bytes for a purpose; its `repr` does not show the key."""
+
+    def derive(purpose: str) -> bytes:
+        from cryptography.hazmat.primitives.hashes import SHA256  # few hosts need these
+        from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+        return HKDF(SHA256(), 32, None, f"datasources {purpose}".encode()).derive(key)
+
+    return derive
 
 
 def _decrypt(
