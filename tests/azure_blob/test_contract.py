@@ -53,7 +53,7 @@ class TestContract(ConnectorContract):
             missing="2024/nothing.csv",
             tables={"sales.csv": 2},
             counts_rows=False,
-            abilities={"iter_items", "glob", "preview", "upload"},
+            abilities={"discover", "iter_items", "glob", "preview", "upload"},
             wrong_credentials={
                 **options,
                 "account_key": base64.b64encode(b"not the account's key").decode(),

@@ -34,6 +34,6 @@ class TestContract(ConnectorContract):
             missing="reports/2025.csv",
             tables={"a.csv": 2},
             counts_rows=False,
-            abilities={"iter_items", "glob", "preview"},
+            abilities={"discover", "iter_items", "glob", "preview"},
             unreachable={"path": str(root / "missing")},
         )

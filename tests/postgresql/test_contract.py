@@ -63,7 +63,7 @@ class TestContract(ConnectorContract):
             items=ITEMS,
             missing="public.nothing",
             tables={"public.orders": 3},
-            abilities={"glob", "preview", "read_table", "statistics"},
+            abilities={"discover", "glob", "preview", "read_table", "statistics"},
             wrong_credentials={**options, "password": "not-the-password"},
             unreachable={**options, "port": free_port()},
         )
