@@ -111,7 +111,15 @@ class TestContract(ConnectorContract):
             missing="2024/nothing.csv",
             tables={"sales.csv": 2},
             counts_rows=False,
-            abilities={"iter_items", "pages", "glob", "preview", "upload", "stream"},
+            abilities={
+                "discover",
+                "iter_items",
+                "pages",
+                "glob",
+                "preview",
+                "upload",
+                "stream",
+            },
             wrong_credentials={
                 **options,
                 "account_key": base64.b64encode(b"not the account's key").decode(),

@@ -275,6 +275,18 @@ async def test_a_quota_holds_for_each_workspace_of_a_principal(
             await session.fetch("shop", "out/c.csv")
 
 
+async def test_a_kept_workspace_of_a_principal_has_its_files_when_it_is_opened_again(
+    registry: DataSourceRegistry, tmp_path: Path
+) -> None:
+    access = access_of(registry, Grant("shop", {"read"}))
+    async with access.workspace("w", root=tmp_path, keep=True) as session:
+        receipt = await session.fetch("shop", "in/a.csv")
+    assert Path(receipt.path).stat().st_size == 4
+    async with access.workspace("w", root=tmp_path):
+        assert Path(receipt.path).exists()
+    assert not Path(receipt.path).exists()
+
+
 async def test_the_fetches_of_a_principal_at_once_are_bounded_over_all_its_objects(
     registry: DataSourceRegistry, tmp_path: Path
 ) -> None:

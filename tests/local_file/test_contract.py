@@ -57,7 +57,7 @@ class TestContract(ConnectorContract):
             missing="reports/2025.csv",
             tables={"a.csv": 2},
             counts_rows=False,
-            abilities={"iter_items", "pages", "glob", "preview", "stream"},
+            abilities={"discover", "iter_items", "pages", "glob", "preview", "stream"},
             unreachable={"path": str(root / "missing")},
             large="heavy.bin",
             many=[f"many/{number}" for number in range(2_000)],

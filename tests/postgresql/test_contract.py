@@ -127,7 +127,7 @@ class TestContract(ConnectorContract):
             items=ITEMS,
             missing="public.nothing",
             tables={"public.orders": 3},
-            abilities={"pages", "glob", "preview", "read_table", "statistics"},
+            abilities={"discover", "pages", "glob", "preview", "read_table", "statistics"},
             wrong_credentials={**options, "password": "not-the-password"},
             unreachable={**options, "port": free_port()},
             queries=QUERIES,

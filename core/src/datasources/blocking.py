@@ -197,6 +197,7 @@ class Access(_Asynchronous):
         *,
         root: str | os.PathLike[str] | None = None,
         quota: int | None = None,
+        keep: bool = False,
     ) -> Iterator[WorkspaceSession]:
         """Return a workspace session under the principal's grants, limits and quota.
 
@@ -204,12 +205,13 @@ class Access(_Asynchronous):
             workspace_id: The host's name for it: letters, digits, `.`, `_`, `-`.
             root: The directory that holds it under that name; None takes a temporary one.
             quota: Bytes that its files may have together; the principal's quota holds, too.
+            keep: Leave the directory with its files in `root`.
 
         Raises:
-            OptionError: `workspace_id` is malformed.
+            OptionError: `workspace_id` is malformed, or `keep` is given without `root`.
             RegistryError: As `DataSourceRegistry.workspace`.
         """
-        session = self._asynchronous.workspace(workspace_id, root=root, quota=quota)
+        session = self._asynchronous.workspace(workspace_id, root=root, quota=quota, keep=keep)
         with self._registry._session(session) as opened:
             yield opened
 

@@ -27,6 +27,7 @@ class Access(GrantedOperations):
         *,
         root: str | os.PathLike[str] | None = None,
         quota: int | None = None,
+        keep: bool = False,
     ) -> WorkspaceSession:
         """Return a workspace session under the principal's grants, limits and quota.
 
@@ -34,10 +35,11 @@ class Access(GrantedOperations):
             workspace_id: The host's name for it: letters, digits, `.`, `_`, `-`.
             root: The directory that holds it under that name; None takes a temporary one.
             quota: Bytes that its files may have together; the principal's quota holds, too.
+            keep: Leave the directory with its files in `root`.
 
         Raises:
-            OptionError: `workspace_id` is malformed.
+            OptionError: `workspace_id` is malformed, or `keep` is given without `root`.
             RegistryError: As `DataSourceRegistry.workspace`.
         """
         bounds = [bound for bound in (quota, self._quota) if bound is not None]
-        return WorkspaceSession(self, workspace_id, root, min(bounds, default=None))
+        return WorkspaceSession(self, workspace_id, root, min(bounds, default=None), keep=keep)
