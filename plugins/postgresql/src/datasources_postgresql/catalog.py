@@ -54,18 +54,20 @@ ORDER BY n.nspname, c.relname
 
 SCHEMA = b"SELECT FROM pg_catalog.pg_namespace WHERE nspname = %s"
 
-# A relation by its name; without a schema it is looked up on the search path, as in a query.
+# A relation by its name, in the first of some schemas that has one, as in a query.
 RESOLVE = (
     b"""
-SELECT c.oid, n.nspname, c.relname, pg_catalog.format('%%I.%%I', n.nspname, c.relname),
+SELECT c.oid, c.nspname, c.relname, pg_catalog.format('%%I.%%I', c.nspname, c.relname),
     c.relkind::text, """
     + _ESTIMATED_ROWS
     + b""", pg_catalog.has_table_privilege(c.oid, 'SELECT')
-FROM pg_catalog.pg_class c
-JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.relname = %s
-    AND CASE WHEN %s::text IS NULL THEN pg_catalog.pg_table_is_visible(c.oid)
-        ELSE n.nspname = %s END
+FROM (
+    SELECT c.oid, c.relname, c.relkind, c.reltuples, c.relhassubclass, n.nspname
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relname = %s AND n.nspname = ANY (%s::text[])
+    ORDER BY pg_catalog.array_position(%s::text[], n.nspname::text)
+    LIMIT 1) AS c
+WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f')
 """
 )
 

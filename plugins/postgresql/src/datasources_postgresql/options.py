@@ -105,7 +105,9 @@ _NEUTRAL_VALUES = {
 
 def _split_names(value: Any) -> Any:
     if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
+        # Not at the commas between the types of a function's arguments.
+        parts = re.split(r",(?![^()]*\))", value)
+        return tuple(part.strip() for part in parts if part.strip())
     return value
 
 
@@ -217,13 +219,26 @@ class PostgreSQLOptions(ConnectorOptions):
     )
     allowed_functions: Names = Field(
         default=(),
-        description="Volatile functions that queries may call although nobody knows what they do.",
-        examples=[["public.exchange_rate"]],
+        description=(
+            "Volatile functions that queries may call although nobody knows what they do: a name, "
+            "with or without its schema and the types of the arguments."
+        ),
+        examples=[["public.exchange_rate", "st_collect(geometry)"]],
     )
     denied_functions: Names = Field(
         default=(),
-        description="More functions that queries may not call.",
+        description="More functions that queries may not call, written as the allowed ones.",
         examples=[["public.expensive_report"]],
+    )
+    guard: Literal["server", "names-first", "names"] = Field(
+        default="server",
+        description=(
+            "How the functions that a query calls are told: 'server' asks the server to analyse every "
+            "query, which its log repeats; 'names-first' asks only where a name in the query may mean "
+            "something else than PostgreSQL's own; 'names' never asks, and refuses such queries, for "
+            "servers whose analysis cannot be read."
+        ),
+        examples=["server"],
     )
 
     @field_validator("dsn")
