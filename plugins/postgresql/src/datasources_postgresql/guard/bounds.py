@@ -17,7 +17,7 @@ _MAX_STARRED = 500_000  # copies of nodes that `(expression).*` may make
 _COLUMNS = 1_664  # that a result may have: MaxTupleAttributeNumber in access/htup_details.h
 
 Parts = Counter[str]
-"""How often a query reads each relation; under an empty name the parts that are none."""
+"""The number of times that a query reads each relation; under an empty name, other parts."""
 _Scope = Mapping[str, Parts]
 
 

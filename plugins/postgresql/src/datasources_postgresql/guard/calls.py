@@ -50,7 +50,7 @@ _TEXT = 25
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where in a statement something stands."""
+    """The place of something in a statement."""
 
     inside: str = ""
     """The view, policy or function that it is part of; empty for the statement itself."""
@@ -60,7 +60,7 @@ class Place:
 
 @dataclass(slots=True)
 class Calls:
-    """What a tree calls, by object id, each with the place where it stands first."""
+    """The objects that a tree calls, by id, each with the place where it stands first."""
 
     functions: dict[int, Place] = field(default_factory=dict)
     operators: dict[int, Place] = field(default_factory=dict)
@@ -80,7 +80,7 @@ class Calls:
     type_names: list[tuple[str | None, Place]] = field(default_factory=list)
     """Types that are named by a text; None for one that is computed."""
     writes: str = ""
-    """What the statement does besides reading; empty if it only reads."""
+    """The part of the statement that is no read; empty if all of it reads."""
 
 
 def collect(trees: list[Node], inside: str = "") -> Calls:

@@ -21,7 +21,7 @@ from datasources_postgresql.guard.tree import parse
 Execute: TypeAlias = Callable[[bytes, Sequence[object]], Awaitable[list[tuple[Any, ...]]]]
 
 TypeUse: TypeAlias = Literal["shown", "checked", "made"]
-"""How values of a type occur: written as text, passed to a domain's checks, or made from text."""
+"""The way in which values of a type occur: written as text, checked as a domain, or made from text."""
 
 
 @dataclass(frozen=True, slots=True)

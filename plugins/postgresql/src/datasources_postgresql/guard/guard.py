@@ -72,7 +72,7 @@ async def parse_statement(query: str, policy: FunctionPolicy) -> Statement:
 
 @dataclass(slots=True)
 class Permit:
-    """What a statement was found to be, and the evidence for it."""
+    """The permission to run a statement, and the evidence that it rests on."""
 
     evidence: Evidence
     transaction: Transaction

@@ -1,4 +1,4 @@
-"""Which functions a read may call: by their labels, and by name where the labels do not tell."""
+"""Name the functions whose labels do not tell whether a read may call them."""
 
 from __future__ import annotations
 

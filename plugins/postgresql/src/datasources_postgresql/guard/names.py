@@ -31,7 +31,11 @@ WHERE p.proname = ANY (%s::text[]) AND p.proname <> ALL (%s::text[])
                 SELECT FROM pg_catalog.unnest(p.proargtypes) AS a(type) WHERE a.type >= 16384)))
 UNION ALL
 SELECT pg_catalog.concat('operator ', o.oprname)
-FROM pg_catalog.pg_operator o WHERE o.oprname = ANY (%s::text[]) AND o.oid >= 16384
+FROM pg_catalog.pg_operator o
+LEFT JOIN pg_catalog.pg_operator negator ON negator.oid = o.oprnegate
+JOIN pg_catalog.pg_proc p ON p.oid IN (o.oprcode, negator.oprcode)
+WHERE o.oprname = ANY (%s::text[]) AND o.oid >= 16384
+    AND (p.provolatile = 'v' OR p.prosqlbody IS NOT NULL)
 UNION ALL
 SELECT pg_catalog.concat('type ', t.typname)
 FROM pg_catalog.pg_type t LEFT JOIN pg_catalog.pg_class c ON c.oid = t.typrelid
@@ -46,7 +50,9 @@ WHERE c.relname = ANY (%s::text[]) AND c.oid >= 16384
 UNION ALL
 SELECT pg_catalog.concat('cast to ', pg_catalog.format_type(c.casttarget, NULL))
 FROM pg_catalog.pg_cast c JOIN pg_catalog.pg_proc p ON p.oid = c.castfunc
+JOIN pg_catalog.pg_type t ON t.oid = c.casttarget
 WHERE c.oid >= 16384 AND c.castsource < 16384 AND c.casttarget < 16384 AND p.provolatile = 'v'
+    AND (c.castcontext <> 'e' OR t.typname = ANY (%s::text[]))
 UNION ALL
 SELECT pg_catalog.concat('operator family of ', pg_catalog.format_type(ap.amproclefttype, NULL))
 FROM pg_catalog.pg_amproc ap JOIN pg_catalog.pg_proc p ON p.oid = ap.amproc
@@ -65,7 +71,7 @@ async def unclear(execute: Execute, statement: Statement, policy: FunctionPolicy
     allowed = sorted(policy.allowed_names)
     parameters = [
         *(names, allowed, allowed, sorted(HARMLESS), denied),
-        *(sorted(statement.operators), names, names),
+        *(sorted(statement.operators), names, names, names),
         any(not name.isascii() for name in names),
     ]
     rows = await execute(_UNCLEAR, parameters)
