@@ -172,7 +172,7 @@ class PostgreSQLConnector(DataSourceConnector):
             if query.path is None:
                 metadata = await _describe_query(t, columns)
             else:
-                ((answer,),) = await t.execute(catalog.METADATA, [query.oid])
+                ((answer,),) = await t.execute_with_callers_names(catalog.METADATA, [query.oid])
                 metadata = catalog.metadata(query.path, answer)
             if exact_rows and query.kind == "select":
                 ((metadata["rows"],),) = await t.fetch_all(counted(query.text), jit=False)

@@ -6,7 +6,7 @@ import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from psycopg import errors, sql
 
@@ -170,7 +170,8 @@ class Transaction:
         if libpq.has_no_encoding(connection):
             self._callers_settings += _CALLERS_ENCODING
             self._own_settings += _RAW_ENCODING
-        self._has_own_settings = True
+        self._search_path = search_path
+        self._settings: Literal["own", "caller's", "unknown"] = "own"
 
     async def commit(self) -> None:
         """Commit what the statement has changed."""
@@ -182,6 +183,19 @@ class Transaction:
         """Run a query of this package and return its rows."""
         await self._use_own_settings()
         return await libpq.execute_query(self._connection, query, parameters)
+
+    async def execute_with_callers_names(
+        self, query: bytes, parameters: Sequence[object]
+    ) -> list[tuple[Any, ...]]:
+        """Run a query of this package that writes names as the caller would.
+
+        Args:
+            query: The query, whose last parameter is the search path to write them for.
+            parameters: The other parameters.
+        """
+        rows = await self.execute(query, [*parameters, self._search_path])
+        self._settings = "unknown"
+        return rows
 
     async def authorize(self, statement: Statement, *, qualified: bool = False) -> list[Column]:
         """Have the server parse a caller's statement, and return its columns; nothing of it runs.
@@ -211,7 +225,7 @@ class Transaction:
         await libpq.execute(self._connection, (self._callers_path + _SHOW_TREE).encode())
         details = await libpq.analyse(self._connection, text)
         await libpq.execute(self._connection, (_HIDE_TREE + self._own_settings).encode())
-        self._has_own_settings = True
+        self._settings = "own"
         return [detail for detail in details if detail.startswith("({QUERY")]
 
     async def type_id(self, name: str) -> int:
@@ -267,19 +281,20 @@ class Transaction:
             await permit.check()
 
     async def _use_own_settings(self) -> None:
-        if not self._has_own_settings:
+        if self._settings != "own":
             await libpq.execute(self._connection, self._own_settings.encode())
-            self._has_own_settings = True
+            self._settings = "own"
 
     async def _use_callers_settings(self) -> None:
-        if self._has_own_settings:
+        if self._settings != "caller's":
             await libpq.execute(self._connection, self._callers_settings.encode())
-            self._has_own_settings = False
+            self._settings = "caller's"
 
     async def type_names(self, columns: Sequence[Column]) -> list[str]:
         """Return the types of columns as SQL writes them."""
         types, modifiers = [c.type for c in columns], [c.modifier for c in columns]
-        return [name for (name,) in await self.execute(catalog.TYPE_NAMES, [types, modifiers])]
+        rows = await self.execute_with_callers_names(catalog.TYPE_NAMES, [types, modifiers])
+        return [name for (name,) in rows]
 
     async def output_functions(self, columns: Sequence[Column]) -> list[str | None]:
         """Return the output function of each column's type; None where a query cannot call it."""
@@ -308,7 +323,7 @@ class Transaction:
             (row,) = await self.fetch_all(text, jit=False)
         except errors.NumericValueOutOfRange:
             await libpq.execute(self._connection, b"ROLLBACK TO SAVEPOINT figures")
-            self._has_own_settings = True  # as they were at the savepoint
+            self._settings = "own"  # as they were at the savepoint
             (row,) = await self.fetch_all(exact, jit=False)
         return row
 
