@@ -45,6 +45,8 @@ CREATE FUNCTION s.cmp(int, int) RETURNS int LANGUAGE plpgsql AS
     $$ BEGIN RAISE 'HARM REACHED'; END $$;
 CREATE OPERATOR CLASS s.backwards FOR TYPE int USING btree AS
     OPERATOR 1 >, OPERATOR 2 >=, OPERATOR 3 =, OPERATOR 4 <=, OPERATOR 5 <, FUNCTION 1 s.cmp(int, int);
+CREATE TABLE s.indexed (id int); CREATE INDEX ON s.indexed (id s.backwards);
+CREATE TABLE s.divided (id int) PARTITION BY RANGE (id s.backwards);
 CREATE TYPE s.odd AS (v int);
 CREATE FUNCTION s.odd_json(s.odd) RETURNS json LANGUAGE plpgsql AS
     $$ BEGIN RAISE 'HARM REACHED'; END $$;

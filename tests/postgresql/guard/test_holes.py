@@ -59,7 +59,8 @@ REACHING = [
     "EXPLAIN SELECT '(5,x)'::s.row",
     "EXPLAIN (COSTS OFF, ANALYZE FALSE) SELECT * FROM s.held WHERE many = '{5}'",
     # Operator classes, casts to JSON, aggregates, policies, views, bodies and defaults.
-    "SELECT id FROM s.t ORDER BY id USING >",
+    "SELECT id FROM s.indexed WHERE id = 5",
+    "SELECT id FROM s.divided WHERE id = 5",
     "SELECT json_agg(v) FROM s.odds",
     "SELECT to_jsonb(o) FROM s.odds o",
     "SELECT s.agg(id) FROM s.t",

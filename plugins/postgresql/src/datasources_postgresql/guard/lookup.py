@@ -87,11 +87,15 @@ FROM pg_catalog.pg_operator o
 WHERE o.oid = ANY (%s::pg_catalog.oid[])
 """
 
-# The families in which operators are, and which others are given.
+# The families in which operators are, and those of the default operator classes of types. For an
+# operator in several families the server takes that of the lowest id (get_ordering_op_properties
+# and others in utils/cache/lsyscache.c), so a new one gets no operator of PostgreSQL's own but by an
+# index or a partition key, whose families `RELATIONS` tells.
 FAMILIES = b"""
 SELECT DISTINCT ao.amopfamily
 FROM pg_catalog.pg_amop ao
 WHERE ao.amopopr = ANY (%s::pg_catalog.oid[])
+    AND (ao.amopopr >= 16384 OR ao.amopfamily < 16384)
 UNION
 SELECT opc.opcfamily
 FROM pg_catalog.pg_opclass opc
