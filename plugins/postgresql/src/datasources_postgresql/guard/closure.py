@@ -261,21 +261,22 @@ class Closure:
         """Look up the families of operators and types; return True if there is more to follow."""
         operators = self._next("family of operator", self._operators)
         types = sorted({oid for oid, _ in self._next("family of type", self._types)})
-        if operators or types:
-            for (family,) in await self._execute(lookup.FAMILIES, [operators, types]):
-                self.families.setdefault(family, Place())
         families = self._next("family", self.families)
-        if not families:
+        if not operators and not types and not families:
             return False
-        for oid, xmin, is_function, member in await self._execute(
-            lookup.MEMBERS, [families, families]
+        for family, oid, xmin, is_function, called in await self._execute(
+            lookup.FAMILIES, [operators, types, families]
         ):
+            self.families.setdefault(family, Place())
+            self._done.add(("family", family))
+            if oid is None:
+                continue
             self.rows.add(("member", oid, xmin))
             place = Place("an operator family")
             if is_function:
-                self._add_functions([member], place)
+                self._add_functions([called], place)
             else:
-                self._operators.setdefault(member, place)
+                self._operators.setdefault(called, place)
         return True
 
     async def _follow_json(self) -> bool:

@@ -91,26 +91,29 @@ WHERE o.oid = ANY (%s::pg_catalog.oid[])
 # operator in several families the server takes that of the lowest id (get_ordering_op_properties
 # and others in utils/cache/lsyscache.c), so a new one gets no operator of PostgreSQL's own but by an
 # index or a partition key, whose families `RELATIONS` tells.
+# Of each family, the members that are not PostgreSQL's own: support functions and operators.
 FAMILIES = b"""
-SELECT DISTINCT ao.amopfamily
-FROM pg_catalog.pg_amop ao
-WHERE ao.amopopr = ANY (%s::pg_catalog.oid[])
-    AND (ao.amopopr >= 16384 OR ao.amopfamily < 16384)
-UNION
-SELECT opc.opcfamily
-FROM pg_catalog.pg_opclass opc
-WHERE opc.opcintype = ANY (%s::pg_catalog.oid[]) AND opc.opcdefault
-"""
-
-# What is not PostgreSQL's own in families: support functions and operators.
-MEMBERS = b"""
-SELECT ap.oid, ap.xmin::text, true, ap.amproc::pg_catalog.oid
-FROM pg_catalog.pg_amproc ap
-WHERE ap.amprocfamily = ANY (%s::pg_catalog.oid[]) AND ap.oid >= 16384
-UNION ALL
-SELECT ao.oid, ao.xmin::text, false, ao.amopopr
-FROM pg_catalog.pg_amop ao
-WHERE ao.amopfamily = ANY (%s::pg_catalog.oid[]) AND ao.oid >= 16384
+SELECT f.family, member.*
+FROM (
+    SELECT ao.amopfamily
+    FROM pg_catalog.pg_amop ao
+    WHERE ao.amopopr = ANY (%s::pg_catalog.oid[])
+        AND (ao.amopopr >= 16384 OR ao.amopfamily < 16384)
+  UNION
+    SELECT opc.opcfamily
+    FROM pg_catalog.pg_opclass opc
+    WHERE opc.opcintype = ANY (%s::pg_catalog.oid[]) AND opc.opcdefault
+  UNION
+    SELECT pg_catalog.unnest(%s::pg_catalog.oid[])) AS f(family)
+LEFT JOIN LATERAL (
+    SELECT ap.oid, ap.xmin::text, true, ap.amproc::pg_catalog.oid
+    FROM pg_catalog.pg_amproc ap
+    WHERE ap.amprocfamily = f.family AND ap.oid >= 16384
+  UNION ALL
+    SELECT ao.oid, ao.xmin::text, false, ao.amopopr
+    FROM pg_catalog.pg_amop ao
+    WHERE ao.amopfamily = f.family AND ao.oid >= 16384
+) AS member(oid, writer, is_function, called) ON true
 """
 
 # `parts` are the types that a value consists of: of elements, attributes, bounds.
