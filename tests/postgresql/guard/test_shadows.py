@@ -136,7 +136,9 @@ def shadowed(pg_roles: PostgresServer) -> Iterator[Database]:
 async def test_nothing_that_others_made_runs(
     shadowed: Database, workspace: Workspace, search_path: str | None
 ) -> None:
-    connector = configured(shadowed, search_path=search_path)
+    names = search_path.replace(" ", "") if search_path else None
+    dsn = f"options='-c search_path={names}'" if names else None
+    connector = configured(shadowed, dsn=dsn, search_path=search_path)
     await connector.connect()
     assert await connector.test_connection()
     paths = {item.path for item in await connector.list_items()}
