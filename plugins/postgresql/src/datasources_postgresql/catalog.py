@@ -31,6 +31,10 @@ _ESTIMATED_ROWS = b"""CASE WHEN c.relkind = 'r' AND c.relhassubclass THEN (
             FROM tree JOIN pg_catalog.pg_class r ON r.oid = tree.oid) AS part(rows))
     ELSE nullif(c.reltuples, -1)::bigint END"""
 
+# Whether the server writes a name with its schema depends on the search path. This one-time filter,
+# of a query whose own names have been looked up, sets the caller's path before any row is read.
+_CALLERS_PATH = b"(SELECT pg_catalog.set_config('search_path', %s, true)) IS NOT NULL"
+
 # All relations that the role may select from, in schemas that it may use.
 TABLES = (
     b"""
@@ -54,18 +58,20 @@ ORDER BY n.nspname, c.relname
 
 SCHEMA = b"SELECT FROM pg_catalog.pg_namespace WHERE nspname = %s"
 
-# A relation by its name; without a schema it is looked up on the search path, as in a query.
+# A relation by its name, in the first of some schemas that has one, as in a query.
 RESOLVE = (
     b"""
-SELECT c.oid, n.nspname, c.relname, pg_catalog.format('%%I.%%I', n.nspname, c.relname),
+SELECT c.oid, c.nspname, c.relname, pg_catalog.format('%%I.%%I', c.nspname, c.relname),
     c.relkind::text, """
     + _ESTIMATED_ROWS
     + b""", pg_catalog.has_table_privilege(c.oid, 'SELECT')
-FROM pg_catalog.pg_class c
-JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.relname = %s
-    AND CASE WHEN %s::text IS NULL THEN pg_catalog.pg_table_is_visible(c.oid)
-        ELSE n.nspname = %s END
+FROM (
+    SELECT c.oid, c.relname, c.relkind, c.reltuples, c.relhassubclass, n.nspname
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relname = %s AND n.nspname = ANY (%s::text[])
+    ORDER BY pg_catalog.array_position(%s::text[], n.nspname::text)
+    LIMIT 1) AS c
+WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f')
 """
 )
 
@@ -173,16 +179,21 @@ SELECT pg_catalog.jsonb_build_object(
         WHERE i.indrelid = c.oid))
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE c.oid = %s
-"""
+WHERE c.oid = %s AND """
+    + _CALLERS_PATH
 )
 
-TYPE_NAMES = b"""
+TYPE_NAMES = (
+    b"""
 SELECT pg_catalog.format_type(t.type, t.modifier)
 FROM ROWS FROM (pg_catalog.unnest(%s::pg_catalog.oid[]), pg_catalog.unnest(%s::int[]))
     WITH ORDINALITY AS t(type, modifier, position)
+WHERE """
+    + _CALLERS_PATH
+    + b"""
 ORDER BY t.position
 """
+)
 
 
 def relation_kind(relkind: str, *, partition: bool = False) -> str:

@@ -80,13 +80,17 @@ _PRIVILEGED_ROLES = [
 ]
 # Of the role that logged in too: it may have become another one by an option `-c role=…`, and RESET
 # makes it the first one again.
+# The operators are named with their schema: the search path is still that of the role.
 _PRIVILEGES = b"""
-SELECT r.rolname, r.rolname IN (current_user, session_user) AND r.rolsuper
-FROM pg_catalog.pg_roles r
-WHERE (r.rolsuper OR r.rolname = ANY (%s))
+SELECT r.rolname, r.is_own AND r.rolsuper
+FROM (
+    SELECT oid, rolname, rolsuper, rolname OPERATOR(pg_catalog.=) current_user
+        OR rolname OPERATOR(pg_catalog.=) session_user
+    FROM pg_catalog.pg_roles) AS r(oid, rolname, rolsuper, is_own)
+WHERE (r.rolsuper OR r.rolname OPERATOR(pg_catalog.=) ANY (%s))
     AND (pg_catalog.pg_has_role(r.oid, 'MEMBER')
         OR pg_catalog.pg_has_role(session_user, r.oid, 'MEMBER'))
-ORDER BY r.rolname NOT IN (current_user, session_user), 1
+ORDER BY NOT r.is_own, 1
 LIMIT 1
 """
 

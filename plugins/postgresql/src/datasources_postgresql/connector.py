@@ -36,7 +36,14 @@ from datasources_postgresql.connections import LeasingPool, retry_pauses
 from datasources_postgresql.copying import ServerSilentError
 from datasources_postgresql.discovering import discover
 from datasources_postgresql.errors import mapped
-from datasources_postgresql.grammar import Statement, parse_one, parse_read, plain_select
+from datasources_postgresql.guard import (
+    FunctionPolicy,
+    Statement,
+    parse_one,
+    parse_read,
+    parse_statement,
+    plain_select,
+)
 from datasources_postgresql.identifiers import TableName, listed_path, schema_name, table_name
 from datasources_postgresql.options import PostgreSQLOptions
 from datasources_postgresql.reading import Column, Transaction, begin, counted, limited
@@ -198,14 +205,14 @@ class PostgreSQLConnector(DataSourceConnector):
             identifier: A table or a query.
             exact_rows: Count the rows, which reads them all; otherwise `rows` is None.
         """
-        target = self._parse_identifier(identifier)
+        target = await self._parse_identifier(identifier)
 
         async def read_metadata(t: Transaction) -> dict[str, Any]:
             query, columns = await self._resolve(t, target, reads_rows=exact_rows)
             if query.path is None:
                 metadata = await _describe_query(t, columns)
             else:
-                ((answer,),) = await t.execute(catalog.METADATA, [query.oid])
+                ((answer,),) = await t.execute_with_callers_names(catalog.METADATA, [query.oid])
                 metadata = catalog.metadata(query.path, answer)
             if exact_rows and query.kind == "select":
                 ((metadata["rows"],),) = await t.fetch_all(counted(query.text), jit=False)
@@ -218,13 +225,13 @@ class PostgreSQLConnector(DataSourceConnector):
 
         JSON null, which is not NULL, and intervals of months are such text.
         """
-        target = self._parse_identifier(identifier)
+        target = await self._parse_identifier(identifier)
 
         async def read_preview(t: Transaction) -> Preview:
             query, columns = await self._resolve(t, target)
             select = query.kind == "select"
             text = limited(query.text, rows + 1) if select else query.text
-            values = await t.fetch_all(text, select=select)
+            values = await t.fetch_all(text)
             names = tuple(column.name for column in columns)
             return Preview(names, values[:rows], truncated=len(values) > rows)
 
@@ -241,7 +248,7 @@ class PostgreSQLConnector(DataSourceConnector):
         the server's estimate, a sample of about a million rows is read; the figures are marked as
         sampled.
         """
-        target = self._parse_identifier(identifier)
+        target = await self._parse_identifier(identifier)
 
         async def compute(t: Transaction) -> dict[str, ColumnStatistics]:
             query, columns = await self._resolve(t, target)
@@ -272,7 +279,7 @@ class PostgreSQLConnector(DataSourceConnector):
             LimitExceededError: A limit or the statement timeout ended the fetch.
             DataFetchError: The server refused the query, or the file cannot be written.
         """
-        target = self._parse_identifier(identifier)
+        target = await self._parse_identifier(identifier)
         directory = Workspace.of(workspace)
         directory.require_format("csv", "parquet")
         format_ = directory.file_format or "csv"
@@ -309,7 +316,7 @@ class PostgreSQLConnector(DataSourceConnector):
             LimitExceededError: The result is larger.
             DataFetchError: The type of a column cannot hold a value, or pyarrow is missing.
         """
-        target = self._parse_identifier(identifier)
+        target = await self._parse_identifier(identifier)
         await import_arrow()
 
         async def read_rows(t: Transaction) -> Any:
@@ -332,12 +339,12 @@ class PostgreSQLConnector(DataSourceConnector):
             raise ItemNotFoundError(f"{path!r} is not a schema of this source")
         return [schema]
 
-    def _parse_identifier(self, identifier: str) -> TableName | Statement:
+    async def _parse_identifier(self, identifier: str) -> TableName | Statement:
         """Return the table name or the statement of an identifier; needs no connection."""
         if (table := table_name(identifier)) is not None:
             return table
         if self.options.read_only:
-            return parse_read(identifier)
+            return await parse_statement(identifier, FunctionPolicy(self.options))
         tree, text = parse_one(identifier)
         return Statement(text, "select" if plain_select(tree) else "other")
 
@@ -352,9 +359,8 @@ class PostgreSQLConnector(DataSourceConnector):
             ((parts,),) = await t.execute(catalog.FOLD, [target.text.strip()])
             target = TableName(parts[-2] if len(parts) > 1 else None, parts[-1])
         while True:
-            relations = await t.execute(
-                catalog.RESOLVE, [target.name, target.schema, target.schema]
-            )
+            searched = t.schemas if target.schema is None else [target.schema]
+            relations = await t.execute(catalog.RESOLVE, [target.name, searched, searched])
             schemas = self.options.schemas
             # A table of another schema than those of the source does not exist for its users.
             if not relations or (schemas and relations[0][1] not in schemas):
@@ -364,7 +370,7 @@ class PostgreSQLConnector(DataSourceConnector):
                 await _check_columns(t, oid, path)
             text = sql.SQL("SELECT * FROM {}").format(sql.Identifier(schema, name)).as_string()
             try:
-                columns = await t.describe(text)
+                columns = await t.authorize(parse_read(text), qualified=True)
             except psycopg.errors.LockNotAvailable as exc:
                 exc.add_note(f"the table is {path}")
                 raise
@@ -373,8 +379,6 @@ class PostgreSQLConnector(DataSourceConnector):
             # Another table may have been given the name while the lock was waited for.
             if all(column.table == oid for column in columns):
                 break
-        if self.options.read_only and relkind in {"v", "r", "p"}:
-            await t.check_functions(parse_read(text))
         return _ReadQuery(text, path, oid, "select", relkind, rows), columns
 
     async def _read(self, read: Callable[[Transaction], Awaitable[T]]) -> T:

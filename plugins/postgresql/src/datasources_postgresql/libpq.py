@@ -53,9 +53,18 @@ async def execute(connection: Connection, command: bytes) -> list[tuple[Any, ...
     Raises:
         psycopg.Error: The server refused or ended a statement, or the connection broke.
     """
+    return (await execute_all(connection, command))[-1]
+
+
+async def execute_all(connection: Connection, command: bytes) -> list[list[tuple[Any, ...]]]:
+    """Run one or more statements without parameters; return the rows of each.
+
+    Raises:
+        psycopg.Error: The server refused or ended a statement, or the connection broke.
+    """
     _start_statement(connection)
     connection.pgconn.send_query(command)
-    return _rows(connection, await _last_result(connection))
+    return [_rows(connection, result) for result in await _results(connection)]
 
 
 async def execute_query(
@@ -171,6 +180,30 @@ async def describe(connection: Connection, text: str) -> pq.abc.PGresult:
     return await _last_result(connection)
 
 
+async def analyse(connection: Connection, text: str) -> list[str]:
+    """Return the details of the server's notices while it parses one statement, which does not run.
+
+    Raises:
+        psycopg.Error: The text is not one statement, or names something that does not exist.
+    """
+    details: list[str] = []
+    pgconn = connection.pgconn
+
+    def collect(notice: pq.abc.PGresult) -> None:
+        detail = notice.error_field(pq.DiagnosticField.MESSAGE_DETAIL)
+        if detail is not None:
+            details.append(detail.decode(errors="replace"))
+
+    handler, pgconn.notice_handler = pgconn.notice_handler, collect
+    try:
+        _start_statement(connection)
+        pgconn.send_prepare(b"", text.encode())
+        await _last_result(connection)
+    finally:
+        pgconn.notice_handler = handler
+    return details
+
+
 async def query(connection: Connection, command: bytes) -> pq.abc.PGresult:
     """Run one statement by the extended protocol, which refuses a text of two statements.
 
@@ -215,16 +248,21 @@ def _start_statement(connection: Connection) -> None:
 
 
 async def _last_result(connection: Connection, meter: Meter | None = None) -> pq.abc.PGresult:
-    """Send what is buffered, receive all results, and return the last one or raise the first error.
+    """Return the last result; otherwise as `_results`."""
+    return (await _results(connection, meter))[-1]
+
+
+async def _results(connection: Connection, meter: Meter | None = None) -> list[pq.abc.PGresult]:
+    """Send what is buffered, receive all results, and return them or raise the first error.
 
     A server that ends the session sends its reason as an error, then it closes the connection.
     """
     await _flush(connection)
-    last: pq.abc.PGresult | None = None
+    results: list[pq.abc.PGresult] = []
     error: errors.Error | None = None
     try:
         while (result := await _next_result(connection, meter)) is not None:
-            last = result
+            results.append(result)
             if result.status == pq.ExecStatus.FATAL_ERROR and error is None:
                 error = _error_of(result, connection)
             if result.status in {pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_IN}:
@@ -234,9 +272,9 @@ async def _last_result(connection: Connection, meter: Meter | None = None) -> pq
             raise
     if error is not None:
         raise error
-    if last is None:
+    if not results:
         raise OperationalError("the server ended the command without an answer")
-    return last
+    return results
 
 
 async def _flush(connection: Connection) -> None:

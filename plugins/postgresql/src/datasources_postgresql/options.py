@@ -124,7 +124,9 @@ _NEUTRAL_VALUES = {
 
 def _split_names(value: Any) -> Any:
     if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
+        # Not at the commas between the types of a function's arguments.
+        parts = re.split(r",(?![^()]*\))", value)
+        return tuple(part.strip() for part in parts if part.strip())
     return value
 
 
@@ -265,17 +267,32 @@ class PostgreSQLOptions(ConnectorOptions):
     )
     allowed_functions: Names = Option(
         default=(),
-        help="Volatile functions that queries may call although nobody knows what they do.",
-        examples=[["public.exchange_rate"]],
+        help=(
+            "Volatile functions that queries may call although nobody knows what they do: a name, "
+            "with or without its schema and the types of the arguments."
+        ),
+        examples=[["public.exchange_rate", "st_collect(geometry)"]],
         group="Safety",
         advanced=True,
     )
     denied_functions: Names = Option(
         default=(),
-        help="More functions that queries may not call.",
+        help="More functions that queries may not call, written as the allowed ones.",
         examples=[["public.expensive_report"]],
         group="Safety",
         advanced=True,
+    )
+    guard: Literal["server", "names-first", "names"] = Option(
+        default="server",
+        group="Safety",
+        advanced=True,
+        help=(
+            "How the functions that a query calls are told: 'server' asks the server to analyse every "
+            "query, which its log repeats; 'names-first' asks only where a name in the query may mean "
+            "something else than PostgreSQL's own; 'names' never asks, and refuses such queries, for "
+            "servers whose analysis cannot be read."
+        ),
+        examples=["server"],
     )
 
     @field_validator("dsn")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from psycopg import errors, sql
 
 from datasources import DataFetchError, WorkspaceFile
-from datasources_postgresql import catalog, functions, libpq
+from datasources_postgresql import catalog, libpq
 from datasources_postgresql.copying import RowsCallback
-from datasources_postgresql.grammar import Statement
+from datasources_postgresql.guard import Guard, Statement
 from datasources_postgresql.libpq import Connection
 from datasources_postgresql.options import PostgreSQLOptions
 from datasources_postgresql.values import load_rows, register_lenient_loaders
@@ -28,12 +30,27 @@ _SETTINGS = (
     # Nobody reads notices, and libpq receives them all before the first row.
     "SET LOCAL client_min_messages = 'error'; "
 )
-# Before the caller's own statement: what the role, the database or the connection string has set.
-_CALLERS_SETTINGS = b"SET LOCAL jit TO DEFAULT; SET LOCAL quote_all_identifiers TO DEFAULT"
+# Nothing that somebody else has made can have a name that the queries of this package use: tables
+# and types of the session's own come last, and functions and operators are PostgreSQL's alone.
+_OWN_PATH = "SET LOCAL search_path = pg_catalog, pg_temp; "
+# The settings of the role, the database or the connection string, for the caller's own statement.
+_CALLERS_SETTINGS = "SET LOCAL jit TO DEFAULT; SET LOCAL quote_all_identifiers TO DEFAULT; "
+_OWN_SETTINGS = f"SET LOCAL jit = off; SET LOCAL quote_all_identifiers = off; {_OWN_PATH}"
+# The server sends the tree of a statement that it parses, after views and policies are expanded, and
+# writes it to its log. The trees of these commands themselves are none: the setting comes last.
+# Without `transform_null_equals`, a NULL in place of a literal is understood as the literal is.
+_SHOW_TREE = (
+    "SET LOCAL transform_null_equals = off; SET LOCAL debug_pretty_print = off; "
+    "SET LOCAL client_min_messages = log; SET LOCAL debug_print_rewritten = on"
+)
+_HIDE_TREE = (
+    "SET LOCAL debug_print_rewritten = off; SET LOCAL client_min_messages = error; "
+    "SET LOCAL transform_null_equals TO DEFAULT; "
+)
 # A database without an encoding holds bytes of any. In SQL_ASCII the server sends names and comments
 # as they are, and what is no UTF-8 is replaced here; in UTF8 it refuses the whole answer.
-_RAW_ENCODING = b"SET LOCAL client_encoding = 'SQL_ASCII'"
-_CALLERS_ENCODING = b"; SET LOCAL client_encoding = 'UTF8'"
+_RAW_ENCODING = "SET LOCAL client_encoding = 'SQL_ASCII'; "
+_CALLERS_ENCODING = "SET LOCAL client_encoding = 'UTF8'; "
 # Milliseconds: the statement timeout of the role, the database or the connection string, unless
 # there is none or it is longer than the option. Every unit that the server writes is one of interval.
 _LOWER_TIMEOUT = (
@@ -45,6 +62,11 @@ _SET_TIMEOUT = (
     " pg_catalog.set_config('statement_timeout', milliseconds::pg_catalog.text, true)"
     " FROM (SELECT {timeout}::pg_catalog.int4) AS limits(milliseconds)"
 )
+_SEARCH_PATH = (
+    "SELECT pg_catalog.current_setting('search_path'), pg_catalog.current_schemas(true), "
+    "current_user; "
+)
+_NAME = re.compile(r'"(?:[^"]|"")*"|[^",\s]+')
 # Seconds beyond the statement timeout in which the server's error must have arrived.
 _GRACE = 5.0
 # The output function of a type may be declared for another type, as that of refcursor is for text;
@@ -77,13 +99,15 @@ class Column:
 
 async def begin(connection: Connection, options: PostgreSQLOptions) -> Transaction:
     """Begin a transaction, which is read-only unless the option `read_only` is off."""
-    ((milliseconds, _),) = await libpq.execute(connection, _begin_statements(options).as_bytes())
+    results = await libpq.execute_all(connection, _begin_statements(options).as_bytes())
+    (path,) = next(rows for rows in results if rows)
+    ((milliseconds, _),) = results[-1]
     connection.statement_timeout = milliseconds / 1000
     connection.answer_timeout = connection.statement_timeout + _GRACE
     if libpq.has_no_encoding(connection):
-        await libpq.execute(connection, _RAW_ENCODING)
+        await libpq.execute(connection, _RAW_ENCODING.encode())
     register_lenient_loaders(connection)
-    return Transaction(connection, options)
+    return Transaction(connection, options, *path)
 
 
 def _begin_statements(options: PostgreSQLOptions) -> sql.Composed:
@@ -101,19 +125,53 @@ def _begin_statements(options: PostgreSQLOptions) -> sql.Composed:
     if "statement_timeout" not in options.model_fields_set:
         timeout = sql.SQL(_LOWER_TIMEOUT).format(timeout)
     return sql.SQL(
-        f"BEGIN ISOLATION LEVEL READ COMMITTED {mode}; {_SETTINGS}{{path}}{_SET_TIMEOUT}"
+        f"BEGIN ISOLATION LEVEL READ COMMITTED {mode}; {{path}}{_SEARCH_PATH}{_OWN_PATH}{_SETTINGS}"
+        f"{_SET_TIMEOUT}"
     ).format(path=path, timeout=timeout)
 
 
 class Transaction:
-    """A transaction on a leased connection; `lease` rolls it back if it is not committed."""
+    """A transaction on a leased connection; `lease` rolls it back if it is not committed.
 
-    def __init__(self, connection: Connection, options: PostgreSQLOptions) -> None:
+    The queries of this package run under settings of its own, a caller's statement under those that
+    the role has; `_use_own_settings` and `_use_callers_settings` switch.
+
+    Args:
+        connection: A connection on which the transaction has begun.
+        options: The options of the source.
+        search_path: The caller's search path, as the setting has it.
+        schemas: The schemas on it that exist.
+        user: The role, whose name stands for `$user` on the path.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        options: PostgreSQLOptions,
+        search_path: str,
+        schemas: Sequence[str],
+        user: str,
+    ) -> None:
+        self.schemas = schemas
+        named = [name.strip('"').replace('""', '"') for name in _NAME.findall(search_path)]
+        self.possible_schemas = sorted({*schemas, *named, user})
+        """Those on the path, and those that would be on it if they were made."""
         self._connection = connection
         self._options = options
-        self._callers_settings = _CALLERS_SETTINGS
+        self._guard = Guard(self, options)
+        self._statement: Statement | None = None
+        self._callers_path = (
+            sql.SQL("SELECT pg_catalog.set_config('search_path', {}, true); ")
+            .format(sql.Literal(search_path))
+            .as_string()
+        )
+        self._callers_settings = _CALLERS_SETTINGS + self._callers_path
+        self._own_settings = _OWN_SETTINGS
         if libpq.has_no_encoding(connection):
             self._callers_settings += _CALLERS_ENCODING
+            self._own_settings += _RAW_ENCODING
+        self._search_path = search_path
+        self._settings: Literal["own", "caller's", "unknown"] = "own"
 
     async def commit(self) -> None:
         """Commit what the statement has changed."""
@@ -123,33 +181,61 @@ class Transaction:
         self, query: bytes, parameters: Sequence[object] = ()
     ) -> list[tuple[Any, ...]]:
         """Run a query of this package and return its rows."""
+        await self._use_own_settings()
         return await libpq.execute_query(self._connection, query, parameters)
 
-    async def authorize(self, statement: Statement) -> list[Column]:
-        """Check the functions of a caller's statement, have the server parse it, return its columns.
+    async def execute_with_callers_names(
+        self, query: bytes, parameters: Sequence[object]
+    ) -> list[tuple[Any, ...]]:
+        """Run a query of this package that writes names as the caller would.
 
-        The functions come first: parsing calls the input functions of literals.
+        Args:
+            query: The query, whose last parameter is the search path to write them for.
+            parameters: The other parameters.
+        """
+        rows = await self.execute(query, [*parameters, self._search_path])
+        self._settings = "unknown"
+        return rows
+
+    async def authorize(self, statement: Statement, *, qualified: bool = False) -> list[Column]:
+        """Have the server parse a caller's statement, and return its columns; nothing of it runs.
+
+        What the statement may call is checked when it runs. Its literals are checked here, because
+        the server converts them while it parses.
+
+        Args:
+            statement: The statement.
+            qualified: True if no name in it depends on the search path.
 
         Raises:
-            PolicyError: It would call a function that may change something.
+            PolicyError: A literal would be checked by a function that may change something.
         """
-        if self._options.read_only and statement.kind != "show":
-            await self.check_functions(statement)
-        return await self.describe(statement.text)
+        self._statement = statement
+        if self._options.read_only and statement.query:
+            await self._guard.check_before_parsing(statement)
+        if not qualified:
+            await self._use_callers_settings()
+        return await self._describe(statement.text)
 
-    async def check_functions(self, statement: Statement) -> None:
-        """Look up every function that a statement would call.
+    async def analyse(self, text: str) -> list[str]:
+        """Return the trees that the server makes of a statement, which does not run.
 
-        Raises:
-            PolicyError: One of them may not be called.
+        Views and row security policies are expanded in a tree, and their relations are locked.
         """
-        forbidden = await self.execute(
-            functions.FORBIDDEN, functions.question(statement, self._options)
-        )
-        for name, denied in forbidden:
-            raise functions.refused(name, denied=denied)
+        await libpq.execute(self._connection, (self._callers_path + _SHOW_TREE).encode())
+        details = await libpq.analyse(self._connection, text)
+        await libpq.execute(self._connection, (_HIDE_TREE + self._own_settings).encode())
+        self._settings = "own"
+        return [detail for detail in details if detail.startswith("({QUERY")]
 
-    async def describe(self, text: str) -> list[Column]:
+    async def type_id(self, name: str) -> int:
+        """Return the id of the type that a name means to the caller, or 0 if it means none."""
+        await self._use_callers_settings()
+        query = b"SELECT pg_catalog.to_regtype(%s::pg_catalog.text)::pg_catalog.oid"
+        ((oid,),) = await libpq.execute_query(self._connection, query, [name])
+        return oid or 0
+
+    async def _describe(self, text: str) -> list[Column]:
         """Return the columns of one statement, and lock the relations that its text names.
 
         The locks are held until the transaction ends.
@@ -167,10 +253,48 @@ class Transaction:
             for i in range(result.nfields)
         ]
 
+    @asynccontextmanager
+    async def _permitted(self, text: str) -> AsyncIterator[None]:
+        """Check what a statement calls, lock what it reads, and check once more after it has run.
+
+        The body runs the statement. Whoever calls this has delivered nothing before the end.
+
+        Args:
+            text: The statement that the body runs: a caller's, or a query around it.
+
+        Raises:
+            PolicyError: It would call a function that may change something.
+            DataFetchError: Something that it uses was replaced meanwhile.
+        """
+        statement, permit = self._statement, None
+        is_query = statement is None or statement.kind in {"select", "other"}
+        if self._options.read_only and statement is not None and statement.query:
+            permit = await self._guard.permit(statement, text if is_query else statement.query)
+        await self._use_own_settings()
+        if is_query:
+            await self._lock_relations(text)
+        if permit is not None:
+            await permit.check()
+        await self._use_callers_settings()
+        yield
+        if permit is not None:
+            await permit.check()
+
+    async def _use_own_settings(self) -> None:
+        if self._settings != "own":
+            await libpq.execute(self._connection, self._own_settings.encode())
+            self._settings = "own"
+
+    async def _use_callers_settings(self) -> None:
+        if self._settings != "caller's":
+            await libpq.execute(self._connection, self._callers_settings.encode())
+            self._settings = "caller's"
+
     async def type_names(self, columns: Sequence[Column]) -> list[str]:
         """Return the types of columns as SQL writes them."""
         types, modifiers = [c.type for c in columns], [c.modifier for c in columns]
-        return [name for (name,) in await self.execute(catalog.TYPE_NAMES, [types, modifiers])]
+        rows = await self.execute_with_callers_names(catalog.TYPE_NAMES, [types, modifiers])
+        return [name for (name,) in rows]
 
     async def output_functions(self, columns: Sequence[Column]) -> list[str | None]:
         """Return the output function of each column's type; None where a query cannot call it."""
@@ -178,30 +302,28 @@ class Transaction:
             name for (name,) in await self.execute(_OUTPUT_FUNCTIONS, [[c.type for c in columns]])
         ]
 
-    async def fetch_all(
-        self, text: str, *, select: bool = True, jit: bool = True
-    ) -> list[tuple[Any, ...]]:
+    async def fetch_all(self, text: str, *, jit: bool = True) -> list[tuple[Any, ...]]:
         """Return the rows of one described statement as Python values.
 
         Args:
-            text: The statement.
-            select: False for EXPLAIN and SHOW, whose results no reload of a table can empty.
+            text: The statement, or a query around it.
             jit: False for a query of this package around the caller's, such as a count.
         """
-        if select:
-            await self._lock_relations(text, jit=jit)
-        else:
-            await libpq.execute(self._connection, self._callers_settings)
-        result = await libpq.query(self._connection, text.encode())
-        return load_rows(self._connection, result)
+        async with self._permitted(text):
+            if not jit:
+                await libpq.execute(self._connection, b"SET LOCAL jit = off")
+            result = await libpq.query(self._connection, text.encode())
+            return load_rows(self._connection, result)
 
     async def fetch_figures(self, text: str, exact: str) -> tuple[Any, ...]:
         """Return the one row of a query, or that of `exact` if a figure overflows."""
+        await self._use_own_settings()
         await libpq.execute(self._connection, b"SAVEPOINT figures")
         try:
             (row,) = await self.fetch_all(text, jit=False)
         except errors.NumericValueOutOfRange:
             await libpq.execute(self._connection, b"ROLLBACK TO SAVEPOINT figures")
+            self._settings = "own"  # as they were at the savepoint
             (row,) = await self.fetch_all(exact, jit=False)
         return row
 
@@ -211,16 +333,16 @@ class Transaction:
         """Write the rows of a described query to a file as CSV with a header.
 
         Args:
-            text: The query.
+            text: The query, or one around it.
             file: The file to write; its `rows` and `truncated` are set.
             max_rows: Number of rows to write; None for all.
             max_row: Bytes that one row may have; None for no limit.
         """
-        await self._lock_relations(text)
-        command = f"COPY (\n{text}\n) TO STDOUT (FORMAT csv, HEADER true)"
-        file.rows, file.truncated = await libpq.copy_out(
-            self._connection, command.encode(), file.write, max_rows, max_row
-        )
+        async with self._permitted(text):
+            command = f"COPY (\n{text}\n) TO STDOUT (FORMAT csv, HEADER true)"
+            file.rows, file.truncated = await libpq.copy_out(
+                self._connection, command.encode(), file.write, max_rows, max_row
+            )
 
     async def copy_rows(
         self,
@@ -235,19 +357,19 @@ class Transaction:
         Returns the number of rows, and True if there were more.
 
         Args:
-            text: The query.
+            text: The query, or one around it.
             on_rows: Called in a worker thread with blocks of rows.
             block: Bytes of a block, about.
             max_rows: Number of rows to read; None for all.
             max_row: Bytes that one row may have; None for no limit.
         """
-        await self._lock_relations(text)
-        command = f"COPY (\n{text}\n) TO STDOUT (FORMAT binary)"
-        return await libpq.copy_rows(
-            self._connection, command.encode(), on_rows, block, max_rows, max_row
-        )
+        async with self._permitted(text):
+            command = f"COPY (\n{text}\n) TO STDOUT (FORMAT binary)"
+            return await libpq.copy_rows(
+                self._connection, command.encode(), on_rows, block, max_rows, max_row
+            )
 
-    async def _lock_relations(self, text: str, *, jit: bool = True) -> None:
+    async def _lock_relations(self, text: str) -> None:
         """Lock every relation that a described statement reads, before it takes its snapshot.
 
         Parsing has locked the relations that the text names and those of its views. Partitions and
@@ -257,12 +379,10 @@ class Transaction:
         (find_inheritance_children in src/backend/catalog/pg_inherits.c). So the statement is
         planned once in advance; the locks are held until the transaction ends.
         """
-        # Like the text of a COPY, this text has been parsed alone as one statement.
-        # EXPLAIN goes first, while JIT is off: with JIT on, it would compile the plan.
-        command = f"EXPLAIN (COSTS OFF)\n{text}".encode()
-        if jit:
-            command += b"\n; " + self._callers_settings
-        await libpq.execute(self._connection, command)
+        # Like the text of a COPY, this text has been parsed alone as one statement. It is planned
+        # under the caller's search path, but while JIT is off: with JIT on, it would be compiled.
+        command = f"{self._callers_path}EXPLAIN (COSTS OFF)\n{text}\n; {self._own_settings}"
+        await libpq.execute(self._connection, command.encode())
 
     async def write_csv(self, text: str, file: WorkspaceFile, max_rows: int | None) -> None:
         """Write the rows of EXPLAIN or SHOW, which COPY does not take, as `copy_csv` does."""
@@ -275,8 +395,8 @@ class Transaction:
         self, text: str, max_rows: int | None
     ) -> tuple[list[list[bytes | None]], bool]:
         """Return the column names and rows of EXPLAIN or SHOW, and True if there are more rows."""
-        await libpq.execute(self._connection, self._callers_settings)
-        result = await libpq.query(self._connection, text.encode())
+        async with self._permitted(text):
+            result = await libpq.query(self._connection, text.encode())
         rows = result.ntuples if max_rows is None else min(max_rows, result.ntuples)
         columns = range(result.nfields)
         names = [result.fname(i) for i in columns]

@@ -29,4 +29,15 @@ ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO reader;
 -- second is so already in databases made by PostgreSQL 15 or newer.
 -- REVOKE TEMPORARY ON DATABASE sales FROM PUBLIC;
 -- REVOKE CREATE ON SCHEMA public FROM PUBLIC;
+
+-- Functions that every role may call, and that no read-only transaction stops. Each line is for this
+-- database, and takes the function from everybody who is no superuser and has no grant of it.
+-- Sessions of the same role can end each other; afterwards an administrator ends them:
+-- REVOKE EXECUTE ON FUNCTION pg_terminate_backend(int, bigint), pg_cancel_backend(int) FROM PUBLIC;
+-- Locks that outlast a transaction; migration tools and job queues take them, so grant it to their roles:
+-- REVOKE EXECUTE ON FUNCTION pg_advisory_lock(bigint), pg_advisory_lock(int, int),
+--     pg_try_advisory_lock(bigint), pg_try_advisory_lock(int, int) FROM PUBLIC;
+-- SQL given as text, in which nobody sees what it calls; exports to XML and text search tools use it:
+-- REVOKE EXECUTE ON FUNCTION query_to_xml(text, bool, bool, text), ts_stat(text), ts_stat(text, text),
+--     ts_rewrite(tsquery, text) FROM PUBLIC;
 """

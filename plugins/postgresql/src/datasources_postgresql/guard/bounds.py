@@ -1,0 +1,152 @@
+"""Bound what a short query unfolds to while the server analyses and plans it, which no timeout ends."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from datasources import PolicyError
+
+MAX_PARTS = 1_000
+"""Tables and queries that a query may have, where a reference to a CTE that is NOT MATERIALIZED counts
+as what it stands for. The server takes about 140 kB to plan each."""
+MAX_GROUPING_SETS = 512
+"""Grouping sets of one query: CUBE of nine columns."""
+_MAX_STARRED = 500_000  # copies of nodes that `(expression).*` may make
+_COLUMNS = 1_664  # that a result may have: MaxTupleAttributeNumber in access/htup_details.h
+
+Parts = Counter[str]
+"""The number of times that a query reads each relation; under an empty name, other parts."""
+_Scope = Mapping[str, Parts]
+
+
+def bounded_relations(tree: Mapping[str, Any]) -> list[str]:
+    """Return the names of the relations that a query reads, each as often as it is read.
+
+    Raises:
+        PolicyError: The query unfolds to too much.
+    """
+    parts: Parts = Counter()
+    try:
+        _add_parts(parts, tree, {})
+    except RecursionError:
+        raise PolicyError("the query's expressions are nested too deeply") from None
+    if parts.total() > MAX_PARTS:
+        raise PolicyError(
+            f"the query unfolds to {parts.total()} tables and queries; {MAX_PARTS} are possible"
+        )
+    del parts[""]
+    return list(parts.elements())
+
+
+def check_star(indirection: Mapping[str, Any]) -> None:
+    """Check what the server copies for `(expression).*`.
+
+    Raises:
+        PolicyError: It is too much.
+    """
+    if any("A_Star" in part for part in indirection["indirection"]):
+        copied = (_size(indirection["arg"]) + _starred(indirection["arg"])) * _COLUMNS
+        if copied > _MAX_STARRED:
+            raise PolicyError("the query repeats a long expression for every column by '.*'")
+
+
+def _add_parts(parts: Parts, tree: Any, scope: _Scope) -> None:
+    """Add the parts of a tree.
+
+    Args:
+        parts: Where they are added.
+        tree: The tree, or a part of it.
+        scope: What a reference to each CTE stands for.
+    """
+    if isinstance(tree, list):
+        for item in tree:
+            _add_parts(parts, item, scope)
+        return
+    if "targetList" in tree or "valuesLists" in tree:
+        parts[""] += 1
+        _check_grouping(tree)
+    if "withClause" in tree:
+        scope = _common_tables(parts, tree["withClause"], scope)
+    for key, value in tree.items():
+        if key == "RangeVar":
+            parts.update(_reference(value, scope))
+        elif key != "withClause" and isinstance(value, (dict, list)):
+            _add_parts(parts, value, scope)
+
+
+def _reference(table: Mapping[str, Any], scope: _Scope) -> Parts:
+    name = table["relname"]
+    if "schemaname" not in table and name in scope:
+        return scope[name]
+    return Counter({name: 1})
+
+
+def _common_tables(parts: Parts, clause: Mapping[str, Any], scope: _Scope) -> _Scope:
+    """Add the parts of a WITH clause that are planned once; return the scope behind it."""
+    inner = dict(scope)
+    for item in clause["ctes"]:
+        table = item["CommonTableExpr"]
+        name = table["ctename"]
+        if clause.get("recursive"):
+            inner[name] = Counter({"": 1})
+        own: Parts = Counter()
+        _add_parts(own, table["ctequery"], inner)
+        if table.get("ctematerialized") == "CTEMaterializeNever":
+            inner[name] = own
+        else:
+            parts.update(own)
+            inner[name] = Counter({"": 1})
+    return inner
+
+
+def _check_grouping(select: Mapping[str, Any]) -> None:
+    sets = 1
+    for item in select.get("groupClause", ()):
+        sets *= _grouping_sets(item)
+    if sets > MAX_GROUPING_SETS:
+        raise PolicyError(
+            f"the query has {sets} grouping sets; {MAX_GROUPING_SETS} in one GROUP BY are possible"
+        )
+
+
+def _grouping_sets(item: Mapping[str, Any]) -> int:
+    if "GroupingSet" not in item:
+        return 1
+    body = item["GroupingSet"]
+    content = body.get("content", ())
+    match body["kind"]:
+        case "GROUPING_SET_CUBE":
+            return 1 << min(len(content), 64)
+        case "GROUPING_SET_ROLLUP":
+            return len(content) + 1
+        case "GROUPING_SET_SETS":
+            return sum(map(_grouping_sets, content))
+    return 1
+
+
+def _starred(tree: Any) -> int:
+    """Return the nodes that `(expression).*` copies, once for each column that there may be."""
+    if isinstance(tree, list):
+        return sum(map(_starred, tree))
+    if not isinstance(tree, dict):
+        return 0
+    body = tree.get("A_Indirection")
+    if isinstance(body, dict) and any("A_Star" in part for part in body["indirection"]):
+        return (_size(body["arg"]) + _starred(body["arg"])) * _COLUMNS
+    return sum(map(_starred, tree.values()))
+
+
+def _size(tree: Any) -> int:
+    """Return the number of nodes of a tree; a row's `.*` counts as many columns."""
+    if isinstance(tree, list):
+        return sum(map(_size, tree))
+    if not isinstance(tree, dict):
+        return 0
+    own: int = sum(key[0].isupper() for key in tree)
+    row = tree.get("RowExpr", {}).get("args", ())
+    stars = sum(
+        "A_Star" in part for item in row for part in item.get("ColumnRef", {}).get("fields", ())
+    )
+    return own + stars * _COLUMNS + sum(map(_size, tree.values()))
