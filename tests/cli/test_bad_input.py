@@ -279,16 +279,17 @@ def test_what_a_plugin_raises_unexpectedly_is_named_and_traced_on_demand(
     fails, run, sealed
 ) -> None:
     message = fails("info", "sealed", "bug")
-    assert message == "unexpected TypeError: cannot add ***REDACTED*** (-v shows the traceback)"
+    raised = "the connector 'vault' of source 'sealed' raised"
+    assert message == f"{raised} TypeError: cannot add ***REDACTED*** (-v shows the traceback)"
     verbose = run("-v", "info", "sealed", "bug")
     assert verbose.code == 1
     assert "Traceback" in verbose.err
     assert sealed not in verbose.err
-    assert fails("info", "sealed", "exit").startswith("unexpected SystemExit: bye ***REDACTED***")
+    assert fails("info", "sealed", "exit").startswith(f"{raised} SystemExit: bye ***REDACTED***")
     for item, error in (("pipe", "BrokenPipeError"), ("refused", "ConnectionRefusedError")):
-        assert fails("info", "sealed", item).startswith(f"unexpected {error}: [Errno ")
+        assert fails("info", "sealed", item).startswith(f"{raised} {error}: [Errno ")
     many = fails("fetch", "sealed", "bug", "missing", "--into", str(os.environ["HOME"]))
-    assert "'bug': unexpected TypeError: cannot add ***REDACTED***; 'missing': there is" in many
+    assert f"'bug': {raised} TypeError: cannot add ***REDACTED***; 'missing': there is" in many
 
 
 def test_the_home_may_be_read_only_until_something_is_written(ok, fails, store, folder) -> None:

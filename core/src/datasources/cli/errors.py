@@ -5,15 +5,15 @@ from __future__ import annotations
 import click
 
 from datasources.cli import output
-from datasources.errors import DataSourceError
+from datasources.errors import ConnectorError, DataSourceError
 
 
 def describe(exc: BaseException, *, output_failed: bool = False, hint: str = "") -> str:
     """Return an error as one line, secrets masked.
 
     Args:
-        exc: The error. Of an unexpected one the type is named, and whatever looks like a secret is
-            masked as well.
+        exc: The error. Of an unexpected one, also of a connector, the type is named, and whatever
+            looks like a secret is masked as well.
         output_failed: It was raised by writing the output.
         hint: Added to an unexpected error.
     """
@@ -23,7 +23,12 @@ def describe(exc: BaseException, *, output_failed: bool = False, hint: str = "")
         return output.printable(output.mask(join_lines(exc.format_message())))
     text = join_lines(str(exc))
     if isinstance(exc, DataSourceError):
-        return output.printable(output.mask(text)) or type(exc).__name__
+        # The registry wraps what a connector raises unexpectedly.
+        wraps = type(exc) is ConnectorError and not isinstance(
+            exc.__cause__, DataSourceError | None
+        )
+        message = output.printable(output.mask(text, shapes=wraps)) or type(exc).__name__
+        return message + (hint if wraps else "")
     if isinstance(exc, OSError) and exc.strerror and (output_failed or exc.filename is not None):
         file = "the output" if output_failed else repr(exc.filename)
         return output.printable(output.mask(f"{file}: {exc.strerror}", shapes=True))
