@@ -138,6 +138,20 @@ async def test_resuming_connects_with_the_options_of_an_update_meanwhile():
         assert cls.passwords == ["first-one", "second-one"]
 
 
+async def test_pause_keeps_the_connections_of_every_source_which_closing_closes() -> None:
+    cls = fresh()
+    async with registry_of(cls) as registry:
+        for name in ("s", "other"):
+            await registry.register_data_source(source(name))
+            await registry.list_items(name)
+        await registry.pause("s", "why")
+        await registry.resume("s")
+        for name in ("s", "other"):
+            await registry.list_items(name)
+        assert (cls.connects, cls.live) == (2, 2)
+    assert cls.live == 0
+
+
 async def test_other_process_sees_a_pause_and_its_end(tmp_path: Path):
     key = CredentialManager.generate_key()
     registries = [

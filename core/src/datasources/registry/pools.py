@@ -224,7 +224,6 @@ class SourcePools:
 
     def read_records_again(self) -> None:
         """Have every pool compare its source with the store at its next use."""
-        self.forget_parent()
         with self._lock:
             self._generation += 1
 
