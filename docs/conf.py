@@ -17,7 +17,8 @@ exclude_patterns = ["_build", "_ext", "examples"]
 nitpicky = True
 # The libraries that annotations name are documented elsewhere, and nothing is fetched to build.
 nitpick_ignore_regex = [
-    ("py:class", r".*\bFetcher"),  # private: sessions are made by `DataSourceRegistry.workspace`
+    # Private: sessions and access objects are made by methods of the registry.
+    ("py:class", r".*\b(Operations|GrantedOperations)"),
     ("py:.*", r"(asyncio|collections|concurrent|contextlib|datetime|os|types|typing|pathlib)\..*"),
     ("py:.*", r"(click|importlib|opentelemetry|pluggy|pydantic|pydantic_core|pytest|re)\..*"),
     ("py:class", r"(datasources\.\w+\.T|OptionsClass)"),  # a type variable, an alias

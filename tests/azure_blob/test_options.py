@@ -273,3 +273,15 @@ def test_every_option_is_described_with_an_example() -> None:
     for name, field in AzureBlobOptions.fields():
         assert field.description, name
         assert field.examples, name
+
+
+@pytest.mark.parametrize(
+    ("options", "ambient"),
+    [
+        ({"credential": "default"}, True),
+        ({"credential": "anonymous"}, False),
+        ({"account_key": "YQ=="}, False),
+    ],
+)
+def test_identities_of_the_machine_are_named(options: dict[str, Any], ambient: bool) -> None:
+    assert load(account_url=URL, **options).ambient() is ambient

@@ -17,8 +17,6 @@ from datasources import (
     PolicyError,
 )
 from datasources.credentials import CredentialManager
-from datasources_azure_blob import AzureBlobOptions
-from datasources_postgresql import PostgreSQLOptions
 from tests.core.fakes import SeedConnector
 
 REFUSED = "source 's' may not log in with an identity of this machine"
@@ -81,40 +79,3 @@ async def test_it_is_allowed_by_default() -> None:
     assert await registry.list_items("s")
     with pytest.raises(OptionError, match="'allow_ambient' must be true or false"):
         Policy(allow_ambient="no")  # type: ignore[arg-type]
-
-
-LOGIN = {"database": "d", "user": "u", "password": "p"}
-URL = "https://a.blob.core.windows.net"
-
-
-@pytest.mark.parametrize(
-    ("options", "ambient"),
-    [
-        (PostgreSQLOptions.load({"host": "h", **LOGIN}), False),
-        (PostgreSQLOptions.load({"host": "/run/postgresql", **LOGIN}), True),
-        (PostgreSQLOptions.load({"host": "h,@abstract", **LOGIN}), True),
-        (PostgreSQLOptions.load({"dsn": "host=/tmp user=u dbname=d"}), True),
-        (PostgreSQLOptions.load({"dsn": "host=h user=u dbname=d gssencmode=prefer"}), True),
-        (PostgreSQLOptions.load({"dsn": "host=h user=u dbname=d gssencmode=disable"}), False),
-        (
-            AzureBlobOptions.load(
-                {"container": "abc", "account_url": URL, "credential": "default"}
-            ),
-            True,
-        ),
-        (
-            AzureBlobOptions.load(
-                {"container": "abc", "account_url": URL, "credential": "anonymous"}
-            ),
-            False,
-        ),
-        (
-            AzureBlobOptions.load({"container": "abc", "account_url": URL, "account_key": "YQ=="}),
-            False,
-        ),
-    ],
-)
-def test_connectors_name_their_identities_of_the_machine(
-    options: ConnectorOptions, ambient: bool
-) -> None:
-    assert options.ambient() is ambient

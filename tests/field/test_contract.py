@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 
 from tests.postgresql import test_contract
-from tests.postgresql.test_contract import database
+from tests.postgresql.test_contract import contract_database
 from tests.servers import Database
 from tests.servers.pgbouncer import PgBouncerServer
 
-__all__ = ["database"]
+__all__ = ["contract_database"]
 
 
 class TestDirectly(test_contract.TestContract):
@@ -21,6 +21,8 @@ class TestDirectly(test_contract.TestContract):
 class TestThroughPgBouncer(test_contract.TestContract):
     """The contract through a pooler that shares two sessions by transaction."""
 
+    rotates = False  # the pooler has passwords of its own
+
     @pytest.fixture
-    def database(self, database: Database, field_pgbouncer: PgBouncerServer) -> Database:
-        return replace(database, port=field_pgbouncer.port)
+    def database(self, contract_database: Database, field_pgbouncer: PgBouncerServer) -> Database:
+        return replace(contract_database, port=field_pgbouncer.port)

@@ -46,8 +46,8 @@ WRITES = [
 
 
 @pytest.fixture(scope="module")
-def database(pg_roles: PostgresServer) -> Iterator[Database]:
-    """A database for the whole contract, which changes nothing in it."""
+def contract_database(pg_roles: PostgresServer) -> Iterator[Database]:
+    """A database for the whole contract, as the superuser reaches it."""
     database = pg_roles.at(f"contract_{secrets.token_hex(6)}")
     with psycopg.connect(pg_roles.dsn(), autocommit=True) as connection:
         connection.execute(f'CREATE DATABASE "{database.name}"')
@@ -109,8 +109,16 @@ class TestContract(ConnectorContract):
         "test_options_that_could_be_secrets_are_declared_so": "'sslkey' is the path of a file",
     }
 
+    rotates: ClassVar = True
+    """True if the server's passwords are those that the connector logs in with."""
+
     @pytest.fixture
-    def subject(self, database: Database) -> Subject:
+    def database(self, contract_database: Database) -> Database:
+        """The database as the connector reaches it."""
+        return contract_database
+
+    @pytest.fixture
+    def subject(self, database: Database, contract_database: Database) -> Subject:
         options = {
             "host": database.host,
             "port": database.port,
@@ -119,7 +127,7 @@ class TestContract(ConnectorContract):
             "password": PASSWORD,
             "allowed_functions": "pg_sleep",  # it is volatile, so that a source refuses it
         }
-        system = System(database)
+        system = System(contract_database)
         return Subject(
             connector_class=PostgreSQLConnector,
             type="postgresql",
@@ -136,5 +144,5 @@ class TestContract(ConnectorContract):
             large="SELECT a.n, b.text FROM numbers a, numbers b",
             running=system.running,
             change=system.change,
-            rotate=lambda: {**options, **system.rotate()},
+            rotate=(lambda: {**options, **system.rotate()}) if self.rotates else None,
         )

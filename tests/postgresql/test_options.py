@@ -286,3 +286,21 @@ def test_certificate_authority_is_needed_to_verify_one() -> None:
     assert PostgreSQLOptions.load({**BASE, "sslmode": "verify-full"}).conninfo()["sslrootcert"] == (
         "system"
     )
+
+
+LOGIN = {"database": "d", "user": "u", "password": "p"}
+
+
+@pytest.mark.parametrize(
+    ("options", "ambient"),
+    [
+        (PostgreSQLOptions.load({"host": "h", **LOGIN}), False),
+        (PostgreSQLOptions.load({"host": "/run/postgresql", **LOGIN}), True),
+        (PostgreSQLOptions.load({"host": "h,@abstract", **LOGIN}), True),
+        (PostgreSQLOptions.load({"dsn": "host=/tmp user=u dbname=d"}), True),
+        (PostgreSQLOptions.load({"dsn": "host=h user=u dbname=d gssencmode=prefer"}), True),
+        (PostgreSQLOptions.load({"dsn": "host=h user=u dbname=d gssencmode=disable"}), False),
+    ],
+)
+def test_identities_of_the_machine_are_named(options: PostgreSQLOptions, ambient: bool) -> None:
+    assert options.ambient() is ambient

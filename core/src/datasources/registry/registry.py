@@ -227,10 +227,10 @@ class DataSourceRegistry:
     ) -> DataSourceConfig:
         """Change a stored source, and return its new configuration with secrets masked.
 
-        `changes` is a JSON merge patch (RFC 7396) of the document `{"name": …, "config": {…},
-        "metadata": {…}, "limits": {…}}`, in which `config` holds the options: what it leaves out
-        stays as it is, also what another host changes at the same time; None removes; nested
-        mappings are merged, and lists replaced. A limit that is removed is no limit.
+        `changes` is a JSON merge patch (RFC 7396) of a document with `name`, `config`, which holds
+        the options, `metadata` and `limits`: what it leaves out stays as it is, also what another
+        host changes at the same time; None removes; nested mappings are merged, and lists
+        replaced. A limit that is removed is no limit.
 
         A change of the destination, as `ConnectorOptions.destination` defines it, must give every
         secret that stays set again, references included.
