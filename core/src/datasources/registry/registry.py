@@ -469,7 +469,8 @@ class DataSourceRegistry:
                 the item of that name.
 
         Raises:
-            ItemNotFoundError: A pattern matches nothing, or there is nothing below the path.
+            ItemNotFoundError: A pattern matches nothing, or there is nothing below the path, where
+                the source can tell.
         """
         return await self._lister.expand(source_id, path)
 
@@ -623,16 +624,15 @@ class DataSourceRegistry:
 
         Args:
             source_id: The source.
-            path: As `list_items` takes it, or with wildcards as `glob_items` does; if nothing
-                matches, as the name of an item or a folder.
+            path: As `expand` takes it.
             workspace: Directory, made if missing.
             concurrency: How many at once.
             limits: In place of the source's or the policy's, for each item by itself.
             refresh: Fetch what is unchanged, too.
 
         Raises:
-            ItemNotFoundError: There is nothing below the path, where the source can tell. A pattern
-                that matches nothing is no error: the list is empty.
+            ItemNotFoundError: A pattern matches nothing, or there is nothing below the path, where
+                the source can tell. A source or a folder that is empty gives an empty list.
         """
         return await self._fetcher.fetch_tree(
             source_id, path, workspace, concurrency=concurrency, limits=limits, refresh=refresh
