@@ -10,9 +10,7 @@ import pytest
 from datasources import (
     DataItem,
     DataSourceConnector,
-    DataSourceRegistry,
     ItemNotFoundError,
-    RegistryError,
     Workspace,
     glob_regex,
 )
@@ -104,12 +102,3 @@ async def test_tree_of_a_pattern_without_matches_names_source_and_pattern(tmp_pa
         await registry.register_data_source(source())
         with pytest.raises(ItemNotFoundError, match=r"^no item of source 's' matches '\*\.txt'"):
             await registry.fetch_tree("s", "*.txt", tmp_path)
-
-
-async def test_closed_registry_runs_no_operation(tmp_path: Path) -> None:
-    registry: DataSourceRegistry = registry_of(Names)
-    await registry.register_data_source(source())
-    await registry.list_items("s")
-    await registry.close()
-    with pytest.raises(RegistryError, match="this registry is closed"):
-        await registry.list_items("s")
