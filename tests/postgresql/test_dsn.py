@@ -92,7 +92,7 @@ def test_ssl_of_jdbc_is_named_where_libpq_does_not_take_it(dsn: str) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "possible"),
     [
-        ("sslmode", "requir", "its sslmode is none of 'disable', 'allow', 'prefer', 'require', 'v"),
+        ("sslmode", "required", "its sslmode is none of 'disable', 'allow', 'prefer', "),
         ("sslmode", "REQUIRE", "its sslmode is none of 'disable'"),
         ("gssencmode", "off", "its gssencmode is none of 'disable', 'prefer', 'require'"),
         ("channel_binding", "on", "its channel_binding is none of 'disable', 'prefer', 'require'"),
