@@ -364,6 +364,11 @@ def test_the_exit_code_is_right_where_errors_cannot_be_written(args: list[str], 
         (["fetch", "doc", "x"], "did you mean 'docs'?"),
         (["export", "docs", "dcs"], "did you mean 'docs'?"),
         (["test", "declard"], "did you mean 'declared'?"),
+        (["fetch", "docs", "a.cvs"], "has no file 'a.cvs'; did you mean 'a.csv'?"),
+        (["fetch", "docs", "A.csv", "--json"], "did you mean 'a.csv'?"),
+        (["info", "docs", "a.vsv"], "did you mean 'a.csv'?"),
+        (["preview", "docs", "sub/b.cvs"], "did you mean 'sub/b.csv'?"),
+        (["preview", "docs", "subb/b.csv"], "did you mean 'sub/b.csv'?"),
     ],
 )
 def test_a_mistyped_name_is_answered_with_those_that_are_close(
@@ -375,5 +380,6 @@ def test_a_mistyped_name_is_answered_with_those_that_are_close(
     assert done.code in (1, 2)
     assert done.error.endswith(question)
     assert "?" not in run("zzzzzzzz").error
+    assert "?" not in run("info", "docs", "zzzzzzzz").error
     monkeypatch.delenv("DATASOURCES__DECLARED__TYPE")
     monkeypatch.delenv("DATASOURCES__DECLARED__PATH")

@@ -113,7 +113,6 @@ def test_an_empty_or_relative_home_is_that_of_the_user_database(home, monkeypatc
         ("sqlite:////a/own.db", "/a/own.db"),
         ("sqlite:own.db", "own.db"),
         ("postgresql://host/database", None),
-        ("memory:", None),
     ],
 )
 def test_a_store_in_a_file_is_a_path_or_a_url(url: str, path: str | None) -> None:
@@ -128,6 +127,7 @@ def test_a_store_in_a_file_is_a_path_or_a_url(url: str, path: str | None) -> Non
         "sqlite://",
         "sqlite:///",
         "sqlite:",
+        "memory:",
         "sqlite:///:memory:",
         "sqlite::memory:",
         "sqlite:///own.db?mode=ro",

@@ -423,6 +423,9 @@ password : '@S@'
 password: |\n  @S@\nport: 5432
 secret: >-\n    @S@\n    @S@\nport: 5432
 token: @S@, host: h
+invalid token: @S@
+no luck, token: @S@
+Unexpected token=@S@
 the password is wrong (password=@S@)
 [password=@S@]
 <password>@S@</password>
@@ -565,6 +568,9 @@ the basic settings are enough
 bearer authentication required
 a bearer token is needed
 the token has expired
+Unexpected token: '}'
+SyntaxError: unexpected token: identifier
+no token: X
 the account key is not base64
 option 'password' is missing; options: host, password, port
 unknown option 'pasword'; options: host, password, port

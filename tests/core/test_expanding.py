@@ -10,9 +10,7 @@ import pytest
 from datasources import (
     DataItem,
     DataSourceConnector,
-    DataSourceRegistry,
     ItemNotFoundError,
-    RegistryError,
     Workspace,
     glob_regex,
 )
@@ -89,24 +87,18 @@ async def test_connectors_with_and_without_patterns_expand_alike(
 @pytest.mark.parametrize("connector", [Names, Globbing])
 @pytest.mark.parametrize("path", ["*.txt", "c[3].csv", "nothing/", "nothing"])
 async def test_what_stands_for_nothing_is_not_found(
-    connector: type[DataSourceConnector], path: str
+    connector: type[DataSourceConnector], path: str, tmp_path: Path
 ) -> None:
     async with registry_of(connector) as registry:
         await registry.register_data_source(source())
         with pytest.raises(ItemNotFoundError, match=r"matches|nothing below"):
             await registry.expand("s", path)
+        with pytest.raises(ItemNotFoundError, match=r"matches|nothing below"):
+            await registry.fetch_tree("s", path, tmp_path)
 
 
-async def test_tree_of_a_pattern_without_matches_is_empty(tmp_path: Path) -> None:
+async def test_tree_of_a_pattern_without_matches_names_source_and_pattern(tmp_path: Path) -> None:
     async with registry_of(Names) as registry:
         await registry.register_data_source(source())
-        assert await registry.fetch_tree("s", "*.txt", tmp_path) == []
-
-
-async def test_closed_registry_runs_no_operation(tmp_path: Path) -> None:
-    registry: DataSourceRegistry = registry_of(Names)
-    await registry.register_data_source(source())
-    await registry.list_items("s")
-    await registry.close()
-    with pytest.raises(RegistryError, match="this registry is closed"):
-        await registry.list_items("s")
+        with pytest.raises(ItemNotFoundError, match=r"^no item of source 's' matches '\*\.txt'"):
+            await registry.fetch_tree("s", "*.txt", tmp_path)

@@ -125,7 +125,6 @@ async def test_a_second_tree_moves_only_what_changed_or_is_new(
         ("/", ["a/one.csv", "a/two.csv", "b/three.csv"]),
         ("*/t*.csv", ["a/two.csv", "b/three.csv"]),
         ("**/one.csv", ["a/one.csv"]),
-        ("nothing/*", []),
     ],
 )
 async def test_a_tree_is_a_path_or_a_pattern(

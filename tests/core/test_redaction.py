@@ -323,6 +323,8 @@ def test_piece_of_a_given_secret_is_masked_as_a_word_only():
 def test_short_secret_is_masked_as_a_word_only():
     assert redact_text("a table at a host", ["a"]) == f"{MARK} table at {MARK} host"
     assert redact_text("RED alert", ["RED", "RE", "A"]) == f"{MARK} alert"
+    assert mask_secrets("no connection: 'conn'", ["conn"]) == f"no connection: '{MARK}'"
+    assert mask_secrets("pin12345", ["1234"]) == f"pin{MARK}5"
 
 
 def test_one_secret_may_be_given_as_a_string():

@@ -86,7 +86,36 @@ def test_ssl_of_jdbc_is_named_where_libpq_does_not_take_it(dsn: str) -> None:
     assert url.conninfo()["sslmode"] == "require"
 
 
-@pytest.mark.parametrize("dsn", ["reader:pw@host/conn", "u:on@begin/connect#host", "host"])
+@pytest.mark.parametrize(
+    "form", ["postgresql://u:secret@h/d?{}={}", "host=h dbname=d user=u {}={}"]
+)
+@pytest.mark.parametrize(
+    ("name", "value", "possible"),
+    [
+        ("sslmode", "required", "its sslmode is none of 'disable', 'allow', 'prefer', "),
+        ("sslmode", "REQUIRE", "its sslmode is none of 'disable'"),
+        ("gssencmode", "off", "its gssencmode is none of 'disable', 'prefer', 'require'"),
+        ("channel_binding", "on", "its channel_binding is none of 'disable', 'prefer', 'require'"),
+        ("target_session_attrs", "master", "its target_session_attrs is none of 'any', 'read-wr"),
+        ("load_balance_hosts", "yes", "its load_balance_hosts is none of 'disable', 'random'"),
+        ("port", "99999", "its port is not a number from 1 to 65535"),
+        ("port", "0", "its port is not a number from 1 to 65535"),
+        ("port", "5432,70000", "its port is not a number from 1 to 65535"),
+        ("port", "9" * 50, "its port is not a number from 1 to 65535"),
+    ],
+)
+def test_value_that_libpq_does_not_have_is_refused_with_the_possible_ones(
+    form: str, name: str, value: str, possible: str
+) -> None:
+    assert possible in refusal(form.format(name, value))
+
+
+@pytest.mark.parametrize("value", ["sslmode=verify-full", "port=5432,5433", "port=65535", "port=,"])
+def test_value_that_libpq_has_is_accepted(value: str) -> None:
+    PostgreSQLOptions.load({"dsn": f"host=h,i dbname=d user=u {value}"})
+
+
+@pytest.mark.parametrize("dsn", ["reader:pw@host/conn", "u:on@begin/connect#host", "host", "conn"])
 def test_pieces_of_a_malformed_string_mask_no_word_of_the_message(dsn: str) -> None:
     with pytest.raises(
         OptionError, match="not a connection string or URL that libpq can read"

@@ -16,8 +16,8 @@ MARK = "***REDACTED***"
 def mask_secrets(text: str, secrets: Iterable[str]) -> str:
     """Mask the given secrets in a text, in each of its spellings.
 
-    A secret of up to three characters, and a piece of one, is masked as a word only, as it would
-    also be found inside ordinary words.
+    A secret of up to three characters or four letters, and a piece of one, is masked as a word
+    only, as it would also be found inside ordinary words.
     """
     pattern = _pattern_of((secrets,) if isinstance(secrets, str) else tuple(secrets))
     return pattern.sub(MARK, text) if pattern else text
@@ -53,10 +53,15 @@ def _pattern_of(secrets: tuple[str, ...]) -> re.Pattern[str] | None:
     pieces = {piece for secret in secrets for piece in _pieces(secret)} - spellings
     ordered = sorted(spellings | pieces, key=len, reverse=True)
     patterns = [
-        rf"(?<!\w){re.escape(text)}(?!\w)" if len(text) <= 3 or text in pieces else re.escape(text)
+        rf"(?<!\w){re.escape(text)}(?!\w)" if _is_short(text) or text in pieces else re.escape(text)
         for text in ordered
     ]
     return re.compile("|".join(patterns)) if patterns else None
+
+
+def _is_short(secret: str) -> bool:
+    """Return True if ordinary words have a secret inside them, as `connection` has `conn`."""
+    return len(secret) <= 3 or (len(secret) == 4 and secret.isalpha())
 
 
 def _mask_exception(error: BaseException, secrets: list[str]) -> None:

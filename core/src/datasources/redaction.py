@@ -24,6 +24,7 @@ from datasources.redaction_tables import (
     QUOTE,
     SECRET_NAME,
     SHAPES,
+    SYNTAX,
 )
 
 __all__ = [
@@ -209,6 +210,8 @@ def _assigned_value(text: str, match: re.Match[str]) -> _Span | None:
     name, before, quoted = _name_before(text, match.start())
     sign, plain = match[0], name.lower().replace("-", "_").strip("_")
     if sign.startswith(("::", "://")) or before.endswith("${") or not is_secret_name(name):
+        return None
+    if plain == "token" and sign == ":" and SYNTAX.search(before):
         return None
     start = _match_end(_SPACE, text, match.end())
     if quoted:

@@ -78,6 +78,8 @@ QUALIFIER = re.compile(
     r"\b(?:access|account|api|client|encryption|master|private|secret|shared|signing|storage) \Z",
     re.IGNORECASE,
 )
+SYNTAX = re.compile(r"\b(?:unexpected|no) \Z", re.IGNORECASE)
+"""Matches before the `token:` of a parser, whose value is a piece of the text that it read."""
 HEADERS = {"authorization", "proxy_authorization", "cookie", "set_cookie"}
 """Headers of HTTP whose values go on to the end of the line."""
 

@@ -15,6 +15,8 @@ from datasources.cli import errors, output, paths, progress, tables
 from datasources.cli.completers import complete
 from datasources.cli.context import CliContext
 from datasources.cli.items import read_identifier
+from datasources.cli.suggestions import name_close_items
+from datasources.errors import ItemNotFoundError
 from datasources.models import DataItem, FetchReceipt, FetchRequest, FetchResult, Limits
 from datasources.tabular import WILDCARDS
 
@@ -110,13 +112,18 @@ def fetch_command(
         ]
         _clean(into)
         with progress.show(requests) as callbacks:
-            return await registry.fetch_many(
+            results = await registry.fetch_many(
                 requests,
                 into,
                 concurrency=concurrency,
                 limits=_merge_limits(registry, source_id, limits),
                 progress=callbacks,
             )
+        if len(results) == 1 and isinstance(error := results[0].error, ItemNotFoundError):
+            (request,) = requests
+            error = await name_close_items(registry, source_id, request.identifier, error)
+            results = [FetchResult(request, error=error)]
+        return results
 
     started = time.monotonic()
     results = context.run(fetch, source_id)

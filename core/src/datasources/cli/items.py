@@ -11,6 +11,7 @@ import click
 from datasources.cli import output, stdin, tables
 from datasources.cli.completers import complete
 from datasources.cli.context import CliContext
+from datasources.cli.suggestions import suggest_items
 from datasources.errors import OptionError
 
 if TYPE_CHECKING:
@@ -79,7 +80,9 @@ def info_command(context: CliContext, source_id: str, item: str, as_json: bool) 
     identifier = read_identifier(item)
 
     async def get_metadata(registry: DataSourceRegistry) -> dict[str, Any]:
-        return await registry.get_metadata(source_id, identifier)
+        return await suggest_items(
+            registry, source_id, identifier, registry.get_metadata(source_id, identifier)
+        )
 
     metadata = context.run(get_metadata, source_id)
     times = {
@@ -114,7 +117,9 @@ def preview_command(
     identifier = read_identifier(item)
 
     async def get_preview(registry: DataSourceRegistry) -> Preview:
-        return await registry.preview(source_id, identifier, rows)
+        return await suggest_items(
+            registry, source_id, identifier, registry.preview(source_id, identifier, rows)
+        )
 
     preview = context.run(get_preview, source_id)
     if as_json:
@@ -140,7 +145,9 @@ def stats_command(context: CliContext, source_id: str, item: str, as_json: bool)
     identifier = read_identifier(item)
 
     async def get_statistics(registry: DataSourceRegistry) -> dict[str, ColumnStatistics]:
-        return await registry.statistics(source_id, identifier)
+        return await suggest_items(
+            registry, source_id, identifier, registry.statistics(source_id, identifier)
+        )
 
     statistics = context.run(get_statistics, source_id)
     if as_json:

@@ -78,6 +78,8 @@ def store_file(url: str) -> str | None:
         StoreError: The URL names a host, a database in memory or parameters.
     """
     scheme, separator, rest = url.partition(":")
+    if scheme == "memory" and separator:
+        raise StoreError(f"{url!r} is no store: in memory it would end with the command")
     if scheme != "sqlite":
         return url if not separator or "/" in scheme else None
     path = rest.removeprefix("///")

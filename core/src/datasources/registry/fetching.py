@@ -23,7 +23,7 @@ from datasources.models import FetchReceipt, FetchRequest, FetchResult, Limits, 
 from datasources.plugins import Plugins
 from datasources.policy import Policy
 from datasources.preview import preview_file
-from datasources.registry.listing import ItemLister, NoMatchError
+from datasources.registry.listing import ItemLister
 from datasources.registry.observing import observe
 from datasources.registry.pools import SourcePools
 from datasources.registry.progress import LoopProgress
@@ -167,10 +167,7 @@ class Fetcher:
         refresh: bool = False,
     ) -> list[FetchResult]:
         """Fetch the items of a folder, pattern or name; see `DataSourceRegistry.fetch_tree`."""
-        try:
-            items = await self._lister.expand(source_id, path)
-        except NoMatchError:
-            items = []
+        items = await self._lister.expand(source_id, path)
         requests = [
             FetchRequest(source_id, item.path, version=None if refresh else item.version)
             for item in items

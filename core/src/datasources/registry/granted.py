@@ -51,14 +51,13 @@ from datasources.plugins import Plugins
 from datasources.principals import Grant, Principal
 from datasources.registry.factory import ConnectorFactory
 from datasources.registry.fetching import Fetcher
-from datasources.registry.listing import ItemLister, NoMatchError
+from datasources.registry.listing import ItemLister
 from datasources.registry.observing import caller, current_caller, observe
 from datasources.registry.paging import ItemPager
 from datasources.registry.reading import ItemReader
 from datasources.registry.records import SourceRecords, not_found
 from datasources.registry.streaming import StreamOpener, StreamRequest
 from datasources.streams import ItemStream
-from datasources.tabular import WILDCARDS
 from datasources.workspace import Progress, Quota, Workspace
 
 
@@ -240,8 +239,7 @@ class GrantedOperations:
         visible = [item for item in items if _is_visible(item, grants)]
         if visible or _has_all_items(grants):
             return visible
-        is_pattern = path is not None and not WILDCARDS.isdisjoint(path)
-        raise (NoMatchError if is_pattern else ItemNotFoundError)(
+        raise ItemNotFoundError(
             f"source {source_id!r} has nothing at {path!r} that {self.principal.id!r} may read"
         )
 
@@ -360,10 +358,7 @@ class GrantedOperations:
             PolicyError: The connector does not tell items from queries, and the principal does not
                 have the right `query`.
         """
-        try:
-            items = await self.expand(source_id, path)
-        except NoMatchError:
-            items = []
+        items = await self.expand(source_id, path)
         requests = [
             FetchRequest(source_id, item.path, version=None if refresh else item.version)
             for item in items

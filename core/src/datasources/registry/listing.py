@@ -19,10 +19,6 @@ from datasources.registry.pools import SourcePools
 from datasources.tabular import WILDCARDS, glob_escape, glob_prefix, glob_regex
 
 
-class NoMatchError(ItemNotFoundError):
-    """A pattern matches no item, and is not the name of an item or a folder either."""
-
-
 class ItemLister:
     """Lists items; every method is one operation that observers see."""
 
@@ -69,9 +65,8 @@ class ItemLister:
             queries: False to describe no pattern that matches nothing, as it may be a query.
 
         Raises:
-            NoMatchError: A pattern matches nothing, and is not the name of an item or a folder
-                either.
-            ItemNotFoundError: There is nothing below the path, where the source can tell.
+            ItemNotFoundError: A pattern matches nothing, and is not the name of an item or a folder
+                either; or there is nothing below the path, where the source can tell.
         """
         if path and not WILDCARDS.isdisjoint(path):
             return await self._expand_pattern(source_id, path, queries=queries)
@@ -98,15 +93,15 @@ class ItemLister:
             return items
         unmatched = f"no item of source {source_id!r} matches {pattern!r}"
         if not queries:
-            raise NoMatchError(unmatched)
+            raise ItemNotFoundError(unmatched)
         try:
             # `select * from t` is an item that no listing has.
             async with self._pools.operation(source_id) as connector:
                 await connector.get_metadata(pattern)
         except ItemNotFoundError as exc:
-            raise NoMatchError(unmatched) from exc
+            raise ItemNotFoundError(unmatched) from exc
         except DataFetchError as exc:
-            raise NoMatchError(f"{unmatched}; taken as it is: {exc}") from exc
+            raise ItemNotFoundError(f"{unmatched}; taken as it is: {exc}") from exc
         return [DataItem(pattern, pattern)]
 
 

@@ -32,7 +32,6 @@ from datasources.errors import (
     DataSourceNotFoundError,
     PoolClosedError,
     PoolError,
-    RegistryError,
 )
 from datasources.models import PoolConfig
 from datasources.pool import CANCEL_GRACE, DISCONNECT_TIMEOUT, ConnectionPool, PoolStatistics
@@ -159,7 +158,6 @@ class SourcePools:
         self._records = records
         self._factory = factory
         self._config = config
-        self._closed = False
         self._lock = threading.Lock()  # held while `_loops` or `_generation` changes
         self._loops: dict[asyncio.AbstractEventLoop, _LoopPools] = {}
         self._inherited: list[dict[asyncio.AbstractEventLoop, _LoopPools]] = []
@@ -227,11 +225,6 @@ class SourcePools:
         with self._lock:
             self._generation += 1
 
-    async def close(self, timeout: float | None = None) -> None:
-        """Close all pools, for good; raises as `close_pools`."""
-        self._closed = True
-        await self.close_pools(timeout=timeout)
-
     def source_pool(self, source_id: str) -> _SourcePool:
         """Return the pool on this loop of a source as it is in the store.
 
@@ -252,8 +245,6 @@ class SourcePools:
             and now < source_pool.checked_at + _RECHECK_AFTER
         ):
             return source_pool
-        if self._closed:
-            raise RegistryError("this registry is closed")
         try:
             record = self._records.get(source_id)
         except DataSourceNotFoundError:

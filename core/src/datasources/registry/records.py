@@ -17,6 +17,7 @@ from datasources.errors import (
     MissingKeyError,
     OptionError,
     PluginError,
+    RegistryError,
     SourcePausedError,
     StoreError,
 )
@@ -49,9 +50,29 @@ class SourceRecords:
     def __init__(
         self, store: Store, credentials: CredentialManager, plugins: Plugins | None = None
     ) -> None:
-        self.store = store
+        self._store = store
         self.credentials = credentials
         self._plugins = plugins
+        self._closed = False
+
+    @property
+    def store(self) -> Store:
+        """The store of the records.
+
+        Raises:
+            RegistryError: `close` was called; some stores, such as `MemoryStore`, would go on.
+        """
+        self.check_open()
+        return self._store
+
+    def check_open(self) -> None:
+        """Raise RegistryError once `close` was called."""
+        if self._closed:
+            raise RegistryError("this registry is closed")
+
+    def close(self) -> None:
+        """Refuse everything from now on; the store stays open."""
+        self._closed = True
 
     def get(self, source_id: str) -> StoredSource:
         """Return a record.

@@ -304,7 +304,7 @@ class DataSourceRegistry:
                 leased by `connection` and did not return was disconnected, a second later.
         """
         with observe(self.plugins, "unregister", source_id):
-            if not await asyncio.to_thread(self.store.remove, source_id):
+            if not await asyncio.to_thread(self._records.store.remove, source_id):
                 self._records.get(source_id)  # raises that there is none
             self._cache.clear(source_id)
             await self._pools.close_pools(source_id, timeout)
@@ -312,7 +312,7 @@ class DataSourceRegistry:
 
     def exists(self, source_id: str) -> bool:
         """Return True if a source of that id is registered."""
-        return self.store.get(source_id) is not None
+        return self._records.store.get(source_id) is not None
 
     def get_config(
         self, source_id: str, decrypt: bool = False, sanitize: bool = True
@@ -336,7 +336,7 @@ class DataSourceRegistry:
 
         A record that cannot be decrypted is listed with the options `{"error": reason}`.
         """
-        return [self._records.masked_config(record) for record in self.store.list()]
+        return [self._records.masked_config(record) for record in self._records.store.list()]
 
     async def get_connector(self, source_id: str) -> DataSourceConnector:
         """Return the source's connector, connected, the same one for all callers of this loop.
@@ -393,6 +393,7 @@ class DataSourceRegistry:
         Raises:
             PluginError, OptionError, PolicyError: As `register_data_source`; nothing was contacted.
         """
+        self._records.check_open()
         await self._factory.validate(config, by_administrator=by_administrator)
 
         async def test() -> None:
@@ -440,6 +441,7 @@ class DataSourceRegistry:
             ConnectorError: The system cannot be reached, or refuses to say.
             UnsupportedError: The connector cannot.
         """
+        self._records.check_open()
         seconds = self._pool_config.connect_timeout
         return await self._factory.discover(DataSourceType(type).value, options, seconds)
 
@@ -469,7 +471,8 @@ class DataSourceRegistry:
                 the item of that name.
 
         Raises:
-            ItemNotFoundError: A pattern matches nothing, or there is nothing below the path.
+            ItemNotFoundError: A pattern matches nothing, or there is nothing below the path, where
+                the source can tell.
         """
         return await self._lister.expand(source_id, path)
 
@@ -623,16 +626,15 @@ class DataSourceRegistry:
 
         Args:
             source_id: The source.
-            path: As `list_items` takes it, or with wildcards as `glob_items` does; if nothing
-                matches, as the name of an item or a folder.
+            path: As `expand` takes it.
             workspace: Directory, made if missing.
             concurrency: How many at once.
             limits: In place of the source's or the policy's, for each item by itself.
             refresh: Fetch what is unchanged, too.
 
         Raises:
-            ItemNotFoundError: There is nothing below the path, where the source can tell. A pattern
-                that matches nothing is no error: the list is empty.
+            ItemNotFoundError: A pattern matches nothing, or there is nothing below the path, where
+                the source can tell. A source or a folder that is empty gives an empty list.
         """
         return await self._fetcher.fetch_tree(
             source_id, path, workspace, concurrency=concurrency, limits=limits, refresh=refresh
@@ -705,6 +707,7 @@ class DataSourceRegistry:
             RegistryError: On entering, that a workspace of that id is open in `root`; on leaving,
                 that not everything could be deleted.
         """
+        self._records.check_open()
 
         def refusal(source_id: str) -> PolicyError:
             granted = ", ".join(sorted(sources or ())) or "none"
@@ -741,6 +744,7 @@ class DataSourceRegistry:
             OptionError: `older_than` is negative.
             RegistryError: The directory cannot be read.
         """
+        self._records.check_open()
         return sweep_workspaces(root, older_than)
 
     def access(
@@ -763,6 +767,7 @@ class DataSourceRegistry:
         Raises:
             OptionError: `quota` is negative, or `concurrency` not at least 1.
         """
+        self._records.check_open()
         return Access(
             self._operations, principal, limits=limits, quota=quota, concurrency=concurrency
         )
@@ -803,10 +808,11 @@ class DataSourceRegistry:
     async def close(self, *, timeout: float | None = None) -> None:
         """Close every connection, then the store; `timeout` and errors as `disconnect_all`.
 
-        Operations that start later raise `RegistryError`.
+        Operations that start later raise `RegistryError`, with every store.
         """
+        self._records.close()
         try:
-            await self._pools.close(timeout)
+            await self._pools.close_pools(timeout=timeout)
         finally:
             await asyncio.to_thread(self.store.close)
 
@@ -818,6 +824,7 @@ class DataSourceRegistry:
         test_connection: bool = False,
         by_administrator: bool,
     ) -> None:
+        self._records.check_open()
         source_ids = [config.id for config in configs]
         async with observe_each(self.plugins, "register", source_ids):
             validated = []
@@ -834,7 +841,7 @@ class DataSourceRegistry:
                 await asyncio.sleep(0)
             self._cache.clear(source_id)
             await self._pools.close_pools(source_id)
-            if record := self.store.get(source_id):
+            if record := self._records.store.get(source_id):
                 self.plugins.notify(
                     "datasources_source_registered", config=self._records.masked_config(record)
                 )

@@ -89,6 +89,25 @@ _NO_DESTINATION = frozenset(
     }
 )
 
+# The values that libpq takes; it would refuse others not before it connects.
+_SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+_DSN_CHOICES = {
+    "sslmode": _SSL_MODES,
+    "sslnegotiation": ("postgres", "direct"),
+    "channel_binding": ("disable", "prefer", "require"),
+    "gssencmode": ("disable", "prefer", "require"),
+    "target_session_attrs": (
+        "any",
+        "read-write",
+        "read-only",
+        "primary",
+        "standby",
+        "prefer-standby",
+    ),
+    "load_balance_hosts": ("disable", "random"),
+}
+_MAX_PORT = 65535
+
 _URL = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.:-]*://")
 # `name = value` of a connection string, the value perhaps in single quotes.
 _PARAMETER = re.compile(r"([^\s=]+)\s*=\s*('(?:[^'\\]|\\.)*'|(?:[^\s\\]|\\.)*)", re.DOTALL)
@@ -436,12 +455,23 @@ def _parse_dsn(dsn: SecretStr) -> dict[str, str]:
         raise ValueError(_parse_problem(text, is_url=is_url)) from None
     if unknown := sorted(set(parsed) - _DSN_KEYWORDS):
         raise ValueError(_unsupported(unknown))
-    for name, pattern in (("port", r"[\d,]*"), ("connect_timeout", r"-?\d*")):
-        if not re.fullmatch(pattern, str(parsed.get(name, ""))):
-            raise ValueError(f"its {name} is not a number")
+    _check_values(parsed)
     if int(parsed.get("connect_timeout") or 1) <= 0:
         del parsed["connect_timeout"]  # without a limit of its own: the host's pool has one
     return {name: str(value) for name, value in parsed.items() if value is not None}
+
+
+def _check_values(parameters: Mapping[str, Any]) -> None:
+    """Raise ValueError if a parameter has a value that libpq does not take."""
+    for name, pattern in (("port", r"[\d,]*"), ("connect_timeout", r"-?\d*")):
+        if not re.fullmatch(pattern, str(parameters.get(name, ""))):
+            raise ValueError(f"its {name} is not a number")
+    for port in str(parameters.get("port", "")).split(","):
+        if port and (len(port) > 9 or not 1 <= int(port) <= _MAX_PORT):
+            raise ValueError(f"its port is not a number from 1 to {_MAX_PORT}")
+    for name, choices in _DSN_CHOICES.items():
+        if parameters.get(name) and parameters[name] not in choices:
+            raise ValueError(f"its {name} is none of {', '.join(map(repr, choices))}")
 
 
 def _check_url(url: str) -> None:
