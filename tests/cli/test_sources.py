@@ -70,17 +70,15 @@ def test_version_is_shown_and_rises_with_each_change(ok, docs: Path) -> None:
 
 
 def test_only_a_stored_source_is_paused_and_only_with_a_reason(
-    ok, fails, run, docs: Path, monkeypatch: pytest.MonkeyPatch
+    ok, fails, run, docs: Path, declared: Path
 ) -> None:
     assert run("pause", "docs").code == 2
     assert fails("pause", "docs", "--reason", " ") == "'reason' must be a text that is not empty"
     for arguments in (["pause", "none", "--reason", "x"], ["resume", "none"]):
         assert fails(*arguments).startswith("there is no source 'none'")
-    monkeypatch.setenv("DATASOURCE_FIXED_TYPE", "local_file")
-    monkeypatch.setenv("DATASOURCE_FIXED_PATH", str(docs))
     for verb, *more in (["pause", "--reason", "x"], ["resume"]):
-        assert fails(verb, "fixed", *more).endswith(f"; {verb} it there")
-    assert ok("show", "fixed", "--json").json["version"] is None
+        assert fails(verb, "filed", *more).endswith(f"; {verb} it there")
+    assert ok("show", "filed", "--json").json["version"] is None
 
 
 def test_add_tests_first_and_stores_nothing_that_does_not_work(ok, fails, tmp_path) -> None:
