@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from datasources_http_directory.connector import HttpDirectoryConnector
 from datasources_sqlite.connector import SQLiteConnector
 
@@ -20,7 +22,9 @@ from datasources import (
     PolicyError,
     PoolConfig,
     Principal,
+    blocking,
 )
+from datasources.cli.app import cli
 from datasources.plugins import Plugins
 from datasources_azure_blob import AzureBlobConnector
 from datasources_local_file import LocalFileConnector
@@ -133,6 +137,59 @@ async def test_an_administrator_and_a_plain_session_reach_the_connector_with_all
             async with registry.workspace("w", root=tmp_path, sources=["s"]) as session:
                 with pytest.raises(ConnectError, match=ASKED):
                     await session.fetch("s", row.identifier)
+
+
+@pytest.mark.parametrize("type_", CLASSES)
+def test_the_blocking_registry_refuses_the_same(type_: str, tmp_path: Path) -> None:
+    async def connect(_self: DataSourceConnector) -> bool:
+        raise ConnectError(ASKED)
+
+    base, options = CLASSES[type_]
+    wrong = {}
+    pool_config = PoolConfig(connect_attempts=1)
+    with blocking.DataSourceRegistry(
+        plugins=Plugins(index=[]), pool_config=pool_config
+    ) as registry:
+        registry.register_connector_class(type_, type(base.__name__, (base,), {"connect": connect}))
+        registry.register_data_source(DataSourceConfig("s", type_, "S", options))
+        for row in TABLE:
+            if row.type != type_:
+                continue
+            access = registry.access(Principal("ann", grants=[Grant("s", row.rights, row.items)]))
+            error: type[Exception] = ConnectError if row.becomes == "allowed" else PolicyError
+            for operation in (
+                lambda item, access=access: access.preview("s", item),
+                lambda item, access=access: access.fetch("s", item, tmp_path),
+            ):
+                with pytest.raises((ConnectError, PolicyError)) as caught:
+                    operation(row.identifier)
+                if caught.type is not error or REASONS[row.becomes] not in str(caught.value):
+                    wrong[str(row)] = str(caught.value)
+    assert wrong == {}
+
+
+@pytest.mark.parametrize("type_", ["postgresql", "azure_blob", "local_file"])
+def test_the_command_line_reaches_the_connector_with_all(
+    type_: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def connect(_self: DataSourceConnector) -> bool:
+        raise ConnectError(ASKED)
+
+    base, options = CLASSES[type_]
+    monkeypatch.setattr(base, "connect", connect)
+    settings = tmp_path / "s.toml"
+    lines = [f"{name} = {json.dumps(value)}" for name, value in options.items()]
+    settings.write_text(
+        "\n".join([f'[sources.s]\ntype = "{type_}"', "[sources.s.options]", *lines])
+    )
+    wrong = {}
+    for row in TABLE:
+        if row.type == type_ and row.identifier.strip():
+            arguments = ["--config", str(settings), "preview", "s", row.identifier]
+            result = CliRunner().invoke(cli, arguments, catch_exceptions=False)
+            if result.exit_code != 1 or ASKED not in result.stderr:
+                wrong[row.identifier] = result.stderr
+    assert wrong == {}
 
 
 @pytest.mark.parametrize("type_", CLASSES)

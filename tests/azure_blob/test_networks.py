@@ -73,3 +73,26 @@ async def test_proxy_in_a_denied_network_gets_no_connection(
         with pytest.raises(PolicyError, match=f"may not use {DENIED}; denied"):
             await registry.list_items("s")
         assert listeners.connections == 0
+
+
+async def test_token_endpoint_in_a_denied_network_gets_no_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pool = PoolConfig(connect_attempts=1)
+    async with (
+        listening() as listeners,
+        registry_of(AzureBlobConnector, policy=POLICY, pool_config=pool) as registry,
+    ):
+        monkeypatch.setenv("AZURE_AUTHORITY_HOST", f"https://{DENIED}:{listeners.port}")
+        options = {
+            "account_url": f"https://127.0.0.1:{listeners.port}",
+            "container": "data",
+            "retries": 0,
+            "tenant_id": "tenant",
+            "client_id": "client",
+            "client_secret": "secret-of-the-client",
+        }
+        await registry.register_data_source(DataSourceConfig("s", "memory", "S", options))
+        with pytest.raises(PolicyError, match=f"may not use .*{DENIED}; denied"):
+            await registry.list_items("s")
+        assert listeners.connections == 0

@@ -138,6 +138,36 @@ async def test_listing_many(tmp_path: Path):
         assert listed <= 0.030
 
 
+async def test_fetching_a_small_file(tmp_path: Path):
+    """Fetch 5 bytes, beside copying them into a new file that then takes the name."""
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "a.csv").write_bytes(b"x\n1\n\n")
+    config = DataSourceConfig("s", "local_file", "S", {"path": str(tmp_path / "files")})
+
+    def copy_whole() -> None:
+        part = tmp_path / "part"
+        part.write_bytes((tmp_path / "files" / "a.csv").read_bytes())
+        part.replace(tmp_path / "a.csv")
+
+    async def fetch(registry: DataSourceRegistry, number: int) -> float:
+        started = time.process_time()
+        await registry.fetch("s", "a.csv", tmp_path / f"into-{number}")
+        return time.process_time() - started
+
+    cold, warm = [], []
+    for number in range(ROUNDS):
+        async with DataSourceRegistry() as registry:
+            await registry.register_data_source(config)
+            cold.append(await fetch(registry, number))
+            warm += [await fetch(registry, number) for _ in range(20)]
+    floor = median(lambda: spent(copy_whole), 200)
+    print()
+    show("fetch a small file, first of a registry", statistics.median(cold), floor)
+    show("fetch a small file", statistics.median(warm), floor)
+    assert statistics.median(cold) <= 4e-3
+    assert statistics.median(warm) <= 1.5e-3
+
+
 async def test_getting_what_is_connected():
     async def floor(source_id: str) -> Any:
         return connectors[source_id]

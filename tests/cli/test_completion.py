@@ -41,7 +41,20 @@ def sources(ok, docs: Path, sealed) -> Path:
 
 
 @pytest.mark.parametrize(
-    "verb", ["show", "test", "remove", "items", "info", "preview", "stats", "fetch", "upload"]
+    "verb",
+    [
+        "show",
+        "test",
+        "pause",
+        "resume",
+        "remove",
+        "items",
+        "info",
+        "preview",
+        "stats",
+        "fetch",
+        "upload",
+    ],
 )
 def test_ids_of_sources_are_completed(sources, tmp_path, monkeypatch, verb: str) -> None:
     assert complete(verb, "") == ["docs", "sealed"]

@@ -30,10 +30,14 @@ def test_what_is_not_named_stays_as_it_is(ok, sealed, tmp_path) -> None:
     after = ok("show", "full", "--json").json
     assert after["options"].pop("level") == "low"
     assert after["options"].pop("tags") == ["a", "b"]
+    versions = [before.pop("version"), after.pop("version")]
+    assert versions[1] > versions[0]
     assert after == before
     ok("test", "full")
     ok("edit", "full", "--name", "New name")
-    assert ok("show", "full", "--json").json == before | {"name": "New name"} | {
+    renamed = ok("show", "full", "--json").json
+    assert renamed.pop("version") > versions[1]
+    assert renamed == before | {"name": "New name"} | {
         "options": before["options"] | {"level": "low", "tags": ["a", "b"]}
     }
 

@@ -1,4 +1,4 @@
-"""`add`, `list`, `show`, `test`, `remove`; sources that are declared."""
+"""`add`, `list`, `show`, `test`, `pause`, `resume`, `remove`; sources that are declared."""
 
 from __future__ import annotations
 
@@ -30,15 +30,55 @@ def test_the_first_add_makes_store_and_key_for_their_owner_only(ok, folder, stor
 def test_list_and_show_tell_what_was_added(ok, docs: Path) -> None:
     ok("add", "local_file", "--name", "All", "-o", f"path={docs}", "-o", "hidden=yes")
     assert [line.split() for line in ok("list").out.splitlines()] == [
-        ["id", "type", "name", "origin"],
-        ["docs", "local_file", "docs", "stored"],
-        ["local_file", "local_file", "All", "stored"],
+        ["id", "type", "name", "origin", "version"],
+        ["docs", "local_file", "docs", "stored", "1"],
+        ["local_file", "local_file", "All", "stored", "2"],
     ]
     assert [row["id"] for row in ok("list", "--json").json] == ["docs", "local_file"]
     shown = ok("show", "local_file", "--json").json
     assert shown["options"] == {"path": str(docs), "hidden": True}
     assert shown["created_at"].startswith("20")
     assert f"  path    {docs}" in ok("show", "local_file").out
+
+
+def test_a_source_is_paused_with_a_reason_and_resumed(ok, fails, docs: Path) -> None:
+    done = ok("pause", "docs", "--reason", "moving until noon")
+    assert (done.out, done.err) == ("", "Paused 'docs'.\n")
+    assert fails("items", "docs") == "source 'docs' is paused: moving until noon"
+    header, row = ok("list").out.splitlines()
+    assert header.split()[-2:] == ["version", "paused"]
+    assert row.endswith("moving until noon")
+    shown = ok("show", "docs", "--json").json
+    (listed,) = ok("list", "--json").json
+    assert shown["paused"] == listed["paused"] == "moving until noon"
+    assert shown["version"] == listed["version"]
+    assert "  moving until noon" in ok("show", "docs").out
+    again = ok("pause", "docs", "--reason", "until two", "--json").json
+    assert (again["id"], again["paused"]) == ("docs", "until two")
+    assert ok("resume", "docs").err == "Resumed 'docs'.\n"
+    assert ok("resume", "docs", "--json").json["paused"] is None
+    assert "paused" not in ok("list").out
+    assert ok("show", "docs", "--json").json["paused"] is None
+    assert "a.csv" in ok("items", "docs").out
+
+
+def test_version_is_shown_and_rises_with_each_change(ok, docs: Path) -> None:
+    before = ok("show", "docs", "--json").json["version"]
+    ok("edit", "docs", "--name", "New name")
+    (listed,) = ok("list", "--json").json
+    assert ok("show", "docs", "--json").json["version"] == listed["version"] > before
+
+
+def test_only_a_stored_source_is_paused_and_only_with_a_reason(
+    ok, fails, run, docs: Path, declared: Path
+) -> None:
+    assert run("pause", "docs").code == 2
+    assert fails("pause", "docs", "--reason", " ") == "'reason' must be a text that is not empty"
+    for arguments in (["pause", "none", "--reason", "x"], ["resume", "none"]):
+        assert fails(*arguments).startswith("there is no source 'none'")
+    for verb, *more in (["pause", "--reason", "x"], ["resume"]):
+        assert fails(verb, "filed", *more).endswith(f"; {verb} it there")
+    assert ok("show", "filed", "--json").json["version"] is None
 
 
 def test_add_tests_first_and_stores_nothing_that_does_not_work(ok, fails, tmp_path) -> None:

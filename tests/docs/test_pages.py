@@ -14,7 +14,7 @@ GUIDE = [DOCS / "connector" / f"{name}.md" for name in STEPS]
 PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
 RUN = {"console", "python", "text", "toml"}
 BUILT = {"checks", "eval-rst", "options", "toctree"}  # by the build of the site
-TESTED = {"service.py"}  # examples with tests of their own
+TESTED = {"host.py", "service.py"}  # examples with tests of their own
 MOST_LINES = 200
 
 if not IN_CI:

@@ -24,6 +24,8 @@ _COMMANDS = {
     "show": "sources",
     "test": "sources",
     "edit": "edit",
+    "pause": "sources",
+    "resume": "sources",
     "remove": "sources",
     "items": "items",
     "info": "items",

@@ -1,4 +1,4 @@
-"""List, show, test and remove sources: `list`, `show`, `test`, `remove`."""
+"""Manage sources: `list`, `show`, `test`, `pause`, `resume`, `remove`."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ def list_command(context: CliContext, as_json: bool) -> None:
             | {
                 "created_at": output.to_iso_time(record.created_at),
                 "metadata": record.metadata,
+                "version": record.version,
+                "paused": record.paused,
             }
             for record in store.list()
         }
@@ -39,12 +41,19 @@ def list_command(context: CliContext, as_json: bool) -> None:
         if config.id in rows_by_id:
             output.echo_err(f"{config.id!r} is stored, too, and hidden by the one declared")
         row = _row(config.id, config.type, config.name, context.origin(config.id))
-        rows_by_id[config.id] = row | {"created_at": None, "metadata": config.metadata}
+        rows_by_id[config.id] = row | {
+            "created_at": None,
+            "metadata": config.metadata,
+            "version": None,
+            "paused": None,
+        }
     rows = [row for _, row in sorted(rows_by_id.items())]
     if as_json:
         output.print_json(rows)
     elif rows:
-        columns = ["id", "type", "name", "origin"]
+        columns = ["id", "type", "name", "origin", "version"]
+        if any(row["paused"] for row in rows):
+            columns.append("paused")
         tables.print_table(columns, [[row[column] for column in columns] for row in rows])
     else:
         output.echo_err("There are no sources; `datasources add` adds one.")
@@ -62,10 +71,13 @@ def show_command(context: CliContext, source_id: str, as_json: bool) -> None:
 
     config = context.run(get_config, source_id, needs_keys=False)
     origin = context.origin(source_id)
-    created_at = config.created_at if origin == "stored" else None
+    is_stored = origin == "stored"
+    created_at = config.created_at if is_stored else None
     fields: dict[str, Any] = {
         **_row(config.id, config.type, config.name, origin),
         "created_at": output.to_iso_time(created_at),
+        "version": config.version if is_stored else None,
+        "paused": config.paused,
         "metadata": config.metadata,
         "limits": asdict(config.limits) if config.limits else None,
         "options": config.config,
@@ -102,16 +114,46 @@ def test_command(context: CliContext, source_id: str, as_json: bool) -> None:
         raise check.error
 
 
+@click.command("pause")
+@click.argument("source_id", metavar="ID", shell_complete=complete("source_ids"))
+@click.option("--reason", required=True, help="A text for people, which is no secret.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def pause_command(context: CliContext, source_id: str, reason: str, as_json: bool) -> None:
+    """Have every host refuse operations on a stored source, with a reason."""
+    _require_stored(context, source_id, "pause it")
+
+    async def pause(registry: DataSourceRegistry) -> DataSourceConfig:
+        await registry.pause(source_id, reason)
+        return registry.get_config(source_id)
+
+    config = context.run(pause, source_id, needs_keys=False)
+    _print_state(config, as_json, f"Paused {source_id!r}.")
+
+
+@click.command("resume")
+@click.argument("source_id", metavar="ID", shell_complete=complete("source_ids"))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def resume_command(context: CliContext, source_id: str, as_json: bool) -> None:
+    """Serve a paused source again."""
+    _require_stored(context, source_id, "resume it")
+
+    async def resume(registry: DataSourceRegistry) -> DataSourceConfig:
+        await registry.resume(source_id)
+        return registry.get_config(source_id)
+
+    config = context.run(resume, source_id, needs_keys=False)
+    _print_state(config, as_json, f"Resumed {source_id!r}.")
+
+
 @click.command("remove")
 @click.argument("source_id", metavar="ID", shell_complete=complete("source_ids"))
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def remove_command(context: CliContext, source_id: str, yes: bool) -> None:
     """Remove a stored source."""
-    if context.declared_config(source_id):
-        raise RegistryError(
-            f"source {source_id!r} is declared in {context.origin(source_id)}; remove it there"
-        )
+    _require_stored(context, source_id, "remove it")
     if not yes:
         if not output.is_interactive():
             raise click.UsageError("nobody is here to ask; --yes removes without asking")
@@ -123,6 +165,23 @@ def remove_command(context: CliContext, source_id: str, yes: bool) -> None:
 
     context.run(unregister, source_id, needs_keys=False)
     output.echo_err(f"Removed {source_id!r}.")
+
+
+def _require_stored(context: CliContext, source_id: str, action: str) -> None:
+    """Raise RegistryError for a source that is declared in a file or in the environment."""
+    if context.declared_config(source_id):
+        raise RegistryError(
+            f"source {source_id!r} is declared in {context.origin(source_id)}; {action} there"
+        )
+
+
+def _print_state(config: DataSourceConfig, as_json: bool, message: str) -> None:
+    """Print the id, version and state of a source as JSON, or a message on standard error."""
+    if as_json:
+        state = {"id": config.id, "version": config.version, "paused": config.paused}
+        output.print_json(state)
+    else:
+        output.echo_err(message)
 
 
 def _row(source_id: str, source_type: str, name: str, origin: str) -> dict[str, Any]:

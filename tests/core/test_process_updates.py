@@ -1,0 +1,16 @@
+"""Processes that update one source of an SQLite store at the same time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.process_updates import UPDATES, check_that_processes_lose_no_update
+
+
+@pytest.mark.parametrize("updates", UPDATES)
+async def test_two_processes_lose_no_update_and_are_told_of_conflicts(
+    tmp_path: Path, updates: int
+) -> None:
+    await check_that_processes_lose_no_update(str(tmp_path / "s.db"), tmp_path, updates)
