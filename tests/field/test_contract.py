@@ -21,7 +21,7 @@ class TestDirectly(test_contract.TestContract):
 class TestThroughPgBouncer(test_contract.TestContract):
     """The contract through a pooler that shares two sessions by transaction."""
 
-    rotates = False  # the pooler has passwords of its own
+    is_direct = False
 
     @pytest.fixture
     def database(self, contract_database: Database, field_pgbouncer: PgBouncerServer) -> Database:

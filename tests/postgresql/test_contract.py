@@ -109,8 +109,8 @@ class TestContract(ConnectorContract):
         "test_options_that_could_be_secrets_are_declared_so": "'sslkey' is the path of a file",
     }
 
-    rotates: ClassVar = True
-    """True if the server's passwords are those that the connector logs in with."""
+    is_direct: ClassVar = True
+    """False behind a pooler: it has passwords of its own, and few sessions at a time."""
 
     @pytest.fixture
     def database(self, contract_database: Database) -> Database:
@@ -140,9 +140,9 @@ class TestContract(ConnectorContract):
             unreachable={**options, "port": free_port()},
             queries=QUERIES,
             writes=WRITES,
-            slow="SELECT pg_sleep(60)",
-            large="SELECT a.n, b.text FROM numbers a, numbers b",
+            slow="SELECT pg_sleep(60)" if self.is_direct else None,
+            large="SELECT a.n, b.text FROM numbers a, numbers b" if self.is_direct else None,
             running=system.running,
             change=system.change,
-            rotate=(lambda: {**options, **system.rotate()}) if self.rotates else None,
+            rotate=(lambda: {**options, **system.rotate()}) if self.is_direct else None,
         )
