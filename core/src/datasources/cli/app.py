@@ -25,6 +25,7 @@ _COMMANDS = {
     "test": "sources",
     "edit": "edit",
     "remove": "sources",
+    "queries": "queries",
     "items": "items",
     "info": "items",
     "preview": "items",
