@@ -31,7 +31,9 @@ from datasources import (
     OptionError,
     PoolConfig,
     Preview,
+    QueryParameter,
     Rotation,
+    StoredQuery,
     TextFormat,
 )
 from datasources.json_models import JsonModel
@@ -73,8 +75,23 @@ REQUESTS = st.builds(FetchRequest, IDS, TEXT, OPTIONAL, OPTIONAL)
 FORMATS = st.builds(TextFormat, TEXT, OPTIONAL, OPTIONAL, st.lists(TEXT, max_size=3).map(tuple))
 ROWS = st.lists(st.lists(JSON_VALUES, max_size=3).map(tuple), max_size=3)
 NAMES = st.lists(TEXT, max_size=3).map(tuple)
+PARAMETERS = st.builds(
+    QueryParameter,
+    st.just("text"),
+    st.just(False),
+    st.none() | st.just("a"),
+    TEXT,
+    st.just(()) | st.just(("a", "b")),
+)
 MODELS: dict[type[JsonModel], st.SearchStrategy[Any]] = {
     Limits: LIMITS,
+    QueryParameter: PARAMETERS,
+    StoredQuery: st.builds(
+        StoredQuery,
+        st.just("SELECT :x"),
+        st.dictionaries(st.just("x"), PARAMETERS),
+        st.just("A query"),
+    ),
     FetchReceipt: RECEIPTS,
     FetchRequest: REQUESTS,
     TextFormat: FORMATS,

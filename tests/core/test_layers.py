@@ -30,6 +30,7 @@ json_models
 media_types
 names
 uri
+stored_queries
 models
 streams
 option_types
@@ -48,7 +49,7 @@ principals
 stores
 plugins: hookspecs discovery compatibility manager
 pool: calls state pool
-registry: cache observing opening records factory checking updates pools listing paging progress fetching streaming reading granted sweeping sessions access registry
+registry: cache observing opening records factory checking queries updates pools listing paging progress fetching streaming reading granted sweeping sessions access registry
 blocking
 observers: audit telemetry
 telemetry

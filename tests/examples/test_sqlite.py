@@ -79,7 +79,8 @@ class TestContract(ConnectorContract):
             items=ITEMS,
             missing="nothing",
             tables={"orders": 3, 'Odd "Name': 0},
-            abilities={"preview"},
+            abilities={"preview", "parameters"},
+            echo="SELECT :value AS value",
             unreachable={"path": str(database.parent / "missing.db")},
             queries={
                 "SELECT id FROM orders ORDER BY id": b"id\n1\n2\n3\n",

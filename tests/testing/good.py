@@ -12,6 +12,7 @@ from pydantic import Field, SecretStr
 
 from datasources import (
     AuthenticationError,
+    BoundQuery,
     ColumnStatistics,
     ConnectError,
     ConnectorOptions,
@@ -53,6 +54,7 @@ RUNNING: list[str] = []
 ABILITIES = {
     "iter_items",
     "pages",
+    "parameters",
     "glob",
     "preview",
     "statistics",
@@ -214,6 +216,15 @@ class GoodConnector(DataSourceConnector):
         columns, found = await self._rows(identifier)
         return Preview(tuple(columns), found[:rows], truncated=len(found) > rows)
 
+    async def fetch_query(self, query: BoundQuery, workspace: str) -> str:
+        with Workspace.of(workspace).create(f"{query.name}.csv") as file:
+            file.write(f"value\n{query.values['value']}\n".encode())
+            file.rows = 1
+        return file.path
+
+    async def preview_query(self, query: BoundQuery, rows: int = 10) -> Preview:
+        return Preview(("value",), [(query.values["value"],)][:rows], truncated=rows < 1)
+
     async def statistics(self, identifier: str) -> dict[str, ColumnStatistics]:
         columns, rows = await self._rows(identifier)
         return {
@@ -298,6 +309,7 @@ def good_subject(
         change=change,
         rotate=rotate,
         upload_size=1000,
+        echo=":value",
     )
 
 

@@ -17,7 +17,15 @@ import functools
 import inspect
 import os
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine, Iterator
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterator,
+    Mapping,
+)
 from concurrent.futures import CancelledError, Future
 from contextlib import AbstractAsyncContextManager, aclosing, contextmanager
 from queue import SimpleQueue
@@ -179,13 +187,20 @@ class Access(_Asynchronous):
         limits: Limits | None = None,
         start: int | None = None,
         end: int | None = None,
+        parameters: Mapping[str, Any] | None = None,
     ) -> Iterator[ItemStream]:
         """Return a stream of an item's bytes, as `DataSourceRegistry.open_stream` does.
 
         The limits can only be narrower than those of the source and of the principal.
         """
         opening = self._asynchronous.open_stream(
-            source_id, identifier, format=format, limits=limits, start=start, end=end
+            source_id,
+            identifier,
+            format=format,
+            limits=limits,
+            start=start,
+            end=end,
+            parameters=parameters,
         )
         with self._registry._stream(opening) as stream:
             yield stream
@@ -375,6 +390,7 @@ class DataSourceRegistry:
         limits: Limits | None = None,
         start: int | None = None,
         end: int | None = None,
+        parameters: Mapping[str, Any] | None = None,
     ) -> Iterator[ItemStream]:
         """Return a stream of an item's bytes, for an `with` block that holds a connection.
 
@@ -389,6 +405,7 @@ class DataSourceRegistry:
                 the last byte, in which the host's own reading counts, too.
             start: The first byte, from 0; None is the beginning.
             end: The byte after the last one; None, or more than there are, is the end.
+            parameters: As for `fetch`.
 
         Raises:
             LimitExceededError: On entering or in the stream, a limit of bytes or time is reached.
@@ -396,7 +413,13 @@ class DataSourceRegistry:
             ConnectorError: As `fetch`, also in the stream.
         """
         opening = self._asynchronous.open_stream(
-            source_id, identifier, format=format, limits=limits, start=start, end=end
+            source_id,
+            identifier,
+            format=format,
+            limits=limits,
+            start=start,
+            end=end,
+            parameters=parameters,
         )
         with self._stream(opening) as stream:
             yield stream

@@ -42,10 +42,11 @@ from typing import Any, TypeVar
 from datasources.errors import OptionError
 from datasources.models import DataSourceConfig, Limits, PoolConfig, check_keys, fill
 from datasources.policy import Policy
+from datasources.stored_queries import read_queries
 
 PREFIX = "DATASOURCES__"
 
-_SOURCE_KEYS = ("type", "name", "metadata", "limits", "options")
+_SOURCE_KEYS = ("type", "name", "metadata", "limits", "options", "queries")
 
 T = TypeVar("T")
 Table = dict[str, Any]
@@ -213,6 +214,7 @@ def _source(source_id: str, table: Table, origin: str) -> DataSourceConfig:
             config=table.get("options", {}),
             metadata=table.get("metadata", {}),
             limits=limits,
+            queries=read_queries(table.get("queries", {}), where),
         )
     except OptionError as exc:
         raise OptionError(f"{where}: {exc}") from None

@@ -21,6 +21,7 @@ from datasources.models import (
 )
 from datasources.nested import leaves
 from datasources.redaction import REFERENCE, is_secret_name, redact_text
+from datasources.stored_queries import BoundQuery
 from datasources.streams import ItemStream
 
 if TYPE_CHECKING:
@@ -420,6 +421,34 @@ class SupportsDiscover(Protocol):
         ...
 
 
+@runtime_checkable
+class SupportsParameters(Protocol):
+    """The ability `parameters`: running stored queries, whose values are bound by the driver.
+
+    Identifiers `query:NAME` are stored queries of such a connector; its other methods never get
+    one.
+    """
+
+    async def fetch_query(self, query: BoundQuery, workspace: str) -> str:
+        """Write the result of a query to a file, as `fetch_data` does; return the path of the file.
+
+        In the text, `:name` stands for the value of the parameter `name`, of its type, but not in
+        strings, names in quotes and comments. The values go to the system apart from the text, as
+        parameters of its protocol, and never become a part of the text. The name of the file is
+        that of the query and the ending of the format.
+
+        Raises:
+            PolicyError: The query would do something other than read.
+            LimitExceededError: A limit ended the transfer.
+            DataFetchError: The system refuses the query, or the transfer failed.
+        """
+        ...
+
+    async def preview_query(self, query: BoundQuery, rows: int = 10) -> Preview:
+        """Return at most `rows` rows of a query's result, as `SupportsPreview.preview` does."""
+        ...
+
+
 ABILITIES = {
     "iter_items": "iter_items",
     "pages": "list_page",
@@ -430,6 +459,7 @@ ABILITIES = {
     "stream": "open_stream",
     "read_table": "read_table",
     "discover": "discover",
+    "parameters": "fetch_query",
 }
 """The names of the optional abilities, and the method that a connector with one has."""
 

@@ -15,6 +15,7 @@ from datasources.json_models import JsonModel
 from datasources.json_values import to_json_value
 from datasources.names import TYPE_NAME, check_id
 from datasources.redaction import MARK, redact
+from datasources.stored_queries import StoredQuery, check_queries
 
 T = TypeVar("T")
 
@@ -117,6 +118,9 @@ class DataSourceConfig(JsonModel):
     paused: str | None = field(default=None, compare=False)
     """The reason why the stored source is paused; `None` if it is not. Registering a source ignores
     it."""
+    queries: Mapping[str, StoredQuery] = field(default_factory=dict)
+    """Stored queries by name, of lower-case letters, digits, `_` and `-`. The item of one is
+    `query:NAME`. They are stored and shown in clear, so no place for secrets."""
 
     _unix_times: ClassVar[frozenset[str]] = frozenset({"created_at"})
 
@@ -133,6 +137,7 @@ class DataSourceConfig(JsonModel):
             limits: Limits | None = None,
             version: int | None = None,
             paused: str | None = None,
+            queries: Mapping[str, StoredQuery] = ...,
         ) -> None: ...
 
     def __post_init__(self) -> None:
@@ -196,6 +201,7 @@ def check_config(config: DataSourceConfig) -> None:
         raise OptionError(f"{where}: 'created_at' must be a number, of Unix seconds")
     if not (config.limits is None or isinstance(config.limits, Limits)):
         raise OptionError(f"{where}: 'limits' must be an instance of Limits, or None")
+    check_queries(config.queries, where)
 
 
 def _type_name(value: object) -> str:
@@ -256,6 +262,8 @@ class FetchRequest(JsonModel):
     """The item's version, as a listing gave it. The workspace then records the receipt, and an
     item of that version whose file is there already is not fetched again. `None` always
     fetches."""
+    parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """The values of a stored query's parameters, by name; Python values, or those of JSON."""
 
 
 @dataclass(frozen=True, slots=True)

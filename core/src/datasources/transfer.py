@@ -20,6 +20,7 @@ from datasources.errors import DataSourceExistsError, DecryptionError, OptionErr
 from datasources.models import DataSourceConfig, Limits, check_keys, fill
 from datasources.nested import leaves
 from datasources.redaction import MARK
+from datasources.stored_queries import read_queries
 
 FORMAT = "datasources-export"
 VERSION = 1  # of the format; a document of another version is refused
@@ -28,7 +29,17 @@ VERSION = 1  # of the format; a document of another version is refused
 _SCRYPT = {"n": 2**17, "r": 8, "p": 1}
 _MAX_MEMORY = 2**28  # bytes that scrypt may use for the parameters of a document
 
-_KEYS = ("id", "type", "name", "created_at", "metadata", "limits", "options", "left_out")
+_KEYS = (
+    "id",
+    "type",
+    "name",
+    "created_at",
+    "metadata",
+    "limits",
+    "options",
+    "left_out",
+    "queries",
+)
 
 
 class Reads(Protocol):
@@ -157,6 +168,7 @@ def _entry(
         "limits": asdict(config.limits) if config.limits else None,
         "options": options,
         "left_out": list(left_out),
+        "queries": {name: query.to_dict() for name, query in config.queries.items()},
     }
 
 
@@ -211,6 +223,7 @@ def _imported(entry: Any, index: int) -> Imported:
         config=options,
         metadata=entry.get("metadata", {}),
         limits=None if limits is None else fill(Limits, limits, f"{where}: 'limits'"),
+        queries=read_queries(entry.get("queries", {}), where),
         **({"created_at": entry["created_at"]} if "created_at" in entry else {}),
     )
     return Imported(config, tuple(left_out))

@@ -27,6 +27,7 @@ _COMMANDS = {
     "pause": "sources",
     "resume": "sources",
     "remove": "sources",
+    "queries": "queries",
     "items": "items",
     "info": "items",
     "preview": "items",

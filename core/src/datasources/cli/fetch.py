@@ -14,7 +14,7 @@ import click
 from datasources.cli import errors, output, paths, progress, tables
 from datasources.cli.completers import complete
 from datasources.cli.context import CliContext
-from datasources.cli.items import read_identifier
+from datasources.cli.items import read_identifier, read_parameters
 from datasources.cli.suggestions import name_close_items
 from datasources.errors import ItemNotFoundError
 from datasources.models import DataItem, FetchReceipt, FetchRequest, FetchResult, Limits
@@ -79,6 +79,14 @@ def _parse_limit(text: str, number_type: Callable[[str], Number]) -> Number | st
 @click.option("--concurrency", type=click.IntRange(min=1), default=8, help="Fetches at once.")
 @click.option("--no-glob", is_flag=True, help="Take '*', '?', '[' and a last '/' as they are.")
 @click.option("--refresh", is_flag=True, help="Fetch again what a pattern finds there unchanged.")
+@click.option(
+    "-p",
+    "--parameter",
+    "given",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="A parameter of a stored query.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def fetch_command(
@@ -91,6 +99,7 @@ def fetch_command(
     concurrency: int,
     no_glob: bool,
     refresh: bool,
+    given: Sequence[str],
     as_json: bool,
     **limits: float | str | None,
 ) -> None:
@@ -100,14 +109,18 @@ def fetch_command(
     a last '/' for all that a folder holds; of these, files that are there unchanged stay as they
     are. One that matches nothing is taken as the name of an item or folder, or as a
     query, if the source knows it.
-    '-' reads one ITEM, such as a long query, from standard input.
+    '-' reads one ITEM, such as a long query, from standard input. A stored query is the ITEM
+    query:NAME; -p gives its parameters.
     """
+    parameters = read_parameters(given)
     identifiers = [read_identifier(item) for item in items]
 
     async def fetch(registry: DataSourceRegistry) -> list[FetchResult]:
         versions = await _expand(registry, source_id, identifiers, literal=no_glob)
         requests = [
-            FetchRequest(source_id, identifier, file_format, None if refresh else version)
+            FetchRequest(
+                source_id, identifier, file_format, None if refresh else version, parameters
+            )
             for identifier, version in versions.items()
         ]
         _clean(into)

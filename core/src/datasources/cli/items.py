@@ -36,6 +36,23 @@ def read_identifier(text: str) -> str:
     raise OptionError("standard input holds no identifier")
 
 
+def read_parameters(given: Sequence[str]) -> dict[str, str]:
+    """Return the parameters of a stored query that the command line gives as `NAME=VALUE`.
+
+    Raises:
+        OptionError: One has no `=`, or is given twice; no value is repeated.
+    """
+    parameters: dict[str, str] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise OptionError("a parameter is given as NAME=VALUE")
+        if name in parameters:
+            raise OptionError(f"parameter {name!r} is given twice")
+        parameters[name] = value
+    return parameters
+
+
 @click.command("items")
 @click.argument("source_id", metavar="ID", shell_complete=complete("source_ids"))
 @click.argument("path", required=False, shell_complete=complete("items"))
@@ -108,17 +125,34 @@ def info_command(context: CliContext, source_id: str, item: str, as_json: bool) 
 @click.option(
     "-n", "--rows", type=click.IntRange(min=1), default=10, show_default=True, help="Rows."
 )
+@click.option(
+    "-p",
+    "--parameter",
+    "given",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="A parameter of a stored query.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def preview_command(
-    context: CliContext, source_id: str, item: str, rows: int, as_json: bool
+    context: CliContext,
+    source_id: str,
+    item: str,
+    rows: int,
+    given: Sequence[str],
+    as_json: bool,
 ) -> None:
     """Show the first rows of an item; '-' reads a long query from standard input."""
     identifier = read_identifier(item)
+    parameters = read_parameters(given)
 
     async def get_preview(registry: DataSourceRegistry) -> Preview:
         return await suggest_items(
-            registry, source_id, identifier, registry.preview(source_id, identifier, rows)
+            registry,
+            source_id,
+            identifier,
+            registry.preview(source_id, identifier, rows, parameters=parameters),
         )
 
     preview = context.run(get_preview, source_id)

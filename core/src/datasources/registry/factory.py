@@ -11,7 +11,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from datasources.connector import DataSourceConnector, SupportsDiscover, wrap_error
+from datasources.connector import DataSourceConnector, SupportsDiscover, abilities, wrap_error
 from datasources.credentials import resolve_references
 from datasources.errors import (
     ConnectError,
@@ -63,6 +63,11 @@ class ConnectorFactory:
         """
         check_config(config)
         connector_class = await self.connector_class(config.type)
+        if config.queries and "parameters" not in abilities(connector_class):
+            raise OptionError(
+                f"source {config.id!r}: a connector of type {config.type.value!r} cannot have "
+                "'queries', as it takes no parameters"
+            )
         if not by_administrator:
             self._policy.check_bound(config.id, config.config)
         self._policy.check_references(config.id, config.config)

@@ -27,6 +27,7 @@ from datasources.registry.listing import ItemLister
 from datasources.registry.observing import observe
 from datasources.registry.pools import SourcePools
 from datasources.registry.progress import LoopProgress
+from datasources.registry.queries import bound_query
 from datasources.registry.records import SourceRecords
 from datasources.threads import run_in_thread
 from datasources.workspace import Progress, Receipts, RequestOrder, Workspace
@@ -66,6 +67,7 @@ class Fetcher:
         format: str | None,
         limits: Limits | None,
         progress: Progress | None = None,
+        parameters: Mapping[str, Any] | None = None,
     ) -> FetchReceipt:
         """Fetch one item; see `DataSourceRegistry.fetch`."""
         await _authorize(workspace, source_id, identifier)
@@ -75,7 +77,7 @@ class Fetcher:
             file_format=format,
             progress=progress and LoopProgress(progress),
         )
-        request = FetchRequest(source_id, identifier, format)
+        request = FetchRequest(source_id, identifier, format, parameters=parameters or {})
         return await self._fetch(request, target)
 
     async def fetch_many(
@@ -105,6 +107,11 @@ class Fetcher:
             for request in requests
         ]
         labels = [f"{r.identifier!r} of source {r.source_id!r}" for r in all_requests]
+        # The same query with other parameters has another result.
+        labels = [
+            f"{label}, request {index}" if request.parameters else label
+            for index, (label, request) in enumerate(zip(labels, all_requests, strict=True), 1)
+        ]
         owners: dict[str, str] = {}
         order = RequestOrder(labels)
         root = Workspace(workspace)
@@ -192,6 +199,8 @@ class Fetcher:
         source_id, identifier = request.source_id, request.identifier
         with observe(self._plugins, "fetch", source_id, identifier=identifier) as outcome:
             self._records.check_not_paused(source_id)
+            if request.parameters:  # receipts know the item, not the values of its parameters
+                receipts = None
             if receipts and receipts.has(request):
                 max_bytes = target.limits.max_bytes
                 unchanged = await asyncio.to_thread(receipts.unchanged, request, max_bytes)
@@ -236,7 +245,14 @@ class Fetcher:
         try:
             async with asyncio.timeout(seconds) as timer:
                 async with self._pools.operation(request.source_id) as connector:
-                    path = await connector.fetch_data(request.identifier, target)
+                    bound = bound_query(
+                        self._records, connector, request.identifier, request.parameters
+                    )
+                    if bound is None:
+                        path = await connector.fetch_data(request.identifier, target)
+                    else:
+                        able, query = bound
+                        path = await able.fetch_query(query, target)
                     if report:
                         report.raise_error()
         except ConnectorError:

@@ -54,6 +54,7 @@ from datasources.registry.fetching import Fetcher
 from datasources.registry.listing import ItemLister
 from datasources.registry.observing import caller, current_caller, observe
 from datasources.registry.paging import ItemPager
+from datasources.registry.queries import is_query_path
 from datasources.registry.reading import ItemReader
 from datasources.registry.records import SourceRecords, not_found
 from datasources.registry.streaming import StreamOpener, StreamRequest
@@ -253,12 +254,23 @@ class GrantedOperations:
                 source_id, identifier, refresh=refresh
             )
 
-    async def preview(self, source_id: str, identifier: str, rows: int = 10) -> Preview:
+    async def preview(
+        self,
+        source_id: str,
+        identifier: str,
+        rows: int = 10,
+        *,
+        parameters: Mapping[str, Any] | None = None,
+    ) -> Preview:
         """Return the first rows of an item, as `DataSourceRegistry.preview` does."""
         await self._require_identifier("preview", source_id, identifier)
         with self._named():
             return await self._operations.reader.preview(
-                source_id, identifier, rows, self._limits_of(source_id, None)
+                source_id,
+                identifier,
+                rows,
+                self._limits_of(source_id, None),
+                parameters=parameters,
             )
 
     async def statistics(self, source_id: str, identifier: str) -> dict[str, ColumnStatistics]:
@@ -287,6 +299,7 @@ class GrantedOperations:
         format: str | None = None,
         limits: Limits | None = None,
         progress: Progress | None = None,
+        parameters: Mapping[str, Any] | None = None,
     ) -> FetchReceipt:
         """Fetch one item, as `DataSourceRegistry.fetch` does.
 
@@ -303,6 +316,7 @@ class GrantedOperations:
                     format=format,
                     limits=self._limits_of(source_id, limits),
                     progress=progress,
+                    parameters=parameters,
                 )
 
     async def fetch_many(
@@ -375,6 +389,7 @@ class GrantedOperations:
         limits: Limits | None = None,
         start: int | None = None,
         end: int | None = None,
+        parameters: Mapping[str, Any] | None = None,
     ) -> AsyncIterator[ItemStream]:
         """Return a stream of an item's bytes, as `DataSourceRegistry.open_stream` does.
 
@@ -385,7 +400,13 @@ class GrantedOperations:
             # The name is set for the opening only: a generator must not change its caller's context.
             with self._named():
                 request = StreamRequest(
-                    source_id, identifier, format, self._limits_of(source_id, limits), start, end
+                    source_id,
+                    identifier,
+                    format,
+                    self._limits_of(source_id, limits),
+                    start,
+                    end,
+                    parameters or {},
                 )
                 stream = await stack.enter_async_context(self._operations.streams.open(request))
             yield stream
@@ -456,12 +477,17 @@ class GrantedOperations:
         if source_id not in classes:
             classes[source_id] = await self._operations.factory.class_of(source_id)
         connector_class = classes[source_id]
-        if right == "read" and _identifier_kind(connector_class, identifier) != "item":
+        stored = right == "read" and is_query_path(connector_class, identifier)
+        if (
+            right == "read"
+            and not stored
+            and _identifier_kind(connector_class, identifier) != "item"
+        ):
             right = "query"
         grants = self._require_right(operation, source_id, right, identifier=identifier)
         if _has_all_items(grants):
             return
-        path = _item_path(connector_class, identifier)
+        path = identifier if stored else _item_path(connector_class, identifier)
         if path is None or not any(grant.matches(path) for grant in grants):
             patterns = ", ".join(pattern for grant in grants for pattern in grant.items)
             error = PolicyError(

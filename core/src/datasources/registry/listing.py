@@ -9,6 +9,7 @@ from datasources.connector import (
     DataSourceConnector,
     SupportsGlob,
     SupportsIterItems,
+    SupportsParameters,
     connector_errors,
 )
 from datasources.errors import DataFetchError, DataSourceError, ItemNotFoundError
@@ -16,13 +17,17 @@ from datasources.models import DataItem
 from datasources.plugins import Plugins
 from datasources.registry.observing import observe
 from datasources.registry.pools import SourcePools
+from datasources.registry.queries import STORED_QUERY, query_items
+from datasources.registry.records import SourceRecords
+from datasources.stored_queries import QUERY_PREFIX
 from datasources.tabular import WILDCARDS, glob_escape, glob_prefix, glob_regex
 
 
 class ItemLister:
     """Lists items; every method is one operation that observers see."""
 
-    def __init__(self, pools: SourcePools, plugins: Plugins) -> None:
+    def __init__(self, records: SourceRecords, pools: SourcePools, plugins: Plugins) -> None:
+        self._records = records
         self._pools = pools
         self._plugins = plugins
 
@@ -30,7 +35,8 @@ class ItemLister:
         """Return all items, or those below `path`."""
         with observe(self._plugins, "list_items", source_id, path=path) as outcome:
             async with self._pools.operation(source_id) as connector:
-                return outcome.record(await connector.list_items(path))
+                items = await connector.list_items(path)
+                return outcome.record([*self._queries(connector, path), *items])
 
     async def iter_items(self, source_id: str, path: str | None) -> AsyncIterator[DataItem]:
         """Yield the items that `list_items` returns, page by page where the connector can."""
@@ -38,6 +44,9 @@ class ItemLister:
             outcome.items = 0
             lease = self._pools.lease(source_id)
             async with lease as connector, aclosing(iterate(connector, path)) as items:
+                for query in self._queries(connector, path):
+                    outcome.items += 1
+                    yield query
                 while True:
                     # Closing the source may cancel the connector, but not the code that iterates.
                     async with lease.cancelled_at_close():
@@ -52,12 +61,24 @@ class ItemLister:
         """Return the items whose path matches a pattern."""
         with observe(self._plugins, "glob_items", source_id, pattern=pattern) as outcome:
             async with self._pools.operation(source_id) as connector:
-                return outcome.record(await _glob(connector, pattern))
+                matches = glob_regex(pattern).fullmatch
+                queries = [item for item in self._queries(connector, None) if matches(item.path)]
+                if pattern.startswith(QUERY_PREFIX) and hasattr(connector, "fetch_query"):
+                    return outcome.record(queries)
+                return outcome.record([*queries, *await _glob(connector, pattern)])
+
+    def _queries(self, connector: DataSourceConnector, path: str | None) -> list[DataItem]:
+        """Return the stored queries that stand in the list of a path: only in that of all items."""
+        if path is not None or not isinstance(connector, SupportsParameters):
+            return []
+        return query_items(self._records, connector.config.id)
 
     async def expand(
         self, source_id: str, path: str | None, *, queries: bool = True
     ) -> list[DataItem]:
         """Return the items that a folder, a pattern or a name stands for.
+
+        Stored queries are among them only if the path begins with `query:`.
 
         Args:
             source_id: The source.
@@ -68,6 +89,13 @@ class ItemLister:
             ItemNotFoundError: A pattern matches nothing, and is not the name of an item or a folder
                 either; or there is nothing below the path, where the source can tell.
         """
+        is_query = path is not None and path.startswith(QUERY_PREFIX)
+        if path and is_query and (items := await self.glob_items(source_id, path)):
+            return items
+        items = await self._expand(source_id, path, queries=queries)
+        return [item for item in items if item.metadata.get("kind") != STORED_QUERY]
+
+    async def _expand(self, source_id: str, path: str | None, *, queries: bool) -> list[DataItem]:
         if path and not WILDCARDS.isdisjoint(path):
             return await self._expand_pattern(source_id, path, queries=queries)
         if not path or path.endswith("/"):

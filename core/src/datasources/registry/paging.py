@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from contextlib import aclosing
+from typing import NamedTuple
 
-from datasources.connector import DataSourceConnector, SupportsPages
+from datasources.connector import DataSourceConnector, SupportsPages, SupportsParameters
 from datasources.credentials import CredentialManager
 from datasources.errors import CursorError, OptionError
 from datasources.models import DataItem, Page, is_whole
@@ -13,6 +14,8 @@ from datasources.plugins import Plugins
 from datasources.registry.listing import iterate
 from datasources.registry.observing import observe
 from datasources.registry.pools import SourcePools
+from datasources.registry.queries import query_items
+from datasources.registry.records import SourceRecords
 
 _PURPOSE = "cursors"
 _MAX_AGE = 3600  # seconds that a cursor can be used: reading a page and asking for the next
@@ -24,8 +27,13 @@ class ItemPager:
     """Lists one page; every call is one operation that observers see."""
 
     def __init__(
-        self, pools: SourcePools, credentials: CredentialManager, plugins: Plugins
+        self,
+        records: SourceRecords,
+        pools: SourcePools,
+        credentials: CredentialManager,
+        plugins: Plugins,
     ) -> None:
+        self._records = records
         self._pools = pools
         self._credentials = credentials
         self._plugins = plugins
@@ -36,7 +44,8 @@ class ItemPager:
         """Return a page; see `DataSourceRegistry.list_page`.
 
         A cursor of ours is an encrypted token that holds the principal, the source, the path and
-        the connector's cursor.
+        the connector's cursor. Stored queries come first: among them, the cursor is the number of
+        those before the page.
         """
         if not (is_whole(limit, 1) and limit <= _MAX_LIMIT):
             raise OptionError(f"'limit' must be between 1 and {_MAX_LIMIT}")
@@ -44,14 +53,30 @@ class ItemPager:
         with observe(self._plugins, "list_page", source_id, path=path) as outcome:
             inner = None if cursor is None else self._open(cursor, binding)
             async with self._pools.operation(source_id) as connector:
-                page = await _list_page(connector, path, inner, limit)
+                page = await self._page(connector, path, inner, limit)
             outcome.items = len(page.items)
             if page.cursor is None:
-                return page
+                return Page(page.items, None)
             content = json.dumps([*binding, page.cursor]).encode()
             return Page(page.items, self._credentials.seal(_PURPOSE, content))
 
-    def _open(self, cursor: str, binding: list[str | None]) -> str:
+    async def _page(
+        self, connector: DataSourceConnector, path: str | None, cursor: str | int | None, limit: int
+    ) -> _Page:
+        """Return a page of the stored queries and the connector's items after them."""
+        if isinstance(cursor, str):
+            return _Page(*await _list_page(connector, path, cursor, limit))
+        queries: list[DataItem] = []
+        if path is None and isinstance(connector, SupportsParameters):
+            queries = query_items(self._records, connector.config.id)
+        start = cursor or 0
+        items = queries[start : start + limit]
+        if len(items) == limit:
+            return _Page(items, start + limit)
+        page = await _list_page(connector, path, None, limit - len(items))
+        return _Page([*items, *page.items], page.cursor)
+
+    def _open(self, cursor: str, binding: list[str | None]) -> str | int:
         """Return the connector's cursor.
 
         Raises:
@@ -64,12 +89,21 @@ class ItemPager:
         )
         if content is not None:
             *bound, inner = json.loads(content)
-            if bound == binding and isinstance(inner, str):
+            if bound == binding and isinstance(inner, (str, int)):
                 return inner
         raise CursorError(
             "the cursor is not one of this listing, or is more than an hour old; list from the "
             "first page again"
         )
+
+
+class _Page(NamedTuple):
+    """A page before its cursor is encrypted."""
+
+    items: list[DataItem]
+    cursor: str | int | None
+    """The connector's own; or the number of stored queries that came before, as long as nothing
+    of the connector has."""
 
 
 async def _list_page(

@@ -354,8 +354,8 @@ class SourceLease:
 
 
 def _without_state(record: StoredSource) -> StoredSource:
-    """Return a record without what changes when a source is paused or resumed."""
-    return replace(record, version=0, paused=None)
+    """Return a record without what a connection does not depend on."""
+    return replace(record, version=0, paused=None, queries={})
 
 
 async def _close_on_loop(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from datasources.connector import (
@@ -20,7 +21,9 @@ from datasources.registry.cache import MetadataCache, SingleFlight
 from datasources.registry.fetching import Fetcher, preview_by_fetching
 from datasources.registry.observing import observe
 from datasources.registry.pools import SourcePools
+from datasources.registry.queries import bound_query, describe_query, is_query_path
 from datasources.registry.records import SourceRecords
+from datasources.stored_queries import stored_query_name
 
 
 class ItemReader:
@@ -54,14 +57,24 @@ class ItemReader:
         async def load() -> dict[str, Any]:
             with observe(self._plugins, "get_metadata", source_id, identifier=identifier):
                 async with self._pools.operation(source_id) as connector:
-                    metadata = await connector.get_metadata(identifier)
+                    name = stored_query_name(identifier)
+                    if name is not None and is_query_path(connector, identifier):
+                        metadata = describe_query(self._records, source_id, name)
+                    else:
+                        metadata = await connector.get_metadata(identifier)
             self._cache.put(source_id, metadata, key)
             return metadata
 
         return copy.deepcopy(await self._loading.load((source_id, key), load))
 
     async def preview(
-        self, source_id: str, identifier: str, rows: int, limits: Limits | None = None
+        self,
+        source_id: str,
+        identifier: str,
+        rows: int,
+        limits: Limits | None = None,
+        *,
+        parameters: Mapping[str, Any] | None = None,
     ) -> Preview:
         """Return the first rows of an item; see `DataSourceRegistry.preview`.
 
@@ -69,6 +82,10 @@ class ItemReader:
         """
         with observe(self._plugins, "preview", source_id, identifier=identifier) as outcome:
             async with self._pools.operation(source_id) as connector:
+                bound = bound_query(self._records, connector, identifier, parameters or {})
+                if bound is not None:
+                    able, query = bound
+                    return outcome.record(await able.preview_query(query, rows))
                 if isinstance(connector, SupportsPreview):
                     return outcome.record(await connector.preview(identifier, rows))
                 limits = limits or self._fetcher.limits(source_id)
@@ -79,6 +96,10 @@ class ItemReader:
         """Return figures of an item's numeric columns; see `DataSourceRegistry.statistics`."""
         with observe(self._plugins, "statistics", source_id, identifier=identifier):
             async with self._pools.operation(source_id) as connector:
+                if is_query_path(connector, identifier):
+                    raise UnsupportedError(
+                        f"source {source_id!r} computes no statistics of stored queries"
+                    )
                 if not isinstance(connector, SupportsStatistics):
                     raise _unsupported(source_id, connector, "compute statistics")
                 return await connector.statistics(identifier)

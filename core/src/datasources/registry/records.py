@@ -24,6 +24,7 @@ from datasources.errors import (
 from datasources.models import DataSourceConfig, DataSourceType, Limits, Rotation
 from datasources.plugins import Plugins
 from datasources.redaction import redact
+from datasources.stored_queries import StoredQuery
 from datasources.stores import Store, StoredSource
 
 
@@ -218,6 +219,9 @@ class SourceRecords:
         except (TypeError, ValueError, RecursionError):
             reason = f"the metadata of source {config.id!r} must be values that JSON can hold"
             raise OptionError(reason) from None
+        if "datasources:queries" in metadata:
+            reason = f"the metadata of source {config.id!r} must not have 'datasources:queries'"
+            raise OptionError(reason)
         options_class = connector_class.options_class
         options = options_class.redact(config.config) if options_class else None
         return StoredSource(
@@ -233,6 +237,7 @@ class SourceRecords:
                 source_id=config.id,
                 options_version=options_class.options_version if options_class else 1,
             ),
+            queries={name: query.to_dict() for name, query in config.queries.items()},
         )
 
     def config(
@@ -330,6 +335,7 @@ def _config(record: StoredSource, options: dict[str, Any]) -> DataSourceConfig:
     config.limits = Limits(**record.limits) if record.limits else None
     config.version = record.version
     config.paused = record.paused
+    config.queries = {name: StoredQuery.from_dict(query) for name, query in record.queries.items()}
     return config
 
 

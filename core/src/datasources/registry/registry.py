@@ -98,12 +98,12 @@ class DataSourceRegistry:
         self._tester = ConnectionTester(self._factory, self._pool_config)
         self._updates = SourceUpdates(self._records, self._factory, self.policy)
         self._pools = SourcePools(self._records, self._factory, self._pool_config)
-        self._lister = ItemLister(self._pools, self.plugins)
+        self._lister = ItemLister(self._records, self._pools, self.plugins)
         self._fetcher = Fetcher(self._records, self._pools, self.policy, self._lister, self.plugins)
         self._reader = ItemReader(
             self._records, self._pools, self._fetcher, self._cache, self.plugins
         )
-        self._pager = ItemPager(self._pools, self.credentials, self.plugins)
+        self._pager = ItemPager(self._records, self._pools, self.credentials, self.plugins)
         self._streams = StreamOpener(self._pools, self._fetcher, self.plugins)
         self._operations = Operations(
             self._records,
@@ -517,17 +517,24 @@ class DataSourceRegistry:
         """
         return await self._reader.get_metadata(source_id, identifier, refresh=refresh)
 
-    async def preview(self, source_id: str, identifier: str, rows: int = 10) -> Preview:
+    async def preview(
+        self,
+        source_id: str,
+        identifier: str,
+        rows: int = 10,
+        *,
+        parameters: Mapping[str, Any] | None = None,
+    ) -> Preview:
         """Return the first rows of an item.
 
         Values are the connector's: Python values, or text; see `SupportsPreview.preview`. An item
         of a connector without previews is fetched into a temporary directory, within the source's
-        limits, and read as text.
+        limits, and read as text. `parameters` are those of `fetch`.
 
         Raises:
             DataFetchError: The item is not a table or text.
         """
-        return await self._reader.preview(source_id, identifier, rows)
+        return await self._reader.preview(source_id, identifier, rows, parameters=parameters)
 
     async def statistics(self, source_id: str, identifier: str) -> dict[str, ColumnStatistics]:
         """Return figures of an item's numeric columns, by name.
@@ -559,6 +566,7 @@ class DataSourceRegistry:
         format: str | None = None,
         limits: Limits | None = None,
         progress: Progress | None = None,
+        parameters: Mapping[str, Any] | None = None,
     ) -> FetchReceipt:
         """Bring one item into a workspace directory.
 
@@ -570,15 +578,24 @@ class DataSourceRegistry:
             limits: In place of the source's or the policy's.
             progress: Called on this event loop with the bytes so far and the total, None where
                 unknown. An error that it raises ends the fetch.
+            parameters: The values of a stored query's parameters, by name: Python values, or those
+                of JSON. Only an identifier `query:NAME` takes some.
 
         Raises:
+            OptionError: A parameter is unknown, missing or malformed.
             LimitExceededError: The limit of bytes or time ended it, and nothing was left in the
                 workspace. Over the limit of rows the receipt is `truncated`.
             ConnectorError: The outside system failed; nothing was left in the workspace.
             PoolClosedError: The source was removed or closed meanwhile; nothing was left.
         """
         return await self._fetcher.fetch(
-            source_id, identifier, workspace, format=format, limits=limits, progress=progress
+            source_id,
+            identifier,
+            workspace,
+            format=format,
+            limits=limits,
+            progress=progress,
+            parameters=parameters,
         )
 
     async def fetch_many(
@@ -650,6 +667,7 @@ class DataSourceRegistry:
         limits: Limits | None = None,
         start: int | None = None,
         end: int | None = None,
+        parameters: Mapping[str, Any] | None = None,
     ) -> AsyncIterator[ItemStream]:
         """Return a stream of an item's bytes, for an `async with` block that holds a connection.
 
@@ -664,6 +682,7 @@ class DataSourceRegistry:
                 the last byte, in which the host's own reading counts, too.
             start: The first byte, from 0; None is the beginning.
             end: The byte after the last one; None, or more than there are, is the end.
+            parameters: As for `fetch`.
 
         Raises:
             LimitExceededError: On entering or in the stream, a limit of bytes or time is reached.
@@ -671,7 +690,7 @@ class DataSourceRegistry:
             ConnectorError: As `fetch`, also in the stream.
         """
         limits = limits or self._fetcher.limits(source_id)
-        request = StreamRequest(source_id, identifier, format, limits, start, end)
+        request = StreamRequest(source_id, identifier, format, limits, start, end, parameters or {})
         async with self._streams.open(request) as stream:
             yield stream
 

@@ -103,6 +103,7 @@ class WorkspaceSession:
         format: str | None = None,
         limits: Limits | None = None,
         progress: Progress | None = None,
+        parameters: Mapping[str, Any] | None = None,
     ) -> FetchReceipt:
         """Fetch one item, as `DataSourceRegistry.fetch` does.
 
@@ -112,13 +113,20 @@ class WorkspaceSession:
             format: Such as `csv` or `parquet`; None is the connector's own.
             limits: They can only narrow those of the session.
             progress: Called with the bytes so far and the total, None where unknown.
+            parameters: The values of a stored query's parameters, by name.
 
         Raises:
             PolicyError: The source was not granted.
         """
         return await self._run_task(
             lambda: self._granted.fetch(
-                source_id, identifier, self.path, format=format, limits=limits, progress=progress
+                source_id,
+                identifier,
+                self.path,
+                format=format,
+                limits=limits,
+                progress=progress,
+                parameters=parameters,
             ),
             writes=True,
         )
@@ -206,9 +214,18 @@ class WorkspaceSession:
             lambda: self._granted.get_metadata(source_id, identifier, refresh=refresh)
         )
 
-    async def preview(self, source_id: str, identifier: str, rows: int = 10) -> Preview:
+    async def preview(
+        self,
+        source_id: str,
+        identifier: str,
+        rows: int = 10,
+        *,
+        parameters: Mapping[str, Any] | None = None,
+    ) -> Preview:
         """Return the first rows of an item, as `DataSourceRegistry.preview` does."""
-        return await self._run_task(lambda: self._granted.preview(source_id, identifier, rows))
+        return await self._run_task(
+            lambda: self._granted.preview(source_id, identifier, rows, parameters=parameters)
+        )
 
     async def statistics(self, source_id: str, identifier: str) -> dict[str, ColumnStatistics]:
         """Return figures of an item's columns, as `DataSourceRegistry.statistics` does."""

@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
@@ -17,7 +17,7 @@ from contextlib import (
     contextmanager,
     nullcontext,
 )
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, BinaryIO
 
@@ -29,6 +29,7 @@ from datasources.plugins import Plugins
 from datasources.registry.fetching import Fetcher
 from datasources.registry.observing import observe
 from datasources.registry.pools import SourcePools
+from datasources.registry.queries import check_no_parameters, is_query_path
 from datasources.streams import ItemStream, byte_range
 from datasources.threads import run_in_thread
 
@@ -45,6 +46,7 @@ class StreamRequest:
     limits: Limits
     start: int | None
     end: int | None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 class StreamOpener:
@@ -79,6 +81,9 @@ class StreamOpener:
         lease = self._pools.lease(request.source_id)
         async with deadline.within():
             connector = await stack.enter_async_context(lease)
+            if is_query_path(connector, request.identifier):
+                return None
+            check_no_parameters(request.source_id, request.parameters)
             if not isinstance(connector, SupportsStream):
                 return None
             try:
@@ -118,6 +123,7 @@ class StreamOpener:
             folder,
             format=request.format,
             limits=request.limits,
+            parameters=request.parameters,
         )
         start, stop = byte_range(receipt.size, request.start, request.end)
         file = await run_in_thread(lambda: open(receipt.path, "rb"))  # noqa: SIM115  (closed below)

@@ -1,6 +1,6 @@
 """Updates of stored sources: merge patches, and the secrets that they must give again.
 
-The document of a source is `{"name", "config", "metadata", "limits"}`. Changes are a JSON merge
+The document of a source is `{"name", "config", "metadata", "limits", "queries"}`. Changes are a JSON merge
 patch (RFC 7396) of it: what they leave out stays as it is, None removes, and objects are merged.
 
 Whoever may change a source need not know its secrets, and must not learn them by having them sent
@@ -27,6 +27,7 @@ from datasources.redaction import MARK, REFERENCE, is_secret_name, redact
 from datasources.registry.factory import ConnectorFactory
 from datasources.registry.records import SourceRecords, ValidatedConfig
 from datasources.retrying import backoff
+from datasources.stored_queries import read_queries
 from datasources.stores import StoredSource
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     OptionsClass = type[ConnectorOptions]
 
-_KEYS = ("name", "config", "metadata", "limits")
+_KEYS = ("name", "config", "metadata", "limits", "queries")
 _FIXED = ("id", "type", "created_at")
 # Seconds after which every host sees what another one has written, by the contract of `Store`.
 _STORE_DELAY = 1.0
@@ -239,7 +240,7 @@ def _check_form(where: str, changes: Mapping[str, Any]) -> None:
             )
     if "name" in changes and not isinstance(changes["name"], str):
         raise OptionError(f"{where}: 'name' must be text")
-    for key in ("config", "metadata", "limits"):
+    for key in ("config", "metadata", "limits", "queries"):
         if not isinstance(changes.get(key), Mapping | None):
             raise OptionError(f"{where}: the changes of {key!r} must be a mapping, or None")
 
@@ -266,8 +267,13 @@ def _changed(
             current = dataclasses.asdict(old.limits or Limits())
             values = {**current, **changes["limits"]}
             limits = fill(Limits, values, f"source {old.id!r}: 'limits'")
+    queries = old.queries
+    if "queries" in changes:
+        tables = {name: query.to_dict() for name, query in queries.items()}
+        queries = read_queries(merge_patch(tables, changes["queries"]) or {}, f"source {old.id!r}")
     return dataclasses.replace(
         old,
+        queries=queries,
         name=changes.get("name", old.name),
         config=merge_patch(_renamed(old.config, options_class, patch), patch),
         metadata=merge_patch(old.metadata, changes.get("metadata", {})) or {},

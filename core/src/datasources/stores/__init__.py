@@ -8,18 +8,22 @@ import os
 import re
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from datasources import lazy_exports
 from datasources.errors import DataSourceExistsError, OptionError, StoreError
 from datasources.locks import ForkSafeLock
 from datasources.models import DataSourceConfig, DataSourceType, Limits
+from datasources.stored_queries import read_queries
 
 if TYPE_CHECKING:
     from datasources.stores.sqlite import SQLiteStore as SQLiteStore
 
 T = TypeVar("T")
+
+# The key of the stored queries in the column of the metadata; no host may have a note of this name.
+_QUERIES = "datasources:queries"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +47,22 @@ class StoredSource:
     that was removed and added again."""
     paused: str | None = None
     """The reason why the source is paused; `None` if it is not."""
+    queries: dict[str, Any] = field(default_factory=dict)
+    """The stored queries by name, as `StoredQuery.to_dict` gives them."""
 
     def to_row(self) -> tuple[str | float | None, ...]:
         """Return the fields in order, as a database takes them: nested ones as JSON texts.
 
         `paused` is not among them: tables of stores that were written for 0.1.0 have no column for
-        it. A store that has one adds `record.paused` to the row.
+        it. A store that has one adds `record.paused` to the row. `queries` are in the row, under a
+        key of their own in `metadata`, which every table has a column for.
         """
         return (
             self.id,
             self.type,
             self.name,
             self.created_at,
-            json.dumps(self.metadata),
+            json.dumps(self.metadata | ({_QUERIES: self.queries} if self.queries else {})),
             None if self.limits is None else json.dumps(self.limits),
             None if self.options is None else json.dumps(self.options),
             self.credentials,
@@ -74,17 +81,21 @@ class StoredSource:
         source_id, type_name, name, created_at, metadata, limits, options, credentials = row[:8]
         version, paused = (*row[8:], None)[:2]
         try:
+            metadata = dict(_expect(dict, _decoded(metadata)))
+            queries = metadata.pop(_QUERIES, {})
+            read_queries(queries, f"source {source_id!r}")
             return cls(
                 DataSourceConfig(source_id, type_name, name, {}).id,
                 type_name,
                 name,
                 _expect(float, created_at),
-                _expect(dict, _decoded(metadata)),
+                metadata,
                 None if limits is None else asdict(Limits(**_decoded(limits))),
                 None if options is None else _expect(dict, _decoded(options)),
                 _expect(str, credentials),
                 _expect(int, version),
                 None if paused is None else _expect(str, paused),
+                queries,
             )
         except (ValueError, TypeError, OptionError):
             safe_id = re.sub(r"[^A-Za-z0-9._-]", "_", str(source_id))[:100]

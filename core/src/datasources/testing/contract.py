@@ -18,6 +18,7 @@ from datasources.testing.checks.many_items import ManyItemsChecks
 from datasources.testing.checks.options import OptionChecks
 from datasources.testing.checks.packaging import PackagingChecks
 from datasources.testing.checks.pages import PageChecks
+from datasources.testing.checks.parameters import ParameterChecks
 from datasources.testing.checks.queries import QueryChecks
 from datasources.testing.checks.read_only import ReadOnlyChecks
 from datasources.testing.checks.rotation import RotationChecks
@@ -47,6 +48,7 @@ class ConnectorContract(
     LeakChecks,
     AbilityChecks,
     PageChecks,
+    ParameterChecks,
     StreamChecks,
     HostedChecks,
 ):

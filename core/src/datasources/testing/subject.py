@@ -64,6 +64,8 @@ class Subject:
     own, as the other checks go on with `options`."""
     upload_size: int = 0
     """Bytes of a file that is uploaded in several parts; 0 if the connector knows no parts."""
+    echo: str | None = None
+    """A query whose result is one row of one column: the value of its text parameter `:value`."""
 
     def config(self, options: Mapping[str, Any] | None = None) -> DataSourceConfig:
         """Return the configuration of the source, or of one with other options."""

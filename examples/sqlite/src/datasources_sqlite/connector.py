@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
+from datetime import date, datetime
+from decimal import Decimal
 from typing import Any, Literal, TypeVar
 from urllib.parse import quote
 
 from datasources import (
+    BoundQuery,
     ConnectError,
     ConnectorOptions,
     DataFetchError,
@@ -21,6 +24,7 @@ from datasources import (
     ItemNotFoundError,
     PolicyError,
     Preview,
+    QueryValue,
     ThreadWorker,
     csv_file,
     query_name,
@@ -34,6 +38,7 @@ _PROGRESS_STEPS = 10_000  # instructions of SQLite's virtual machine between two
 _MAX_VALUE = 64 * 1024 * 1024  # bytes of one value or row; SQLite's own limit is 1 GB
 _QUERY = re.compile(r"\s*(SELECT|WITH|VALUES)\b", re.IGNORECASE)
 _TABLES = "SELECT name, type FROM sqlite_schema WHERE type IN ('table', 'view') ORDER BY name"
+_NO_VALUES: Mapping[str, int | float | str | None] = {}
 _READ_ACTIONS = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE}
 
 
@@ -115,8 +120,21 @@ class SQLiteConnector(DataSourceConnector):
 
         def read() -> Preview:
             with closing(self._select(identifier)) as cursor:
-                first_rows = cursor.fetchmany(rows + 1)
-                return Preview(_columns(cursor), first_rows[:rows], len(first_rows) > rows)
+                return _first_rows(cursor, rows)
+
+        return await self._worker.run(_map_errors, read)
+
+    async def fetch_query(self, query: BoundQuery, workspace: str) -> str:
+        def export() -> str:
+            with closing(self._select_bound(query)) as cursor:
+                return self._write(cursor, workspace, query.name)
+
+        return await self._worker.run(_map_errors, export)
+
+    async def preview_query(self, query: BoundQuery, rows: int = 10) -> Preview:
+        def read() -> Preview:
+            with closing(self._select_bound(query)) as cursor:
+                return _first_rows(cursor, rows)
 
         return await self._worker.run(_map_errors, read)
 
@@ -130,8 +148,10 @@ class SQLiteConnector(DataSourceConnector):
         connection.set_authorizer(_authorize)
         connection.set_progress_handler(self._worker.stopping, _PROGRESS_STEPS)
 
-    def _execute(self, statement: str) -> sqlite3.Cursor:
-        cursor: sqlite3.Cursor = self.require_connection().execute(statement)
+    def _execute(
+        self, statement: str, values: Mapping[str, int | float | str | None] = _NO_VALUES
+    ) -> sqlite3.Cursor:
+        cursor: sqlite3.Cursor = self.require_connection().execute(statement, values)
         return cursor
 
     def _select(self, identifier: str) -> sqlite3.Cursor:
@@ -143,14 +163,25 @@ class SQLiteConnector(DataSourceConnector):
             return self._execute(identifier)
         raise ItemNotFoundError(f"there is no table or view {identifier!r}")
 
+    def _select_bound(self, query: BoundQuery) -> sqlite3.Cursor:
+        """Execute a stored query; SQLite binds the values to `:name` by itself."""
+        if not _QUERY.match(query.text):
+            raise PolicyError(f"the stored query {query.name!r} would do something else than read")
+        return self._execute(
+            query.text, {name: _sqlite_value(value) for name, value in query.values.items()}
+        )
+
     def _export(self, identifier: str, workspace: str) -> str:
         with closing(self._select(identifier)) as cursor:
             name = query_name(identifier) if _QUERY.match(identifier) else identifier
-            with csv_file(workspace, name, _columns(cursor)) as file:
-                while not file.truncated and (rows := cursor.fetchmany(_BATCH)):
-                    file.write_rows(rows)
-                    if self._worker.stopping():
-                        raise DataFetchError(f"the fetch of {identifier!r} was stopped")
+            return self._write(cursor, workspace, name)
+
+    def _write(self, cursor: sqlite3.Cursor, workspace: str, name: str) -> str:
+        with csv_file(workspace, name, _columns(cursor)) as file:
+            while not file.truncated and (rows := cursor.fetchmany(_BATCH)):
+                file.write_rows(rows)
+                if self._worker.stopping():
+                    raise DataFetchError(f"the fetch of {name!r} was stopped")
         return file.path
 
 
@@ -174,6 +205,20 @@ def _authorize(action: int, _: str | None, name: str | None, *__: str | None) ->
     """
     is_function = action == sqlite3.SQLITE_FUNCTION and name != "load_extension"
     return sqlite3.SQLITE_OK if is_function or action in _READ_ACTIONS else sqlite3.SQLITE_DENY
+
+
+def _first_rows(cursor: sqlite3.Cursor, rows: int) -> Preview:
+    first_rows = cursor.fetchmany(rows + 1)
+    return Preview(_columns(cursor), first_rows[:rows], len(first_rows) > rows)
+
+
+def _sqlite_value(value: QueryValue) -> int | float | str | None:
+    """Return a value of a type that SQLite has: times are ISO 8601 texts, as its functions give."""
+    if isinstance(value, datetime):
+        return value.isoformat(" ")
+    if isinstance(value, date):
+        return value.isoformat()
+    return float(value) if isinstance(value, Decimal) else value
 
 
 def _columns(cursor: sqlite3.Cursor) -> tuple[str, ...]:

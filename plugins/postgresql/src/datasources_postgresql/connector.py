@@ -12,6 +12,7 @@ import psycopg
 from psycopg import sql
 
 from datasources import (
+    BoundQuery,
     ColumnStatistics,
     ConnectError,
     DataFetchError,
@@ -25,12 +26,13 @@ from datasources import (
     Page,
     PermissionDeniedError,
     Preview,
+    QueryValue,
     Workspace,
     WorkspaceFile,
     glob_regex,
     query_name,
 )
-from datasources_postgresql import catalog, pages, statistics
+from datasources_postgresql import catalog, pages, parameters, statistics
 from datasources_postgresql.arrow import import_arrow, load_table, write_parquet
 from datasources_postgresql.connections import LeasingPool, retry_pauses
 from datasources_postgresql.copying import ServerSilentError
@@ -54,6 +56,7 @@ T = TypeVar("T")
 # serialization_failure and deadlock_detected: in a transaction that only reads, a standby has to
 # apply a change of the primary that the read is in the way of. The next attempt sees the change.
 _TRANSIENT = frozenset({"40001", "40P01"})
+_NONE: Mapping[str, QueryValue] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,9 +228,20 @@ class PostgreSQLConnector(DataSourceConnector):
 
         JSON null, which is not NULL, and intervals of months are such text.
         """
-        target = await self._parse_identifier(identifier)
+        return await self._preview(await self._parse_identifier(identifier), rows)
 
+    async def preview_query(self, query: BoundQuery, rows: int = 10) -> Preview:
+        """Return the first rows of a stored query, as `preview` does."""
+        return await self._preview(await self._parse_query(query), rows, query.values)
+
+    async def _preview(
+        self,
+        target: TableName | Statement,
+        rows: int,
+        bound_values: Mapping[str, QueryValue] = _NONE,
+    ) -> Preview:
         async def read_preview(t: Transaction) -> Preview:
+            await parameters.set_values(t, bound_values)
             query, columns = await self._resolve(t, target)
             select = query.kind == "select"
             text = limited(query.text, rows + 1) if select else query.text
@@ -279,7 +293,24 @@ class PostgreSQLConnector(DataSourceConnector):
             LimitExceededError: A limit or the statement timeout ended the fetch.
             DataFetchError: The server refused the query, or the file cannot be written.
         """
-        target = await self._parse_identifier(identifier)
+        return await self._fetch(await self._parse_identifier(identifier), identifier, workspace)
+
+    async def fetch_query(self, query: BoundQuery, workspace: str) -> str:
+        """Write the result of a stored query to `<name>.csv` or `.parquet`, as `fetch_data` does.
+
+        The server gets the values as parameters of its protocol; see `parameters`.
+        """
+        target = await self._parse_query(query)
+        return await self._fetch(target, query.text, workspace, query.name, query.values)
+
+    async def _fetch(
+        self,
+        target: TableName | Statement,
+        identifier: str,
+        workspace: str,
+        file_name: str | None = None,
+        values: Mapping[str, QueryValue] = _NONE,
+    ) -> str:
         directory = Workspace.of(workspace)
         directory.require_format("csv", "parquet")
         format_ = directory.file_format or "csv"
@@ -287,8 +318,9 @@ class PostgreSQLConnector(DataSourceConnector):
             await import_arrow()
 
         async def write_file(t: Transaction) -> str:
+            await parameters.set_values(t, values)
             query, columns = await self._resolve(t, target)
-            name = f"{query.path or query_name(identifier)}.{format_}"
+            name = f"{file_name or query.path or query_name(identifier)}.{format_}"
             with directory.create(name, flat=True) as file:
                 if format_ == "parquet":
                     statement = query.text, query.kind
@@ -347,6 +379,13 @@ class PostgreSQLConnector(DataSourceConnector):
             return await parse_statement(identifier, FunctionPolicy(self.options))
         tree, text = parse_one(identifier)
         return Statement(text, "select" if plain_select(tree) else "other")
+
+    async def _parse_query(self, query: BoundQuery) -> Statement:
+        """Return the statement of a stored query, checked as every query of a caller is."""
+        target = await self._parse_identifier(parameters.bound_text(query))
+        if isinstance(target, TableName):
+            raise DataFetchError(f"the stored query {query.name!r} is a name, and no query")
+        return target
 
     async def _resolve(
         self, t: Transaction, target: TableName | Statement, *, reads_rows: bool = True

@@ -1,0 +1,34 @@
+"""Bad connectors for the checks of parameters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from datasources import BoundQuery, Preview
+from tests.testing.good import GoodConnector
+from tests.testing.spoil import Bad, made
+
+
+async def _paste(self: Any, query: BoundQuery, rows: int = 10) -> Preview:
+    text = query.text.replace(":value", f"'{query.values['value']}'")
+    return Preview(("value",), [(text.split("'")[1],)], truncated=False)
+
+
+async def _write_null(self: Any, query: BoundQuery, rows: int = 10) -> Preview:
+    return Preview(("value",), [(str(query.values["value"]),)], truncated=False)
+
+
+async def _fetch_to_another_name(self: Any, query: BoundQuery, workspace: str) -> str:
+    other = BoundQuery("other", query.text, query.values, query.types)
+    return await GoodConnector.fetch_query(self, other, workspace)
+
+
+PARAMETERS: dict[str, Bad] = {
+    "test_a_text_comes_back_as_it_was_given": Bad(
+        "came back otherwise", made(preview_query=_paste)
+    ),
+    "test_a_query_is_fetched_to_a_file_of_its_name": Bad(
+        "stored", made(fetch_query=_fetch_to_another_name)
+    ),
+    "test_a_parameter_without_a_value_is_null": Bad("None", made(preview_query=_write_null)),
+}
