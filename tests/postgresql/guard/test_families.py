@@ -65,7 +65,7 @@ CREATE OPERATOR CLASS b FOR TYPE int USING btree AS OPERATOR 1 <, OPERATOR 2 <=,
 CREATE OPERATOR CLASS h FOR TYPE int USING hash AS OPERATOR 1 =, FUNCTION 1 hash(int);
 """
 _ODD_INT = """
-CREATE OPERATOR CLASS b FOR TYPE int USING btree AS OPERATOR 1 =, OPERATOR 2 <=, OPERATOR 3 <>,
+CREATE OPERATOR CLASS b FOR TYPE int USING btree AS OPERATOR 1 =, OPERATOR 2 <=, OPERATOR 3 =#,
     OPERATOR 4 >=, OPERATOR 5 <, FUNCTION 1 cmp(int, int);
 """
 
@@ -133,6 +133,12 @@ CASES: dict[str, tuple[str, tuple[str, ...], bool]] = {
     "operators of PostgreSQL in other places of the class": (
         _MAKE.format("int") + _ODD_INT,
         ("SELECT i FROM t ORDER BY i USING =", *_sorting("i", "<")), True),
+    "negator of an operator of PostgreSQL": (
+        ("CREATE FUNCTION bad(point, point) RETURNS bool LANGUAGE plpgsql AS "
+        "$$ BEGIN PERFORM harm(); RETURN true; END $$;"
+        "CREATE OPERATOR !<< (LEFTARG = point, RIGHTARG = point, FUNCTION = bad,"
+        " NEGATOR = OPERATOR(pg_catalog.<<));"),
+        ("SELECT NOT (p << p) FROM t", "SELECT i FROM t WHERE NOT (p << point(1, 1))"), True),
     # The server takes PostgreSQL's own family for these: it has the lower id.
     "no default, with operators of PostgreSQL": (
         _MAKE.format("int") + _INT,
