@@ -12,7 +12,7 @@ import pytest
 from datasources import DataSourceError, PolicyError
 from tests.conftest import _served
 from tests.postgresql.conftest import PASSWORD, Report, configured, readable
-from tests.postgresql.guard import conftest as harmful
+from tests.postgresql.guard import conftest as harmful, test_families as families
 from tests.postgresql.guard.test_fuzz import fuzz, plant
 from tests.postgresql.guard.test_holes import REACHING
 from tests.postgresql.statements import LEGITIMATE, OWN_FUNCTIONS, SERVER_FUNCTIONS, SETUP
@@ -68,3 +68,10 @@ async def test_statements_of_the_grammar_reach_nothing_harmful(
 ) -> None:
     for planted in plant(older, "planted"):
         report(await fuzz(planted, 300, seed=3))
+
+
+@pytest.mark.parametrize("case", families.CASES)
+async def test_support_functions_of_operator_families_are_not_reached(
+    older: PostgresServer, case: str
+) -> None:
+    await families.check(older, case)

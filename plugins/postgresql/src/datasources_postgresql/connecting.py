@@ -88,6 +88,11 @@ class ServerConnection(_NeutralConnect, AsyncConnection[tuple[Any, ...]]):
     last_answer: float = 0.0
     """Time of `time.monotonic` when the connection was last returned to the pool."""
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.system_functions: dict[int, tuple[Any, ...]] = {}
+        """Rows of the catalog about functions of PostgreSQL's own, by id: they do not change."""
+
 
 class StoreConnection(_NeutralConnect, Connection[tuple[Any, ...]]):
     """A connection of the store, which is closed when the server says nothing for too long."""

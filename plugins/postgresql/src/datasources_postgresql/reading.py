@@ -173,6 +173,11 @@ class Transaction:
         self._search_path = search_path
         self._settings: Literal["own", "caller's", "unknown"] = "own"
 
+    @property
+    def system_functions(self) -> dict[int, tuple[Any, ...]]:
+        """The rows of PostgreSQL's own functions that the session has read."""
+        return self._connection.system_functions
+
     async def commit(self) -> None:
         """Commit what the statement has changed."""
         await libpq.execute(self._connection, b"COMMIT")

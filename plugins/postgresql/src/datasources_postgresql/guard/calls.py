@@ -72,6 +72,8 @@ class Calls:
     """Every type that occurs."""
     relations: dict[int, Place] = field(default_factory=dict)
     families: dict[int, Place] = field(default_factory=dict)
+    changed_operators: frozenset[int] = frozenset()
+    """Operators of PostgreSQL's own that bring something of others along."""
     results: set[tuple[int, int]] = field(default_factory=set)
     """Functions, and the type of their result here."""
     fewest_arguments: dict[int, int] = field(default_factory=dict)

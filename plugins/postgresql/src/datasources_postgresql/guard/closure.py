@@ -62,10 +62,18 @@ class Closure:
     Args:
         execute: Runs a question of this package.
         policy: Says which functions may be called.
+        system_functions: The rows of PostgreSQL's own functions that the session has read; more are
+            added.
     """
 
-    def __init__(self, execute: Execute, policy: FunctionPolicy) -> None:
+    def __init__(
+        self,
+        execute: Execute,
+        policy: FunctionPolicy,
+        system_functions: dict[int, tuple[Any, ...]],
+    ) -> None:
         self._execute = execute
+        self._system_functions = system_functions
         self._policy = policy
         self.rows: set[tuple[str, int, str]] = set()
         """The catalog rows that were read: catalog, object id, the transaction that wrote the row."""
@@ -83,6 +91,7 @@ class Closure:
         """Functions whose results are made by them, not passed through."""
         self._exempt: set[int] = set()
         """The internals of aggregates that are allowed."""
+        self._changed_operators: frozenset[int] = frozenset()
         self._makes_json = False
         self._done: set[tuple[str, object]] = set()
 
@@ -91,7 +100,11 @@ class Closure:
         return sorted({oid for name, oid, _ in self.rows if name == catalog})
 
     async def follow(self, calls: Calls) -> None:
-        """Look up all that `calls` bring with them."""
+        """Look up all that `calls` bring with them.
+
+        An operator of PostgreSQL's own brings nothing, unless it is in `calls.changed_operators`.
+        """
+        self._changed_operators = calls.changed_operators
         self._add(calls)
         while True:
             if functions := self._next("function", self._functions):
@@ -152,9 +165,8 @@ class Closure:
 
     async def _follow_functions(self, oids: list[int]) -> None:
         if system := [oid for oid in oids if oid < FIRST_OWN]:
-            for oid, xmin, schema, name, label, converts, internal in await self._execute(
-                lookup.SYSTEM_FUNCTIONS, [system]
-            ):
+            for row in await self._read_system_functions(system):
+                oid, xmin, schema, name, label, converts, internal = row
                 self.rows.add(("function", oid, xmin))
                 self._judged.append(
                     Function(oid, schema, name, label == "v", converts, internal=internal)
@@ -164,6 +176,13 @@ class Closure:
                     self._makers.add(oid)
         if own := [oid for oid in oids if oid >= FIRST_OWN]:
             await self._follow_own_functions(own)
+
+    async def _read_system_functions(self, oids: list[int]) -> list[tuple[Any, ...]]:
+        rows = self._system_functions
+        if missing := [oid for oid in oids if oid not in rows]:
+            answer = await self._execute(lookup.SYSTEM_FUNCTIONS, [missing])
+            rows.update((row[0], row) for row in answer)
+        return [rows[oid] for oid in oids if oid in rows]
 
     async def _follow_own_functions(self, oids: list[int]) -> None:
         self._makers.update(oids)
@@ -220,6 +239,9 @@ class Closure:
                 self._add_type(type_, "made", self._results[key])
 
     async def _follow_operators(self, oids: list[int]) -> None:
+        oids = [oid for oid in oids if oid >= FIRST_OWN or oid in self._changed_operators]
+        if not oids:
+            return
         for oid, xmin, code, restrict, join, negator, commutator in await self._execute(
             lookup.OPERATORS, [oids]
         ):
@@ -235,7 +257,7 @@ class Closure:
         for oid, use in keys:
             uses.setdefault(oid, []).append(use)
         for row in await self._execute(lookup.TYPES, [list(uses)]):
-            oid, xmin, base, read, write, parts, bounds, checks, check_rows, name = row
+            oid, xmin, base, read, write, parts, bounds, checks, check_rows, name, families = row
             self.rows.add(("type", oid, xmin))
             self.rows.update(("check", int(check), writer) for check, writer in check_rows)
             for use in uses[oid]:
@@ -245,6 +267,8 @@ class Closure:
                     self._add_trees(checks, f"a check of the domain {name}")
                     continue
                 self._add_functions([*write, *bounds], place)
+                for family in families:
+                    self.families.setdefault(family, place)
                 for part in parts:
                     self._add_type(part, use, place)
                 if use == "made":
@@ -252,6 +276,9 @@ class Closure:
                     self._add_functions([read], place)
 
     async def _follow_relations(self, oids: list[int]) -> None:
+        ((has_more,),) = await self._execute(lookup.HAS_MORE, [oids, oids])
+        if not has_more:
+            return
         for expression, family in await self._execute(lookup.RELATIONS, [oids]):
             self._add_trees([expression], "a partition key or a virtual column")
             if family is not None:
@@ -259,13 +286,15 @@ class Closure:
 
     async def _follow_families(self) -> bool:
         """Look up the families of operators and types; return True if there is more to follow."""
+        # What others have added to families of PostgreSQL's own is there from the beginning.
         operators = self._next("family of operator", self._operators)
+        operators = [oid for oid in operators if oid >= FIRST_OWN]
         types = sorted({oid for oid, _ in self._next("family of type", self._types)})
         families = self._next("family", self.families)
         if not operators and not types and not families:
             return False
         for family, oid, xmin, is_function, called in await self._execute(
-            lookup.FAMILIES, [operators, types, families]
+            lookup.FAMILIES, [operators, types, types, families]
         ):
             self.families.setdefault(family, Place())
             self._done.add(("family", family))

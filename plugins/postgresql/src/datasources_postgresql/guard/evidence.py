@@ -10,26 +10,73 @@ same answer right before the statement runs, and once more after it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from datasources import DataFetchError
+from datasources_postgresql.guard import lookup
 from datasources_postgresql.guard.closure import Closure, Execute
 from datasources_postgresql.guard.text import Statement
 
+# A change of the catalog is seen when its transaction has ended, and that changes the snapshot: it
+# tells which transactions have ended, of every database of the server. While it is the same, no row
+# has changed. On a standby it does not list them (GetSnapshotData in storage/ipc/procarray.c).
+_SNAPSHOT = b"""
+SELECT pg_catalog.pg_current_snapshot()::pg_catalog.text WHERE NOT pg_catalog.pg_is_in_recovery()
+"""
+
 # The transaction that wrote a row is another one after any change of it. Relations are on the list
-# for their names alone: one in a schema of the search path may hide another one.
-_ROWS = b"""
+# for their names alone: one in a schema of the search path may hide another one. Views are there from
+# all schemas. The rows that are called class are those from which `lookup.FAMILIES_FOUND_FIRST`
+# follows, with the casts; a changed operator is one of PostgreSQL's own with something that is not.
+_NAMED = (
+    b"""
+SELECT 'snapshot', 0::pg_catalog.oid, ("""
+    + _SNAPSHOT
+    + b""")
+UNION ALL
 SELECT 'function', p.oid, p.xmin::text FROM pg_catalog.pg_proc p
-WHERE p.oid = ANY (%s::pg_catalog.oid[]) OR p.proname = ANY (%s::text[]) AND p.oid >= 16384
+WHERE p.proname = ANY (%s::text[]) AND p.oid >= 16384
 UNION ALL
 SELECT 'operator', o.oid, o.xmin::text FROM pg_catalog.pg_operator o
-WHERE o.oid = ANY (%s::pg_catalog.oid[]) OR o.oprname = ANY (%s::text[]) AND o.oid >= 16384
+WHERE o.oprname = ANY (%s::text[]) AND o.oid >= 16384
 UNION ALL
 SELECT 'type', t.oid, t.xmin::text FROM pg_catalog.pg_type t
-WHERE t.oid = ANY (%s::pg_catalog.oid[]) OR t.typname = ANY (%s::text[]) AND t.oid >= 16384
+WHERE t.typname = ANY (%s::text[]) AND t.oid >= 16384
     AND t.typnamespace IN (
         SELECT n.oid FROM pg_catalog.pg_namespace n WHERE n.nspname = ANY (%s::text[]))
+UNION ALL
+SELECT 'cast', c.oid, c.xmin::text FROM pg_catalog.pg_cast c WHERE c.oid >= 16384
+UNION ALL
+SELECT CASE WHEN c.relkind = 'v' AND c.oid >= 16384 THEN 'view' ELSE 'relation' END, c.oid, ''
+FROM pg_catalog.pg_class c
+WHERE c.relname = ANY (%s::text[]) AND (c.relkind = 'v' AND c.oid >= 16384 OR c.relnamespace IN (
+    SELECT n.oid FROM pg_catalog.pg_namespace n WHERE n.nspname = ANY (%s::text[])))
+UNION ALL
+SELECT 'changed operator', o.oid, o.xmin::text FROM pg_catalog.pg_operator o
+WHERE o.oid < 16384 AND (o.oprnegate >= 16384 OR o.oprcom >= 16384
+    OR o.oprrest::pg_catalog.oid >= 16384 OR o.oprjoin::pg_catalog.oid >= 16384)
+UNION ALL
+SELECT 'class', opc.oid, opc.xmin::text FROM pg_catalog.pg_opclass opc
+WHERE opc.oid >= 16384 AND opc.opcdefault AND opc.opcmethod IN (403, 405)
+UNION ALL
+SELECT 'class', ao.oid, ao.xmin::text FROM pg_catalog.pg_amop ao
+WHERE ao.oid >= 16384 AND (ao.amopfamily < 16384 OR ao.amopopr < 16384)
+UNION ALL
+SELECT 'class', ap.oid, ap.xmin::text FROM pg_catalog.pg_amproc ap
+WHERE ap.oid >= 16384 AND ap.amprocfamily < 16384
+"""
+)
+_BY_ID = b"""
+UNION ALL
+SELECT 'function', p.oid, p.xmin::text FROM pg_catalog.pg_proc p
+WHERE p.oid = ANY (%s::pg_catalog.oid[])
+UNION ALL
+SELECT 'operator', o.oid, o.xmin::text FROM pg_catalog.pg_operator o
+WHERE o.oid = ANY (%s::pg_catalog.oid[])
+UNION ALL
+SELECT 'type', t.oid, t.xmin::text FROM pg_catalog.pg_type t
+WHERE t.oid = ANY (%s::pg_catalog.oid[])
 UNION ALL
 SELECT 'check', c.oid, c.xmin::text FROM pg_catalog.pg_constraint c
 WHERE c.contypid = ANY (%s::pg_catalog.oid[]) AND c.conbin IS NOT NULL
@@ -39,13 +86,8 @@ WHERE ap.amprocfamily = ANY (%s::pg_catalog.oid[]) AND ap.oid >= 16384
 UNION ALL
 SELECT 'member', ao.oid, ao.xmin::text FROM pg_catalog.pg_amop ao
 WHERE ao.amopfamily = ANY (%s::pg_catalog.oid[]) AND ao.oid >= 16384
-UNION ALL
-SELECT 'cast', c.oid, c.xmin::text FROM pg_catalog.pg_cast c WHERE c.oid >= 16384
-UNION ALL
-SELECT 'relation', c.oid, '' FROM pg_catalog.pg_class c
-WHERE c.relname = ANY (%s::text[]) AND c.relnamespace IN (
-    SELECT n.oid FROM pg_catalog.pg_namespace n WHERE n.nspname = ANY (%s::text[]))
 """
+_ALL = _NAMED + _BY_ID
 
 
 @dataclass(slots=True)
@@ -63,6 +105,15 @@ class Evidence:
     schemas: Sequence[str]
     rows: set[tuple[str, int, str]] = field(default_factory=set)
     _closure: Closure | None = None
+    _snapshot: str | None = None
+    """The snapshot of the last time that the rows were read; None on a standby."""
+
+    families: list[int] = field(default_factory=list)
+    """The operator families that count for every statement, whatever it calls."""
+
+    def oids(self, catalog: str) -> list[int]:
+        """Return the ids of the rows of one kind."""
+        return sorted(oid for name, oid, _ in self.rows if name == catalog)
 
     @classmethod
     async def before_analysis(
@@ -71,12 +122,14 @@ class Evidence:
         """Read the rows of all that the names in a statement may mean."""
         evidence = cls(sorted(statement.names), sorted(statement.operators), schemas)
         evidence.rows = await evidence._read(execute)
+        if evidence.oids("class"):
+            found = await execute(lookup.FAMILIES_FOUND_FIRST, [])
+            evidence.families = sorted({family for (family,) in found})
         return evidence
 
-    def add(self, closure: Closure) -> None:
-        """Add the rows that were read while the statement was analysed."""
-        self._closure = closure
-        self.rows |= closure.rows
+    def with_closure(self, closure: Closure) -> Evidence:
+        """Return the evidence with the rows that were read while the statement was analysed."""
+        return replace(self, rows=self.rows | closure.rows, _closure=closure)
 
     async def check(self, execute: Execute) -> None:
         """Read the rows again.
@@ -84,6 +137,9 @@ class Evidence:
         Raises:
             DataFetchError: One has changed, or there are others. Nothing must be delivered.
         """
+        snapshot = await execute(_SNAPSHOT, [])
+        if snapshot and snapshot[0][0] == self._snapshot:
+            return
         if await self._read(execute) != self.rows:
             raise DataFetchError(
                 "a function, operator, cast, type or table that the query uses was replaced or added "
@@ -91,14 +147,15 @@ class Evidence:
             )
 
     async def _read(self, execute: Execute) -> set[tuple[str, int, str]]:
-        def oids(catalog: str) -> list[int]:
-            return self._closure.oids(catalog) if self._closure else []
-
-        types = oids("type")
-        families = sorted(self._closure.families) if self._closure else []
-        parameters: list[Any] = [
-            *(oids("function"), self.names, oids("operator"), self.operators),
-            *(types, self.names, self.schemas, types, families, families),
-            *(self.names, self.schemas),
-        ]
-        return {(catalog, oid, xmin) for catalog, oid, xmin in await execute(_ROWS, parameters)}
+        names, schemas = self.names, self.schemas
+        parameters: list[Any] = [names, self.operators, names, schemas, names, schemas]
+        query = _NAMED
+        if self._closure is not None:
+            query = _ALL
+            types, families = self._closure.oids("type"), sorted(self._closure.families)
+            parameters += [self._closure.oids("function"), self._closure.oids("operator")]
+            parameters += [types, types, families, families]
+        (_, _, self._snapshot), *rows = sorted(
+            await execute(query, parameters), key=lambda row: row[0] != "snapshot"
+        )
+        return {(catalog, oid, xmin) for catalog, oid, xmin in rows}

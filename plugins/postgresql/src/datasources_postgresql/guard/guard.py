@@ -98,6 +98,7 @@ class Guard:
         self._transaction = transaction
         self._policy = FunctionPolicy(options)
         self._mode = options.guard
+        self._evidence: Evidence | None = None
 
     async def check_before_parsing(self, statement: Statement) -> None:
         """Check what the server would do while it parses a statement: convert literals, expand views.
@@ -107,10 +108,14 @@ class Guard:
                 unfold to too much.
         """
         execute = self._transaction.execute
+        evidence = await Evidence.before_analysis(
+            execute, statement, self._transaction.possible_schemas
+        )
+        self._evidence = evidence
         if self._mode == "names":
             await self._unclear_name(statement)
             return
-        if statement.relations:
+        if statement.relations and evidence.oids("view"):
             ((parts,),) = await execute(_VIEW_PARTS, [list(statement.relations), MAX_PARTS + 1])
             if parts > MAX_PARTS:
                 raise PolicyError(
@@ -140,10 +145,8 @@ class Guard:
         Raises:
             PolicyError: It would call a function that may change something.
         """
-        transaction = self._transaction
-        evidence = await Evidence.before_analysis(
-            transaction.execute, statement, transaction.possible_schemas
-        )
+        transaction, evidence = self._transaction, self._evidence
+        assert evidence is not None  # `check_before_parsing` comes first
         if self._mode != "server" and await self._unclear_name(statement) is None:
             return Permit(evidence, transaction)
         queries, size = await self._analyse(text)
@@ -152,8 +155,7 @@ class Guard:
             raise PolicyError(f"the source is read-only, and {calls.writes} is not a read")
         await self._add_named_types(calls)
         closure = await self._judge(calls, text, statement.query)
-        evidence.add(closure)
-        return Permit(evidence, transaction)
+        return Permit(evidence.with_closure(closure), transaction)
 
     async def _unclear_name(self, statement: Statement) -> str | None:
         what = await names.unclear(self._transaction.execute, statement, self._policy)
@@ -185,7 +187,13 @@ class Guard:
             calls.made_types.setdefault(await self._transaction.type_id(name), place)
 
     async def _judge(self, calls: Calls, text: str, query: str = "") -> Closure:
-        closure = Closure(self._transaction.execute, self._policy)
+        if self._evidence is not None:
+            calls.changed_operators = frozenset(self._evidence.oids("changed operator"))
+            for family in self._evidence.families:
+                calls.families.setdefault(family, Place("an operator family"))
+        closure = Closure(
+            self._transaction.execute, self._policy, self._transaction.system_functions
+        )
         try:
             await closure.follow(calls)
         except UnreadableTreeError as exc:

@@ -35,6 +35,7 @@ SELECT EXISTS (
 OR EXISTS (
     SELECT FROM pg_catalog.pg_type t JOIN pg_catalog.pg_proc p ON p.oid = t.typinput
     WHERE p.oid >= 16384 AND p.provolatile = 'v')
+OR EXISTS (SELECT FROM pg_catalog.pg_range r WHERE r.rngsubopc >= 16384)
 """
 
 

@@ -87,10 +87,10 @@ FROM pg_catalog.pg_operator o
 WHERE o.oid = ANY (%s::pg_catalog.oid[])
 """
 
-# The families in which operators are, and those of the default operator classes of types. For an
-# operator in several families the server takes that of the lowest id (get_ordering_op_properties
-# and others in utils/cache/lsyscache.c), so a new one gets no operator of PostgreSQL's own but by an
-# index or a partition key, whose families `RELATIONS` tells.
+# The families in which operators are, and those of the default operator classes of types, or of what
+# types become by a cast without a function (GetDefaultOpClass in commands/indexcmds.c).
+# A family that is not PostgreSQL's own gets an operator that is by an index or a partition key, whose
+# families `RELATIONS` tells, or if the server finds it first: see `FAMILIES_FOUND_FIRST`.
 # Of each family, the members that are not PostgreSQL's own: support functions and operators.
 FAMILIES = b"""
 SELECT f.family, member.*
@@ -102,7 +102,9 @@ FROM (
   UNION
     SELECT opc.opcfamily
     FROM pg_catalog.pg_opclass opc
-    WHERE opc.opcintype = ANY (%s::pg_catalog.oid[]) AND opc.opcdefault
+    WHERE opc.opcdefault AND (opc.opcintype = ANY (%s::pg_catalog.oid[]) OR opc.opcintype IN (
+        SELECT c.casttarget FROM pg_catalog.pg_cast c
+        WHERE c.castsource = ANY (%s::pg_catalog.oid[]) AND c.castmethod = 'b'))
   UNION
     SELECT pg_catalog.unnest(%s::pg_catalog.oid[])) AS f(family)
 LEFT JOIN LATERAL (
@@ -116,7 +118,44 @@ LEFT JOIN LATERAL (
 ) AS member(oid, writer, is_function, called) ON true
 """
 
-# `parts` are the types that a value consists of: of elements, attributes, bounds.
+# The families that the server finds for types and operators of PostgreSQL's own, though somebody else
+# has made them. A type has none of its own in PostgreSQL, or that of another type. An operator stands
+# for less, greater or equal in no family of PostgreSQL's own. From several families the server takes
+# the one of the lowest id, which is PostgreSQL's (get_ordering_op_properties and
+# get_op_hash_functions in utils/cache/lsyscache.c; the index of pg_amop has the family in its key).
+# Sorting and hashing use the access methods btree (403) and hash (405). btree looks
+# for 1 or 5 (less and greater) to sort and for 3 to compare, hash for 1; a comparison of rows, which
+# uses 2 and 4 too, has its families in the tree. A family of PostgreSQL's own counts if somebody
+# else has added to it.
+FAMILIES_FOUND_FIRST = b"""
+SELECT opc.opcfamily
+FROM pg_catalog.pg_opclass opc
+WHERE opc.oid >= 16384 AND opc.opcdefault AND opc.opcmethod IN (403, 405)
+    AND (opc.opcintype < 16384 OR opc.opcintype IN (
+        SELECT c.casttarget FROM pg_catalog.pg_cast c
+        WHERE c.oid >= 16384 AND c.castsource < 16384 AND c.castmethod = 'b'))
+UNION ALL
+SELECT ao.amopfamily
+FROM pg_catalog.pg_amop ao
+WHERE ao.oid >= 16384 AND ao.amopopr < 16384 AND ao.amopmethod IN (403, 405)
+    AND ao.amopstrategy IN (1, 3, 5) AND NOT EXISTS (
+        SELECT FROM pg_catalog.pg_amop first
+        WHERE first.amopopr = ao.amopopr AND first.amopmethod = ao.amopmethod
+            AND first.amopfamily < 16384
+            AND (first.amopstrategy = ao.amopstrategy
+                OR first.amopstrategy IN (1, 5) AND ao.amopstrategy IN (1, 5)))
+UNION ALL
+SELECT ao.amopfamily
+FROM pg_catalog.pg_amop ao
+WHERE ao.oid >= 16384 AND ao.amopfamily < 16384
+UNION ALL
+SELECT ap.amprocfamily
+FROM pg_catalog.pg_amproc ap
+WHERE ap.oid >= 16384 AND ap.amprocfamily < 16384
+"""
+
+# `parts` are the types that a value consists of: of elements, attributes, bounds. A range compares
+# its bounds by the operator class that it names.
 TYPES = b"""
 SELECT t.oid, t.xmin::text, t.typbasetype, t.typinput::pg_catalog.oid,
     ARRAY[t.typoutput::pg_catalog.oid, t.typsend::pg_catalog.oid,
@@ -139,7 +178,11 @@ SELECT t.oid, t.xmin::text, t.typbasetype, t.typinput::pg_catalog.oid,
         WHERE c.contypid = t.oid AND c.conbin IS NOT NULL),
     ARRAY(SELECT ARRAY[c.oid::text, c.xmin::text] FROM pg_catalog.pg_constraint c
         WHERE c.contypid = t.oid AND c.conbin IS NOT NULL),
-    pg_catalog.format_type(t.oid, NULL)
+    pg_catalog.format_type(t.oid, NULL),
+    ARRAY(
+        SELECT opc.opcfamily
+        FROM pg_catalog.pg_range r JOIN pg_catalog.pg_opclass opc ON opc.oid = r.rngsubopc
+        WHERE r.rngtypid = t.oid)
 FROM pg_catalog.pg_type t
 WHERE t.oid = ANY (%s::pg_catalog.oid[])
 """
@@ -149,6 +192,15 @@ CASTS_TO_JSON = b"""
 SELECT c.oid, c.xmin::text, c.castfunc
 FROM pg_catalog.pg_cast c
 WHERE c.castsource = ANY (%s::pg_catalog.oid[]) AND c.casttarget = 114 AND c.castfunc <> 0
+"""
+
+# True if `RELATIONS` may have rows for tables.
+HAS_MORE = b"""
+SELECT EXISTS (SELECT FROM pg_catalog.pg_class c
+        WHERE c.oid = ANY (%s::pg_catalog.oid[]) AND (c.relkind = 'p' OR c.relhassubclass))
+    OR EXISTS (SELECT FROM pg_catalog.pg_attribute a
+        WHERE a.attrelid = ANY (%s::pg_catalog.oid[]) AND a.attgenerated = 'v')
+    OR EXISTS (SELECT FROM pg_catalog.pg_opclass opc WHERE opc.oid >= 16384)
 """
 
 # Of tables and what they consist of: the expressions of partition keys and of virtual columns, and
