@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import errno
 import hashlib
+import hmac
 import json
 import os
 import re
@@ -178,14 +179,17 @@ class CredentialManager:
         except InvalidToken:
             return None
 
-    def _derive(self, purpose: str) -> MultiFernet:
-        """Return the keys for a purpose: of each key of ours, one by HKDF (RFC 5869)."""
-        if purpose not in self._derived:
-            from cryptography.hazmat.primitives.hashes import SHA256
-            from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+    def digest(self, purpose: str, content: bytes) -> str:
+        """Return the HMAC-SHA256 of content in hexadecimal, under a key derived for a purpose.
 
-            info = f"datasources {purpose}".encode()
-            keys = [HKDF(SHA256(), 32, None, info).derive(raw) for raw in self._raw_keys]
+        It is the same in every process whose first key is the same, and changes with that key.
+        """
+        return hmac.digest(_derive_key(self._raw_keys[0], purpose), content, "sha256").hex()
+
+    def _derive(self, purpose: str) -> MultiFernet:
+        """Return the keys for a purpose, one of each key of ours."""
+        if purpose not in self._derived:
+            keys = [_derive_key(raw, purpose) for raw in self._raw_keys]
             self._derived[purpose] = MultiFernet(
                 [Fernet(base64.urlsafe_b64encode(key)) for key in keys]
             )
@@ -199,6 +203,14 @@ class CredentialManager:
         """Copy options with everything that could be a secret masked as `***REDACTED***`."""
         masked: dict[str, Any] = redact(config)
         return masked
+
+
+def _derive_key(raw: bytes, purpose: str) -> bytes:
+    """Return a key for a purpose, made of another key by HKDF (RFC 5869)."""
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+    return HKDF(SHA256(), 32, None, f"datasources {purpose}".encode()).derive(raw)
 
 
 def _decrypt(
