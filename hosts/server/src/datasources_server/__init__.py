@@ -1,0 +1,34 @@
+"""An HTTP API on a registry of sources."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from datasources import lazy_exports
+
+if TYPE_CHECKING:
+    from datasources_server.app import create_app as create_app, router as router
+    from datasources_server.problems import Problem as Problem
+    from datasources_server.settings import (
+        ServerSettings as ServerSettings,
+        strict_policy as strict_policy,
+    )
+
+__all__ = [
+    "Problem",
+    "ServerSettings",
+    "create_app",
+    "router",
+    "strict_policy",
+]
+
+__getattr__ = lazy_exports(
+    __name__,
+    {
+        "Problem": "problems",
+        "ServerSettings": "settings",
+        "create_app": "app",
+        "router": "app",
+        "strict_policy": "settings",
+    },
+)
