@@ -13,10 +13,13 @@ if TYPE_CHECKING:
         ServerSettings as ServerSettings,
         strict_policy as strict_policy,
     )
+    from datasources_server.tokens import Token as Token, Tokens as Tokens
 
 __all__ = [
     "Problem",
     "ServerSettings",
+    "Token",
+    "Tokens",
     "create_app",
     "router",
     "strict_policy",
@@ -27,6 +30,8 @@ __getattr__ = lazy_exports(
     {
         "Problem": "problems",
         "ServerSettings": "settings",
+        "Token": "tokens",
+        "Tokens": "tokens",
         "create_app": "app",
         "router": "app",
         "strict_policy": "settings",

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from datasources import DataSourceRegistry, __version__
+from datasources import DataSourceRegistry, OptionError, __version__
 from datasources_server.calls import Api, Authenticate
 from datasources_server.guard import guarded_route
 from datasources_server.items import item_routes
@@ -20,6 +20,8 @@ from datasources_server.problems import ProblemResponse, problem_of
 from datasources_server.responses import ApiResponse
 from datasources_server.settings import ServerSettings
 from datasources_server.sources import source_routes
+from datasources_server.token_routes import token_routes
+from datasources_server.tokens import Tokens
 from datasources_server.types import type_routes
 
 _STATUSES = (401, 403, 404, 408, 409, 412, 413, 416, 421, 422, 428, 429, 500, 501, 502, 503, 504)
@@ -39,7 +41,8 @@ class ProblemDocument(BaseModel):
 def router(
     registry: DataSourceRegistry,
     *,
-    authenticate: Authenticate,
+    authenticate: Authenticate | None = None,
+    tokens: Tokens | None = None,
     settings: ServerSettings | None = None,
 ) -> APIRouter:
     """Return the routes of the API, for `app.include_router(routes, prefix="/v1")`.
@@ -50,16 +53,22 @@ def router(
     Args:
         registry: The sources; the host closes it.
         authenticate: Returns the principal of a request, or None; may be a coroutine function. It
-            is called again, every few seconds, for requests that take longer.
+            is called again, every few seconds, for requests that take longer. By default it is that
+            of the tokens.
+        tokens: Tokens that administrators manage below `/tokens`; None is without these routes.
         settings: Addresses and limits.
+
+    Raises:
+        OptionError: Neither `authenticate` nor `tokens` is given.
     """
-    return _router(Api(registry, authenticate, settings or ServerSettings()))
+    return _router(_api(registry, authenticate, tokens, settings))
 
 
 def create_app(
     registry: DataSourceRegistry,
     *,
-    authenticate: Authenticate,
+    authenticate: Authenticate | None = None,
+    tokens: Tokens | None = None,
     settings: ServerSettings | None = None,
     **arguments: Any,
 ) -> FastAPI:
@@ -68,10 +77,14 @@ def create_app(
     Args:
         registry: The sources; the host closes it.
         authenticate: As for `router`.
+        tokens: As for `router`.
         settings: Addresses and limits.
         arguments: More arguments of `FastAPI`, such as `lifespan`.
+
+    Raises:
+        OptionError: As `router`.
     """
-    api = Api(registry, authenticate, settings or ServerSettings())
+    api = _api(registry, authenticate, tokens, settings)
     app = FastAPI(
         title="datasources",
         version=__version__,
@@ -87,6 +100,19 @@ def create_app(
     return app
 
 
+def _api(
+    registry: DataSourceRegistry,
+    authenticate: Authenticate | None,
+    tokens: Tokens | None,
+    settings: ServerSettings | None,
+) -> Api:
+    if authenticate is None:
+        if tokens is None:
+            raise OptionError("a server needs 'authenticate' or 'tokens'")
+        authenticate = tokens.authenticate
+    return Api(registry, authenticate, settings or ServerSettings(), tokens)
+
+
 def _router(api: Api) -> APIRouter:
     problem = {
         "model": ProblemDocument,
@@ -97,7 +123,10 @@ def _router(api: Api) -> APIRouter:
         responses=dict.fromkeys(_STATUSES, problem),
     )
     route_class = guarded_route(api)
-    for part in (type_routes, source_routes, item_routes):
+    parts = [type_routes, source_routes, item_routes]
+    if api.tokens is not None:
+        parts.append(token_routes)
+    for part in parts:
         routes.include_router(part(route_class))
     return routes
 

@@ -15,6 +15,7 @@ from fastapi import Depends, Request
 from datasources import Access, DataSourceRegistry, Principal
 from datasources_server.problems import Problem
 from datasources_server.settings import ServerSettings
+from datasources_server.tokens import Tokens
 
 Authenticate = Callable[[Request], Principal | Awaitable[Principal | None] | None]
 """Returns the principal of a request, or None if it has none; may be a coroutine function."""
@@ -30,6 +31,8 @@ class Api:
     registry: DataSourceRegistry
     authenticate: Authenticate
     settings: ServerSettings
+    tokens: Tokens | None = None
+    """Those that the routes below `/tokens` manage."""
     _tests: dict[str, deque[float]] = field(default_factory=dict)
 
     async def principal_of(self, request: Request) -> Principal:
