@@ -24,7 +24,26 @@ from datasources_server.token_routes import token_routes
 from datasources_server.tokens import Tokens
 from datasources_server.types import type_routes
 
-_STATUSES = (401, 403, 404, 408, 409, 412, 413, 416, 421, 422, 428, 429, 500, 501, 502, 503, 504)
+_STATUSES = (
+    400,
+    401,
+    403,
+    404,
+    408,
+    409,
+    412,
+    413,
+    416,
+    421,
+    422,
+    428,
+    429,
+    500,
+    501,
+    502,
+    503,
+    504,
+)
 
 
 class ProblemDocument(BaseModel):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from inspect import isawaitable
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Path, Request
 
 from datasources import Access, DataSourceRegistry, Principal
 from datasources_server.problems import Problem
@@ -129,3 +129,5 @@ def exit_stack(request: Request) -> AsyncExitStack:
 AnyCall = Annotated[Call, Depends(current_call)]
 AdminCall = Annotated[Call, Depends(current_admin)]
 ExitStack = Annotated[AsyncExitStack, Depends(exit_stack)]
+SourceId = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+"""The id of a source in a path, as core takes it."""

@@ -15,7 +15,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
 
 from datasources import FetchReceipt, ItemStream, Preview, guess_media_type, run_in_thread
-from datasources_server.calls import AnyCall, Call, ExitStack
+from datasources_server.calls import AnyCall, Call, ExitStack, SourceId
 from datasources_server.cursors import open_cursor, seal_cursor
 from datasources_server.problems import Problem, invalid
 from datasources_server.responses import (
@@ -67,7 +67,7 @@ def item_routes(route_class: type[APIRoute]) -> APIRouter:
 
 async def list_items(
     call: AnyCall,
-    source_id: str,
+    source_id: SourceId,
     path: str | None = None,
     pattern: str | None = None,
     cursor: str | None = None,
@@ -89,13 +89,13 @@ async def list_items(
     return ApiResponse({"items": items[first:end], "next_cursor": following})
 
 
-async def describe_item(call: AnyCall, source_id: str, body: DescribeBody) -> ApiResponse:
+async def describe_item(call: AnyCall, source_id: SourceId, body: DescribeBody) -> ApiResponse:
     """Describe an item, as its connector does."""
     metadata = await call.access.get_metadata(source_id, body.item, refresh=body.refresh)
     return ApiResponse({"metadata": metadata})
 
 
-async def preview_item(call: AnyCall, source_id: str, body: PreviewBody) -> ApiResponse:
+async def preview_item(call: AnyCall, source_id: SourceId, body: PreviewBody) -> ApiResponse:
     """Return the first rows of an item."""
     if body.rows > call.settings.preview_rows:
         raise invalid("#/rows", f"must be at most {call.settings.preview_rows}")
@@ -104,7 +104,7 @@ async def preview_item(call: AnyCall, source_id: str, body: PreviewBody) -> ApiR
     return ApiResponse(_bounded(preview, call.settings.preview_bytes))
 
 
-async def item_statistics(call: AnyCall, source_id: str, body: ItemBody) -> ApiResponse:
+async def item_statistics(call: AnyCall, source_id: SourceId, body: ItemBody) -> ApiResponse:
     """Return figures of an item's numeric columns."""
     async with _time_limit("statistics", call.settings.statistics_timeout):
         columns = await call.access.statistics(source_id, body.item)
@@ -114,7 +114,7 @@ async def item_statistics(call: AnyCall, source_id: str, body: ItemBody) -> ApiR
 async def item_content(
     call: AnyCall,
     stack: ExitStack,
-    source_id: str,
+    source_id: SourceId,
     body: ContentBody,
     stream: bool = False,
     range: Annotated[str | None, Header()] = None,

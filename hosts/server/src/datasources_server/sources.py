@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Header, Query, Response
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from datasources import (
     ConnectError,
@@ -27,7 +27,7 @@ from datasources import (
 from datasources.forms import option_fields
 from datasources.redaction import is_secret_name
 from datasources.registry import ConnectorFactory, SourceRecords
-from datasources_server.calls import AdminCall, AnyCall, Call
+from datasources_server.calls import AdminCall, AnyCall, Call, SourceId
 from datasources_server.cursors import open_cursor, seal_cursor
 from datasources_server.problems import Problem, invalid
 from datasources_server.responses import ApiResponse
@@ -43,7 +43,7 @@ class SourceBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    type: str
+    type: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
     name: str | None = None
     options: dict[str, Any]
     metadata: dict[str, Any] = {}
@@ -84,7 +84,7 @@ class PauseBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    reason: str
+    reason: Annotated[str, Field(min_length=1)]
 
 
 Test = Callable[[], Awaitable[ConnectionCheck]]
@@ -141,14 +141,14 @@ async def list_sources(
     )
 
 
-async def get_source(call: AnyCall, source_id: str) -> ApiResponse:
+async def get_source(call: AnyCall, source_id: SourceId) -> ApiResponse:
     """Describe a source; its secrets are never shown."""
     return await _source_response(call, source_id)
 
 
 async def put_source(
     call: AdminCall,
-    source_id: str,
+    source_id: SourceId,
     body: SourceBody,
     test: bool = False,
     dry_run: bool = False,
@@ -208,7 +208,7 @@ async def _replace(
 
 async def patch_source(
     call: AdminCall,
-    source_id: str,
+    source_id: SourceId,
     body: Annotated[SourcePatch, Body(media_type="application/merge-patch+json")],
     test: bool = False,
     if_match: IfMatch = None,
@@ -227,26 +227,26 @@ async def patch_source(
     return await _source_response(call, source_id)
 
 
-async def delete_source(call: AdminCall, source_id: str) -> Response:
+async def delete_source(call: AdminCall, source_id: SourceId) -> Response:
     """Remove a source and close its connections."""
     await call.registry.unregister_data_source(source_id)
     return Response(status_code=204)
 
 
-async def pause_source(call: AdminCall, source_id: str, body: PauseBody) -> ApiResponse:
+async def pause_source(call: AdminCall, source_id: SourceId, body: PauseBody) -> ApiResponse:
     """Have all operations on a source refused, with a reason, until it is resumed."""
     await call.registry.pause(source_id, body.reason)
     return await _source_response(call, source_id)
 
 
-async def resume_source(call: AdminCall, source_id: str) -> ApiResponse:
+async def resume_source(call: AdminCall, source_id: SourceId) -> ApiResponse:
     """Serve a source again that was paused."""
     await call.registry.resume(source_id)
     return await _source_response(call, source_id)
 
 
 async def check_source(
-    call: AnyCall, source_id: str, body: SourcePatch | None = None
+    call: AnyCall, source_id: SourceId, body: SourcePatch | None = None
 ) -> ApiResponse:
     """Connect to a source; administrators may give changes, with which it is tested then."""
     await call.access.get_source(source_id)  # raises if it is not granted
