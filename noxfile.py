@@ -17,6 +17,7 @@ DISTRIBUTIONS = {  # folder: import name
     "plugins/local_file": "datasources_local_file",
     "plugins/postgresql": "datasources_postgresql",
     "plugins/azure_blob": "datasources_azure_blob",
+    "hosts/server": "datasources_server",
 }
 EXTRAS = {
     "core": "[cli,excel,otel,parquet,testing]",
@@ -260,9 +261,9 @@ def packaging(session: nox.Session) -> None:
         session.run(python, "-I", "-c", f"import {module}", external=True)
         session.run(python, "-m", "pip", "install", "-q", f"{core}[cli]", external=True)
         listed = json.dumps(json.loads(run_command(session, python, "plugins", "--json")))
-        connector = module.removeprefix("datasources_")
-        if f'"{connector}"' not in listed:
-            session.error(f"{connector!r} is installed but not listed:\n{listed}")
+        plugin = module.removeprefix("datasources_")
+        if f'"{plugin}"' not in listed:
+            session.error(f"{plugin!r} is installed but not listed:\n{listed}")
     check_types(session, directory / "typed", core, wheels["datasources_local_file"])
     check_scaffold(session, directory / "scaffold", core)
 

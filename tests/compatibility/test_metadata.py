@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FILES = [ROOT / "core/pyproject.toml", *sorted(ROOT.glob("plugins/*/pyproject.toml"))]
+FOLDERS = ("core", "plugins/*", "hosts/*")
+FILES = [path for folder in FOLDERS for path in sorted(ROOT.glob(f"{folder}/pyproject.toml"))]
 
 each_distribution = pytest.mark.parametrize("file", FILES, ids=lambda file: file.parent.name)
 

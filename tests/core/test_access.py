@@ -422,3 +422,13 @@ def test_the_blocking_access_does_the_same(tmp_path: Path) -> None:
             access.list_items("hr")
         with pytest.raises(DataSourceNotFoundError):
             next(access.iter_items("hr"))
+
+
+async def test_listing_for_a_principal_reads_granted_sources_only() -> None:
+    async with registry_of(AbleConnector) as registry:
+        for source_id in ("a", "b", "c"):
+            await registry.register_data_source(source(source_id))
+        registry.store.list = lambda: pytest.fail("all sources were read")  # type: ignore[method-assign]
+        ann = Principal("ann", grants=[Grant(name, {"read"}) for name in ("c", "a", "gone", "c")])
+        listed = await registry.access(ann).list_sources()
+    assert [config.id for config in listed] == ["a", "c"]

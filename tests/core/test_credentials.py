@@ -568,3 +568,16 @@ def test_sanitised_copy_is_masked_and_separate():
     assert copied == {"host": "h", "db": {"password": MARK, "ports": [1]}}
     copied["db"]["ports"].append(random.random())
     assert options["db"] == {"password": "hunter2", "ports": [1]}
+
+
+def test_digest_depends_on_the_key_the_purpose_and_the_content() -> None:
+    first, second = CredentialManager.generate_key(), CredentialManager.generate_key()
+    digest = CredentialManager([first, second]).digest("a", b"secret")
+    assert len(digest) == 64
+    assert CredentialManager(first).digest("a", b"secret") == digest
+    others = [
+        CredentialManager(second).digest("a", b"secret"),
+        CredentialManager(first).digest("b", b"secret"),
+        CredentialManager(first).digest("a", b"Secret"),
+    ]
+    assert len({digest, *others}) == 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -403,3 +404,28 @@ def test_binding_holds_beside_a_pattern_without_hosts():
 def test_policy_with_bound_references_is_a_value():
     same = Policy(allowed_references=BOUND.allowed_references)
     assert (same, hash(same)) == (BOUND, hash(BOUND))
+
+
+@pytest.mark.parametrize(
+    ("rule", "check"),
+    [
+        ("allowed_hosts", lambda policy: policy.check_hosts("s", ["elsewhere"])),
+        ("denied_networks", lambda policy: policy.check_address("s", "10.0.0.1")),
+        ("allowed_networks", lambda policy: policy.check_address("s", "11.0.0.1")),
+        ("allowed_references", lambda policy: policy.check_references("s", {"a": "${env:A}"})),
+        ("allow_ambient", lambda policy: policy.check_ambient("s", True)),
+        ("allowed_roots", lambda policy: policy.check_paths("s", ["/etc"])),
+    ],
+)
+def test_refusal_names_the_field_of_the_policy(rule: str, check: Callable[[Policy], None]) -> None:
+    policy = Policy(
+        allowed_hosts=(),
+        allowed_networks=(),
+        denied_networks=("10.0.0.0/8",),
+        allowed_references=(),
+        allowed_roots=(),
+        allow_ambient=False,
+    )
+    with pytest.raises(PolicyError) as raised:
+        check(policy)
+    assert raised.value.rule == rule

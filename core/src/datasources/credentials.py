@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import errno
 import hashlib
+import hmac
 import json
 import os
 import re
@@ -179,10 +180,20 @@ class CredentialManager:
         except InvalidToken:
             return None
 
+    def digest(self, purpose: str, content: bytes) -> str:
+        """Return the HMAC-SHA256 of content in hexadecimal, under a key derived for a purpose.
+
+        It is the same in every process whose first key is the same, and changes with that key.
+        """
+        return hmac.digest(self._derivations[0](purpose), content, "sha256").hex()
+
     def _derive(self, purpose: str) -> MultiFernet:
         """Return the keys for a purpose, one derived from each of ours."""
         if purpose not in self._derived:
-            self._derived[purpose] = MultiFernet([derive(purpose) for derive in self._derivations])
+            keys = [derive(purpose) for derive in self._derivations]
+            self._derived[purpose] = MultiFernet(
+                [Fernet(base64.urlsafe_b64encode(key)) for key in keys]
+            )
         return self._derived[purpose]
 
     def is_current(self, encrypted: str) -> bool:
@@ -195,15 +206,14 @@ class CredentialManager:
         return masked
 
 
-def _derivation(raw: bytes) -> Callable[[str], Fernet]:
+def _derivation(raw: bytes) -> Callable[[str], bytes]:
     """Return a function that derives a key for a purpose from a key by HKDF (RFC 5869)."""
 
-    def derive(purpose: str) -> Fernet:
+    def derive(purpose: str) -> bytes:
         from cryptography.hazmat.primitives.hashes import SHA256
         from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-        info = f"datasources {purpose}".encode()
-        return Fernet(base64.urlsafe_b64encode(HKDF(SHA256(), 32, None, info).derive(raw)))
+        return HKDF(SHA256(), 32, None, f"datasources {purpose}".encode()).derive(raw)
 
     return derive
 

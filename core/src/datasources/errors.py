@@ -232,6 +232,11 @@ class PolicyError(DataSourceError):
     slug = "not-allowed"
     http_status = 403
 
+    def __init__(self, message: str, *, rule: str | None = None) -> None:
+        super().__init__(message)
+        self.rule = rule
+        """The field of `Policy` that does not allow it; None if it is another rule."""
+
 
 class SecretRequiredError(PolicyError):
     """Raised when an update would send secrets to a destination that they were not given for.

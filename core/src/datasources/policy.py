@@ -112,7 +112,8 @@ class Policy:
             if not _matches(_host(host), self.allowed_hosts):
                 raise PolicyError(
                     f"source {source_id!r} may not use the host {host!r}; "
-                    f"allowed: {', '.join(self.allowed_hosts) or 'none'}"
+                    f"allowed: {', '.join(self.allowed_hosts) or 'none'}",
+                    rule="allowed_hosts",
                 )
 
     @property
@@ -155,13 +156,15 @@ class Policy:
         except ValueError:
             raise PolicyError(
                 f"source {source_id!r} may not use {text!r}: it is no address of a network, and "
-                "networks are restricted"
+                "networks are restricted",
+                rule="allowed_networks",
             ) from None
         addresses = [address, *_embedded(address)]
         for network in map(ipaddress.ip_network, self.denied_networks or ()):
             if any(each in network for each in addresses):
                 raise PolicyError(
-                    f"source {source_id!r} may not use {host}{text}; denied: network {network}"
+                    f"source {source_id!r} may not use {host}{text}; denied: network {network}",
+                    rule="denied_networks",
                 )
         allowed = self.allowed_networks
         if allowed is not None and not any(
@@ -169,7 +172,8 @@ class Policy:
         ):
             raise PolicyError(
                 f"source {source_id!r} may not use {host}{text}; "
-                f"allowed networks: {', '.join(allowed) or 'none'}"
+                f"allowed networks: {', '.join(allowed) or 'none'}",
+                rule="allowed_networks",
             )
 
     def check_references(
@@ -196,7 +200,8 @@ class Policy:
                 patterns = [r if isinstance(r, str) else r[0] for r in self._reference_rules()]
                 raise PolicyError(
                     f"source {source_id!r} may not refer to {reference!r}; "
-                    f"allowed: {', '.join(patterns) or 'none'}"
+                    f"allowed: {', '.join(patterns) or 'none'}",
+                    rule="allowed_references",
                 )
             hosts_of_rules = [allowed for allowed in bindings if allowed is not None]
             if names is None or not hosts_of_rules:
@@ -205,7 +210,8 @@ class Policy:
                 listed = sorted({host for allowed in hosts_of_rules for host in allowed})
                 raise PolicyError(
                     f"source {source_id!r} may not refer to {reference!r}, which is for the hosts "
-                    f"{', '.join(listed) or 'of no source'} only"
+                    f"{', '.join(listed) or 'of no source'} only",
+                    rule="allowed_references",
                 )
 
     def bound(self, reference: str) -> bool:
@@ -257,7 +263,8 @@ class Policy:
         if ambient and not self.allow_ambient:
             raise PolicyError(
                 f"source {source_id!r} may not log in with an identity of this machine; "
-                "give it credentials of its own"
+                "give it credentials of its own",
+                rule="allow_ambient",
             )
 
     def check_paths(self, source_id: str, paths: Iterable[str]) -> None:
@@ -276,7 +283,8 @@ class Policy:
             if not inside:
                 raise PolicyError(
                     f"source {source_id!r} may not use {path!r}; "
-                    f"allowed: {', '.join(self.allowed_roots) or 'nothing'}"
+                    f"allowed: {', '.join(self.allowed_roots) or 'nothing'}",
+                    rule="allowed_roots",
                 )
 
 

@@ -1,0 +1,39 @@
+"""An HTTP API on a registry of sources."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from datasources import lazy_exports
+
+if TYPE_CHECKING:
+    from datasources_server.app import create_app as create_app, router as router
+    from datasources_server.problems import Problem as Problem
+    from datasources_server.settings import (
+        ServerSettings as ServerSettings,
+        strict_policy as strict_policy,
+    )
+    from datasources_server.tokens import Token as Token, Tokens as Tokens
+
+__all__ = [
+    "Problem",
+    "ServerSettings",
+    "Token",
+    "Tokens",
+    "create_app",
+    "router",
+    "strict_policy",
+]
+
+__getattr__ = lazy_exports(
+    __name__,
+    {
+        "Problem": "problems",
+        "ServerSettings": "settings",
+        "Token": "tokens",
+        "Tokens": "tokens",
+        "create_app": "app",
+        "router": "app",
+        "strict_policy": "settings",
+    },
+)

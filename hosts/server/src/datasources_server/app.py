@@ -1,0 +1,171 @@
+"""The application, and its routes for the application of a host."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from uuid import uuid4
+
+from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi.security import HTTPBearer
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from datasources import DataSourceRegistry, OptionError, __version__
+from datasources_server.calls import Api, Authenticate
+from datasources_server.guard import guarded_route
+from datasources_server.items import item_routes
+from datasources_server.problems import ProblemResponse, problem_of
+from datasources_server.responses import ApiResponse
+from datasources_server.settings import ServerSettings
+from datasources_server.sources import source_routes
+from datasources_server.token_routes import token_routes
+from datasources_server.tokens import Tokens
+from datasources_server.types import type_routes
+
+_STATUSES = (
+    400,
+    401,
+    403,
+    404,
+    408,
+    409,
+    412,
+    413,
+    416,
+    421,
+    422,
+    428,
+    429,
+    500,
+    501,
+    502,
+    503,
+    504,
+)
+
+
+class ProblemDocument(BaseModel):
+    """A problem document (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    errors: list[dict[str, str]] = []
+
+
+def router(
+    registry: DataSourceRegistry,
+    *,
+    authenticate: Authenticate | None = None,
+    tokens: Tokens | None = None,
+    settings: ServerSettings | None = None,
+) -> APIRouter:
+    """Return the routes of the API, for `app.include_router(routes, prefix="/v1")`.
+
+    Each route checks its requests by itself, and answers errors with problem documents, whatever
+    middleware and handlers the application has.
+
+    Args:
+        registry: The sources; the host closes it.
+        authenticate: Returns the principal of a request, or None; may be a coroutine function. It
+            is called again, every few seconds, for requests that take longer. By default it is that
+            of the tokens.
+        tokens: Tokens that administrators manage below `/tokens`; None is without these routes.
+        settings: Addresses and limits.
+
+    Raises:
+        OptionError: Neither `authenticate` nor `tokens` is given.
+    """
+    return _router(_api(registry, authenticate, tokens, settings))
+
+
+def create_app(
+    registry: DataSourceRegistry,
+    *,
+    authenticate: Authenticate | None = None,
+    tokens: Tokens | None = None,
+    settings: ServerSettings | None = None,
+    **arguments: Any,
+) -> FastAPI:
+    """Return an application with the API below `/v1`, `/healthz` and `/readyz`.
+
+    Args:
+        registry: The sources; the host closes it.
+        authenticate: As for `router`.
+        tokens: As for `router`.
+        settings: Addresses and limits.
+        arguments: More arguments of `FastAPI`, such as `lifespan`.
+
+    Raises:
+        OptionError: As `router`.
+    """
+    api = _api(registry, authenticate, tokens, settings)
+    app = FastAPI(
+        title="datasources",
+        version=__version__,
+        docs_url=None,  # the pages load scripts of other hosts
+        redoc_url=None,
+        **arguments,
+    )
+    app.include_router(_router(api), prefix="/v1")
+    app.include_router(_health_routes(api))
+    # For addresses and methods that no route has.
+    app.add_exception_handler(HTTPException, _handle_error)
+    app.add_exception_handler(Exception, _handle_error)
+    return app
+
+
+def _api(
+    registry: DataSourceRegistry,
+    authenticate: Authenticate | None,
+    tokens: Tokens | None,
+    settings: ServerSettings | None,
+) -> Api:
+    if authenticate is None:
+        if tokens is None:
+            raise OptionError("a server needs 'authenticate' or 'tokens'")
+        authenticate = tokens.authenticate
+    return Api(registry, authenticate, settings or ServerSettings(), tokens)
+
+
+def _router(api: Api) -> APIRouter:
+    problem = {
+        "model": ProblemDocument,
+        "content": {"application/problem+json": {}},
+    }
+    routes = APIRouter(
+        dependencies=[Depends(HTTPBearer(auto_error=False))],  # for the OpenAPI document
+        responses=dict.fromkeys(_STATUSES, problem),
+    )
+    route_class = guarded_route(api)
+    parts = [type_routes, source_routes, item_routes]
+    if api.tokens is not None:
+        parts.append(token_routes)
+    for part in parts:
+        routes.include_router(part(route_class))
+    return routes
+
+
+def _health_routes(api: Api) -> APIRouter:
+    routes = APIRouter(tags=["health"], route_class=guarded_route(api, public=True))
+
+    @routes.get("/healthz")
+    async def healthz() -> ApiResponse:
+        """Return that the process serves requests."""
+        return ApiResponse({"status": "ok"})
+
+    @routes.get("/readyz")
+    async def readyz() -> ApiResponse:
+        """Return that the store of sources can be read; 503 if it cannot."""
+        await asyncio.to_thread(api.registry.exists, "readyz")
+        return ApiResponse({"status": "ok"})
+
+    return routes
+
+
+async def _handle_error(_: Request, error: Exception) -> Response:
+    return ProblemResponse(problem_of(error), str(uuid4()))

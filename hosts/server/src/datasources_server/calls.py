@@ -1,0 +1,133 @@
+"""One authenticated request: the principal, and what the routes need for it."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from inspect import isawaitable
+from typing import Annotated
+
+from fastapi import Depends, Path, Request
+
+from datasources import Access, DataSourceRegistry, Principal
+from datasources_server.problems import Problem
+from datasources_server.settings import ServerSettings
+from datasources_server.tokens import Tokens
+
+Authenticate = Callable[[Request], Principal | Awaitable[Principal | None] | None]
+"""Returns the principal of a request, or None if it has none; may be a coroutine function."""
+
+_MINUTE = 60.0
+_MAX_PRINCIPALS = 10_000  # whose tests are counted at a time
+
+
+@dataclass
+class Api:
+    """The parts that all requests share."""
+
+    registry: DataSourceRegistry
+    authenticate: Authenticate
+    settings: ServerSettings
+    tokens: Tokens | None = None
+    """Those that the routes below `/tokens` manage."""
+    _tests: dict[str, deque[float]] = field(default_factory=dict)
+
+    async def principal_of(self, request: Request) -> Principal:
+        """Return the principal of a request.
+
+        Raises:
+            Problem: 401, there is none.
+        """
+        principal = self.authenticate(request)
+        if isawaitable(principal):
+            principal = await principal
+        if not isinstance(principal, Principal):
+            raise Problem(
+                401,
+                "not-authenticated",
+                "the request needs the header `Authorization: Bearer …` with a valid token",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+        return principal
+
+    async def call_of(self, request: Request) -> Call:
+        """Return the call of a request; raises as `principal_of`."""
+        principal = await self.principal_of(request)
+        access = self.registry.access(
+            principal,
+            limits=self.settings.limits,
+            concurrency=self.settings.concurrent_fetches,
+        )
+        return Call(self, principal, access)
+
+    def count_test(self, principal_id: str) -> None:
+        """Count a test of a connection.
+
+        Raises:
+            Problem: 429, the principal has made too many within a minute.
+        """
+        if len(self._tests) >= _MAX_PRINCIPALS:
+            self._tests.pop(next(iter(self._tests)))
+        times, now = self._tests.setdefault(principal_id, deque()), time.monotonic()
+        while times and times[0] <= now - _MINUTE:
+            times.popleft()
+        if len(times) >= self.settings.tests_per_minute:
+            raise Problem(
+                429,
+                "too-many-tests",
+                f"more than {self.settings.tests_per_minute} tests of connections in a minute",
+                headers={"Retry-After": str(int(times[0] + _MINUTE - now) + 1)},
+                retryable=True,
+            )
+        times.append(now)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One authenticated request."""
+
+    api: Api
+    principal: Principal
+    access: Access
+
+    @property
+    def registry(self) -> DataSourceRegistry:
+        return self.api.registry
+
+    @property
+    def settings(self) -> ServerSettings:
+        return self.api.settings
+
+    def require_admin(self) -> None:
+        """Raise Problem 403 if the principal is no administrator."""
+        if not self.principal.is_admin:
+            raise Problem(403, "not-allowed", "only administrators may do this")
+
+
+def current_call(request: Request) -> Call:
+    """Return the call of a request, as a dependency."""
+    call: Call = request.scope["datasources.call"]
+    return call
+
+
+def current_admin(request: Request) -> Call:
+    """Return the call of a request by an administrator, as a dependency."""
+    call = current_call(request)
+    call.require_admin()
+    return call
+
+
+def exit_stack(request: Request) -> AsyncExitStack:
+    """Return the stack that is left when the response is sent or the client has left."""
+    stack: AsyncExitStack = request.scope["datasources.exit_stack"]
+    return stack
+
+
+AnyCall = Annotated[Call, Depends(current_call)]
+AdminCall = Annotated[Call, Depends(current_admin)]
+ExitStack = Annotated[AsyncExitStack, Depends(exit_stack)]
+SourceId = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+"""The id of a source in a path, as core takes it."""

@@ -1,0 +1,220 @@
+"""Checks of every request before its route runs, and its end when the client leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack, ExitStack, suppress
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from datasources import caller
+from datasources_server.calls import Api
+from datasources_server.problems import Problem, ProblemResponse, problem_of
+from datasources_server.settings import ServerSettings
+
+# Fetch metadata (https://www.w3.org/TR/fetch-metadata/) of requests from pages of our own, and of
+# those that no page has made.
+_OWN_SITES = (None, "none", "same-origin")
+
+
+def guarded_route(api: Api, *, public: bool = False) -> type[APIRoute]:
+    """Return the class of routes that are guarded, and answer errors with problem documents.
+
+    Args:
+        api: The parts that all requests share.
+        public: True for routes without authentication.
+    """
+
+    class GuardedRoute(APIRoute):
+        # Not around `app`, which is another one where a router is included in a router.
+        async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await RequestGuard(super().handle, api, public=public)(scope, receive, send)
+
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            handle = super().get_route_handler()
+
+            # Here, as the handlers of the application, which may be the host's, come after.
+            async def handle_errors(request: Request) -> Response:
+                try:
+                    return await handle(request)
+                except Exception as exc:  # noqa: BLE001  (answered, and logged if unexpected)
+                    call = request.scope.get("datasources.call")
+                    problem = problem_of(
+                        exc,
+                        is_admin=call is not None and call.principal.is_admin,
+                        conditional=not {"if-match", "if-none-match"}.isdisjoint(request.headers),
+                    )
+                    return ProblemResponse(problem, request.scope["datasources.request_id"])
+
+            return handle_errors
+
+    return GuardedRoute
+
+
+class RequestGuard:
+    """ASGI middleware around one route.
+
+    A request is refused for a foreign `Host` or `Origin` and for cross-site fetch metadata, without
+    authentication, and for a body that is too large or too slow, in this order. The route runs in a
+    task of its own with the whole body. The task is cancelled when the client leaves, and when the
+    request is not authentic any more.
+    """
+
+    def __init__(self, app: ASGIApp, api: Api, *, public: bool) -> None:
+        self.app = app
+        self._api = api
+        self._public = public
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request_id = str(uuid4())
+        scope["datasources.request_id"] = request_id
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = request_id
+                headers["X-Content-Type-Options"] = "nosniff"
+                headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        with ExitStack() as stack:
+            try:
+                check_origin(scope, self._api.settings)
+                if not self._public:
+                    request = Request(scope)
+                    call = scope["datasources.call"] = await self._api.call_of(request)
+                    stack.enter_context(caller(user=call.principal.id, request_id=request_id))
+                body = await _read_body(Headers(scope=scope), receive, self._api.settings)
+            except Exception as exc:  # noqa: BLE001  (answered, and logged if unexpected)
+                response = ProblemResponse(problem_of(exc), request_id)
+                await response(scope, receive, send_with_headers)
+                return
+            if body is not None:
+                await self._run(scope, body, receive, send_with_headers)
+
+    async def _run(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+        """Run the route until it ends, or its client has left."""
+        messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+        left = asyncio.Event()
+
+        async def replay() -> Message:
+            if messages:
+                return messages.pop()
+            await left.wait()
+            return {"type": "http.disconnect"}
+
+        async def run() -> None:
+            # Left in the task that has entered it, as contexts of asynchronous generators must be.
+            async with AsyncExitStack() as stack:
+                scope["datasources.exit_stack"] = stack
+                await self.app(scope, replay, send)
+
+        route = asyncio.create_task(run())
+        leaving = asyncio.ensure_future(receive())  # after the body: waits for the disconnect
+        try:
+            while not (route.done() or leaving.done()):
+                await asyncio.wait(
+                    [route, leaving],
+                    timeout=self._api.settings.recheck_seconds,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                if not (route.done() or leaving.done() or await self._is_authentic(scope)):
+                    break
+            if route.done():
+                await route  # raises what it raised
+        finally:
+            left.set()
+            for task in (route, leaving):
+                task.cancel()
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([route, leaving])
+
+    async def _is_authentic(self, scope: Scope) -> bool:
+        if self._public:
+            return True
+        try:
+            principal = await self._api.principal_of(Request(scope))
+        except Problem:
+            return False
+        same: bool = principal == scope["datasources.call"].principal
+        return same
+
+
+def check_origin(scope: Scope, settings: ServerSettings) -> None:
+    """Check the headers by which browsers say where a request comes from.
+
+    Raises:
+        Problem: The host is not one of ours, or a page of another site has made the request.
+    """
+    headers = Headers(scope=scope)
+    hosts = headers.getlist("host")
+    public = None if settings.public_url is None else urlsplit(settings.public_url)
+    names = {_host_name(host) for host in settings.allowed_hosts}
+    if public is not None and public.hostname is not None:
+        names.add(_host_name(public.hostname))
+    if len(hosts) != 1 or _host_name(_without_port(hosts[0])) not in names:
+        raise Problem(
+            421, "host-not-allowed", "the header `Host` names no host that the server answers for"
+        )
+    origins = {f"{scope['scheme']}://{hosts[0].lower()}"}
+    if public is not None:
+        origins.add(f"{public.scheme}://{public.netloc.lower()}")
+    foreign = [origin for origin in headers.getlist("origin") if origin.lower() not in origins]
+    if foreign or headers.get("sec-fetch-site") not in _OWN_SITES:
+        raise Problem(403, "origin-not-allowed", "pages of other sites may not use this server")
+
+
+def _without_port(host: str) -> str:
+    name, separator, port = host.rpartition(":")
+    return name if separator and port.isdigit() else host
+
+
+def _host_name(name: str) -> str:
+    """Return a host's name or address in the spelling that is compared."""
+    name = name.lower().removeprefix("[").removesuffix("]")
+    try:
+        return str(ipaddress.ip_address(name))
+    except ValueError:
+        return name
+
+
+async def _read_body(headers: Headers, receive: Receive, settings: ServerSettings) -> bytes | None:
+    """Return the body of a request; None if the client has left.
+
+    Raises:
+        Problem: The body is too large, or too slow.
+    """
+    too_large = Problem(
+        413, "body-too-large", f"a request's body may have {settings.max_body} bytes"
+    )
+    length = headers.get("content-length", "")
+    if length.isdecimal() and len(length) < 20 and int(length) > settings.max_body:
+        raise too_large
+    chunks, size = [], 0
+    try:
+        async with asyncio.timeout(settings.body_timeout):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    return None
+                chunks.append(message.get("body", b""))
+                size += len(chunks[-1])
+                if size > settings.max_body:
+                    raise too_large
+                if not message.get("more_body", False):
+                    return b"".join(chunks)
+    except TimeoutError:
+        raise Problem(
+            408,
+            "body-too-slow",
+            f"the request's body did not arrive within {settings.body_timeout:g} seconds",
+            headers={"Connection": "close"},
+        ) from None

@@ -1,0 +1,217 @@
+"""Routes about the items of sources, and their content."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+from uuid import uuid4
+
+from fastapi import APIRouter, Header, Query, Response
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ConfigDict, Field
+
+from datasources import FetchReceipt, ItemStream, Preview, guess_media_type, run_in_thread
+from datasources_server.calls import AnyCall, Call, ExitStack, SourceId
+from datasources_server.cursors import open_cursor, seal_cursor
+from datasources_server.problems import Problem, invalid
+from datasources_server.responses import (
+    ApiResponse,
+    ContentResponse,
+    content_headers,
+    parse_range,
+)
+
+_CHUNK = 256 * 1024  # bytes read of a file at once
+
+
+class ItemBody(BaseModel):
+    """The identifier of an item, which may be a query."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    item: str
+
+
+class DescribeBody(ItemBody):
+    """An item to describe; `refresh` asks the source although a description is cached."""
+
+    refresh: bool = False
+
+
+class PreviewBody(ItemBody):
+    """An item to preview."""
+
+    rows: Annotated[int, Field(ge=1)] = 10
+
+
+class ContentBody(ItemBody):
+    """An item to fetch, and its format, such as `csv` or `parquet`."""
+
+    format: str | None = None
+
+
+def item_routes(route_class: type[APIRoute]) -> APIRouter:
+    """Return the routes below `/sources/{source_id}` that read data."""
+    routes = APIRouter(tags=["data"], prefix="/sources/{source_id}", route_class=route_class)
+    routes.get("/items")(list_items)
+    routes.post("/describe")(describe_item)
+    routes.post("/preview")(preview_item)
+    routes.post("/statistics")(item_statistics)
+    routes.post("/content", response_class=Response)(item_content)
+    return routes
+
+
+async def list_items(
+    call: AnyCall,
+    source_id: SourceId,
+    path: str | None = None,
+    pattern: str | None = None,
+    cursor: str | None = None,
+    limit: Annotated[int, Query(ge=1)] = 100,
+) -> ApiResponse:
+    """List the items of a source, below `path` or by `pattern`, one page at a time."""
+    if limit > call.settings.max_page:
+        raise invalid("limit", f"must be at most {call.settings.max_page}")
+    if pattern is None:
+        page = await call.access.list_page(source_id, path, limit=limit, cursor=cursor)
+        return ApiResponse({"items": page.items, "next_cursor": page.cursor})
+    if path is not None:
+        raise invalid("pattern", "cannot be given together with 'path'")
+    binding = [call.principal.id, source_id, pattern]
+    first = 0 if cursor is None else int(open_cursor(call, "patterns", binding, cursor))
+    items = await call.access.glob_items(source_id, pattern)
+    end = first + limit
+    following = seal_cursor(call, "patterns", binding, str(end)) if end < len(items) else None
+    return ApiResponse({"items": items[first:end], "next_cursor": following})
+
+
+async def describe_item(call: AnyCall, source_id: SourceId, body: DescribeBody) -> ApiResponse:
+    """Describe an item, as its connector does."""
+    metadata = await call.access.get_metadata(source_id, body.item, refresh=body.refresh)
+    return ApiResponse({"metadata": metadata})
+
+
+async def preview_item(call: AnyCall, source_id: SourceId, body: PreviewBody) -> ApiResponse:
+    """Return the first rows of an item."""
+    if body.rows > call.settings.preview_rows:
+        raise invalid("#/rows", f"must be at most {call.settings.preview_rows}")
+    async with _time_limit("preview", call.settings.preview_timeout):
+        preview = await call.access.preview(source_id, body.item, body.rows)
+    return ApiResponse(_bounded(preview, call.settings.preview_bytes))
+
+
+async def item_statistics(call: AnyCall, source_id: SourceId, body: ItemBody) -> ApiResponse:
+    """Return figures of an item's numeric columns."""
+    async with _time_limit("statistics", call.settings.statistics_timeout):
+        columns = await call.access.statistics(source_id, body.item)
+    return ApiResponse({"columns": columns})
+
+
+async def item_content(
+    call: AnyCall,
+    stack: ExitStack,
+    source_id: SourceId,
+    body: ContentBody,
+    stream: bool = False,
+    range: Annotated[str | None, Header()] = None,
+    if_range: Annotated[str | None, Header()] = None,
+) -> Response:
+    """Return the content of an item.
+
+    It is fetched completely first, within the limits, so that an error is a problem document. The
+    header `Datasources-Receipt` has the receipt. With `stream` it is sent as it arrives, without a
+    receipt and ranges; a stream that fails ends without its last chunk.
+    """
+    if stream:
+        return await _stream(call, stack, source_id, body)
+    session = await stack.enter_async_context(call.access.workspace(str(uuid4())))
+    receipt = await session.fetch(source_id, body.item, format=body.format)
+    headers = content_headers(
+        guess_media_type(receipt.path), receipt.sha256, os.path.basename(receipt.path)
+    )
+    headers["Datasources-Receipt"] = _receipt_header(receipt)
+    part = parse_range(range, receipt.size) if if_range in (None, headers["ETag"]) else None
+    first, end = part or (0, receipt.size)
+    if part is not None and first >= end:
+        raise Problem(
+            416,
+            "range-not-satisfiable",
+            "the range begins after the end of the content",
+            headers={"Content-Range": f"bytes */{receipt.size}"},
+        )
+    if part is not None:
+        headers["Content-Range"] = f"bytes {first}-{end - 1}/{receipt.size}"
+    headers["Content-Length"] = str(end - first)
+    chunks = _read_file(receipt.path, first, end)
+    return ContentResponse(chunks, 200 if part is None else 206, headers)
+
+
+async def _stream(call: Call, stack: ExitStack, source_id: str, body: ContentBody) -> Response:
+    stream = await stack.enter_async_context(
+        call.access.open_stream(source_id, body.item, format=body.format)
+    )
+    # Read before the response begins, so that an early error is a problem document.
+    first = await anext(stream, None)
+    headers = content_headers(stream.media_type, None, None)
+    del headers["Accept-Ranges"]
+    return ContentResponse(_with_first(first, stream), 200, headers)
+
+
+async def _with_first(first: bytes | None, stream: ItemStream) -> AsyncIterator[bytes]:
+    if first is not None:
+        yield first
+        async for chunk in stream:
+            yield chunk
+
+
+async def _read_file(path: str, first: int, end: int) -> AsyncIterator[bytes]:
+    file = await run_in_thread(lambda: open(path, "rb"))  # noqa: SIM115  (closed below)
+    try:
+        await run_in_thread(lambda: file.seek(first))
+        while first < end:
+            size = min(_CHUNK, end - first)
+            chunk = await run_in_thread(lambda size=size: file.read(size))
+            first += len(chunk)
+            yield chunk
+    finally:
+        file.close()
+
+
+def _receipt_header(receipt: FetchReceipt) -> str:
+    """Return a receipt as JSON in ASCII, without what the client has sent or has no use for."""
+    values = receipt.to_dict()
+    for name in ("source_id", "identifier", "path", "unchanged"):
+        del values[name]
+    return json.dumps(values)
+
+
+def _bounded(preview: Preview, max_bytes: int) -> dict[str, Any]:
+    """Return a preview as JSON values, with the rows that have room in `max_bytes`."""
+    described = preview.to_dict()
+    rows, size = described["rows"], 0
+    for number, row in enumerate(rows):
+        size += len(json.dumps(row))
+        if size > max_bytes:
+            described["rows"] = rows[:number]
+            described["truncated"] = True
+            described["notes"] = [
+                *described["notes"],
+                f"Rows from number {number + 1} on are left out: a preview has {max_bytes} bytes.",
+            ]
+            break
+    return described
+
+
+@asynccontextmanager
+async def _time_limit(name: str, seconds: float) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise Problem(
+            504, "too-slow", f"the {name} took more than {seconds:g} seconds", retryable=True
+        ) from None

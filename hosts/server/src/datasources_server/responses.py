@@ -1,0 +1,100 @@
+"""Responses of JSON and of content."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from datasources import DataSourceError
+from datasources.json_values import to_json_value
+
+_log = logging.getLogger("datasources.server")
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+
+
+class ApiResponse(Response):
+    """A response of JSON, in ASCII, as names from sources may hold halves of surrogate pairs."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(to_json_value(content), allow_nan=False).encode()
+
+
+class ContentResponse(Response):
+    """A response of bytes as they arrive, which ends early if they do.
+
+    Without its last chunk, or with fewer bytes than `Content-Length` says, a client knows that the
+    content is not complete.
+    """
+
+    def __init__(
+        self, chunks: AsyncIterator[bytes], status: int, headers: Mapping[str, str]
+    ) -> None:
+        super().__init__(status_code=status, headers=headers)
+        del self.headers["content-length"]  # the empty body's
+        if "Content-Length" in headers:
+            self.headers["content-length"] = headers["Content-Length"]
+        self._chunks = chunks
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  (ASGI)
+        start = {"type": "http.response.start", "status": self.status_code}
+        await send(start | {"headers": self.raw_headers})
+        try:
+            async for chunk in self._chunks:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        except DataSourceError as exc:
+            _log.warning("a stream ended early: %s", exc.slug)
+            return  # the server closes the connection, as the response is not complete
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def content_headers(
+    media_type: str | None, etag: str | None, filename: str | None
+) -> dict[str, str]:
+    """Return the headers of content from a source, which no browser may open as a page."""
+    headers = {
+        "Content-Type": media_type or "application/octet-stream",
+        "Content-Disposition": "attachment",
+        "Content-Security-Policy": "sandbox",
+        "Accept-Ranges": "bytes",
+    }
+    if etag is not None:
+        headers["ETag"] = f'"{etag}"'
+    if filename is not None:
+        headers["Content-Disposition"] += f"; filename*=UTF-8''{_encode(filename)}"
+    return headers
+
+
+def parse_range(value: str | None, size: int) -> tuple[int, int] | None:
+    """Return the first byte of a range and the byte after its last (RFC 9110, 14.1.2).
+
+    Args:
+        value: The header `Range`. A malformed one, and several ranges, are ignored.
+        size: Bytes of the content.
+
+    Returns:
+        None for all bytes; a range that begins at `size` if none of it is in the content.
+    """
+    match = None if value is None else _RANGE.fullmatch(value.replace(" ", ""))
+    if match is None or match[0] == "bytes=-":
+        return None
+    first, last = match[1], match[2]
+    if not first:
+        length = min(int(last), size)
+        return size - length, size
+    if last and int(last) < int(first):
+        return None
+    return min(int(first), size), min(int(last) + 1, size) if last else size
+
+
+def _encode(filename: str) -> str:
+    from urllib.parse import quote
+
+    return quote(filename.encode("utf-8", "replace"), safe="")

@@ -1,0 +1,200 @@
+"""The command `datasources serve`."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from datasources.cli import output
+from datasources.cli.context import CliContext
+from datasources.errors import OptionError
+from datasources_server.commands import open_tokens, tokens_option
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from datasources import DataSourceRegistry, Policy
+    from datasources_server.tokens import Tokens
+
+_GRACE = 10  # seconds that requests have to end by themselves when the server is told to end
+
+
+def _environment(name: str) -> dict[str, Any]:
+    """Return the arguments of an option that the environment may hold, too."""
+    return {"envvar": f"DATASOURCES_SERVER_{name}", "show_envvar": True}
+
+
+@click.command("serve")
+@click.option("--host", default="127.0.0.1", show_default=True, **_environment("HOST"))
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65_535),
+    default=8300,
+    show_default=True,
+    **_environment("PORT"),
+)
+@click.option("--public-url", help="The address that clients use.", **_environment("PUBLIC_URL"))
+@click.option("--tls-cert", type=click.Path(exists=True), **_environment("TLS_CERT"))
+@click.option("--tls-key", type=click.Path(exists=True), **_environment("TLS_KEY"))
+@click.option(
+    "--trusted-proxy",
+    metavar="ADDRESS",
+    help="The address of a proxy that has TLS, whose X-Forwarded headers count.",
+    **_environment("TRUSTED_PROXY"),
+)
+@click.option(
+    "--allow-network", multiple=True, metavar="CIDR", help="Local networks that sources may use."
+)
+@click.option(
+    "--allow-root", multiple=True, metavar="DIR", help="Directories that sources may read."
+)
+@click.option(
+    "--allow-reference", multiple=True, metavar="PATTERN", help="References such as env:SHOP_*."
+)
+@click.option("--allow-ambient", is_flag=True, help="Identities of this machine.")
+@click.option("--check", is_flag=True, help="Check the settings, and serve nothing.")
+@tokens_option
+@click.pass_obj
+def serve_command(context: CliContext, /, **options: Any) -> None:
+    """Serve the HTTP API on the store.
+
+    The first start makes a token of an administrator, and prints the path of the file that holds it.
+    Sources may use nothing of this machine but what options or the table [policy] allow.
+    """
+    import uvicorn
+
+    from datasources_server.app import create_app
+    from datasources_server.settings import ServerSettings
+
+    _check_exposure(options)
+    settings = ServerSettings(public_url=options["public_url"])
+    policy = _policy(context.settings.policy, options)
+    tokens = open_tokens(context, options["tokens_path"])
+    tokens.list()
+    registry = _open_registry(context, policy, create=not options["check"])
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with registry:
+            yield
+
+    app = create_app(registry, tokens=tokens, settings=settings, lifespan=lifespan)
+    config = uvicorn.Config(
+        app,
+        host=options["host"],
+        port=options["port"],
+        ssl_certfile=options["tls_cert"],
+        ssl_keyfile=options["tls_key"],
+        proxy_headers=options["trusted_proxy"] is not None,
+        forwarded_allow_ips=options["trusted_proxy"] or "",
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE,
+    )
+    config.load()  # reads the certificate
+    if options["check"]:
+        registry.store.close()
+        output.echo_err("The settings are valid.")
+        return
+    _make_first_token(tokens)
+    uvicorn.Server(config).run()
+
+
+def _check_exposure(options: Mapping[str, Any]) -> None:
+    """Refuse to be reached from other machines without TLS, ours or that of a proxy.
+
+    Raises:
+        UsageError: What is missing.
+    """
+    if (options["tls_cert"] is None) != (options["tls_key"] is None):
+        raise click.UsageError("--tls-cert and --tls-key are given together")
+    if options["tls_cert"] is not None:
+        import ssl
+
+        try:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            context.load_cert_chain(options["tls_cert"], options["tls_key"], password="")
+        except (OSError, ValueError) as exc:
+            raise OptionError("the certificate and its key cannot be used; both are PEM") from exc
+    if _is_loopback(options["host"]):
+        return
+    if options["tls_cert"] is None and options["trusted_proxy"] is None:
+        raise click.UsageError(
+            "tokens would cross the network in clear: beyond loopback, give --tls-cert and --tls-key, "
+            "or --trusted-proxy if a proxy has TLS"
+        )
+    if options["public_url"] is None:
+        raise click.UsageError("beyond loopback, give --public-url, the address that clients use")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _policy(policy: Policy, options: Mapping[str, Any]) -> Policy:
+    """Return the policy of the settings, strict where they leave a rule out."""
+    from datasources_server.settings import strict_policy
+
+    strict = strict_policy(
+        allow_networks=options["allow_network"],
+        allow_roots=[*(policy.allowed_roots or ()), *options["allow_root"]],
+        allow_references=options["allow_reference"],
+        allow_ambient=options["allow_ambient"],
+        limits=policy.limits,
+    )
+    changes: dict[str, Any] = {
+        name: getattr(policy, name)
+        for name in ("allowed_hosts", "allowed_networks", "denied_networks")
+        if getattr(policy, name) is not None
+    }
+    if policy.allowed_references is not None:
+        changes["allowed_references"] = (*policy.allowed_references, *options["allow_reference"])
+    return replace(strict, **changes)
+
+
+def _open_registry(context: CliContext, policy: Policy, *, create: bool) -> DataSourceRegistry:
+    """Return a registry on the store; on `create`, the first one makes the store and a key."""
+    from datasources import DataSourceRegistry
+
+    if context.audit_log is not None:
+        context.plugins.register_plugin(context.audit_log, "audit log")
+    store = context.open_store(create=create)
+    try:
+        if not context.keys.exists and not store.list() and create and context.keys.create():
+            output.echo_err(f"Made the encryption key {context.keys.path}: keep a copy of it.")
+        if context.keys.exists or create:
+            context.check_keys(store)
+        return DataSourceRegistry(
+            context.keys.manager() if context.keys.exists else None,
+            store=store,
+            policy=policy,
+            pool_config=context.settings.pool,
+            plugins=context.plugins,
+        )
+    except BaseException:
+        store.close()
+        raise
+
+
+def _make_first_token(tokens: Tokens) -> None:
+    """Make a token of an administrator if there is no token yet, and say where it is."""
+    from datasources_server.tokens import write_private
+
+    if tokens.list():
+        return
+    path = os.path.join(os.path.dirname(os.path.abspath(tokens.path)), "admin-token")
+    token = tokens.add("admin", admin=True)
+    try:
+        write_private(path, f"{token}\n")
+    except OSError as exc:
+        tokens.revoke("admin")
+        raise OptionError(f"the token cannot be written to {path!r}: {exc.strerror}") from exc
+    output.echo_err(f"Made the token of an administrator: {path}")

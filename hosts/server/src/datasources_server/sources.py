@@ -1,0 +1,381 @@
+"""Routes that manage sources."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Header, Query, Response
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ConfigDict, Field
+
+from datasources import (
+    ConnectError,
+    ConnectionCheck,
+    CredentialError,
+    DataSourceConfig,
+    DataSourceError,
+    DataSourceNotFoundError,
+    Limits,
+    MemoryStore,
+    PluginError,
+    abilities,
+)
+from datasources.forms import option_fields
+from datasources.redaction import is_secret_name
+from datasources.registry import ConnectorFactory, SourceRecords
+from datasources_server.calls import AdminCall, AnyCall, Call, SourceId
+from datasources_server.cursors import open_cursor, seal_cursor
+from datasources_server.problems import Problem, invalid
+from datasources_server.responses import ApiResponse
+from datasources_server.types import load_connector_class
+
+_ETAG = re.compile(r'\s*"(\d{1,18})"\s*')
+_FINGERPRINTS = "fingerprints of secrets"  # purpose of the derived key
+_FINGERPRINT_LENGTH = 16  # hexadecimal digits: tells if a secret has changed, no more
+
+
+class SourceBody(BaseModel):
+    """A source: type, name, options, metadata and limits."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+    name: str | None = None
+    options: dict[str, Any]
+    metadata: dict[str, Any] = {}
+    limits: dict[str, Any] | None = None
+
+    def to_config(self, source_id: str) -> DataSourceConfig:
+        """Return the configuration; raises OptionError if a field is malformed."""
+        return DataSourceConfig(
+            source_id,
+            self.type,
+            source_id if self.name is None else self.name,
+            self.options,
+            metadata=self.metadata,
+            limits=None if self.limits is None else Limits.from_dict(self.limits),
+        )
+
+
+class SourcePatch(BaseModel):
+    """A JSON merge patch (RFC 7396) of a source; `null` removes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str | None = None
+    options: dict[str, Any] | None = None
+    metadata: dict[str, Any] | None = None
+    limits: dict[str, Any] | None = None
+
+    def to_changes(self) -> dict[str, Any]:
+        """Return the changes as `DataSourceRegistry.update_data_source` takes them."""
+        changes = self.model_dump(exclude_unset=True)
+        if "options" in changes:
+            changes["config"] = changes.pop("options")
+        return changes
+
+
+class PauseBody(BaseModel):
+    """The reason of a pause, for people."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: Annotated[str, Field(min_length=1)]
+
+
+Test = Callable[[], Awaitable[ConnectionCheck]]
+IfMatch = Annotated[str | None, Header()]
+
+
+def source_routes(route_class: type[APIRoute]) -> APIRouter:
+    """Return the routes that manage sources, and test connections."""
+    routes = APIRouter(tags=["sources"], route_class=route_class)
+    routes.get("/sources")(list_sources)
+    routes.get("/sources/{source_id}")(get_source)
+    routes.put("/sources/{source_id}")(put_source)
+    routes.patch("/sources/{source_id}")(patch_source)
+    routes.delete("/sources/{source_id}", status_code=204)(delete_source)
+    routes.post("/sources/{source_id}/pause")(pause_source)
+    routes.post("/sources/{source_id}/resume")(resume_source)
+    routes.post("/sources/{source_id}/test")(check_source)
+    routes.post("/test")(check_new_source)
+    return routes
+
+
+async def list_sources(
+    call: AnyCall,
+    cursor: str | None = None,
+    limit: Annotated[int, Query(ge=1)] = 50,
+    type: str | None = None,
+    q: Annotated[str, Query(max_length=200)] = "",
+) -> ApiResponse:
+    """List the sources that are granted, by id, one page at a time.
+
+    `q` is a part of an id or a name, in any case.
+    """
+    if limit > call.settings.max_page:
+        raise invalid("limit", f"must be at most {call.settings.max_page}")
+    binding = [call.principal.id, type, q]
+    after = "" if cursor is None else open_cursor(call, "sources", binding, cursor)
+    text = q.casefold()
+    matches = [
+        config
+        for config in await call.access.list_sources()
+        if config.id > after
+        and (type is None or config.type == type)
+        and (text in config.id.casefold() or text in config.name.casefold())
+    ]
+    page = matches[:limit]
+    following = len(matches) > limit
+    return ApiResponse(
+        {
+            "items": [await describe_source(call, config) for config in page],
+            "next_cursor": seal_cursor(call, "sources", binding, page[-1].id)
+            if following
+            else None,
+        }
+    )
+
+
+async def get_source(call: AnyCall, source_id: SourceId) -> ApiResponse:
+    """Describe a source; its secrets are never shown."""
+    return await _source_response(call, source_id)
+
+
+async def put_source(
+    call: AdminCall,
+    source_id: SourceId,
+    body: SourceBody,
+    test: bool = False,
+    dry_run: bool = False,
+    if_match: IfMatch = None,
+    if_none_match: IfMatch = None,
+) -> ApiResponse:
+    """Create a source (`If-None-Match: *`) or replace one (`If-Match: "version"`).
+
+    With `test`, a connection is made first; with `dry_run`, the source is only validated.
+    """
+    if if_none_match is None and if_match is None:
+        raise Problem(
+            428,
+            "precondition-required",
+            'give `If-None-Match: *` to create a source, or `If-Match: "VERSION"` to replace it',
+        )
+    if if_none_match not in (None, "*"):
+        raise invalid("If-None-Match", "must be `*`")
+    config = body.to_config(source_id)
+    await _validate(call, config)
+    if if_none_match is None:
+        return await _replace(call, config, if_match, test=test, dry_run=dry_run)
+    if call.registry.exists(source_id):
+        raise Problem(412, "source-exists", "a source of this id exists already")
+    if dry_run:
+        return ApiResponse({"valid": True})
+    if test:
+        await _require_connection(call, lambda: call.registry.check_config(config))
+    await call.registry.register_data_source(config)
+    return await _source_response(call, source_id, status=201)
+
+
+async def _replace(
+    call: Call, config: DataSourceConfig, if_match: str | None, *, test: bool, dry_run: bool
+) -> ApiResponse:
+    try:
+        old = call.registry.get_config(config.id, decrypt=True, sanitize=False)
+    except DataSourceNotFoundError:
+        raise Problem(412, "conflict", "there is no such source any more") from None
+    expected = _expected_version(old, if_match)
+    if config.type != old.type:
+        raise invalid("#/type", "cannot be changed; remove the source first")
+    changes = {
+        "name": config.name,
+        "config": _replacement_patch(old.config, config.config),
+        "metadata": _replacement_patch(old.metadata, config.metadata),
+        "limits": None if config.limits is None else config.limits.to_dict(),
+    }
+    del old
+    if dry_run:
+        return ApiResponse({"valid": True})
+    if test:
+        await _require_connection(call, lambda: call.registry.check_update(config.id, changes))
+    await call.registry.update_data_source(config.id, changes, expected=expected)
+    return await _source_response(call, config.id)
+
+
+async def patch_source(
+    call: AdminCall,
+    source_id: SourceId,
+    body: Annotated[SourcePatch, Body(media_type="application/merge-patch+json")],
+    test: bool = False,
+    if_match: IfMatch = None,
+) -> ApiResponse:
+    """Change a source by a JSON merge patch (RFC 7396); what is left out stays, secrets too.
+
+    A change of the destination has to give every secret again: 409 `secret-required`.
+    """
+    if if_match is None:
+        raise Problem(428, "precondition-required", 'give `If-Match: "VERSION"`')
+    changes = body.to_changes()
+    expected = _expected_version(call.registry.get_config(source_id), if_match)
+    if test:
+        await _require_connection(call, lambda: call.registry.check_update(source_id, changes))
+    await call.registry.update_data_source(source_id, changes, expected=expected)
+    return await _source_response(call, source_id)
+
+
+async def delete_source(call: AdminCall, source_id: SourceId) -> Response:
+    """Remove a source and close its connections."""
+    await call.registry.unregister_data_source(source_id)
+    return Response(status_code=204)
+
+
+async def pause_source(call: AdminCall, source_id: SourceId, body: PauseBody) -> ApiResponse:
+    """Have all operations on a source refused, with a reason, until it is resumed."""
+    await call.registry.pause(source_id, body.reason)
+    return await _source_response(call, source_id)
+
+
+async def resume_source(call: AdminCall, source_id: SourceId) -> ApiResponse:
+    """Serve a source again that was paused."""
+    await call.registry.resume(source_id)
+    return await _source_response(call, source_id)
+
+
+async def check_source(
+    call: AnyCall, source_id: SourceId, body: SourcePatch | None = None
+) -> ApiResponse:
+    """Connect to a source; administrators may give changes, with which it is tested then."""
+    await call.access.get_source(source_id)  # raises if it is not granted
+    if body is None:
+        return await _test(call, lambda: call.registry.check_connection(source_id))
+    call.require_admin()
+    return await _test(call, lambda: call.registry.check_update(source_id, body.to_changes()))
+
+
+async def check_new_source(call: AdminCall, body: SourceBody) -> ApiResponse:
+    """Connect to a source that is not stored."""
+    return await _test(call, lambda: call.registry.check_config(body.to_config("new-source")))
+
+
+async def describe_source(call: Call, config: DataSourceConfig) -> dict[str, Any]:
+    """Return a source as clients see it; options are for administrators."""
+    described: dict[str, Any] = {
+        "id": config.id,
+        "type": config.type,
+        "name": config.name,
+        "abilities": [],
+        "state": "ready" if config.paused is None else "paused",
+        "reason": config.paused,
+        "version": config.version,
+    }
+    secrets: dict[str, Any] = {}
+    try:
+        connector_class = await load_connector_class(call.registry, config.type)
+        described["abilities"] = sorted(abilities(connector_class))
+        if call.principal.is_admin:
+            secrets = _secret_states(call, config, connector_class.options_class)
+    except (PluginError, CredentialError) as exc:
+        described["state"] = "unusable"
+        described["reason"] = str(exc) if call.principal.is_admin else None
+    if call.principal.is_admin:
+        described |= {
+            "options": config.config,
+            "secrets": secrets,
+            "metadata": config.metadata,
+            "limits": config.limits,
+            "created_at": config.to_dict()["created_at"],
+        }
+    return described
+
+
+def _secret_states(call: Call, config: DataSourceConfig, options_class: Any) -> dict[str, Any]:
+    """Return for each secret option if it is set, and a fingerprint that shows if it changes."""
+    options = call.registry.get_config(config.id, decrypt=True, sanitize=False).config
+    names: dict[str, tuple[str, ...]]
+    if options_class is None:
+        names = {name: (name,) for name in options if is_secret_name(name)}
+    else:
+        names = {field.name: field.names for field in option_fields(options_class) if field.secret}
+    states: dict[str, Any] = {}
+    for name, aliases in names.items():
+        value = next((options[a] for a in aliases if options.get(a) is not None), None)
+        content = json.dumps([config.id, name, value], sort_keys=True).encode()
+        digest = call.registry.credentials.digest(_FINGERPRINTS, content)
+        states[name] = {
+            "set": value is not None,
+            "fingerprint": None if value is None else digest[:_FINGERPRINT_LENGTH],
+        }
+    return states
+
+
+async def _source_response(call: Call, source_id: str, status: int = 200) -> ApiResponse:
+    config = await call.access.get_source(source_id)
+    headers = {"ETag": f'"{config.version}"'}
+    return ApiResponse(await describe_source(call, config), status, headers)
+
+
+async def _validate(call: Call, config: DataSourceConfig) -> None:
+    """Validate a source that is not stored.
+
+    Raises:
+        DataSourceError: It is not valid, or the policy does not allow it.
+    """
+    registry = call.registry
+    records = SourceRecords(MemoryStore(), registry.credentials)
+    await ConnectorFactory(records, registry.policy, registry.plugins).validate(config)
+
+
+def _expected_version(config: DataSourceConfig, if_match: str | None) -> int | None:
+    """Return the version that an update has to find, None for any.
+
+    Raises:
+        Problem: 412, the header `If-Match` names other versions only.
+    """
+    if if_match is None or if_match.strip() == "*":
+        return None
+    tags = [_ETAG.fullmatch(tag) for tag in if_match.split(",")]
+    versions = [int(tag[1]) for tag in tags if tag is not None]
+    if len(versions) == 1:
+        return versions[0]
+    if config.version not in versions:
+        raise Problem(412, "conflict", f"the source has version {config.version}; read it again")
+    return config.version
+
+
+def _replacement_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the merge patch that makes `new` of `old`."""
+    patch: dict[str, Any] = dict.fromkeys(old)
+    for name, value in new.items():
+        before = old.get(name)
+        both = isinstance(before, Mapping) and isinstance(value, Mapping)
+        patch[name] = _replacement_patch(before, value) if both else value  # type: ignore[arg-type]
+    return patch
+
+
+async def _check(call: Call, test: Test) -> ConnectionCheck:
+    """Return the result of a test of a connection within the limits of tests."""
+    call.api.count_test(call.principal.id)
+    try:
+        async with asyncio.timeout(call.settings.test_timeout):
+            return await test()
+    except TimeoutError:
+        seconds = call.settings.test_timeout
+        error = ConnectError(f"the source did not answer within {seconds:g} seconds")
+        return ConnectionCheck(False, seconds, error)
+
+
+async def _test(call: Call, test: Test) -> ApiResponse:
+    check = await _check(call, test)
+    error = check.error.to_dict() if isinstance(check.error, DataSourceError) else None
+    return ApiResponse({"ok": check.ok, "seconds": check.duration, "error": error})
+
+
+async def _require_connection(call: Call, test: Test) -> None:
+    """Raise the error of a test that fails."""
+    check = await _check(call, test)
+    if check.error is not None:
+        raise check.error

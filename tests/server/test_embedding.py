@@ -1,0 +1,107 @@
+"""The routes in the application of a host, and settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import httpx2
+import pytest
+from fastapi import FastAPI, HTTPException, Request
+
+from datasources import LOCAL_NETWORKS, DataSourceRegistry, OptionError, PolicyError, Principal
+from datasources_server import ServerSettings, create_app, router, strict_policy
+
+ROOT = Principal("root", roles={"admin"})
+
+
+def client_of(app: FastAPI) -> httpx2.AsyncClient:
+    transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
+    return httpx2.AsyncClient(transport=transport, base_url="http://localhost")
+
+
+async def test_router_works_in_the_application_of_a_host() -> None:
+    async def authenticate(request: Request) -> Principal | None:
+        return ROOT if request.headers.get("x-user") == "root" else None
+
+    async with DataSourceRegistry() as registry:
+        app = FastAPI()
+        app.include_router(router(registry, authenticate=authenticate), prefix="/data/v1")
+
+        @app.get("/own")
+        async def own() -> str:
+            raise HTTPException(418)
+
+        async with client_of(app) as client:
+            refused = await client.get("/data/v1/sources")
+            assert refused.status_code == 401
+            assert refused.headers["content-type"] == "application/problem+json"
+            listed = await client.get("/data/v1/sources", headers={"x-user": "root"})
+            assert listed.json() == {"items": [], "next_cursor": None}
+            secret = {"type": "local_file", "options": "canary"}
+            malformed = await client.post("/data/v1/test", json=secret, headers={"x-user": "root"})
+            assert malformed.status_code == 422
+            assert "canary" not in malformed.text
+            foreign = {"x-user": "root", "origin": "https://evil.example"}
+            assert (await client.get("/data/v1/sources", headers=foreign)).status_code == 403
+            assert (await client.get("/own")).json() == {"detail": "I'm a Teapot"}
+
+
+@pytest.mark.parametrize("result", [None, True, "root", {"id": "root"}])
+async def test_only_a_principal_is_a_principal(result: Any) -> None:
+    async with DataSourceRegistry() as registry:
+        app = create_app(registry, authenticate=lambda _: result)
+        async with client_of(app) as client:
+            assert (await client.get("/v1/sources")).status_code == 401
+
+
+async def test_error_of_the_host_shows_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    def fail(_: Request) -> Principal:
+        raise RuntimeError("password=canary-123")
+
+    async with (
+        DataSourceRegistry() as registry,
+        client_of(create_app(registry, authenticate=fail)) as client,
+    ):
+        answer = await client.get("/v1/sources")
+    assert answer.status_code == 500
+    assert answer.json()["type"] == "urn:datasources:error:unexpected-error"
+    assert "RuntimeError" in caplog.text
+    assert "canary" not in answer.text + caplog.text
+
+
+def test_strict_policy_denies_what_is_the_hosts() -> None:
+    policy = strict_policy()
+    refused: list[Callable[[], None]] = [
+        lambda: policy.check_paths("s", ["/"]),
+        lambda: policy.check_references("s", {"a": "${env:A}"}),
+        lambda: policy.check_references("s", {"a": "${file:/a}"}),
+        lambda: policy.check_ambient("s", True),
+        *(
+            lambda n=network: policy.check_address("s", n.partition("/")[0])
+            for network in LOCAL_NETWORKS
+        ),
+    ]
+    for check in refused:
+        with pytest.raises(PolicyError):
+            check()
+
+
+def test_network_that_is_admitted_is_no_more_than_that() -> None:
+    policy = strict_policy(allow_networks=["127.0.0.2/32", "169.254.0.0/15"])
+    policy.check_address("s", "127.0.0.2")
+    policy.check_address("s", "169.254.169.254")
+    for address in ("127.0.0.1", "127.0.0.3", "::1", "0.0.0.0", "::ffff:127.0.0.1"):
+        with pytest.raises(PolicyError):
+            policy.check_address("s", address)
+    with pytest.raises(OptionError, match="'here' is not a network"):
+        strict_policy(allow_networks=["here"])
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"max_body": 0}, {"max_page": True}, {"test_timeout": "1"}, {"public_url": "data.example"}],
+)
+def test_settings_are_checked(setting: dict[str, Any]) -> None:
+    with pytest.raises(OptionError, match=next(iter(setting))):
+        ServerSettings(**setting)
