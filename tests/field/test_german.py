@@ -23,7 +23,7 @@ from datasources import (
 )
 from datasources_postgresql import PostgreSQLConnector
 from tests.field.conftest import new_database
-from tests.postgresql.conftest import PASSWORD, active, configured, readable
+from tests.postgresql.conftest import PASSWORD, configured, number, readable
 from tests.servers import Database
 from tests.servers.debian import DebianPostgresServer
 from tests.waiting import wait_until
@@ -129,7 +129,9 @@ async def test_statement_cancelled_by_somebody_else_is_no_limit(
 ) -> None:
     with psycopg.connect(german.dsn(), autocommit=True) as admin:
         reading = asyncio.create_task(german_reader.preview("SELECT pg_sleep(60)"))
-        await wait_until(lambda: active(admin, "pg_sleep"))
+        # The statement is analysed first, when there is nothing to cancel.
+        asleep = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+        await wait_until(lambda: number(admin, asleep))
         admin.execute(
             "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE usename = 'reader'"
         )
