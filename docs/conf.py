@@ -19,7 +19,10 @@ nitpicky = True
 nitpick_ignore_regex = [
     # Private: sessions and access objects are made by methods of the registry.
     ("py:class", r".*\b(Operations|GrantedOperations)"),
-    ("py:.*", r"(asyncio|collections|concurrent|contextlib|datetime|decimal|os|types|typing|pathlib)\..*"),
+    (
+        "py:.*",
+        r"(asyncio|collections|concurrent|contextlib|datetime|decimal|os|types|typing|pathlib)\..*",
+    ),
     ("py:.*", r"(click|importlib|opentelemetry|pluggy|pydantic|pydantic_core|pytest|re)\..*"),
     ("py:class", r"(datasources\.\w+\.T|OptionsClass)"),  # a type variable, an alias
 ]
