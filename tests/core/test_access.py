@@ -382,16 +382,22 @@ def test_a_principal_that_says_nothing_clear_is_refused() -> None:
             Principal(**bad)
 
 
-async def test_a_connector_that_fails_to_classify_grants_nothing(tmp_path: Path) -> None:
-    class Broken(Shelf):
-        @classmethod
-        def identifier_kind(cls, identifier: str) -> Literal["item", "query"]:
-            raise ValueError(identifier)
+@pytest.mark.parametrize("method", ["identifier_kind", "item_path"])
+@pytest.mark.parametrize("error", [ValueError, SystemExit, None])
+async def test_a_connector_that_fails_to_classify_grants_nothing(
+    tmp_path: Path, method: str, error: type[BaseException] | None
+) -> None:
+    def fail(_: type[Shelf], identifier: str) -> object:
+        if error is not None:
+            raise error(identifier)
+        return [identifier]
 
-    async with registry_of(Broken) as registry:
+    connector_class = type("Broken", (Shelf,), {method: classmethod(fail)})
+    async with registry_of(connector_class) as registry:
         await registry.register_data_source(source("shop"))
-        with pytest.raises(PolicyError, match="'query'"):
-            await access_of(registry, Grant("shop", {"read"})).fetch("shop", "in/a.csv", tmp_path)
+        access = access_of(registry, Grant("shop", {"read"}, items=("in/*",)))
+        with pytest.raises(PolicyError):
+            await access.fetch("shop", "in/a.csv", tmp_path)
 
 
 def test_the_blocking_access_does_the_same(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from datasources import (
     DataSourceConnector,
     DataSourceRegistry,
     FetchResult,
+    ItemStream,
     Preview,
 )
 from tests.core.fakes import AbleConnector, MemoryOptions, fresh, registry_of, source
@@ -156,4 +157,68 @@ async def test_error_of_a_constructor_names_source_and_connector_and_no_option()
         with pytest.raises(ConnectorError, match="of source 's' raised LookupError") as caught:
             await registry.list_items("s")
     assert isinstance(caught.value.__cause__, LookupError)
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("error", [RuntimeError, SystemExit])
+@pytest.mark.parametrize("method", ["hosts", "paths", "ambient", "check"])
+async def test_error_of_an_options_class_is_a_connector_error(
+    method: str, error: type[BaseException]
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise error(f"{method} went wrong with {SECRET}")
+
+    class Failing(MemoryOptions):
+        pass
+
+    connector_class = fresh(AbleConnector)
+    connector_class.options_class = Failing
+    async with registry_of(connector_class) as registry:
+        await registry.register_data_source(source("stored", password=SECRET))
+        setattr(Failing, method, classmethod(fail) if method == "check" else fail)
+        with pytest.raises(ConnectorError, match=f"raised {error.__name__}") as caught:
+            await registry.register_data_source(source("s", password=SECRET))
+        assert SECRET not in "".join(traceback.format_exception(caught.value))
+        if method != "check":  # which is not called to connect
+            with pytest.raises(ConnectorError, match="of source 'stored' raised") as caught:
+                await registry.list_items("stored")
+            assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("error", [RuntimeError, SystemExit])
+async def test_error_of_a_discovery_is_a_connector_error(error: type[BaseException]) -> None:
+    class Discovering(AbleConnector):
+        @classmethod
+        async def discover(cls, options: Any, *, check_address: Any) -> dict[str, list[str]]:
+            raise error(f"no choice for {options['password']}")
+
+    async with registry_of(Discovering) as registry:
+        with pytest.raises(ConnectorError, match=f"raised {error.__name__}") as caught:
+            await registry.discover("memory", {"password": SECRET})
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("error", [RuntimeError, SystemExit])
+@pytest.mark.parametrize("step", ["open", "read", "close"])
+async def test_error_of_a_stream_is_a_connector_error(
+    step: str, error: type[BaseException]
+) -> None:
+    def fail(at: str) -> None:
+        if at == step:
+            raise error(f"{at} went wrong with {SECRET}")
+
+    class Streaming(AbleConnector):
+        async def open_stream(self, identifier: str, **_: Any) -> ItemStream:
+            async def chunks() -> AsyncIterator[bytes]:
+                fail("read")
+                yield b"x"
+
+            fail("open")
+            return ItemStream(chunks(), close=lambda: fail("close"))
+
+    async with registry_of(Streaming) as registry:
+        await registry.register_data_source(source("s", password=SECRET))
+        with pytest.raises(ConnectorError, match=f"raised {error.__name__}") as caught:
+            async with registry.open_stream("s", "a.csv") as stream:
+                assert [chunk async for chunk in stream] == [b"x"]
     assert SECRET not in "".join(traceback.format_exception(caught.value))

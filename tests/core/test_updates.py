@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from pydantic import AliasChoices, BaseModel, Field, SecretStr
@@ -549,15 +549,21 @@ async def test_without_declared_options_all_count_but_secrets():
 
 
 class FaultyOptions(PlaceOptions):
+    error: ClassVar[type[BaseException]] = AttributeError
+
     def destination(self) -> dict[str, Any]:
-        raise AttributeError("a reference where a number was expected")
+        raise self.error("a reference where a number was expected")
 
 
 class FaultyConnector(SeedConnector):
     options_class = FaultyOptions
 
 
-async def test_destination_that_cannot_be_told_is_changed_by_every_option():
+@pytest.mark.parametrize("error", [AttributeError, SystemExit])
+async def test_destination_that_cannot_be_told_is_changed_by_every_option(
+    error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(FaultyOptions, "error", error)
     async with registry_of(FaultyConnector) as registry:
         await add(registry, host="h", password=SECRET, token="t0ken")
         for change in ({"note": "m"}, {"token": "new"}):

@@ -531,15 +531,16 @@ def _smaller(limits: Limits, other: Limits | None) -> Limits:
 def _identifier_kind(connector_class: type[DataSourceConnector], identifier: str) -> str | None:
     try:
         return connector_class.identifier_kind(identifier)
-    except Exception:  # noqa: BLE001  (a plugin's fault must not grant anything)
+    except (Exception, SystemExit):  # noqa: BLE001  (a plugin's fault must not grant anything)
         return None
 
 
 def _item_path(connector_class: type[DataSourceConnector], identifier: str) -> str | None:
     try:
-        return connector_class.item_path(identifier)
-    except Exception:  # noqa: BLE001  (as above)
+        path = connector_class.item_path(identifier)
+    except (Exception, SystemExit):  # noqa: BLE001  (as above)
         return None
+    return path if isinstance(path, str) else None
 
 
 def _has_all_items(grants: Iterable[Grant]) -> bool:
