@@ -650,3 +650,22 @@ async def test_bound_reference_goes_to_its_hosts_only():
         with pytest.raises(PolicyError, match="which is for the hosts g, h only"):
             await registry.update_data_source("s", {"config": {"host": "evil", **given}})
         assert clear(registry)["host"] == "g"
+
+
+async def test_bound_reference_is_refused_for_a_host_that_only_looks_like_a_reference(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setenv("BOUND", SECRET)
+
+    class EscapedOptions(PlaceOptions):
+        def hosts(self) -> list[str]:
+            return self.host.replace("%24", "$").split(",")
+
+    class Escaped(SeedConnector):
+        options_class = EscapedOptions
+
+    policy = Policy(allowed_references={"env:BOUND": ["h"]})
+    async with registry_of(Escaped, policy=policy) as registry:
+        await add(registry, host="evil,%24{env:A}", password="${env:BOUND}")
+        with pytest.raises(PolicyError, match="'env:BOUND', which is for the hosts h only"):
+            await registry.list_items("s")

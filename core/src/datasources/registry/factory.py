@@ -232,7 +232,7 @@ class ConnectorFactory:
         with _class_errors(config, options):
             hosts, paths, ambient = list(options.hosts()), list(options.paths()), options.ambient()
         self._policy.check_hosts(config.id, hosts)
-        if not any(REFERENCE.search(host) for host in hosts):
+        if resolved or not any(REFERENCE.search(host) for host in hosts):
             self._policy.check_references(config.id, config.config, hosts)
         self._policy.check_paths(config.id, paths)
         self._policy.check_ambient(config.id, ambient)
