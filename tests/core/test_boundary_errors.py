@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from datasources import (
+    AuthenticationError,
+    ConnectError,
     ConnectorError,
     DataItem,
     DataSourceConfig,
@@ -17,6 +22,7 @@ from datasources import (
     DataSourceRegistry,
     FetchResult,
     ItemStream,
+    PoolConfig,
     Preview,
 )
 from tests.core.fakes import AbleConnector, MemoryOptions, fresh, registry_of, source
@@ -138,6 +144,42 @@ async def test_failing_test_of_a_connection_is_a_result_and_stores_nothing(metho
         check = await registry.check_connection("s")
         assert isinstance(check.error, ConnectorError)
         assert SECRET not in str(check.error)
+
+
+async def test_error_of_disconnecting_does_not_hide_why_a_test_failed() -> None:
+    class Refused(Raw):
+        async def connect(self) -> bool:
+            raise AuthenticationError("the password is wrong")
+
+    async with registry_of(Refused) as registry:
+        with pytest.raises(AuthenticationError, match="the password is wrong"):
+            await registry.register_data_source(
+                source("s", fail_at="disconnect"), test_connection=True
+            )
+
+
+@pytest.mark.parametrize("method", ["__init__", "connect", "test_connection", "disconnect"])
+async def test_connector_that_hangs_ends_a_test_of_the_connection(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released = threading.Event()
+
+    async def hang(_: object) -> bool:
+        while not released.is_set():
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.01)
+        return True
+
+    monkeypatch.setattr("datasources.registry.checking.DISCONNECT_TIMEOUT", 0.01)
+    hanging = hang if method != "__init__" else lambda *_: released.wait() and None
+    connector_class = type("Hanging", (AbleConnector,), {method: hanging})
+    pool_config = PoolConfig(connect_timeout=0.01)
+    async with registry_of(connector_class, pool_config=pool_config) as registry:
+        try:
+            with pytest.raises(ConnectError, match=r"source 's' .*did not .* within 0\.01 seconds"):
+                await registry.register_data_source(source("s"), test_connection=True)
+        finally:
+            released.set()
 
 
 class Unmakeable(DataSourceConnector):
