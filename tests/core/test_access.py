@@ -275,6 +275,41 @@ async def test_a_quota_holds_for_each_workspace_of_a_principal(
             await session.fetch("shop", "out/c.csv")
 
 
+@pytest.mark.parametrize("quota", [5, 6])
+async def test_a_quota_holds_in_a_workspace_that_has_a_greater_one(
+    registry: DataSourceRegistry, tmp_path: Path, quota: int
+) -> None:
+    access = access_of(registry, Grant("shop", {"read"}), quota=5)
+    async with registry.workspace("w", root=tmp_path, quota=quota) as session:
+        await access.fetch("shop", "in/a.csv", session.path)
+        with pytest.raises(LimitExceededError, match="may have 5 together"):
+            await access.fetch("shop", "out/c.csv", session.path)
+        (result,) = await access.fetch_many([("shop", "out/c.csv")], session.path)
+        assert isinstance(result.error, LimitExceededError)
+
+
+async def test_an_upload_is_stored_under_the_name_that_was_checked(tmp_path: Path) -> None:
+    class Renaming(Shelf):
+        async def upload_file(
+            self, local_path: str, blob_name: str | None = None, overwrite: bool = True
+        ) -> DataItem:
+            return DataItem("n", blob_name or "out/elsewhere.csv")
+
+    async with registry_of(Renaming) as registry:
+        await registry.register_data_source(source("shop"))
+        access = access_of(registry, Grant("shop", {"write"}, items=("*.csv",)))
+        assert (await access.upload("shop", str(tmp_path / "a.csv"))).path == "a.csv"
+
+
+@pytest.mark.parametrize("source_id", ["", "../shop", "shop\n", "shop\0", "a" * 200, 5])
+async def test_what_is_no_id_is_an_unknown_source_for_an_administrator_too(
+    registry: DataSourceRegistry, source_id: Any
+) -> None:
+    access = registry.access(Principal("root", {"admin"}))
+    with pytest.raises(DataSourceNotFoundError, match="is registered"):
+        await access.get_metadata(source_id, "in/a.csv")
+
+
 async def test_the_fetches_of_a_principal_at_once_are_bounded_over_all_its_objects(
     registry: DataSourceRegistry, tmp_path: Path
 ) -> None:

@@ -276,8 +276,9 @@ class GrantedOperations:
         identifier = name or os.path.basename(local_path)
         await self._require_identifier("upload", source_id, identifier, "write")
         with self._named():
+            # The name that was checked, as the connector might choose another one by itself.
             return await self._operations.reader.upload(
-                source_id, local_path, name, overwrite=overwrite
+                source_id, local_path, identifier, overwrite=overwrite
             )
 
     async def fetch(
@@ -405,7 +406,10 @@ class GrantedOperations:
         Raises:
             DataSourceNotFoundError: There is none; the store is not asked.
         """
-        grants = self.principal.grants_for(source_id)
+        try:
+            grants = self.principal.grants_for(source_id)
+        except OptionError:  # what is no id names no source
+            grants = []
         if not grants:
             self._refuse(self._refusal(source_id), operation, source_id, details)
         return grants
@@ -495,9 +499,9 @@ class GrantedOperations:
         return self._operations.gate(self.principal.id, self._concurrency)
 
     async def _directory(self, workspace: str | os.PathLike[str]) -> str | os.PathLike[str]:
-        """Return the workspace with the principal's quota."""
-        # The quota of a session's workspace is the smaller one already.
-        if self._quota is None or getattr(workspace, "quota", None) is not None:
+        """Return the workspace with its own quota or the principal's, whichever is smaller."""
+        quota = workspace.quota if isinstance(workspace, Workspace) else None
+        if self._quota is None or (quota is not None and quota.max_bytes <= self._quota):
             return workspace
         directory = Workspace(workspace)
         directory.quota = await asyncio.to_thread(
