@@ -289,6 +289,41 @@ async def test_a_kept_workspace_of_a_principal_has_its_files_when_it_is_opened_a
     assert not Path(receipt.path).exists()
 
 
+@pytest.mark.parametrize("quota", [5, 6])
+async def test_a_quota_holds_in_a_workspace_that_has_a_greater_one(
+    registry: DataSourceRegistry, tmp_path: Path, quota: int
+) -> None:
+    access = access_of(registry, Grant("shop", {"read"}), quota=5)
+    async with registry.workspace("w", root=tmp_path, quota=quota) as session:
+        await access.fetch("shop", "in/a.csv", session.path)
+        with pytest.raises(LimitExceededError, match="may have 5 together"):
+            await access.fetch("shop", "out/c.csv", session.path)
+        (result,) = await access.fetch_many([("shop", "out/c.csv")], session.path)
+        assert isinstance(result.error, LimitExceededError)
+
+
+async def test_an_upload_is_stored_under_the_name_that_was_checked(tmp_path: Path) -> None:
+    class Renaming(Shelf):
+        async def upload_file(
+            self, local_path: str, blob_name: str | None = None, overwrite: bool = True
+        ) -> DataItem:
+            return DataItem("n", blob_name or "out/elsewhere.csv")
+
+    async with registry_of(Renaming) as registry:
+        await registry.register_data_source(source("shop"))
+        access = access_of(registry, Grant("shop", {"write"}, items=("*.csv",)))
+        assert (await access.upload("shop", str(tmp_path / "a.csv"))).path == "a.csv"
+
+
+@pytest.mark.parametrize("source_id", ["", "../shop", "shop\n", "shop\0", "a" * 200, 5])
+async def test_what_is_no_id_is_an_unknown_source_for_an_administrator_too(
+    registry: DataSourceRegistry, source_id: Any
+) -> None:
+    access = registry.access(Principal("root", {"admin"}))
+    with pytest.raises(DataSourceNotFoundError, match="is registered"):
+        await access.get_metadata(source_id, "in/a.csv")
+
+
 async def test_the_fetches_of_a_principal_at_once_are_bounded_over_all_its_objects(
     registry: DataSourceRegistry, tmp_path: Path
 ) -> None:
@@ -396,16 +431,22 @@ def test_a_principal_that_says_nothing_clear_is_refused() -> None:
             Principal(**bad)
 
 
-async def test_a_connector_that_fails_to_classify_grants_nothing(tmp_path: Path) -> None:
-    class Broken(Shelf):
-        @classmethod
-        def identifier_kind(cls, identifier: str) -> Literal["item", "query"]:
-            raise ValueError(identifier)
+@pytest.mark.parametrize("method", ["identifier_kind", "item_path"])
+@pytest.mark.parametrize("error", [ValueError, SystemExit, None])
+async def test_a_connector_that_fails_to_classify_grants_nothing(
+    tmp_path: Path, method: str, error: type[BaseException] | None
+) -> None:
+    def fail(_: type[Shelf], identifier: str) -> object:
+        if error is not None:
+            raise error(identifier)
+        return [identifier]
 
-    async with registry_of(Broken) as registry:
+    connector_class = type("Broken", (Shelf,), {method: classmethod(fail)})
+    async with registry_of(connector_class) as registry:
         await registry.register_data_source(source("shop"))
-        with pytest.raises(PolicyError, match="'query'"):
-            await access_of(registry, Grant("shop", {"read"})).fetch("shop", "in/a.csv", tmp_path)
+        access = access_of(registry, Grant("shop", {"read"}, items=("in/*",)))
+        with pytest.raises(PolicyError):
+            await access.fetch("shop", "in/a.csv", tmp_path)
 
 
 def test_the_blocking_access_does_the_same(tmp_path: Path) -> None:

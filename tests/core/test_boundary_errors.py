@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from datasources import (
+    AuthenticationError,
+    ConnectError,
     ConnectorError,
     DataItem,
     DataSourceConfig,
     DataSourceConnector,
     DataSourceRegistry,
     FetchResult,
+    ItemStream,
+    PoolConfig,
     Preview,
 )
 from tests.core.fakes import AbleConnector, MemoryOptions, fresh, registry_of, source
@@ -139,6 +146,42 @@ async def test_failing_test_of_a_connection_is_a_result_and_stores_nothing(metho
         assert SECRET not in str(check.error)
 
 
+async def test_error_of_disconnecting_does_not_hide_why_a_test_failed() -> None:
+    class Refused(Raw):
+        async def connect(self) -> bool:
+            raise AuthenticationError("the password is wrong")
+
+    async with registry_of(Refused) as registry:
+        with pytest.raises(AuthenticationError, match="the password is wrong"):
+            await registry.register_data_source(
+                source("s", fail_at="disconnect"), test_connection=True
+            )
+
+
+@pytest.mark.parametrize("method", ["__init__", "connect", "test_connection", "disconnect"])
+async def test_connector_that_hangs_ends_a_test_of_the_connection(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released = threading.Event()
+
+    async def hang(_: object) -> bool:
+        while not released.is_set():
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.01)
+        return True
+
+    monkeypatch.setattr("datasources.registry.checking.DISCONNECT_TIMEOUT", 0.01)
+    hanging = hang if method != "__init__" else lambda *_: released.wait() and None
+    connector_class = type("Hanging", (AbleConnector,), {method: hanging})
+    pool_config = PoolConfig(connect_timeout=0.01)
+    async with registry_of(connector_class, pool_config=pool_config) as registry:
+        try:
+            with pytest.raises(ConnectError, match=r"source 's' .*did not .* within 0\.01 seconds"):
+                await registry.register_data_source(source("s"), test_connection=True)
+        finally:
+            released.set()
+
+
 class Unmakeable(DataSourceConnector):
     """Raises in its constructor, and quotes an option that it never declared."""
 
@@ -156,4 +199,68 @@ async def test_error_of_a_constructor_names_source_and_connector_and_no_option()
         with pytest.raises(ConnectorError, match="of source 's' raised LookupError") as caught:
             await registry.list_items("s")
     assert isinstance(caught.value.__cause__, LookupError)
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("error", [RuntimeError, SystemExit])
+@pytest.mark.parametrize("method", ["hosts", "paths", "ambient", "check"])
+async def test_error_of_an_options_class_is_a_connector_error(
+    method: str, error: type[BaseException]
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise error(f"{method} went wrong with {SECRET}")
+
+    class Failing(MemoryOptions):
+        pass
+
+    connector_class = fresh(AbleConnector)
+    connector_class.options_class = Failing
+    async with registry_of(connector_class) as registry:
+        await registry.register_data_source(source("stored", password=SECRET))
+        setattr(Failing, method, classmethod(fail) if method == "check" else fail)
+        with pytest.raises(ConnectorError, match=f"raised {error.__name__}") as caught:
+            await registry.register_data_source(source("s", password=SECRET))
+        assert SECRET not in "".join(traceback.format_exception(caught.value))
+        if method != "check":  # which is not called to connect
+            with pytest.raises(ConnectorError, match="of source 'stored' raised") as caught:
+                await registry.list_items("stored")
+            assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("error", [RuntimeError, SystemExit])
+async def test_error_of_a_discovery_is_a_connector_error(error: type[BaseException]) -> None:
+    class Discovering(AbleConnector):
+        @classmethod
+        async def discover(cls, options: Any, *, check_address: Any) -> dict[str, list[str]]:
+            raise error(f"no choice for {options['password']}")
+
+    async with registry_of(Discovering) as registry:
+        with pytest.raises(ConnectorError, match=f"raised {error.__name__}") as caught:
+            await registry.discover("memory", {"password": SECRET})
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("error", [RuntimeError, SystemExit])
+@pytest.mark.parametrize("step", ["open", "read", "close"])
+async def test_error_of_a_stream_is_a_connector_error(
+    step: str, error: type[BaseException]
+) -> None:
+    def fail(at: str) -> None:
+        if at == step:
+            raise error(f"{at} went wrong with {SECRET}")
+
+    class Streaming(AbleConnector):
+        async def open_stream(self, identifier: str, **_: Any) -> ItemStream:
+            async def chunks() -> AsyncIterator[bytes]:
+                fail("read")
+                yield b"x"
+
+            fail("open")
+            return ItemStream(chunks(), close=lambda: fail("close"))
+
+    async with registry_of(Streaming) as registry:
+        await registry.register_data_source(source("s", password=SECRET))
+        with pytest.raises(ConnectorError, match=f"raised {error.__name__}") as caught:
+            async with registry.open_stream("s", "a.csv") as stream:
+                assert [chunk async for chunk in stream] == [b"x"]
     assert SECRET not in "".join(traceback.format_exception(caught.value))

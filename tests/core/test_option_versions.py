@@ -31,6 +31,7 @@ class First(ConnectorOptions):
 class Third(ConnectorOptions):
     options_version: ClassVar[int] = 3
     versions: ClassVar[list[int]] = []
+    error: ClassVar[type[BaseException]] = KeyError
 
     host: str
     password: SecretStr
@@ -39,7 +40,7 @@ class Third(ConnectorOptions):
     def migrate(cls, values: Mapping[str, Any], from_version: int) -> dict[str, Any]:
         cls.versions.append(from_version)
         if values["server"] == "odd-secret":
-            raise KeyError(values["server"])
+            raise cls.error(values["server"])
         kept = {name: value for name, value in values.items() if name not in ("server", "colour")}
         return {**kept, "host": values["server"]}
 
@@ -115,9 +116,14 @@ async def test_options_of_a_newer_connector_are_named() -> None:
     assert [config.id for config in registry.list_data_sources()] == ["s"]
 
 
-async def test_a_failed_migration_shows_no_value() -> None:
+@pytest.mark.parametrize("error", [KeyError, SystemExit])
+async def test_a_failed_migration_shows_no_value(
+    error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Third, "error", error)
     store = await old_store(server="odd-secret")
-    with pytest.raises(OptionError, match=r"cannot migrate them to version 3: KeyError$") as caught:
+    reason = rf"cannot migrate them to version 3: {error.__name__}$"
+    with pytest.raises(OptionError, match=reason) as caught:
         await registry_of(store, Third).list_items("s")
     assert caught.value.__context__ is None
 

@@ -15,6 +15,7 @@ from datasources import (
     DataItem,
     DataSourceRegistry,
     Grant,
+    MemoryStore,
     OptionError,
     Page,
     Principal,
@@ -125,6 +126,22 @@ async def test_a_cursor_is_opened_where_the_keys_are_and_nowhere_else() -> None:
     ciphertext = CredentialManager(old).encrypt_credentials({}).partition(":")[2]
     with pytest.raises(CursorError):
         await page([old], ciphertext)
+
+
+@pytest.mark.parametrize("cursor", [5, b"gAAAA", [], True])
+async def test_what_is_no_text_is_no_cursor(registry: DataSourceRegistry, cursor: Any) -> None:
+    with pytest.raises(CursorError):
+        await registry.list_page("s", cursor=cursor)
+
+
+async def test_a_cursor_of_a_connector_that_has_lost_the_ability_is_refused() -> None:
+    keys, store = CredentialManager(), MemoryStore()
+    async with registry_of(Paged, credential_manager=keys, store=store) as registry:
+        await registry.register_data_source(source())
+        cursor = (await registry.list_page("s", limit=3)).cursor
+    async with registry_of(Unpaged, credential_manager=keys, store=store) as registry:
+        with pytest.raises(CursorError):
+            await registry.list_page("s", limit=3, cursor=cursor)
 
 
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])

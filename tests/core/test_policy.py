@@ -367,6 +367,24 @@ def test_bound_reference_is_refused_with_other_hosts(reference: str, hosts: list
         BOUND.check_references("s", {"tls": {"keys": [reference]}}, hosts=hosts)
 
 
+@pytest.mark.parametrize(
+    "host",
+    [
+        "/tmp/a.sales.internal",
+        "evil.org:80.sales.internal",
+        "fe80::1%a.sales.internal",
+        "2001:db8::1%.sales.internal",
+        "evil.org%.sales.internal",
+    ],
+)
+def test_pattern_of_names_matches_no_socket_port_or_zone(host: str):
+    with pytest.raises(PolicyError, match="which is for the hosts"):
+        BOUND.check_references("s", {"password": "${env:SALES_PASSWORD}"}, hosts=[host])
+    with pytest.raises(PolicyError, match="may not use the host"):
+        Policy(allowed_hosts=("*.sales.internal",)).check_hosts("s", [host])
+    Policy(allowed_hosts=("*",)).check_hosts("s", [host])
+
+
 def test_hosts_that_are_not_given_are_not_checked():
     BOUND.check_references("s", {"password": "${env:SALES_PASSWORD}"})
     with pytest.raises(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from pydantic import AliasChoices, BaseModel, Field, SecretStr
@@ -549,15 +549,21 @@ async def test_without_declared_options_all_count_but_secrets():
 
 
 class FaultyOptions(PlaceOptions):
+    error: ClassVar[type[BaseException]] = AttributeError
+
     def destination(self) -> dict[str, Any]:
-        raise AttributeError("a reference where a number was expected")
+        raise self.error("a reference where a number was expected")
 
 
 class FaultyConnector(SeedConnector):
     options_class = FaultyOptions
 
 
-async def test_destination_that_cannot_be_told_is_changed_by_every_option():
+@pytest.mark.parametrize("error", [AttributeError, SystemExit])
+async def test_destination_that_cannot_be_told_is_changed_by_every_option(
+    error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(FaultyOptions, "error", error)
     async with registry_of(FaultyConnector) as registry:
         await add(registry, host="h", password=SECRET, token="t0ken")
         for change in ({"note": "m"}, {"token": "new"}):
@@ -644,3 +650,22 @@ async def test_bound_reference_goes_to_its_hosts_only():
         with pytest.raises(PolicyError, match="which is for the hosts g, h only"):
             await registry.update_data_source("s", {"config": {"host": "evil", **given}})
         assert clear(registry)["host"] == "g"
+
+
+async def test_bound_reference_is_refused_for_a_host_that_only_looks_like_a_reference(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setenv("BOUND", SECRET)
+
+    class EscapedOptions(PlaceOptions):
+        def hosts(self) -> list[str]:
+            return self.host.replace("%24", "$").split(",")
+
+    class Escaped(SeedConnector):
+        options_class = EscapedOptions
+
+    policy = Policy(allowed_references={"env:BOUND": ["h"]})
+    async with registry_of(Escaped, policy=policy) as registry:
+        await add(registry, host="evil,%24{env:A}", password="${env:BOUND}")
+        with pytest.raises(PolicyError, match="'env:BOUND', which is for the hosts h only"):
+            await registry.list_items("s")

@@ -13,6 +13,8 @@ from datasources import (
     ConnectorError,
     DataSourceConfig,
     DataSourceRegistry,
+    Policy,
+    PolicyError,
     PoolConfig,
     SecretRequiredError,
 )
@@ -198,3 +200,21 @@ def test_destination_holds_no_secret_and_is_the_same_for_the_same_options(text: 
     assert one != other
     assert "pa55-of-it" not in str(one)
     assert PASSWORD not in str(one)
+
+
+async def test_bound_reference_is_sent_to_no_host_beside_one_that_is_spelled_like_a_reference(
+    listeners: Listeners, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("SALES_PASSWORD", PASSWORD)
+    policy = Policy(allowed_references={"env:SALES_*": ("*.sales.internal",)})
+    text = (
+        rf"host='{listeners.host},$\{{env:A}}' port={listeners.port} user=u dbname=d "
+        "sslmode=disable password=${env:SALES_PASSWORD}"
+    )
+    async with registry_of(PostgreSQLConnector, policy=policy) as registry:
+        await registry.register_data_source(
+            DataSourceConfig("s", "memory", "S", {"dsn": text}), by_administrator=False
+        )
+        with pytest.raises(PolicyError, match=r"which is for the hosts \*.sales.internal only"):
+            await registry.list_items("s")
+    assert listeners.connections == 0

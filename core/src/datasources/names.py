@@ -19,13 +19,13 @@ TYPE_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
-def check_id(id: str, noun: str) -> None:
+def check_id(id: object, noun: str) -> None:
     """Check the id of a source or a workspace; `noun` names which in the error.
 
     Raises:
         OptionError: It is not an id.
     """
-    if not _ID.fullmatch(id):
+    if not (isinstance(id, str) and _ID.fullmatch(id)):
         raise OptionError(
             f"{id!r} is not a {noun} id; one starts with a letter or digit and goes on with "
             "letters, digits, '.', '_' or '-', 128 characters at most"

@@ -370,7 +370,7 @@ def destinations(
         checked = [_unchecked(options_class, values) for values in versions]
     try:
         return [dict(options.destination()) for options in checked if options is not None]
-    except Exception:  # noqa: BLE001  (a connector may not expect a reference there)
+    except (Exception, SystemExit):  # noqa: BLE001  (a connector may not expect a reference there)
         return [dict(values) for values in versions]
 
 

@@ -326,8 +326,18 @@ def _all_match(hosts: Collection[str], patterns: Iterable[str]) -> bool:
 def _matches(host: str, patterns: Iterable[str]) -> bool:
     # To a driver, a text such as `evil.org/.example.com` may name another host.
     return _HOST.fullmatch(host) is not None and any(
-        fnmatchcase(host, _host(pattern)) for pattern in patterns
+        fnmatchcase(host, compared) and _same_form(host, compared)
+        for compared in map(_host, patterns)
     )
+
+
+def _same_form(host: str, pattern: str) -> bool:
+    """Return True if a pattern is one for paths, addresses or names, as the host is.
+
+    Otherwise `*.example.com` would match the socket `/tmp/a.example.com`, the zone of the address
+    `fe80::1%a.example.com`, and `evil.org:80.example.com`. The pattern `*` matches all forms.
+    """
+    return pattern == "*" or all(mark in pattern for mark in "/:%" if mark in host)
 
 
 def _host(name: str) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
-from datasources.connector import connector_errors
+from datasources.connector import DataSourceConnector, connector_errors
 from datasources.errors import ConnectError, DataSourceError
 from datasources.models import ConnectionCheck, DataSourceConfig, PoolConfig
+from datasources.pool import DISCONNECT_TIMEOUT, DeadlineExceededError, run_with_deadline
 from datasources.registry.factory import ConnectorFactory
 
 
@@ -27,22 +28,48 @@ class ConnectionTester:
     async def test(self, config: DataSourceConfig) -> None:
         """Connect to a source whose configuration is in clear, and disconnect again.
 
+        A connector that does not end in time, even if it ignores cancellation, is abandoned.
+
         Raises:
-            DataSourceError: It does not work.
+            DataSourceError: It does not work. After a failure to connect, an error of disconnecting
+                is left out.
         """
-        connector = await self._factory.create(config, PoolConfig(max_size=1))
-        try:
-            async with asyncio.timeout(self._seconds):
-                with connector_errors(connector):
-                    await connector.connect()
-                    if not await connector.test_connection():
-                        raise ConnectError(f"source {config.id!r} was reached but does not work")
-        except TimeoutError as exc:
-            reason = f"source {config.id!r} did not answer within {self._seconds:g} seconds"
-            raise ConnectError(reason) from exc
-        finally:
+        connectors: list[DataSourceConnector] = []
+
+        async def connect() -> None:
+            connector = await self._factory.create(config, PoolConfig(max_size=1))
+            connectors.append(connector)
             with connector_errors(connector):
-                await connector.disconnect()
+                await connector.connect()
+                if not await connector.test_connection():
+                    raise ConnectError(f"source {config.id!r} was reached but does not work")
+
+        try:
+            await _within(self._seconds, connect, f"source {config.id!r} did not answer")
+        except BaseException:
+            for connector in connectors:
+                with suppress(DataSourceError):
+                    await _disconnect(connector)
+            raise
+        for connector in connectors:
+            await _disconnect(connector)
+
+
+async def _disconnect(connector: DataSourceConnector) -> None:
+    async def disconnect() -> None:
+        with connector_errors(connector):
+            await connector.disconnect()
+
+    subject = f"source {connector.config.id!r} works, but did not disconnect"
+    await _within(DISCONNECT_TIMEOUT, disconnect, subject)
+
+
+async def _within(seconds: float, call: Callable[[], Awaitable[None]], subject: str) -> None:
+    """Await a call for at most `seconds`; raise ConnectError, which begins with `subject`."""
+    try:
+        await run_with_deadline(call, seconds)
+    except DeadlineExceededError as exc:
+        raise ConnectError(f"{subject} within {seconds:g} seconds") from exc
 
 
 async def checked(test: Callable[[], Awaitable[None]]) -> ConnectionCheck:

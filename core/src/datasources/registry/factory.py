@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -75,11 +75,12 @@ class ConnectorFactory:
             self._policy.check_references(config.id, config.config, hosts=())
             return config, connector_class
         try:
-            options = connector_class.options_class.check(config.config)
+            with _class_errors(config):
+                options = connector_class.options_class.check(config.config)
         except OptionError as exc:
             raise OptionError(f"source {config.id!r}: {exc}") from None
         if options is not None:
-            self._check_places(config.id, config.config, options)
+            self._check_places(config, options, resolved=False)
         return config, connector_class
 
     async def create(
@@ -97,8 +98,8 @@ class ConnectorFactory:
         if connector.options is None:
             self._policy.check_references(config.id, config.config, hosts=())
         else:
-            self._check_places(config.id, config.config, connector.options)
-            await self._policy.check_networks(config.id, connector.options.hosts())
+            hosts = self._check_places(config, connector.options, resolved=True)
+            await self._policy.check_networks(config.id, hosts)
         connector.pool_config = pool_config
         connector.check_address = partial(self._policy.check_address, config.id)
         connector._stored_options = config.config
@@ -130,19 +131,19 @@ class ConnectorFactory:
                 f"the connector {type_name!r} cannot say what there is to choose"
             )
         self._policy.check_references(type_name, options)
-        values, loaded = await asyncio.to_thread(self._complete, options_class, options)
-        self._check_places(type_name, options, loaded)
-        await self._policy.check_networks(type_name, loaded.hosts())
+        config = DataSourceConfig(type_name, type_name, type_name, dict(options))  # for errors
+        with _class_errors(config):
+            values, loaded = await asyncio.to_thread(self._complete, options_class, options)
+        hosts = self._check_places(config, loaded, resolved=True)
+        await self._policy.check_networks(type_name, hosts)
         try:
             async with asyncio.timeout(timeout):
-                choices = await connector_class.discover(
-                    values, check_address=partial(self._policy.check_address, type_name)
-                )
+                with _class_errors(config, loaded):
+                    choices = await connector_class.discover(
+                        values, check_address=partial(self._policy.check_address, type_name)
+                    )
         except TimeoutError as exc:
             raise ConnectError(f"no answer within {timeout:g} seconds") from exc
-        except Exception as exc:
-            mask_error(exc, loaded.secret_values())
-            raise
         return {name: list(names) for name, names in choices.items()}
 
     def _complete(
@@ -221,12 +222,53 @@ class ConnectorFactory:
         return secret
 
     def _check_places(
-        self, source_id: str, values: Mapping[str, Any], options: ConnectorOptions
-    ) -> None:
-        """Check hosts and paths; a host that is a reference still is checked at connect."""
-        hosts = list(options.hosts())
-        self._policy.check_hosts(source_id, hosts)
-        if not any(REFERENCE.search(host) for host in hosts):
-            self._policy.check_references(source_id, values, hosts)
-        self._policy.check_paths(source_id, options.paths())
-        self._policy.check_ambient(source_id, options.ambient())
+        self, config: DataSourceConfig, options: ConnectorOptions, *, resolved: bool
+    ) -> list[str]:
+        """Check the hosts and paths of a source, and return the hosts.
+
+        Args:
+            config: The source, with its references as they are.
+            options: Its options.
+            resolved: True if the references in `options` are resolved. Otherwise a host may be a
+                reference, and bound references are compared with the hosts when connecting. After
+                that no host may look like a reference: a connection string can spell one with
+                escapes, which hide it until the connector has taken the string apart.
+        """
+        with _class_errors(config, options):
+            hosts, paths, ambient = list(options.hosts()), list(options.paths()), options.ambient()
+        self._policy.check_hosts(config.id, hosts)
+        if resolved or not any(REFERENCE.search(host) for host in hosts):
+            self._policy.check_references(config.id, config.config, hosts)
+        self._policy.check_paths(config.id, paths)
+        self._policy.check_ambient(config.id, ambient)
+        return hosts
+
+
+@contextmanager
+def _class_errors(
+    config: DataSourceConfig, options: ConnectorOptions | None = None
+) -> Iterator[None]:
+    """Raise what the code of a connector class raises in the block as a `ConnectorError`.
+
+    No connector says which texts are secret, so in errors of drivers all of `config` are masked; in
+    every error, those that `options` declare.
+    """
+    try:
+        yield
+    except (Exception, SystemExit) as exc:  # a driver that exits must not end the host
+        mask_error(exc, _secret_values(options))
+        if isinstance(exc, DataSourceError):
+            raise
+        mask_error(exc, [leaf for leaf in leaves(config.config) if isinstance(leaf, str)])
+        raise wrap_error(config, exc) from exc
+
+
+def _secret_values(options: ConnectorOptions | None) -> list[str]:
+    if options is None:
+        return []
+    try:
+        return options.secret_values()
+    except (Exception, SystemExit):  # noqa: BLE001  (it may be the method that has failed)
+        from datasources.options import ConnectorOptions
+
+        return ConnectorOptions.secret_values(options)

@@ -287,8 +287,9 @@ class GrantedOperations:
         identifier = name or os.path.basename(local_path)
         await self._require_identifier("upload", source_id, identifier, "write")
         with self._named():
+            # The name that was checked, as the connector might choose another one by itself.
             return await self._operations.reader.upload(
-                source_id, local_path, name, overwrite=overwrite
+                source_id, local_path, identifier, overwrite=overwrite
             )
 
     async def fetch(
@@ -422,7 +423,10 @@ class GrantedOperations:
         Raises:
             DataSourceNotFoundError: There is none; the store is not asked.
         """
-        grants = self.principal.grants_for(source_id)
+        try:
+            grants = self.principal.grants_for(source_id)
+        except OptionError:  # what is no id names no source
+            grants = []
         if not grants:
             self._refuse(self._refusal(source_id), operation, source_id, details)
         return grants
@@ -517,9 +521,9 @@ class GrantedOperations:
         return self._operations.gate(self.principal.id, self._concurrency)
 
     async def _directory(self, workspace: str | os.PathLike[str]) -> str | os.PathLike[str]:
-        """Return the workspace with the principal's quota."""
-        # The quota of a session's workspace is the smaller one already.
-        if self._quota is None or getattr(workspace, "quota", None) is not None:
+        """Return the workspace with its own quota or the principal's, whichever is smaller."""
+        quota = workspace.quota if isinstance(workspace, Workspace) else None
+        if self._quota is None or (quota is not None and quota.max_bytes <= self._quota):
             return workspace
         directory = Workspace(workspace)
         directory.quota = await asyncio.to_thread(
@@ -553,15 +557,16 @@ def _smaller(limits: Limits, other: Limits | None) -> Limits:
 def _identifier_kind(connector_class: type[DataSourceConnector], identifier: str) -> str | None:
     try:
         return connector_class.identifier_kind(identifier)
-    except Exception:  # noqa: BLE001  (a plugin's fault must not grant anything)
+    except (Exception, SystemExit):  # noqa: BLE001  (a plugin's fault must not grant anything)
         return None
 
 
 def _item_path(connector_class: type[DataSourceConnector], identifier: str) -> str | None:
     try:
-        return connector_class.item_path(identifier)
-    except Exception:  # noqa: BLE001  (as above)
+        path = connector_class.item_path(identifier)
+    except (Exception, SystemExit):  # noqa: BLE001  (as above)
         return None
+    return path if isinstance(path, str) else None
 
 
 def _has_all_items(grants: Iterable[Grant]) -> bool:

@@ -76,25 +76,27 @@ class ItemPager:
         page = await _list_page(connector, path, None, limit - len(items))
         return _Page([*items, *page.items], page.cursor)
 
-    def _open(self, cursor: str, binding: list[str | None]) -> str | int:
+    def _open(self, cursor: object, binding: list[str | None]) -> str | int:
         """Return the connector's cursor.
 
         Raises:
             CursorError: The token is forged or too old, or of another principal, source or path.
         """
-        content = (
-            self._credentials.unseal(_PURPOSE, cursor, max_age=_MAX_AGE)
-            if len(cursor) <= _MAX_LENGTH
-            else None
-        )
+        content = None
+        if isinstance(cursor, str) and len(cursor) <= _MAX_LENGTH:
+            content = self._credentials.unseal(_PURPOSE, cursor, max_age=_MAX_AGE)
         if content is not None:
             *bound, inner = json.loads(content)
             if bound == binding and isinstance(inner, (str, int)):
                 return inner
-        raise CursorError(
-            "the cursor is not one of this listing, or is more than an hour old; list from the "
-            "first page again"
-        )
+        raise _cursor_error()
+
+
+def _cursor_error() -> CursorError:
+    return CursorError(
+        "the cursor is not one of this listing, or is more than an hour old; list from the first "
+        "page again"
+    )
 
 
 class _Page(NamedTuple):
@@ -112,7 +114,10 @@ async def _list_page(
     if isinstance(connector, SupportsPages):
         return await connector.list_page(path, cursor=cursor, limit=limit)
     # Without the ability everything is listed anew, and the cursor is the number of items to skip.
-    skipped = int(cursor or 0)
+    try:
+        skipped = int(cursor or 0)
+    except ValueError:  # of a connector that had the ability, before it was replaced by another
+        raise _cursor_error() from None
     items: list[DataItem] = []
     async with aclosing(iterate(connector, path)) as listing:
         number = 0

@@ -293,7 +293,7 @@ class SourceRecords:
         fault = ""
         try:
             return dict(options_class.migrate(options, version))
-        except Exception as exc:  # noqa: BLE001 - raised below, without the values in its text
+        except (Exception, SystemExit) as exc:  # noqa: BLE001 - raised below, without its values
             fault = type(exc).__name__
         del options
         raise OptionError(

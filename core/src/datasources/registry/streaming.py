@@ -9,19 +9,20 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import (
     AbstractAsyncContextManager,
+    AbstractContextManager,
     AsyncExitStack,
     asynccontextmanager,
-    contextmanager,
     nullcontext,
 )
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, BinaryIO
 
-from datasources.connector import SupportsStream, mask_connector_error
+from datasources.connector import SupportsStream, connector_errors
 from datasources.errors import DataFetchError, LimitExceededError, UnsupportedError
 from datasources.media_types import guess_media_type
 from datasources.models import FetchReceipt, Limits
@@ -88,29 +89,24 @@ class StreamOpener:
                 return None
             try:
                 async with lease.cancelled_at_close():
-                    stream = await connector.open_stream(
-                        request.identifier,
-                        format=request.format,
-                        limits=request.limits,
-                        start=request.start,
-                        end=request.end,
-                    )
+                    with connector_errors(connector):
+                        stream = await connector.open_stream(
+                            request.identifier,
+                            format=request.format,
+                            limits=request.limits,
+                            start=request.start,
+                            end=request.end,
+                        )
             except UnsupportedError:
                 return None
-            except Exception as exc:
-                mask_connector_error(connector, exc)
-                raise
-        stack.push_async_callback(stream.aclose)
 
-        @contextmanager
-        def masked() -> Iterator[None]:
-            try:
-                yield
-            except Exception as exc:
-                mask_connector_error(connector, exc)
-                raise
+        async def close() -> None:
+            with connector_errors(connector):
+                await stream.aclose()
 
-        return _checked(stream, request, deadline, lease.cancelled_at_close, masked)
+        stack.push_async_callback(close)
+        errors = partial(connector_errors, connector)
+        return _checked(stream, request, deadline, lease.cancelled_at_close, errors, close)
 
     async def _open_fetched(self, stack: AsyncExitStack, request: StreamRequest) -> ItemStream:
         """Fetch the item into a temporary workspace, and open a stream of the file."""
@@ -140,6 +136,7 @@ class StreamOpener:
             deadline,
             nullcontext,
             nullcontext,
+            stream.aclose,
             rows=receipt.rows,
             truncated=receipt.truncated,
         )
@@ -179,7 +176,8 @@ def _checked(
     request: StreamRequest,
     deadline: _Deadline,
     guarded: Callable[[], AbstractAsyncContextManager[Any]],
-    masked: Callable[[], Any],
+    errors: Callable[[], AbstractContextManager[Any]],
+    close: Callable[[], Awaitable[None]],
     *,
     rows: int | None = None,
     truncated: bool = False,
@@ -191,7 +189,8 @@ def _checked(
         request: The request.
         deadline: When the stream has to have ended.
         guarded: Entered for each piece, to end it when the source is closed.
-        masked: Entered for each piece, to mask secrets in errors.
+        errors: Entered for each piece, to raise errors of the connector as hosts expect them.
+        close: Closes `stream`.
         rows: For the receipt.
         truncated: For the receipt.
     """
@@ -209,7 +208,7 @@ def _checked(
     async def chunks() -> AsyncIterator[bytes]:
         size, digest = 0, hashlib.sha256()
         while True:
-            with masked():
+            with errors():
                 async with deadline.within(), guarded():
                     chunk = await anext(stream, None)
             if chunk is None:
@@ -238,7 +237,7 @@ def _checked(
         size=stream.size,
         etag=stream.etag,
         media_type=stream.media_type,
-        close=stream.aclose,
+        close=close,
     )
     return checked
 
