@@ -44,7 +44,7 @@ class ItemLister:
             async with lease as connector, aclosing(iterate(connector, path)) as items:
                 while True:
                     # Closing the source may cancel the connector, but not the code that iterates.
-                    async with lease.cancelled_at_close():
+                    async with lease.cancelled_by_close():
                         with connector_errors(connector):
                             item = await anext(items, None)
                     if item is None:

@@ -82,7 +82,7 @@ class StreamOpener:
             if not isinstance(connector, SupportsStream):
                 return None
             try:
-                async with lease.cancelled_at_close():
+                async with lease.cancelled_by_close():
                     stream = await connector.open_stream(
                         request.identifier,
                         format=request.format,
@@ -105,7 +105,7 @@ class StreamOpener:
                 mask_connector_error(connector, exc)
                 raise
 
-        return _checked(stream, request, deadline, lease.cancelled_at_close, masked)
+        return _checked(stream, request, deadline, lease.cancelled_by_close, masked)
 
     async def _open_fetched(self, stack: AsyncExitStack, request: StreamRequest) -> ItemStream:
         """Fetch the item into a temporary workspace, and open a stream of the file."""
