@@ -363,7 +363,7 @@ async def test_record_of_a_connection_counts_its_uses():
     pool = pool_of(World().exclusive)
     for _ in range(3):
         await use_once(pool)
-    (record,) = pool._records.values()
+    (record,) = pool._connections.values()
     now = asyncio.get_running_loop().time()
     assert (record.use_count, record.leases) == (3, 0)
     assert record.created_at == 1000

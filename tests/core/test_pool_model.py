@@ -405,7 +405,7 @@ class PoolMachine(RuleBasedStateMachine):
         if not hasattr(self, "pool"):
             return
         pool, now = self.pool, self.pool.statistics()
-        records = list(pool._records.values())
+        records = list(pool._connections.values())
         assert now.in_use == sum(record.leases for record in records)
         assert now.in_use >= len([user for user in self.users if user.connector])
         if self.shareable:

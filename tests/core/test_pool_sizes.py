@@ -61,7 +61,7 @@ async def test_old_connection_is_replaced_after_its_lifetime_give_or_take_a_tent
     world = World()
     pool = pool_of(world.exclusive, max_size=50, max_lifetime=1000)
     held = await asyncio.gather(*(pool.acquire() for _ in range(50)))
-    ages = [record.expires_at - record.created_at for record in pool._records.values()]
+    ages = [record.expires_at - record.created_at for record in pool._connections.values()]
     assert all(900 <= age <= 1100 for age in ages)
     assert max(ages) - min(ages) > 50
     await asyncio.sleep(1101)

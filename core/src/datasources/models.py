@@ -433,7 +433,7 @@ class PoolConfig(JsonModel):
     max_size: int = 10
     """Connections in use at once; of a shareable connector, the calls that share it at once."""
     min_size: int = 0
-    """Connections that stay open while the pool is."""
+    """Connections that stay open: from `initialize` on, or in the pool of a shareable connector."""
     max_idle_time: float = 300.0
     """Connections over `min_size` are closed when they have been idle for so long."""
     acquire_timeout: float = 30.0

@@ -122,8 +122,8 @@ class Counters:
 class PendingConnection:
     """A connection that is being opened or checked; it takes one of the pool's places."""
 
-    checked: PooledConnection | None
-    """The idle connection to check; None once the task has begun, which then answers for it."""
+    to_check: PooledConnection | None
+    """The idle connection to check; None once the task has begun, which returns or disconnects it."""
     connector: DataSourceConnector | None = None
     """The new connector, from before it connects until it is closed or in the pool."""
     task: asyncio.Task[PooledConnection] | None = None
@@ -132,7 +132,10 @@ class PendingConnection:
 
 
 class DeadlineExceededError(Exception):
-    """Raised by `run_with_deadline` alone: a connector may raise a `TimeoutError` of its own."""
+    """A call of a connector took too long.
+
+    Only `run_with_deadline` raises this, as a connector may raise a `TimeoutError` of its own.
+    """
 
 
 class ConnectorCalls:
@@ -150,7 +153,10 @@ class ConnectorCalls:
         self._clock = clock
         self._counters = counters
         self.errors: list[Exception] | None = None
-        """Collects errors of `disconnect` while the pool closes; None otherwise: they are logged."""
+        """Exceptions of `disconnect` while the pool closes; None before that.
+
+        An error that is not collected is logged, and a timeout always is; one message for a pool.
+        """
         self._check_disconnects = False
         self._reported = False
 
@@ -160,13 +166,13 @@ class ConnectorCalls:
         """Return the idle connection that is to be checked if it works, or else a new one.
 
         Args:
-            pending: Holds what is under way; told why an attempt failed that another follows.
+            pending: Holds what is under way, and the error of an attempt that another follows.
             config: Times, and the number of attempts.
             on_created: Called with each new connector before it connects; may refuse it by raising.
         """
-        record, pending.checked = pending.checked, None
-        if record and await self.check(record.connector, config.connect_timeout):
-            return record
+        connection, pending.to_check = pending.to_check, None
+        if connection and await self.check(connection.connector, config.connect_timeout):
+            return connection
         connector = await self._connect(pending, config, on_created)
         pending.error = None
         now = self._clock()
@@ -246,7 +252,7 @@ class ConnectorCalls:
         return False
 
     async def disconnect(self, connector: DataSourceConnector) -> None:
-        """Disconnect a connector; errors are counted, and collected or logged, never raised."""
+        """Disconnect a connector and raise nothing; see `errors`."""
         self._counters.disconnects += 1
         try:
             await run_with_deadline(connector.disconnect, DISCONNECT_TIMEOUT)

@@ -94,8 +94,8 @@ class ConnectionPool(PoolState):
         )
 
     def __del__(self) -> None:
-        if not getattr(self, "_closed", True) and self._records:
-            count = len(self._records)
+        if not getattr(self, "_closed", True) and self._connections:
+            count = len(self._connections)
             warnings.warn(
                 f"the pool of source {self.data_source_id!r} was not closed and leaves "
                 f"{count} {'connection' if count == 1 else 'connections'} open",
@@ -134,18 +134,18 @@ class ConnectionPool(PoolState):
         """
         if asyncio.get_running_loop() is not self._loop:
             self._check_loop()
-        record = self._take_idle()
-        if record is None:
+        connection = self._take_idle()
+        if connection is None:
             waiter = self._join_queue(timeout)
             try:
-                record = await waiter[0]
+                connection = await waiter[0]
             except BaseException:
                 self._leave_queue(waiter)
                 raise
         self._counters.acquires += 1
         if self._track_leases:
-            record.taken.append((_task_name(), _caller()))
-        return record.connector
+            connection.taken.append((_task_name(), _caller()))
+        return connection.connector
 
     def connection(
         self, timeout: float | None = None
@@ -159,7 +159,7 @@ class ConnectionPool(PoolState):
         return _Connection(self, timeout)
 
     async def release(self, connector: DataSourceConnector, *, discard: bool = False) -> None:
-        """Return a lease: `release_nowait`, which never waits."""
+        """Return a lease, as `release_nowait` does; it never waits."""
         self.release_nowait(connector, discard=discard)
 
     def release_nowait(self, connector: DataSourceConnector, *, discard: bool = False) -> None:
@@ -173,17 +173,17 @@ class ConnectionPool(PoolState):
         Raises:
             PoolError: It is not leased from this pool, or was released already.
         """
-        record = self._records.get(id(connector))
-        if record is None or not record.leases:
+        connection = self._connections.get(id(connector))
+        if connection is None or not connection.leases:
             raise PoolError(
                 f"this connector is not leased from the pool of source {self.data_source_id!r}: "
                 "it was released already, or comes from elsewhere"
             )
         if self._track_leases:
-            record.forget_taken(_task_name())
+            connection.forget_taken(_task_name())
         if discard:
-            record.expires_at = -math.inf
-        self._end_lease(record)
+            connection.expires_at = -math.inf
+        self._end_lease(connection)
 
     def release_after(self, connector: DataSourceConnector, error: BaseException | None) -> None:
         """Return a lease whose block ended with `error`, which decides whether it is discarded.
@@ -209,10 +209,10 @@ class ConnectionPool(PoolState):
         if self._shared:
             self._retire(self._shared)
         elif not self._shareable:
-            alive = [r for r in self._records.values() if r.expires_at != -math.inf]
-            alive.sort(key=lambda record: record.leases)  # idle first
-            for record in alive[: max(0, len(alive) - self.config.max_size)]:
-                self._retire(record)
+            alive = [c for c in self._connections.values() if c.expires_at != -math.inf]
+            alive.sort(key=lambda connection: connection.leases)  # idle first
+            for connection in alive[: max(0, len(alive) - self.config.max_size)]:
+                self._retire(connection)
         self._open_more(refill=True)
 
     async def close(self, timeout: float | None = CLOSE_TIMEOUT) -> None:
@@ -224,6 +224,7 @@ class ConnectionPool(PoolState):
 
         Raises:
             PoolError: Leases were not returned; the pool is closed nevertheless.
+            Exception: The one error that `disconnect` raised.
             ExceptionGroup: Several things went wrong, errors of `disconnect` among them.
         """
         self._check_loop()
@@ -255,7 +256,7 @@ class ConnectionPool(PoolState):
 # Errors after which an exclusive connection is discarded: if it was cut off, the rest of an answer
 # may still arrive on it.
 _BREAKING = (ConnectError, AuthenticationError, asyncio.CancelledError)
-# After this error a shared connection is discarded: its secret may have been rotated.
+# The same for a shared connection; see `ConnectionPool.connection`.
 _BREAKING_SHARED = AuthenticationError
 
 

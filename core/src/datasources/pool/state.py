@@ -2,10 +2,10 @@
 
 A connection is always in one of these states, and in these sets of `PoolState`:
 
-    pending    being opened or checked by a task                          `_pending`
-    idle       connected, and not leased                                  `_records`, `_idle`
-    leased     given to a caller of `acquire`                             `_records`
-    closing    being disconnected by a task                               `_closing`
+    pending    being opened or checked by a task                       `_pending`
+    idle       connected, and not leased                               `_connections`, `_idle`
+    leased     given to a caller of `acquire`                          `_connections`
+    closing    being disconnected by a task                            `_closing`
 
                  opened, good            acquired
     (new) -> pending ------------> idle <---------> leased
@@ -14,12 +14,14 @@ A connection is always in one of these states, and in these sets of `PoolState`:
                 v  +--- check ------+ expired          v
              (gone)                 +-----------> closing -> (gone)
 
-    new -> pending        `_start_opening`: a caller waits, or fewer than `min_size` are open
+    new -> pending        `_start_opening`: a caller waits, or, once `initialize` was called, fewer
+                          than `min_size` are open
     pending -> idle       `_on_opened`, `_add`; `_hand_out` leases it at once if a caller waits
-    pending -> gone       `_on_open_failed`: a pending connection belongs to no waiter; if more wait
-                          now than are pending, the first in the queue gets the error; of a
-                          shareable connector, all that are too many. A check that fails is no
-                          such failure: its task disconnects, and opens a new connection
+    pending -> gone       `_on_open_failed`: a pending connection belongs to no waiter. If more wait
+                          now than are pending, the first in the queue gets the error; if the
+                          connector is shareable, every waiter does, as nothing else is pending.
+                          A check that fails is no such failure: its task disconnects, and opens
+                          a new connection
     pending -> closing    `_add`: the pool was closed or shrank meanwhile; `_on_opened`: a check was
                           cancelled before it began
     idle -> leased        `_take_idle`, `_start_lease`
@@ -28,16 +30,20 @@ A connection is always in one of these states, and in these sets of `PoolState`:
                           closes
     leased -> idle        `_end_lease`, `_hand_out`
     leased -> closing     `_end_lease`, `_remove`: it expired meanwhile or is discarded;
-                          `_abandon_leases`: the pool closed, and waited long enough. Its record
-                          stays in `_records`, so that a late release is no error
+                          `_abandon_leases`: the pool closed, and waited long enough. It stays
+                          in `_connections`, so that a late release is no error
     closing -> gone       `_on_closed`
 
 No connection is opened while pending, idle, leased and closing ones together have `max_size`. After
-`resize` to fewer there are more, until they are released. The first connection is opened alone,
-since only its connector tells whether it is shareable. A shareable connector differs: there is one
-record, `_shared`, which stands in `_idle` once for each lease that is free, and `max_size`
-bounds its leases. A shared record that is discarded while it has leases is in `_records` only,
-until the last of them is returned; a new one may be opened meanwhile.
+`resize` to fewer there are more, until they are released. Until the first connector is created only
+one is being opened, since only a connector tells whether its class is shareable (`_on_created`).
+
+A shareable connector differs: there is one connection, `_shared`, which stands in `_idle` once for
+each lease that is free, and `max_size` bounds its leases. It is never checked, and no lifetime
+ends it: its driver sees to that. A shared connection that is discarded while it has leases is in
+`_connections` only, until the last of them is returned; a new one may be opened meanwhile. Leases
+of the discarded one still count against `max_size`, so the new one has that many fewer places until
+they are returned.
 
 Callers of `acquire` wait in `_waiters`, first come, first served: whoever finds no idle connection
 joins the queue, and `_hand_out` serves its head, so nobody overtakes. A waiter is served by setting
@@ -48,7 +54,8 @@ connection that is being opened for the queue goes on and becomes idle.
 Nothing in this module awaits. A change of state is a plain method that runs to its end before any
 other task of the event loop, so the sets always agree with each other and no lock is needed.
 Connecting, checking and disconnecting take time: they run in tasks started here, and their
-callbacks `_on_opened` and `_on_closed` bring the results back.
+callbacks `_on_opened` and `_on_closed` bring the results back; `_on_created` is called from within
+such a task, before it connects.
 """
 
 from __future__ import annotations
@@ -110,7 +117,7 @@ class PoolState:
         self._keep_min_size = False
         self._shareable: bool | None = None  # unknown until a connector was created
 
-        self._records: dict[int, PooledConnection] = {}  # by id() of the connector
+        self._connections: dict[int, PooledConnection] = {}  # by id() of the connector
         self._pending: list[PendingConnection] = []
         self._closing: dict[Task[None], PooledConnection] = {}
 
@@ -128,13 +135,13 @@ class PoolState:
     def _take_idle(self) -> PooledConnection | None:
         """Lease an idle connection that needs no check, or start to check one."""
         while self._idle:
-            record = self._idle.pop()
+            connection = self._idle.pop()
             now = self._clock()
-            fresh = record.shared or now - record.last_used_at < CHECK_AFTER_IDLE
-            if fresh and now < record.expires_at:
-                self._start_lease(record)
-                return record
-            self._idle.append(record)
+            fresh = connection.shared or now - connection.last_used_at < CHECK_AFTER_IDLE
+            if fresh and now < connection.expires_at:
+                self._start_lease(connection)
+                return connection
+            self._idle.append(connection)
             if not self._close_expired(now):
                 self._start_opening(self._idle.pop())
                 break
@@ -190,7 +197,7 @@ class PoolState:
     def _timeout_error(self, seconds: float) -> BaseException:
         cause = next((o.error for o in self._pending if o.error), None)
         if cause and not self._in_use:
-            return cause  # there is no other reason to wait than that connecting fails
+            return cause  # nothing is in use, so the wait was for attempts that fail with this
         error = PoolTimeoutError(
             f"no connection to source {self.data_source_id!r} came free within {seconds:g} s: "
             f"{self._in_use} of {self.config.max_size} in use, {len(self._pending)} opening, "
@@ -199,34 +206,34 @@ class PoolState:
         error.__cause__ = cause
         return error
 
-    def _hand_out(self, record: PooledConnection) -> None:
+    def _hand_out(self, connection: PooledConnection) -> None:
         """Lease a free connection to the first waiter; without waiters it becomes idle."""
         waiters = self._waiters
         while waiters:
             waiter = waiters.popleft()[0]
             if not waiter.done():
-                self._start_lease(record)
-                waiter.set_result(record)
+                self._start_lease(connection)
+                waiter.set_result(connection)
                 return
-        self._idle.append(record)
+        self._idle.append(connection)
         if self._maintenance_timer is None:
             self._schedule_maintenance()
 
-    def _start_lease(self, record: PooledConnection) -> None:
-        record.leases += 1
-        record.use_count += 1
+    def _start_lease(self, connection: PooledConnection) -> None:
+        connection.leases += 1
+        connection.use_count += 1
         self._in_use += 1
 
-    def _end_lease(self, record: PooledConnection) -> None:
-        record.leases -= 1
-        if record.abandoned:
+    def _end_lease(self, connection: PooledConnection) -> None:
+        connection.leases -= 1
+        if connection.abandoned:
             return  # `close` has counted and reported it
         self._in_use -= 1
-        record.last_used_at = now = self._clock()
-        if now < record.expires_at:
-            self._hand_out(record)
+        connection.last_used_at = now = self._clock()
+        if now < connection.expires_at:
+            self._hand_out(connection)
         else:
-            self._remove(record)
+            self._remove(connection)
 
     # Opening.
 
@@ -245,36 +252,38 @@ class PoolState:
             return 0 if self._pending else 1
         if self._shareable:
             return 0 if self._shared or self._pending else 1
-        return self.config.max_size - len(self._records) - len(self._pending) - len(self._closing)
+        return (
+            self.config.max_size - len(self._connections) - len(self._pending) - len(self._closing)
+        )
 
     def _deficit(self) -> int:
-        """Return how many connections `min_size` requires beyond those there are or are opening."""
+        """Return how many connections `min_size` requires beyond the open and the pending ones."""
         return -self._surplus() - len(self._pending) if self._keep_min_size else 0
 
     def _surplus(self) -> int:
         """Return how many connections there are beyond `min_size`; negative if there are fewer."""
         if self._shareable:
             return (1 if self._shared else 0) - min(1, self.config.min_size)
-        return len(self._records) - self.config.min_size
+        return len(self._connections) - self.config.min_size
 
-    def _start_opening(self, checked: PooledConnection | None = None) -> None:
+    def _start_opening(self, to_check: PooledConnection | None = None) -> None:
         """Start to open a connection, or to check one that was idle for long."""
         assert self._loop
-        opening = PendingConnection(checked)
-        self._pending.append(opening)  # before the task, which an eager loop would begin at once
-        if checked:
-            del self._records[id(checked.connector)]
+        pending = PendingConnection(to_check)
+        self._pending.append(pending)  # before the task, which an eager loop would begin at once
+        if to_check:
+            del self._connections[id(to_check.connector)]
         task = self._loop.create_task(
-            self._calls.open_or_check(opening, self.config, self._on_created)
+            self._calls.open_or_check(pending, self.config, self._on_created)
         )
-        opening.task = task
-        task.add_done_callback(partial(self._on_opened, opening))
+        pending.task = task
+        task.add_done_callback(partial(self._on_opened, pending))
 
     def _on_created(self, connector: DataSourceConnector) -> None:
         """Learn from a new connector, before it connects, whether its class is shareable."""
-        held: list[PooledConnection | PendingConnection]
-        held = [*self._records.values(), *self._closing.values(), *self._pending]
-        if any(one.connector is connector for one in held):
+        alive: list[PooledConnection | PendingConnection]
+        alive = [*self._connections.values(), *self._closing.values(), *self._pending]
+        if any(one.connector is connector for one in alive):
             raise PoolError(
                 f"the connector factory of source {self.data_source_id!r} returned a connector "
                 "that it had returned before; it must make a new one each time"
@@ -285,21 +294,21 @@ class PoolState:
         else:
             self._open_more(refill=True)
 
-    def _on_opened(self, opening: PendingConnection, task: Task[PooledConnection]) -> None:
-        self._pending.remove(opening)
-        if opening.checked:
-            self._start_closing(opening.checked)
+    def _on_opened(self, pending: PendingConnection, task: Task[PooledConnection]) -> None:
+        self._pending.remove(pending)
+        if pending.to_check:
+            self._start_closing(pending.to_check)
         if task.cancelled():
             # By `_stop`, or by an event loop that ends and cancels all tasks.
-            self._on_open_failed(opening, self._closed_error())
+            self._on_open_failed(pending, self._closed_error())
         elif error := task.exception():
-            self._on_open_failed(opening, error)
+            self._on_open_failed(pending, error)
         else:
             self._add(task.result())
 
-    def _on_open_failed(self, opening: PendingConnection, error: BaseException) -> None:
+    def _on_open_failed(self, pending: PendingConnection, error: BaseException) -> None:
         """Give the error to the first waiter for whom no other connection is being opened."""
-        opening.error = error
+        pending.error = error
         while len(self._waiters) > len(self._pending):
             waiter = self._waiters.popleft()[0]
             if not waiter.done():
@@ -309,52 +318,54 @@ class PoolState:
         self._open_more()
         self._schedule_maintenance()
 
-    def _add(self, record: PooledConnection) -> None:
+    def _add(self, connection: PooledConnection) -> None:
         """Take a connection that was opened or checked into the pool, unless it is too many."""
-        if self._closed or (not record.shared and self._capacity() < 1):
-            self._start_closing(record)
+        if self._closed or (not connection.shared and self._capacity() < 1):
+            self._start_closing(connection)
             return
-        record.last_used_at = self._clock()
-        self._records[id(record.connector)] = record
-        if record.shared:
-            self._shared = record
-        places = self.config.max_size - self._in_use if record.shared else 1
+        connection.last_used_at = self._clock()
+        self._connections[id(connection.connector)] = connection
+        if connection.shared:
+            self._shared = connection
+        places = self.config.max_size - self._in_use if connection.shared else 1
         for _ in range(places):
-            self._hand_out(record)
+            self._hand_out(connection)
         self._open_more(refill=True)
 
     # Closing.
 
-    def _retire(self, record: PooledConnection) -> None:
+    def _retire(self, connection: PooledConnection) -> None:
         """Close a connection now if it is idle, else when its leases are back."""
-        record.expires_at = -math.inf
+        connection.expires_at = -math.inf
         with suppress(ValueError):
-            self._idle.remove(record)
-        self._remove(record)
+            self._idle.remove(connection)
+        self._remove(connection)
 
-    def _remove(self, record: PooledConnection) -> None:
+    def _remove(self, connection: PooledConnection) -> None:
         """Remove a connection that is not to be leased again; close it unless it is leased.
 
-        A connection of its own is not in `_idle` then; of a shared one, the free places are removed.
+        An exclusive one was taken out of `_idle` before; of a shared one, the free places are
+        removed here.
         """
-        if record is self._shared:
+        if connection is self._shared:
             self._shared = None
             self._idle.clear()
-        if not record.leases:
-            del self._records[id(record.connector)]
-            self._start_closing(record)
+        if not connection.leases:
+            del self._connections[id(connection.connector)]
+            self._start_closing(connection)
         if self._closed and not self._in_use:
             self._all_returned.set()
+        # A lease of a discarded shared connection was returned: the new one has a free place more.
         if self._shared and self._in_use + len(self._idle) < self.config.max_size:
             self._hand_out(self._shared)
         self._open_more(refill=True)
 
-    def _start_closing(self, record: PooledConnection) -> None:
+    def _start_closing(self, connection: PooledConnection) -> None:
         assert self._loop
         if self._loop.is_closed():
             return
-        task = self._loop.create_task(self._calls.disconnect(record.connector))
-        self._closing[task] = record
+        task = self._loop.create_task(self._calls.disconnect(connection.connector))
+        self._closing[task] = connection
         task.add_done_callback(self._on_closed)
 
     def _on_closed(self, task: Task[None]) -> None:
@@ -381,18 +392,20 @@ class PoolState:
             waiter = self._waiters.popleft()[0]
             if not waiter.done():
                 waiter.set_exception(self._closed_error())
-        for opening in self._pending:
-            if opening.task:
-                opening.task.cancel()
-        for record in list(self._records.values()):
-            self._retire(record)
+        for pending in self._pending:
+            if pending.task:
+                pending.task.cancel()
+        for connection in list(self._connections.values()):
+            self._retire(connection)
 
     def _abandon_leases(self) -> list[PoolError]:
         """Disconnect leased connections under their holders; return the error that reports them."""
         if not self._in_use:
             return []
-        leaked = [record for record in self._records.values() if record.leases]
-        places = [f"{place} (task {task!r})" for record in leaked for task, place in record.taken]
+        leaked = [connection for connection in self._connections.values() if connection.leases]
+        places = [
+            f"{place} (task {task!r})" for connection in leaked for task, place in connection.taken
+        ]
         source = f"source {self.data_source_id!r}"
         error = PoolError(
             (
@@ -404,27 +417,27 @@ class PoolState:
         )
         self._in_use = 0
         self._all_returned.set()
-        for record in leaked:
-            record.abandoned = True
-            self._start_closing(record)
+        for connection in leaked:
+            connection.abandoned = True
+            self._start_closing(connection)
         return [error]
 
     def _close_expired(self, now: float) -> bool:
         """Close idle connections that expired or were idle for too long; return True if any was."""
         closed = False
-        for record in list(dict.fromkeys(self._idle)):  # longest idle first
-            idle_for = 0 if record.leases else now - record.last_used_at
-            if now >= record.expires_at or (
+        for connection in list(dict.fromkeys(self._idle)):  # longest idle first
+            idle_for = 0 if connection.leases else now - connection.last_used_at
+            if now >= connection.expires_at or (
                 self._surplus() > 0 and idle_for >= self.config.max_idle_time
             ):
-                self._retire(record)
+                self._retire(connection)
                 closed = True
         return closed
 
     def _schedule_maintenance(self) -> None:
         """Set the timer for the next moment at which a connection is to be closed or opened."""
         now = self._clock()
-        due = [record.expires_at for record in self._idle]
+        due = [connection.expires_at for connection in self._idle]
         if self._idle:
             oldest = self._idle[0]
             idle_since = oldest.last_used_at if self._surplus() > 0 and not oldest.leases else now

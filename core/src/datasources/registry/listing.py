@@ -49,7 +49,7 @@ class ItemLister:
                     yield query
                 while True:
                     # Closing the source may cancel the connector, but not the code that iterates.
-                    async with lease.cancelled_at_close():
+                    async with lease.cancelled_by_close():
                         with connector_errors(connector):
                             item = await anext(items, None)
                     if item is None:

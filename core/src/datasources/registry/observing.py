@@ -70,7 +70,7 @@ def observe(plugins: Plugins, name: str, source_id: str, **details: Any) -> Iter
 async def observe_each(
     plugins: Plugins, name: str, source_ids: Iterable[str]
 ) -> AsyncIterator[None]:
-    """Do as `observe` for an operation on each of many sources, all done or none."""
+    """Observe an operation that is done on each of many sources, or on none."""
     observations = []
     for index, source_id in enumerate(source_ids):
         if index % SOURCES_PER_TURN == 0:

@@ -2,11 +2,13 @@
 
 Connectors belong to the event loop they were connected on. So every loop has pools of its own,
 made when a source is first used there. All work on the pools of a loop happens on that loop; other
-threads reach them only through `call_soon_threadsafe`. What threads share is the table of loops and
-the generation, which changes whenever a source may have changed.
+threads only look up whether a source has a pool, and ask for the rest by `call_soon_threadsafe`.
+Threads share the table of loops and the generation, which changes whenever a source may have
+changed.
 
-A pool is replaced when the record of its source is another one. Within one process that is seen at
-once, by the generation; a change made by another process within `_RECHECK_AFTER`.
+A pool is replaced when the record of its source has changed, other than by a pause. A change made
+through the same registry is seen at the next use, by the generation; any other one within
+`_RECHECK_AFTER`.
 
 A loop that ends closes its pools: `asyncio.run` closes all asynchronous generators at its end; one
 is started on each loop, and its `finally` closes the pools of the loop. A forked process forgets
@@ -39,7 +41,7 @@ from datasources.registry.factory import ConnectorFactory
 from datasources.registry.records import SourceRecords, paused_error
 from datasources.stores import StoredSource
 
-_RECHECK_AFTER = 1.0  # seconds after which a record is read again; what another process changed
+_RECHECK_AFTER = 1.0  # seconds after which a record is read again, for changes by other processes
 _CLOSE_TIMEOUT = 30.0  # seconds to wait for leases where the caller does not say
 _END_TIMEOUT = 5.0  # seconds to wait for leases when the event loop ends
 _POLL = 0.1  # seconds between looks at whether another thread's loop still runs
@@ -56,7 +58,7 @@ class _SourcePool:
     connector: DataSourceConnector | None = None
     """The connector that `SourcePools.connector` gives to all its callers; one lease."""
     connecting: asyncio.Lock = field(default_factory=asyncio.Lock)
-    operations: set[asyncio.Timeout] = field(default_factory=set)
+    scopes: set[asyncio.Timeout] = field(default_factory=set)
     """The scopes of the registry's operations that use a connection now."""
     paused: str | None = None
     """The reason why the source is paused now; the pool then gives no new lease."""
@@ -95,7 +97,7 @@ class _SourcePool:
     def _cancel_operations(self) -> None:
         self.cut_off = True
         now = asyncio.get_running_loop().time()
-        for scope in self.operations:
+        for scope in self.scopes:
             scope.reschedule(now)
 
 
@@ -108,11 +110,7 @@ class _LoopPools:
         self._closing: set[asyncio.Task[None]] = set()
 
     def close_at_end_of_loop(self) -> None:
-        """Have everything closed when the event loop ends, as `asyncio.run` ends it.
-
-        It then closes the asynchronous generators that were started on the loop. One is started
-        here, and waits at its `yield` for that.
-        """
+        """Have everything closed when the event loop ends; see the module."""
 
         async def wait_for_end() -> AsyncIterator[None]:
             try:
@@ -170,7 +168,7 @@ class SourcePools:
 
     @asynccontextmanager
     async def operation(self, source_id: str) -> AsyncIterator[DataSourceConnector]:
-        """Lease a connector for a block that is cancelled if it outlasts the source's closing.
+        """Lease a connector for a block; closing the source waits for the block, then cancels it.
 
         The block must begin and end in one task, so an asynchronous generator must not yield in it.
 
@@ -179,7 +177,7 @@ class SourcePools:
             ConnectorError: The connector raised something else than a `DataSourceError`.
         """
         lease = SourceLease(self, source_id)
-        async with lease as connector, lease.cancelled_at_close():
+        async with lease as connector, lease.cancelled_by_close():
             with connector_errors(connector):
                 yield connector
 
@@ -332,8 +330,8 @@ class SourceLease:
                 raise masked from None
 
     @asynccontextmanager
-    async def cancelled_at_close(self) -> AsyncIterator[None]:
-        """Cancel the block, which runs in one task, if it outlasts the source's closing.
+    async def cancelled_by_close(self) -> AsyncIterator[None]:
+        """Let the closing of the source cancel the block, which runs in one task, once it has waited.
 
         Raises:
             PoolClosedError: On leaving: the block was cancelled.
@@ -343,14 +341,14 @@ class SourceLease:
             raise closed
         try:
             async with asyncio.timeout(None) as scope:
-                self._source_pool.operations.add(scope)
+                self._source_pool.scopes.add(scope)
                 yield
         except TimeoutError:
             if not scope.expired():
                 raise
             raise closed from None
         finally:
-            self._source_pool.operations.discard(scope)
+            self._source_pool.scopes.discard(scope)
 
 
 def _without_state(record: StoredSource) -> StoredSource:

@@ -97,7 +97,7 @@ class SourceRecords:
             raise paused_error(source_id, reason)
 
     def save(self, configs: Sequence[ValidatedConfig], *, replace: bool) -> None:
-        """Encrypt and store all or none.
+        """Encrypt and store sources, all or none.
 
         Raises:
             DataSourceExistsError: An id is taken, and not to be replaced.
@@ -136,7 +136,7 @@ class SourceRecords:
         return self.store.get(record.id) or new
 
     def set_paused(self, source_id: str, reason: str | None) -> None:
-        """Store why a source is paused; None resumes it.
+        """Store the reason why a source is paused, or None to resume it.
 
         Raises:
             DataSourceNotFoundError: There is none.

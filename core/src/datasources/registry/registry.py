@@ -1,4 +1,4 @@
-"""The registry: sources by id, and every operation on them."""
+"""The class `DataSourceRegistry`."""
 
 from __future__ import annotations
 

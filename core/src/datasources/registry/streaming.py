@@ -88,7 +88,7 @@ class StreamOpener:
             if not isinstance(connector, SupportsStream):
                 return None
             try:
-                async with lease.cancelled_at_close():
+                async with lease.cancelled_by_close():
                     with connector_errors(connector):
                         stream = await connector.open_stream(
                             request.identifier,
@@ -106,7 +106,7 @@ class StreamOpener:
 
         stack.push_async_callback(close)
         errors = partial(connector_errors, connector)
-        return _checked(stream, request, deadline, lease.cancelled_at_close, errors, close)
+        return _checked(stream, request, deadline, lease.cancelled_by_close, errors, close)
 
     async def _open_fetched(self, stack: AsyncExitStack, request: StreamRequest) -> ItemStream:
         """Fetch the item into a temporary workspace, and open a stream of the file."""
