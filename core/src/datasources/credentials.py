@@ -71,7 +71,6 @@ class CredentialManager:
                     "as generate_key() makes"
                 )
             self._fernets[fingerprint(key)] = Fernet(base64.urlsafe_b64encode(_key_bytes(key)))
-        # Functions, as `vars` would show keys; bound to them by closures, which show nothing.
         self._derivations = [_derivation(_key_bytes(key)) for key in keys]
         self._derived: dict[str, MultiFernet] = {}
 
@@ -180,9 +179,12 @@ class CredentialManager:
             return None
 
     def _derive(self, purpose: str) -> MultiFernet:
-        """Return the keys for a purpose, one derived from each of ours."""
+        """Return the keys for a purpose: of each key of ours, one by HKDF (RFC 5869)."""
         if purpose not in self._derived:
-            self._derived[purpose] = MultiFernet([derive(purpose) for derive in self._derivations])
+            keys = [derive(purpose) for derive in self._derivations]
+            self._derived[purpose] = MultiFernet(
+                [Fernet(base64.urlsafe_b64encode(key)) for key in keys]
+            )
         return self._derived[purpose]
 
     def is_current(self, encrypted: str) -> bool:
@@ -195,15 +197,14 @@ class CredentialManager:
         return masked
 
 
-def _derivation(raw: bytes) -> Callable[[str], Fernet]:
-    """Return a function that derives a key for a purpose from a key by HKDF (RFC 5869)."""
+def _derivation(key: bytes) -> Callable[[str], bytes]:
+    """Return a function that derives 32 bytes for a purpose; its `repr` does not show the key."""
 
-    def derive(purpose: str) -> Fernet:
-        from cryptography.hazmat.primitives.hashes import SHA256
+    def derive(purpose: str) -> bytes:
+        from cryptography.hazmat.primitives.hashes import SHA256  # few hosts need these
         from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-        info = f"datasources {purpose}".encode()
-        return Fernet(base64.urlsafe_b64encode(HKDF(SHA256(), 32, None, info).derive(raw)))
+        return HKDF(SHA256(), 32, None, f"datasources {purpose}".encode()).derive(key)
 
     return derive
 
