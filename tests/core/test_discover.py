@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr
 
 from datasources import (
     ConnectError,
+    ConnectorError,
     ConnectorOptions,
     DataSourceRegistry,
     Option,
@@ -24,6 +25,9 @@ from datasources import (
     abilities,
 )
 from tests.core.fakes import SeedConnector
+from tests.core.tracebacks import local_variables
+
+SECRET = "correct-horse"
 
 
 class Options(ConnectorOptions):
@@ -123,6 +127,44 @@ async def test_the_policy_of_the_host_holds(options: dict[str, Any], message: st
         await registry.discover("shelves", options)
     assert Connector.asked == []
     assert await registry.discover("shelves", {"host": "10.0.0.1"})
+
+
+async def test_others_than_administrators_use_references_that_are_bound_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TOKEN", SECRET)
+    registry = registry_of(Policy(allowed_references={"env:TOKEN": ["h"], "env:*": None}))
+    with pytest.raises(PolicyError, match="only an administrator may use a reference"):
+        await registry.discover(
+            "shelves", {"host": "h", "token": "${env:PATH}"}, by_administrator=False
+        )
+    assert Connector.asked == []
+    bound = {"host": "h", "token": "${env:TOKEN}"}
+    assert await registry.discover("shelves", bound, by_administrator=False)
+    with pytest.raises(PolicyError, match="which is for the hosts h only"):
+        await registry.discover("shelves", {**bound, "host": "g"}, by_administrator=False)
+
+
+@pytest.mark.parametrize("options", [{"host": "down"}, {"host": "h", "port": 0}])
+async def test_no_frame_of_a_failed_discovery_shows_a_secret_of_a_reference(
+    registry: DataSourceRegistry, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKEN", SECRET)
+    with pytest.raises((ConnectError, OptionError)) as caught:
+        await registry.discover("shelves", {**options, "token": "${env:TOKEN}"})
+    assert SECRET not in local_variables(caught.value)
+
+
+@pytest.mark.parametrize("choices", [None, [("shelf", "a")], {"shelf": 5}])
+async def test_choices_that_are_no_lists_by_name_are_a_connector_error(
+    registry: DataSourceRegistry, choices: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def discover(options: Any, *, check_address: Any) -> Any:
+        return choices
+
+    monkeypatch.setattr(Connector, "discover", discover)
+    with pytest.raises(ConnectorError, match="the connector 'shelves' of source 'shelves' raised"):
+        await registry.discover("shelves", {"host": "h"})
 
 
 async def test_a_connector_without_the_ability_says_so(registry: DataSourceRegistry) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -203,6 +204,36 @@ async def test_a_stream_that_is_left_early_leaves_nothing_open(
     assert stream.receipt is None
     assert Streaming.closed == 1
     assert native.get_pool_stats("s")["in_use"] == 0
+
+
+@pytest.mark.parametrize("call", ["tempfile.mkdtemp", "datasources.registry.streaming.open"])
+async def test_a_stream_that_is_cancelled_while_it_opens_leaves_nothing_open(
+    native: DataSourceRegistry, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    function = tempfile.mkdtemp if call == "tempfile.mkdtemp" else open
+    entered, released = threading.Event(), threading.Event()
+    files: list[Any] = []
+
+    def slow(*arguments: Any, **keywords: Any) -> Any:
+        entered.set()
+        released.wait()
+        files.append(function(*arguments, **keywords))
+        return files[-1]
+
+    monkeypatch.setattr(call, slow, raising=False)
+
+    async def stream() -> None:
+        async with native.open_stream("s", "a.csv", format="csv"):
+            raise AssertionError("it was cancelled")
+
+    task = asyncio.create_task(stream())
+    await wait_until(entered.is_set)
+    task.cancel()
+    released.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    (file,) = files
+    assert isinstance(file, str) or file.closed  # the fixture looks for the directory
 
 
 async def test_a_format_that_cannot_be_streamed_is_fetched(native: DataSourceRegistry) -> None:

@@ -72,7 +72,6 @@ class CredentialManager:
                     "as generate_key() makes"
                 )
             self._fernets[fingerprint(key)] = Fernet(base64.urlsafe_b64encode(_key_bytes(key)))
-        # Functions, as `vars` would show keys; bound to them by closures, which show nothing.
         self._derivations = [_derivation(_key_bytes(key)) for key in keys]
         self._derived: dict[str, MultiFernet] = {}
 
@@ -188,7 +187,7 @@ class CredentialManager:
         return hmac.digest(self._derivations[0](purpose), content, "sha256").hex()
 
     def _derive(self, purpose: str) -> MultiFernet:
-        """Return the keys for a purpose, one derived from each of ours."""
+        """Return the keys for a purpose: of each key of ours, one by HKDF (RFC 5869)."""
         if purpose not in self._derived:
             keys = [derive(purpose) for derive in self._derivations]
             self._derived[purpose] = MultiFernet(
@@ -206,14 +205,14 @@ class CredentialManager:
         return masked
 
 
-def _derivation(raw: bytes) -> Callable[[str], bytes]:
-    """Return a function that derives a key for a purpose from a key by HKDF (RFC 5869)."""
+def _derivation(key: bytes) -> Callable[[str], bytes]:
+    """Return a function that derives 32 bytes for a purpose; its `repr` does not show the key."""
 
     def derive(purpose: str) -> bytes:
-        from cryptography.hazmat.primitives.hashes import SHA256
+        from cryptography.hazmat.primitives.hashes import SHA256  # few hosts need these
         from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-        return HKDF(SHA256(), 32, None, f"datasources {purpose}".encode()).derive(raw)
+        return HKDF(SHA256(), 32, None, f"datasources {purpose}".encode()).derive(key)
 
     return derive
 

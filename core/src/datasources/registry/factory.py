@@ -115,13 +115,18 @@ class ConnectorFactory:
         return await self.create(config, pool_config)
 
     async def discover(
-        self, type_name: str, options: Mapping[str, Any], timeout: float
+        self,
+        type_name: str,
+        options: Mapping[str, Any],
+        timeout: float,
+        *,
+        by_administrator: bool,
     ) -> dict[str, list[str]]:
         """Return what a connector finds with options of which some are not given yet.
 
         Raises:
             UnsupportedError: The connector cannot.
-            PluginError, OptionError, PolicyError, SecretNotFoundError: As `create`.
+            PluginError, OptionError, PolicyError, SecretNotFoundError: As `validate` and `create`.
             ConnectorError: It failed, or took more than `timeout` seconds.
         """
         connector_class = await self.connector_class(type_name)
@@ -130,31 +135,39 @@ class ConnectorFactory:
             raise UnsupportedError(
                 f"the connector {type_name!r} cannot say what there is to choose"
             )
+        if not by_administrator:
+            self._policy.check_bound(type_name, options)
         self._policy.check_references(type_name, options)
         config = DataSourceConfig(type_name, type_name, type_name, dict(options))  # for errors
-        with _class_errors(config):
-            values, loaded = await asyncio.to_thread(self._complete, options_class, options)
-        hosts = self._check_places(config, loaded, resolved=True)
-        await self._policy.check_networks(type_name, hosts)
+        values: dict[str, Any] = {}
         try:
+            with _class_errors(config):
+                values, loaded = await asyncio.to_thread(self._complete, options_class, options)
+            hosts = self._check_places(config, loaded, resolved=True)
+            await self._policy.check_networks(type_name, hosts)
             async with asyncio.timeout(timeout):
                 with _class_errors(config, loaded):
                     choices = await connector_class.discover(
                         values, check_address=partial(self._policy.check_address, type_name)
                     )
+                    return {name: list(names) for name, names in choices.items()}
         except TimeoutError as exc:
             raise ConnectError(f"no answer within {timeout:g} seconds") from exc
-        return {name: list(names) for name, names in choices.items()}
+        finally:
+            del values  # tools that report errors show the local variables of frames
 
     def _complete(
         self, options_class: type[ConnectorOptions], options: Mapping[str, Any]
     ) -> tuple[dict[str, Any], ConnectorOptions]:
         """Return options with references resolved and those added that discovery needs."""
         values: dict[str, Any] = resolve_references(options, self._resolve)
-        with suppress(OptionError):
+        try:
+            with suppress(OptionError):
+                return values, options_class.load(values)
+            values = {**options_class.discover_defaults, **values}
             return values, options_class.load(values)
-        values = {**options_class.discover_defaults, **values}
-        return values, options_class.load(values)
+        finally:
+            del values  # as above
 
     async def class_of(self, source_id: str) -> type[DataSourceConnector]:
         """Return the connector class of a stored source.

@@ -424,13 +424,18 @@ class DataSourceRegistry:
         return await checked(test)
 
     async def discover(
-        self, type: DataSourceType | str, options: Mapping[str, Any]
+        self,
+        type: DataSourceType | str,
+        options: Mapping[str, Any],
+        *,
+        by_administrator: bool = True,
     ) -> dict[str, list[str]]:
         """Return what a source that does not exist yet could use, such as the databases of a server.
 
         Args:
             type: The type of the source.
             options: Those that are known so far; they may hold references.
+            by_administrator: As for `register_data_source`.
 
         Returns:
             Values to choose from, by the name of the option.
@@ -443,7 +448,9 @@ class DataSourceRegistry:
         """
         self._records.check_open()
         seconds = self._pool_config.connect_timeout
-        return await self._factory.discover(DataSourceType(type).value, options, seconds)
+        return await self._factory.discover(
+            DataSourceType(type).value, options, seconds, by_administrator=by_administrator
+        )
 
     async def list_items(self, source_id: str, path: str | None = None) -> list[DataItem]:
         """Return the items that can be fetched: all, or those below `path`.

@@ -5,21 +5,21 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
     AsyncExitStack,
+    ExitStack,
     asynccontextmanager,
     nullcontext,
 )
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
 from datasources.connector import SupportsStream, connector_errors
@@ -110,8 +110,14 @@ class StreamOpener:
 
     async def _open_fetched(self, stack: AsyncExitStack, request: StreamRequest) -> ItemStream:
         """Fetch the item into a temporary workspace, and open a stream of the file."""
-        folder = await run_in_thread(lambda: tempfile.mkdtemp(prefix="datasources-stream-"))
-        stack.push_async_callback(run_in_thread, shutil.rmtree, folder, True)
+        # Filled in the threads: a caller who is cancelled meanwhile gets no result to close.
+        opened = ExitStack()
+        stack.push_async_callback(run_in_thread, opened.close)
+        folder = await run_in_thread(
+            lambda: opened.enter_context(
+                TemporaryDirectory(prefix="datasources-stream-", ignore_cleanup_errors=True)
+            )
+        )
         deadline = _Deadline(request)
         receipt = await self._fetcher.fetch(
             request.source_id,
@@ -122,8 +128,9 @@ class StreamOpener:
             parameters=request.parameters,
         )
         start, stop = byte_range(receipt.size, request.start, request.end)
-        file = await run_in_thread(lambda: open(receipt.path, "rb"))  # noqa: SIM115  (closed below)
-        stack.callback(file.close)
+        file = await run_in_thread(
+            lambda: opened.enter_context(open(receipt.path, "rb"))  # noqa: SIM115  (this closes it)
+        )
         stream = ItemStream(
             _read(file, start, stop),
             size=stop - start,
