@@ -262,13 +262,13 @@ async def test_listing_and_metadata_ask_as_often_however_many_tables(
     admin: Admin, shop: PostgreSQLConnector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[object] = []
-    start = libpq._start_statement
+    start = libpq._note_start
 
     def counted(connection):
         asked.append(connection)
         start(connection)
 
-    monkeypatch.setattr(libpq, "_start_statement", counted)
+    monkeypatch.setattr(libpq, "_note_start", counted)
 
     async def count(call) -> int:
         asked.clear()

@@ -45,7 +45,10 @@ _environment_lock = threading.Lock()
 
 
 class _NeutralConnect:
-    """Overrides how psycopg's connection classes connect."""
+    """Connects without the host's environment, and with SQLSTATEs in errors.
+
+    A mixin of psycopg's connection classes.
+    """
 
     check_address: Callable[[str], None] = staticmethod(lambda _: None)
     """Raises PolicyError if a connection to an address, or to the path of a socket, is not allowed."""
@@ -85,7 +88,7 @@ class ServerConnection(_NeutralConnect, AsyncConnection[tuple[Any, ...]]):
     """Seconds after which the server ends a statement."""
     statement_began: float = 0.0
     """Time of `time.monotonic` when the last statement was sent."""
-    last_answer: float = 0.0
+    idle_since: float = 0.0
     """Time of `time.monotonic` when the connection was last returned to the pool."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -167,8 +170,9 @@ def _libpq_function(name: str) -> Callable[..., object] | None:
 def _neutral_environment() -> Iterator[None]:
     """Give the variables that libpq reads the value `default` while the body runs.
 
-    `os.environ` does not change, nor does any memory move: an existing variable gets another value,
-    and its old one is restored. Other threads see `default` for the time of one poll.
+    Only the process's environment changes, by `putenv`; `os.environ` does not. A variable that is
+    not set stays so: adding one can move the environment, which other threads may be reading. They
+    see `default` for the time of one poll.
     """
     names = [name for name in _ENVIRONMENT_SETTINGS if name in os.environ]
     if not names:

@@ -1,7 +1,7 @@
 """Lease connections of psycopg's pool, and raise the errors of its attempts to connect.
 
 psycopg_pool connects in background tasks, logs what fails and lets its clients wait for the whole
-timeout. `LeasingPool` raises the error of a failed attempt in each `acquire` that waits, unless a
+timeout. `LeasingPool` raises the error of a failed attempt in each `lease` that waits, unless a
 leased connection may still be returned to it.
 
 A connection is in one of these states:
@@ -12,17 +12,18 @@ A connection is in one of these states:
 - *leased*: the body of `lease` owns it. `lease` makes it idle again, however the body ends, in a
   background task that is shielded from cancellation (`_release`): a running statement is cancelled,
   the transaction rolled back and the session reset, within `_RESET_TIMEOUT`.
-- *closed*: by the server; by the wait that had no answer within `answer_timeout`; by `_release`, if
-  it cannot be reset; or by `_acquire`, if the server has ended it while it was idle, or if another
-  one had no answer since it was last used. It is returned to psycopg_pool nevertheless, which
-  replaces it.
+- *closed*: by the server; by the wait that had no answer within `answer_timeout`; by `libpq`, if a
+  row or an answer is too long; by `_release`, if it cannot be reset; or by `_acquire`, if the
+  server has ended it while it was idle, or if a wait on another connection had no answer after this
+  one was last used (`_silence`). It is returned to psycopg_pool nevertheless, which replaces it.
 
-No wait for the server is without a limit: while a connection is new, released or about to begin a
-transaction the limit is `connect_timeout`, then the statement timeout and a grace
-(`ServerConnection.answer_timeout`). A caller that is cancelled waits for `_RELEASE_WAIT` at most.
+No wait for the server is without a limit: while a connection is new or about to begin a
+transaction, it is `connect_timeout`; then `ServerConnection.answer_timeout`, the statement timeout
+and a grace; while it is released, `_RESET_TIMEOUT`, of which the caller waits `_RELEASE_WAIT`. A
+caller that is cancelled during a binary COPY first waits for the turn of its thread.
 
 Whoever takes a connection from psycopg_pool returns it: `_release` a leased one,
-`_return_unwanted` one that arrives after its `acquire` has ended, `_acquire` a closed one.
+`_return_unwanted` one that arrives after its `lease` has ended, `_acquire` a closed one.
 
 `close` ends the bodies of all leases, which raise ConnectError, and then the pool; it waits for the
 tasks that release.
@@ -135,7 +136,7 @@ class LeasingPool:
         self._parameters = parameters
         self._first_connection: Connection | None = None
         self._waiters: dict[asyncio.Future[Any], float] = {}
-        """For each waiting `acquire`: the future to fail, and the loop time when it began to wait."""
+        """For each waiting `lease`: the future to fail, and the loop time when it began to wait."""
         self._leased_count = 0
         self._scopes: set[asyncio.Timeout] = set()
         """The timeout scope of each lease, which `close` makes expire."""
@@ -169,7 +170,8 @@ class LeasingPool:
         self._first_connection = await self.connect()
         try:
             await self._pool.open()
-            # Not `getconn` itself, which may ignore a cancellation on Python 3.11.
+            # Wait until the pool has taken the first connection. Not by `getconn` itself, which may
+            # ignore a cancellation on Python 3.11.
             await self._pool.putconn(await self._get_connection(self._connect_timeout))
         except BaseException:
             await self.close()
@@ -234,16 +236,14 @@ class LeasingPool:
         finally:
             self._scopes.discard(scope)
             release = self._in_background(self._release(connection))
-            # A caller that was cancelled, or whose time is over, does not wait for the end of a
-            # reset that the server does not answer.
             await asyncio.wait([release], timeout=_RELEASE_WAIT)
             if release.done():
                 release.result()
 
     def fail_waiters(self, error: DataSourceError, began: float) -> None:
-        """Raise the error of a failed attempt in each waiting `acquire`, if no lease can serve it.
+        """Raise the error of a failed attempt in each waiting `lease`, if no connection is leased.
 
-        An `acquire` that began after the attempt waits again: the cause may have been mended.
+        A `lease` that began after the attempt waits again: the cause may have been mended.
 
         Args:
             error: The error of the attempt.
@@ -277,7 +277,7 @@ class LeasingPool:
         """
         connection.statement_timeout = math.inf
         connection.answer_timeout = self._connect_timeout
-        connection.last_answer = time.monotonic()
+        connection.idle_since = time.monotonic()
 
     async def _check_server_and_role(self, connection: Connection) -> None:
         version = connection.info.server_version
@@ -309,7 +309,7 @@ class LeasingPool:
                 continue
             except _AcquireAgainError:
                 continue
-            if _is_usable(connection) and connection.last_answer >= self._silence:
+            if _is_usable(connection) and connection.idle_since >= self._silence:
                 return connection
             await connection.close()
             self._in_background(self._pool.putconn(connection))
@@ -389,7 +389,7 @@ class _ConnectionFactory:
 
 
 class _AcquireAgainError(Exception):
-    """An attempt failed that began before this `acquire`: wait again."""
+    """An attempt failed that began before this `lease`: wait again."""
 
 
 def retry_pauses(config: PoolConfig) -> Iterator[float]:

@@ -331,6 +331,7 @@ class PostgreSQLConnector(DataSourceConnector):
                     await t.commit()
             return file.path
 
+        # A registry's limit also covers the wait for a connector; this one serves other hosts.
         async with _deadline(directory.limits.timeout, identifier):
             return await self._read(write_file)
 

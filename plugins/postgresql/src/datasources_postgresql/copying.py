@@ -16,16 +16,18 @@ the socket meanwhile. Both receivers alternate between two phases:
   `consume_input`. Rows that libpq holds are always received before the socket is read, or libpq's
   buffer would grow without bound.
 
-`TextReceiver` takes its turns on the event loop: a turn writes what it received and then yields to
-the loop, by `call_soon` if more rows may be ready, by `add_reader` if it has to wait. It must not
-await within a turn, because callbacks of the loop run it. Writing text costs little, so this is the
-fastest way.
+`TextReceiver` takes its turns on the event loop: a turn passes a full buffer to `write` and then
+yields to the loop. `call_soon` runs the next turn if more rows may be ready; otherwise the reader
+that `run` has added does, which does nothing while a turn is scheduled. It must not await within a
+turn, because callbacks of the loop run it. Writing text costs little, so this is the fastest way.
 
 `RowReceiver` takes its turns in a thread of its own, where it also calls `on_rows`, which decodes
 the rows to Arrow. Decoding would block the loop for tens of milliseconds, and handing each block
 from a receiving thread to a decoding thread takes longer than decoding it; so one thread does
 both. While it runs, the event loop does not touch the connection. A cancelled caller sets an event
 that the thread checks between turns, and waits for its end; only then is the connection used again.
+`on_rows` may wait for the event loop (`arrow/parquet.py` writes the file there), so a caller must
+await the thread, never block on it.
 """
 
 from __future__ import annotations
@@ -55,8 +57,8 @@ WriteCallback: TypeAlias = Callable[[bytearray | memoryview], None]
 
 _BATCH_BYTES = 1 << 18  # bytes of text that are written at once
 _PIECE_BYTES = 1 << 20  # a row of at least this size is written in such pieces, one a turn
-_ROWS_PER_TURN = 1 << 13  # rows received before other tasks of the event loop run
-_READS_PER_TURN = 16  # reads of the socket before other tasks of the event loop run
+_ROWS_PER_TURN = 1 << 13  # rows received in one turn
+_READS_PER_TURN = 16  # reads of the socket in one turn
 _STOP_CHECK_INTERVAL = 0.1  # seconds between two checks of a waiting thread for cancellation
 
 # Where Linux keeps tcpi_bytes_received in struct tcp_info: include/uapi/linux/tcp.h
@@ -65,7 +67,10 @@ _BYTES_RECEIVED = struct.Struct("128xQ")
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Messages of a binary COPY, a row each; the header begins the first, the last is the trailer."""
+    """Messages of a binary COPY.
+
+    Each is a row, the header before the first; the last is the trailer alone.
+    """
 
     data: bytearray | memoryview
     lengths: list[int]
@@ -80,7 +85,7 @@ class AnswerTooLongError(Exception):
 
 
 class ServerSilentError(OperationalError):
-    """The server has sent nothing for longer than any statement may run."""
+    """The socket of a connection was not ready for `answer_timeout` seconds."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"no answer from the server within {seconds:g} seconds")
@@ -160,7 +165,7 @@ class _CopyReceiver:
         return size
 
     def _drain(self) -> int:
-        """Receive the rows in libpq and the socket, within the bounds of a turn, as `_receive`."""
+        """Receive rows within the bounds of a turn; return what `_receive` does."""
         for _ in range(_READS_PER_TURN):
             before = self._received
             size = self._discard_rows() if before >= self._max_messages else self._buffer_rows()
@@ -183,7 +188,7 @@ class _CopyReceiver:
             raise AnswerTooLongError
 
     def _discard_rows(self) -> int:
-        """Drop messages after the first `max_messages`; return as `_buffer_rows`."""
+        """Drop messages after the first `max_messages`; return what `_buffer_rows` does."""
         size = 1
         for _ in range(_ROWS_PER_TURN):
             size, _row = self._pgconn.get_copy_data(1)
@@ -200,7 +205,8 @@ class TextReceiver(_CopyReceiver):
         pgconn: A connection that has answered COPY_OUT.
         write: Called with the text, piece by piece.
         max_rows: Number of rows to write; None for all.
-        max_row: Bytes that one row may have; None for no limit.
+        max_row: Bytes that one row may have; None for no limit. `Meter` checks a row that arrives
+            in parts; a row that has arrived is checked from `_PIECE_BYTES` on.
     """
 
     def __init__(
@@ -224,7 +230,7 @@ class TextReceiver(_CopyReceiver):
 
     @property
     def truncated(self) -> bool:
-        """True if there were more."""
+        """True if there were more rows than `max_rows`."""
         return self._discarded > 0
 
     async def run(self, answer_timeout: float = math.inf) -> None:
@@ -315,7 +321,7 @@ class TextReceiver(_CopyReceiver):
 class RowReceiver(_CopyReceiver):
     """Receives a binary COPY in a thread of its own, which also calls `on_rows`.
 
-    Every message is a row; the first begins with the header, and the last is the trailer alone.
+    See `Rows` for what its messages are.
 
     Args:
         pgconn: A connection that has answered COPY_OUT.
@@ -346,7 +352,7 @@ class RowReceiver(_CopyReceiver):
 
     @property
     def truncated(self) -> bool:
-        """True if there were more."""
+        """True if there were more rows than `max_rows`."""
         return self._discarded > 1
 
     async def run(self, answer_timeout: float = math.inf) -> None:

@@ -51,7 +51,7 @@ async def execute(connection: Connection, command: bytes) -> list[tuple[Any, ...
     """Run one or more statements without parameters; return the rows of the last one.
 
     Raises:
-        psycopg.Error: The server refused or ended a statement, or the connection broke.
+        psycopg.Error: As `execute_all`.
     """
     return (await execute_all(connection, command))[-1]
 
@@ -62,7 +62,7 @@ async def execute_all(connection: Connection, command: bytes) -> list[list[tuple
     Raises:
         psycopg.Error: The server refused or ended a statement, or the connection broke.
     """
-    _start_statement(connection)
+    _note_start(connection)
     connection.pgconn.send_query(command)
     return [_rows(connection, result) for result in await _results(connection)]
 
@@ -82,7 +82,7 @@ async def execute_query(
     """
     transformer = Transformer(connection)
     values = transformer.dump_sequence(parameters, [PyFormat.TEXT] * len(parameters))
-    _start_statement(connection)
+    _note_start(connection)
     connection.pgconn.send_query_params(
         _numbered(query), values, transformer.types, transformer.formats
     )
@@ -142,7 +142,7 @@ async def _copy(
     receive: Callable[[pq.abc.PGconn], TextReceiver | RowReceiver],
     max_row: int | None,
 ) -> tuple[int, bool]:
-    _start_statement(connection)
+    _note_start(connection)
     connection.pgconn.send_query(command)
     await _flush(connection)
     _check_status(await _next_result(connection), pq.ExecStatus.COPY_OUT, connection)
@@ -172,16 +172,16 @@ async def describe(connection: Connection, text: str) -> pq.abc.PGresult:
         psycopg.Error: The text is not one statement, or names something that does not exist.
     """
     pgconn = connection.pgconn
-    _start_statement(connection)
+    _note_start(connection)
     pgconn.send_prepare(b"", text.encode())
     await _last_result(connection)
-    _start_statement(connection)
+    _note_start(connection)
     pgconn.send_describe_prepared(b"")
     return await _last_result(connection)
 
 
 async def analyse(connection: Connection, text: str) -> list[str]:
-    """Return the details of the server's notices while it parses one statement, which does not run.
+    """Have the server parse one statement, which does not run; return the details of its notices.
 
     Raises:
         psycopg.Error: The text is not one statement, or names something that does not exist.
@@ -196,7 +196,7 @@ async def analyse(connection: Connection, text: str) -> list[str]:
 
     handler, pgconn.notice_handler = pgconn.notice_handler, collect
     try:
-        _start_statement(connection)
+        _note_start(connection)
         pgconn.send_prepare(b"", text.encode())
         await _last_result(connection)
     finally:
@@ -211,7 +211,7 @@ async def query(connection: Connection, command: bytes) -> pq.abc.PGresult:
         psycopg.Error: The server refused or ended the statement, or the connection broke.
         LimitExceededError: The answer is larger than `MAX_ANSWER`.
     """
-    _start_statement(connection)
+    _note_start(connection)
     connection.pgconn.send_query_params(command, None)
     meter = Meter(connection.pgconn.socket, MAX_ANSWER)
     try:
@@ -243,12 +243,12 @@ async def cancel(connection: Connection) -> None:
                     raise
 
 
-def _start_statement(connection: Connection) -> None:
+def _note_start(connection: Connection) -> None:
     connection.statement_began = time.monotonic()
 
 
 async def _last_result(connection: Connection, meter: Meter | None = None) -> pq.abc.PGresult:
-    """Return the last result; otherwise as `_results`."""
+    """Receive the results as `_results` does, and return the last."""
     return (await _results(connection, meter))[-1]
 
 

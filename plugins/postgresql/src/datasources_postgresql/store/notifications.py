@@ -4,14 +4,16 @@ The listener is in one of these states:
 
 - *connecting*: `follow` connects and executes LISTEN;
 - *reading*: `follow` reads what was changed since the store's version, or everything if
-  `reconnected` is set, because notifications were lost with the connection;
+  `missed_changes` is set, because notifications were lost with the connection. It holds the
+  store's write lock: a write of this host waits for the reading, and the reading for a write;
 - *waiting*: `wait_for_notice` sleeps on the connection's socket and on `_wake_reader`;
-- *backing off*: `follow` has raised StoreError; `_run` logs it once, waits and calls it again;
+- *backing off*: `follow` has raised StoreError; `_run` logs the first failure since
+  everything was read, waits and calls `follow` again;
 - *stopped*: `stop` has been called, from any thread. It sets the event, which ends a back-off, and
   closes `_wake_writer`, which makes `_wake_reader` readable and ends a wait.
+  `PostgreSQLStore.close` sets `_closed` before it calls `stop`; that is what ends `follow`.
 
-While it waits, it is woken by a notification of the server, by the end of the connection, by
-`stop`, or after `_CHECK_INTERVAL`. LISTEN is executed before the first read, and `pending` is
+LISTEN is executed before the first read, and `pending` is
 cleared before each read, so a change that is committed during a read is read by the next one.
 Only this thread uses the listening connection; it calls `mark_pending` itself, through the
 handler of notifications, which psycopg calls while it executes a query.
@@ -50,7 +52,7 @@ class NotificationListener:
     def __init__(self, follow: Callable[[NotificationListener], None]) -> None:
         self.pending = False
         """True if a change was announced that has not been read."""
-        self.reconnected = False
+        self.missed_changes = False
         """True if the connection was lost since everything was read."""
         self._follow = follow
         self._stopped = threading.Event()
@@ -92,9 +94,9 @@ class NotificationListener:
                 try:
                     self._follow(self)
                 except StoreError as exc:
-                    if not self.reconnected and not self._stopped.is_set():
+                    if not self.missed_changes and not self._stopped.is_set():
                         pauses = backoff(first=_FIRST_PAUSE, maximum=_LONGEST_PAUSE)
                         # Reads go on from memory, so nobody else would learn of it.
                         _log.warning("%s; sources are as last read until it is back", exc)
-                self.reconnected = True
+                self.missed_changes = True
                 self._stopped.wait(next(pauses))

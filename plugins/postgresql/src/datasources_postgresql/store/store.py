@@ -54,7 +54,7 @@ _NO_VERSION = -1  # less than any version; changes since then are all records
 
 
 class PostgreSQLStore(Store):
-    """Keep records in the schema `datasources` of a database.
+    """Keeps records in the schema `datasources` of a database.
 
     Records are read from memory, also while the server is away. A thread receives the
     notifications of other hosts, reads what they changed, and reads everything again after its
@@ -251,12 +251,12 @@ class PostgreSQLStore(Store):
             connection.autocommit = True
             connection.add_notify_handler(lambda _: listener.mark_pending())
             connection.execute(f"LISTEN {CHANNEL}")
-            everything = listener.reconnected
+            everything = listener.missed_changes
             while not self._closed:
                 listener.pending = False
                 with self._write_lock:
                     self._catch_up(connection, everything=everything)
-                everything = listener.reconnected = False
+                everything = listener.missed_changes = False
                 listener.wait_for_notice(connection)
 
     # Connecting.
