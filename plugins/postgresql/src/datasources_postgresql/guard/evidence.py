@@ -121,11 +121,13 @@ class Evidence:
     ) -> Evidence:
         """Read the rows of all that the names in a statement may mean."""
         evidence = cls(sorted(statement.names), sorted(statement.operators), schemas)
-        evidence.rows = await evidence._read(execute)
-        if evidence.oids("class"):
-            found = await execute(lookup.FAMILIES_FOUND_FIRST, [])
-            evidence.families = sorted({family for (family,) in found})
+        await evidence._read_anew(execute)
         return evidence
+
+    async def refresh(self, execute: Execute) -> None:
+        """Read the rows anew, unless nothing has changed: the server may have waited for a lock."""
+        if not await self._is_unchanged(execute):
+            await self._read_anew(execute)
 
     def with_closure(self, closure: Closure) -> Evidence:
         """Return the evidence with the rows that were read while the statement was analysed."""
@@ -137,14 +139,25 @@ class Evidence:
         Raises:
             DataFetchError: One has changed, or there are others. Nothing must be delivered.
         """
-        snapshot = await execute(_SNAPSHOT, [])
-        if snapshot and snapshot[0][0] == self._snapshot:
+        if await self._is_unchanged(execute):
             return
         if await self._read(execute) != self.rows:
             raise DataFetchError(
                 "a function, operator, cast, type or table that the query uses was replaced or added "
                 "meanwhile; run it again"
             )
+
+    async def _is_unchanged(self, execute: Execute) -> bool:
+        """Return True if no transaction has ended since the rows were read."""
+        snapshot = await execute(_SNAPSHOT, [])
+        return bool(snapshot) and snapshot[0][0] == self._snapshot
+
+    async def _read_anew(self, execute: Execute) -> None:
+        self.rows = await self._read(execute)
+        self.families = []
+        if self.oids("class"):
+            found = await execute(lookup.FAMILIES_FOUND_FIRST, [])
+            self.families = sorted({family for (family,) in found})
 
     async def _read(self, execute: Execute) -> set[tuple[str, int, str]]:
         names, schemas = self.names, self.schemas

@@ -147,6 +147,7 @@ class Guard:
         """
         transaction, evidence = self._transaction, self._evidence
         assert evidence is not None  # `check_before_parsing` comes first
+        await evidence.refresh(transaction.execute)
         if self._mode != "server" and await self._unclear_name(statement) is None:
             return Permit(evidence, transaction)
         queries, size = await self._analyse(text)
