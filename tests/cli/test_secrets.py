@@ -126,6 +126,8 @@ def every_command(file: Path, workspace: Path) -> Iterator[list[str]]:
     yield ["edit", "sealed", "-o", "level=low"]
     yield ["edit", "sealed", "-o", "host=nowhere", "-s", "token"]
     yield ["edit", "sealed", "-o", "host=nowhere"]
+    yield from (["pause", "sealed", "--reason", "moving"], ["show", "sealed"], ["resume", "sealed"])
+    yield from (["queries", "list", "sealed"], ["queries", "remove", "sealed", "none"])
     yield from (["remove", "again", "--yes"], ["remove", "again", "--yes"])
 
 
