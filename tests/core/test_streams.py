@@ -131,7 +131,7 @@ async def test_a_range_has_these_bytes(
     registry: DataSourceRegistry, start: int | None, end: int | None
 ) -> None:
     if end is not None and (start or 0) > end:
-        with pytest.raises(OptionError, match="a range begins at"):
+        with pytest.raises(OptionError, match="'start' of a range must be at least 0"):
             await registry.open_stream("s", "a.csv", start=start, end=end).__aenter__()
         return
     async with registry.open_stream("s", "a.csv", start=start, end=end) as stream:

@@ -484,6 +484,36 @@ async def test_by_default_the_host_in_a_connection_string_counts():
             assert caught.value.options == ("password",)
 
 
+class DetourOptions(ConnectorOptions):
+    password: SecretStr
+    key: SecretStr | None = None
+    proxy: SecretStr | None = None
+    jump_host: SecretStr | None = None
+    dsn: SecretStr | None = None
+
+
+class DetourConnector(SeedConnector):
+    options_class = DetourOptions
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("proxy", "proxy:3128", "evil:3128"),
+        ("proxy", None, "evil:3128"),
+        ("jump_host", "h", "evil"),
+        ("dsn", "${env:A}", "${env:B}"),
+    ],
+)
+async def test_by_default_a_secret_option_for_a_host_counts(name: str, old: str | None, new: str):
+    async with registry_of(DetourConnector) as registry:
+        await add(registry, password=SECRET, key="k", **{name: old})
+        await registry.update_data_source("s", {"config": {"key": "evil.org:3128"}})
+        with pytest.raises(SecretRequiredError, match=f"a change of '{name}' decides") as caught:
+            await registry.update_data_source("s", {"config": {name: new}})
+        assert caught.value.options == ("password", "key")
+
+
 class SealedOptions(ConnectorOptions):
     ticket: SecretStr
     password: SecretStr

@@ -52,6 +52,13 @@ _NAMES_A_HOST = re.compile(
     r"://|\b(?:host\w*|server|data source|addr(?:ess)?|account_?name|\w*endpoint\w*)\s*=",
     re.IGNORECASE,
 )
+# Names of options whose values name a host in any case, also in the form of `evil.org:3128` or of a
+# reference that is not resolved.
+_HOST_OPTION = re.compile(
+    r"(?:.*_)?(?:hosts?|prox(?:y|ies)|endpoints?|servers?|ur[il]s?|addr(?:ess(?:es)?)?|dsn|conninfo|"
+    r"connection_string)",
+    re.IGNORECASE,
+)
 
 
 def _load_pydantic_plugins() -> None:
@@ -127,8 +134,8 @@ class ConnectorOptions(BaseModel):
         every secret has to be given again.
 
         By default these are all options but the secret ones, what `hosts` returns, and a digest of
-        each secret that names a host itself, such as a connection string. Override the method to
-        leave out what has no part in it. Values are those of JSON and hold no secret. References
+        each secret that names a host itself, such as a connection string, or is an option for one,
+        such as `proxy` or `dsn`. Override the method to leave out what has no part in it. Values are those of JSON and hold no secret. References
         are not resolved yet: options may have a reference's text, `${env:NAME}`, in place of a
         value of their type, and the text then stands for the value. An error that the method
         raises makes every option count.
@@ -139,7 +146,7 @@ class ConnectorOptions(BaseModel):
             value = map_leaves(option, _as_json)
             if not is_secret(info.annotation) or value not in (None, MARK):
                 values[name] = value
-            elif digest := _host_digest(_secrets_in(option)):
+            elif digest := _host_digest(name, _secrets_in(option)):
                 values[name] = digest
         return {**values, "hosts()": sorted(map(str, self.hosts()))}
 
@@ -413,15 +420,16 @@ def _undeclared_destination(values: Mapping[str, Any]) -> dict[str, Any]:
             destination[name] = _undeclared_destination(value)
         elif not is_secret_name(name):
             destination[name] = value
-        elif digest := _host_digest(_texts_in(value)):
+        elif digest := _host_digest(name, _texts_in(value)):
             destination[name] = digest
     return destination
 
 
-def _host_digest(secrets: Iterable[str]) -> str | None:
-    """Return a digest of secrets if one of them names a host, else None."""
-    texts = list(secrets)
-    if not any(_NAMES_A_HOST.search(text) for text in texts):
+def _host_digest(name: str, secrets: Iterable[str]) -> str | None:
+    """Return a digest of the secrets in an option if they name a host, else None."""
+    texts = [text for text in secrets if text]
+    named = any(_NAMES_A_HOST.search(text) for text in texts)
+    if not texts or not (named or _HOST_OPTION.fullmatch(name)):
         return None
     return hashlib.sha256("\0".join(texts).encode(errors="surrogatepass")).hexdigest()
 

@@ -124,8 +124,8 @@ class Policy:
     async def check_networks(self, source_id: str, hosts: Iterable[str]) -> None:
         """Check the addresses to which hosts resolve now.
 
-        A name may resolve to other addresses later, so connectors pass each address that they
-        connect to to `check_address` as well.
+        A name may resolve to other addresses later, so connectors call `check_address` with each
+        address before they connect to it.
 
         Raises:
             PolicyError: An address is not allowed, or the host is a socket's path.
@@ -161,7 +161,7 @@ class Policy:
             ) from None
         addresses = [address, *_embedded(address)]
         for network in map(ipaddress.ip_network, self.denied_networks or ()):
-            if any(each in network for each in addresses):
+            if any(candidate in network for candidate in addresses):
                 raise PolicyError(
                     f"source {source_id!r} may not use {host}{text}; denied: network {network}",
                     rule="denied_networks",
@@ -184,12 +184,12 @@ class Policy:
         Args:
             source_id: The source.
             options: Its options.
-            hosts: Where it connects, which bound references are compared with; without any, they
-                are refused. None leaves the hosts unchecked.
+            hosts: The hosts that it connects to. Bound references are refused if there are none;
+                None checks no hosts.
 
         Raises:
-            PolicyError: A reference matches none of `allowed_references`, or is bound to others
-                than these hosts.
+            PolicyError: A reference matches none of `allowed_references`, or is bound to other
+                hosts than these.
         """
         if self.allowed_references is None:
             return
@@ -387,5 +387,5 @@ def _embedded(address: _Address) -> list[_Address]:
     embedded = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
     if any(address in network for network in _ENDING_IN_IPV4):
         embedded.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-    addresses = [found for found in embedded if found is not None]
-    return [*addresses, *(other for found in addresses for other in _embedded(found))]
+    addresses = [inner for inner in embedded if inner is not None]
+    return [*addresses, *(address for inner in addresses for address in _embedded(inner))]

@@ -82,7 +82,7 @@ def byte_range(size: int, start: int | None, end: int | None) -> tuple[int, int]
     first = 0 if start is None else start
     stop = size if end is None else end
     if not (is_whole(first, 0) and is_whole(stop, first)):
-        raise OptionError("a range begins at 'start', from 0, and ends before 'end', after it")
+        raise OptionError("'start' of a range must be at least 0, and 'end' not before 'start'")
     if first > size:
         raise OptionError(f"the range begins at byte {first} of a content of {size} bytes")
     return first, min(stop, size)

@@ -64,7 +64,10 @@ from datasources.workspace import Progress, Quota, Workspace
 
 @dataclass
 class Operations:
-    """The parts of one registry that do the work, and what its principals share."""
+    """The parts of one registry that carry out operations, and what all objects of a principal share.
+
+    That is a semaphore for each principal, and a quota for each directory.
+    """
 
     records: SourceRecords
     factory: ConnectorFactory
@@ -90,7 +93,7 @@ class Operations:
         return gate
 
     def quota(self, path: str, max_bytes: int) -> Quota:
-        """Return the quota of a directory, the same one while a fetch has it."""
+        """Return the quota of a directory; fetches into it at the same time share one."""
         quota = self._quotas.get((path, max_bytes))
         if quota is None:
             quota = self._quotas[path, max_bytes] = Quota(path, max_bytes)
@@ -103,10 +106,11 @@ class GrantedOperations:
     """The operations that a principal may do.
 
     Args:
-        operations: Those of the registry.
+        operations: The parts of the registry.
         principal: The caller.
         limits: Of each fetch, in addition to the source's or the policy's: the smaller one counts.
-        replaces: True if `limits` are in place of the source's or the policy's.
+        replaces: True to take `limits` instead of the source's or the policy's, not besides them.
+        quota: Bytes that the files of each workspace may have together; None is no bound.
         concurrency: Fetches and streams of the principal at once; None is no bound.
         refusal: Makes the error for a source without a grant.
     """
@@ -183,7 +187,7 @@ class GrantedOperations:
         # Annotated as an iterator, but a generator.
         async with aclosing(cast("AsyncGenerator[DataItem]", iterator)) as items:
             while True:
-                # The name is set for each step only, as the code that iterates runs in between.
+                # The user is named for each step only, as the code that iterates runs in between.
                 with self._named():
                     try:
                         item = await anext(items, None)
@@ -399,7 +403,7 @@ class GrantedOperations:
         """
         await self._require_identifier("open_stream", source_id, identifier)
         async with self._gate(), AsyncExitStack() as stack:
-            # The name is set for the opening only: a generator must not change its caller's context.
+            # The user is named for the opening only: a generator must not change its caller's context.
             with self._named():
                 request = StreamRequest(
                     source_id,
@@ -504,7 +508,7 @@ class GrantedOperations:
     def _refuse(
         self, error: DataSourceError, operation: str, source_id: str, details: Mapping[str, Any]
     ) -> NoReturn:
-        """Raise an error in the sight of observers, as an audit log is to have refusals, too."""
+        """Raise an error as that of an operation, so that observers such as an audit log see it."""
         with self._named(), observe(self._operations.plugins, operation, source_id, **details):
             raise error
 

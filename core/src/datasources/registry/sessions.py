@@ -116,7 +116,9 @@ class WorkspaceSession:
             parameters: The values of a stored query's parameters, by name.
 
         Raises:
-            PolicyError: The source was not granted.
+            PolicyError: The source or the item is not granted.
+            DataSourceNotFoundError: The source does not exist, or the session is one of `Access`
+                and its principal has no grant for it.
         """
         return await self._run_task(
             lambda: self._granted.fetch(
@@ -142,7 +144,8 @@ class WorkspaceSession:
         """Fetch many items, as `DataSourceRegistry.fetch_many` does; `limits` as for `fetch`.
 
         Raises:
-            PolicyError: One of the sources was not granted; nothing was fetched.
+            PolicyError, DataSourceNotFoundError: As `fetch`, for one of the requests; nothing was
+                fetched.
         """
         return await self._run_task(
             lambda: self._granted.fetch_many(
@@ -163,7 +166,9 @@ class WorkspaceSession:
         """Fetch all items below a path or pattern, as `DataSourceRegistry.fetch_tree` does.
 
         Raises:
-            PolicyError: The source was not granted.
+            PolicyError: The source or the item is not granted.
+            DataSourceNotFoundError: The source does not exist, or the session is one of `Access`
+                and its principal has no grant for it.
         """
         return await self._run_task(
             lambda: self._granted.fetch_tree(

@@ -61,7 +61,7 @@ class StreamOpener:
     @asynccontextmanager
     async def open(self, request: StreamRequest) -> AsyncIterator[ItemStream]:
         """Open a stream for a block; see `DataSourceRegistry.open_stream`."""
-        byte_range(sys.maxsize, request.start, request.end)  # before anything is asked
+        byte_range(sys.maxsize, request.start, request.end)  # a bad range contacts no source
         with observe(
             self._plugins, "open_stream", request.source_id, identifier=request.identifier
         ) as outcome:
@@ -201,13 +201,13 @@ def _checked(
         rows: For the receipt.
         truncated: For the receipt.
     """
-    started, most = time.monotonic(), request.limits.max_bytes
+    started, max_bytes = time.monotonic(), request.limits.max_bytes
     subject = f"{request.identifier!r} of source {request.source_id!r}"
 
     def check_size(size: int | None) -> None:
-        if size is not None and most is not None and size > most:
+        if size is not None and max_bytes is not None and size > max_bytes:
             raise LimitExceededError(
-                f"{subject} has {size} bytes or more, over the limit of {most} bytes a stream"
+                f"{subject} has {size} bytes or more, over the limit of {max_bytes} bytes a stream"
             )
 
     check_size(stream.size)

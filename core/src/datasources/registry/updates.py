@@ -6,7 +6,7 @@ patch (RFC 7396) of it: what they leave out stays as it is, None removes, and ob
 Whoever may change a source need not know its secrets, and must not learn them by having them sent
 to a host of their own. So an update that changes the destination of a source, as
 `ConnectorOptions.destination` defines it, must give every secret of the source again. A reference
-is a secret by itself: `${env:NAME}` gives what whoever sends the update may not be able to read.
+is a secret by itself: who sends the update may not be able to read what `${env:NAME}` stands for.
 """
 
 from __future__ import annotations
@@ -311,7 +311,7 @@ def _secrets_in(options_class: OptionsClass | None, options: Mapping[str, Any]) 
             for name in option_names(field)
         }
     for path, value in _values(options):
-        # In a declared option, only the value tells: its author has said that the name does not.
+        # The author of a declared option has said that it is no secret, so only its value counts.
         name = "" if options_class is not None else path[-1]
         is_set = not (value is None or isinstance(value, bool) or value in ("", []))
         if is_set and (
@@ -323,7 +323,7 @@ def _secrets_in(options_class: OptionsClass | None, options: Mapping[str, Any]) 
 
 
 def _values(options: Mapping[str, Any], above: _Path = ()) -> Iterator[tuple[_Path, Any]]:
-    """Yield what is no mapping in nested mappings; a merge patch replaces it as one value."""
+    """Yield path and value of all that is no mapping, which a merge patch replaces as a whole."""
     for name, value in options.items():
         if isinstance(value, Mapping):
             yield from _values(value, (*above, name))
