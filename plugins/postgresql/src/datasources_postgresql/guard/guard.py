@@ -1,19 +1,23 @@
 """Decide whether a statement only reads, by what the server's own analysis says that it calls.
 
-The layers, in their order; the README of this distribution explains them:
+These steps are the layers 1 and 2 of the README, in their order; its layers 3 and 4, the READ ONLY
+transaction and the role, are in `reading.py` and `connections.py`:
 
 1. The text (`text.py`): one statement, of kinds that read, of bounded size, that calls no function
    which is denied by name. `parse_read` needs no connection.
 2. The literals (`literals.py`), only where a type checks its values by functions of the database's
    own: the server converts literals while it analyses, so it analyses the query without them first.
-3. The tree (`tree.py`, `calls.py`, `closure.py`): the server analyses exactly the text that will run
-   and sends its tree, in which views and policies are expanded and every function has its id. What
+3. The tree (`tree.py`, `calls.py`, `closure.py`): the server analyses the query that will run (of a
+   COPY or an EXPLAIN, the query inside) and sends its tree, in which views and policies are expanded
+   and every function has its id. What
    the tree does not say is looked up, and no function may be volatile, unless it is known to be
    harmless or is allowed.
 4. The evidence (`evidence.py`): right before the statement runs, and after it, nothing that was
    looked up has changed.
 
-The transaction that runs the statement is READ ONLY besides (`reading.py`).
+The server parses the text again when it runs. That it means the same then rests on three things: the
+caller's search path in both, the locks of the transaction, and the evidence. With `names-first`, a
+query whose names are clear skips step 3, and with it the bound of what expressions unfold to.
 """
 
 from __future__ import annotations
@@ -78,7 +82,7 @@ class Permit:
     transaction: Transaction
 
     async def check(self) -> None:
-        """Check that nothing has changed since.
+        """Check that nothing of the evidence has changed since the analysis.
 
         Raises:
             DataFetchError: Something has. Nothing must be delivered.
