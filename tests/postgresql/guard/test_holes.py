@@ -9,7 +9,7 @@ import pytest
 
 from datasources import DataFetchError, LimitExceededError, PolicyError, Workspace
 from datasources_postgresql import PostgreSQLConnector
-from tests.postgresql.conftest import PASSWORD, configured
+from tests.postgresql.conftest import PASSWORD, Admin, Source, configured
 from tests.postgresql.guard.conftest import Harmful
 
 REACHING = [
@@ -208,6 +208,17 @@ async def test_query_that_unfolds_to_too_much_is_refused(
         await connector.fetch_data(statement, workspace)
     assert isinstance(caught.value, PolicyError)
     await connector.disconnect()
+
+
+async def test_nested_sums_are_refused_although_all_names_are_clear(
+    admin: Admin, source: Source
+) -> None:
+    admin.execute("CREATE SCHEMA s; CREATE TABLE s.t (n int); GRANT USAGE ON SCHEMA s TO reader")
+    admin.execute("GRANT SELECT ON s.t TO reader")
+    connector = await source(guard="names-first")
+    assert (await connector.preview(_adding(1))).columns == ("x",)
+    with pytest.raises(PolicyError, match="unfolds to"):
+        await connector.preview(_adding(20))
 
 
 async def test_views_that_unfold_to_too_much_are_refused(

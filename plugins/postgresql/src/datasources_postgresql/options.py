@@ -307,9 +307,10 @@ class PostgreSQLOptions(ConnectorOptions):
         advanced=True,
         help=(
             "How the functions that a query calls are told: 'server' asks the server to analyse every "
-            "query, which its log repeats; 'names-first' asks only where a name in the query may mean "
-            "something else than PostgreSQL's own; 'names' never asks, and refuses such queries, for "
-            "servers whose analysis cannot be read."
+            "query, which its log repeats; 'names-first' asks only where a name or a literal in the "
+            "query may mean something else than PostgreSQL's own, or a query stands in FROM or WITH; "
+            "'names' never asks, and refuses what names leave open, for servers whose analysis "
+            "cannot be read."
         ),
         examples=["server"],
     )

@@ -17,7 +17,8 @@ transaction and the role, are in `reading.py` and `connections.py`:
 
 The server parses the text again when it runs. That it means the same then rests on three things: the
 caller's search path in both, the locks of the transaction, and the evidence. With `names-first`, a
-query whose names are clear skips step 3, and with it the bound of what expressions unfold to.
+query skips step 3 if its names are clear and it has no query in FROM or WITH; with `names`, every
+query does, and what expressions unfold to is not bounded.
 """
 
 from __future__ import annotations
@@ -152,7 +153,11 @@ class Guard:
         transaction, evidence = self._transaction, self._evidence
         assert evidence is not None  # `check_before_parsing` comes first
         await evidence.refresh(transaction.execute)
-        if self._mode != "server" and await self._unclear_name(statement) is None:
+        # What a query in FROM or WITH unfolds to is seen in the tree alone.
+        trusts_names = self._mode == "names" or (
+            self._mode == "names-first" and not statement.nested
+        )
+        if trusts_names and await self._unclear_name(statement) is None:
             return Permit(evidence, transaction)
         queries, size = await self._analyse(text)
         calls = await _run(size, _SHORT_TREE, _calls, queries)

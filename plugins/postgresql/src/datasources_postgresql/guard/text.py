@@ -84,6 +84,8 @@ class Statement:
     operators: frozenset[str] = frozenset()
     relations: tuple[str, ...] = ()
     """The names of relations in FROM, each as often as it is read."""
+    nested: bool = False
+    """True if there is a query in FROM or WITH, whose expressions the server copies on planning."""
 
 
 def parse_read(query: str, denied: frozenset[str] = frozenset()) -> Statement:
@@ -176,6 +178,7 @@ def _select(
         raise _refused(_spoken(top))
     names: set[str] = set()
     operators = set(_IMPLIED_OPERATORS)
+    nested = False
     for node, body in nodes(tree):
         _check_node(node, body, denied)
         if node == "String":
@@ -190,6 +193,7 @@ def _select(
             operators.update(strings(body.get("useOp", ()))[-1:])
         elif node.startswith("Json"):
             names |= _JSON_FUNCTIONS
+        nested |= node in {"RangeSubselect", "CommonTableExpr"}
     folded = {name.lower() for name in names if not name.isascii()}
     return Statement(
         text,
@@ -198,6 +202,7 @@ def _select(
         frozenset(names | folded),
         frozenset(operators),
         tuple(bounded_relations(tree)),
+        nested,
     )
 
 
