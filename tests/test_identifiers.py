@@ -117,7 +117,9 @@ async def test_an_identifier_is_refused_or_reaches_the_connector(
     for row in TABLE:
         if row.type != type_:
             continue
-        access = registry.access(Principal("ann", grants=[Grant("s", row.rights, row.items)]))
+        access = registry.access(
+            Principal("ann", grants=[Grant("s", row.rights, row.items or None)])
+        )
         error: type[Exception] = ConnectError if row.becomes == "allowed" else PolicyError
         with pytest.raises((ConnectError, PolicyError)) as caught:
             await WAYS[way](registry, access, row.identifier, tmp_path)
@@ -155,7 +157,9 @@ def test_the_blocking_registry_refuses_the_same(type_: str, tmp_path: Path) -> N
         for row in TABLE:
             if row.type != type_:
                 continue
-            access = registry.access(Principal("ann", grants=[Grant("s", row.rights, row.items)]))
+            access = registry.access(
+                Principal("ann", grants=[Grant("s", row.rights, row.items or None)])
+            )
             error: type[Exception] = ConnectError if row.becomes == "allowed" else PolicyError
             for operation in (
                 lambda item, access=access: access.preview("s", item),

@@ -415,6 +415,7 @@ async def test_the_principal_is_the_user_unless_the_host_named_another(
         (("shop", {"read", "admin"}), "are of read, query, write"),
         (("shop", "read"), "set of texts"),
         (("shop", {"read"}, "in/*"), "set of texts"),
+        (("shop", {"read"}, []), "one pattern at least"),
         (("shop", {"read", "query"}, ["in/*"]), "cannot have the right 'query'"),
         (("../shop", {"read"}), "not a source id"),
     ],

@@ -22,7 +22,8 @@ class Grant:
 
     Raises:
         OptionError: The source is no id; a right is unknown, or there is none; a pattern is no
-            text; or `items` are given together with the right `query`, which could read any item.
+            text, or there is none; or `items` are given together with the right `query`, which
+            could read any item.
     """
 
     source: str
@@ -30,34 +31,38 @@ class Grant:
     rights: Collection[str]
     """`read` lists, describes, previews and fetches items; `query` does so with identifiers that
     are no items, such as SQL text; `write` stores files. Kept as a frozenset."""
-    items: Collection[str] = ()
+    items: Collection[str] | None = None
     """Patterns of the paths of items, as `glob_items` takes them, that `read` and `write` hold for;
-    empty for all items. Kept as a tuple."""
+    `None` for all items. Kept as a tuple."""
 
     def __post_init__(self) -> None:
         check_id(self.source, "source")
-        for name in ("rights", "items"):
-            texts = getattr(self, name)
+        for name, texts in (("rights", self.rights), ("items", self.items or ())):
             if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
                 raise OptionError(f"{name!r} of a grant must be a set of texts")
         rights = frozenset(self.rights)
         if not rights or not rights.issubset(RIGHTS):
             raise OptionError(f"the rights of a grant are of {', '.join(RIGHTS)}, one at least")
-        if self.items and "query" in rights:
+        if self.items is not None and not self.items:
+            # A host may have computed the list: that it is empty must not mean everything.
+            raise OptionError(
+                "'items' of a grant names one pattern at least; None is for all items"
+            )
+        if self.items is not None and "query" in rights:
             raise OptionError(
                 f"the grant for source {self.source!r} is narrowed to items, so it cannot have the "
                 "right 'query': a query could read anything"
             )
         object.__setattr__(self, "rights", rights)
-        object.__setattr__(self, "items", tuple(self.items))
+        object.__setattr__(self, "items", None if self.items is None else tuple(self.items))
 
     def matches(self, path: str) -> bool:
         """Return True if the grant holds for the item of that path."""
-        return not self.items or any(_regex(pattern).fullmatch(path) for pattern in self.items)
+        return self.items is None or any(_regex(p).fullmatch(path) for p in self.items)
 
     def matches_below(self, folder: str) -> bool:
         """Return True if the grant may hold for an item below a folder, whose path ends in `/`."""
-        return not self.items or any(_leads_into(pattern, folder) for pattern in self.items)
+        return self.items is None or any(_leads_into(p, folder) for p in self.items)
 
 
 @dataclass(frozen=True)

@@ -480,7 +480,7 @@ class GrantedOperations:
         grants = self._require_grant(operation, source_id, identifier=identifier)
         if right == "read" and any({"read", "query"} <= set(grant.rights) for grant in grants):
             return
-        if right == "write" and any("write" in g.rights and not g.items for g in grants):
+        if right == "write" and any("write" in g.rights and g.items is None for g in grants):
             return
         classes = {} if classes is None else classes
         if source_id not in classes:
@@ -498,7 +498,7 @@ class GrantedOperations:
             return
         path = identifier if stored else _item_path(connector_class, identifier)
         if path is None or not any(grant.matches(path) for grant in grants):
-            patterns = ", ".join(pattern for grant in grants for pattern in grant.items)
+            patterns = ", ".join(pattern for grant in grants for pattern in grant.items or ())
             error = PolicyError(
                 f"{self.principal.id!r} may {right} of source {source_id!r} only items that match "
                 f"{patterns}"
@@ -574,7 +574,7 @@ def _item_path(connector_class: type[DataSourceConnector], identifier: str) -> s
 
 
 def _has_all_items(grants: Iterable[Grant]) -> bool:
-    return any(not grant.items for grant in grants)
+    return any(grant.items is None for grant in grants)
 
 
 def _is_visible(item: DataItem, grants: Iterable[Grant]) -> bool:

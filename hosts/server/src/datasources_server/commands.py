@@ -119,11 +119,11 @@ def _grant(text: str) -> Grant:
     rights, _, pattern = rest.partition(":")
     if not separator:
         raise click.UsageError("a grant is SOURCE:RIGHTS[:PATTERN], such as shop:read,query")
-    return Grant(source, rights.split(","), (pattern,) if pattern else ())
+    return Grant(source, rights.split(","), (pattern,) if pattern else None)
 
 
 def _describe_grant(grant: dict[str, Any]) -> str:
-    parts = [grant["source"], ",".join(grant["rights"]), *grant["items"]]
+    parts = [grant["source"], ",".join(grant["rights"]), *(grant["items"] or ())]
     return ":".join(parts)
 
 

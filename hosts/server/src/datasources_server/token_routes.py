@@ -25,7 +25,7 @@ class GrantBody(BaseModel):
 
     source: str
     rights: list[str]
-    items: list[str] = []
+    items: list[str] | None = None
 
 
 class TokenBody(BaseModel):

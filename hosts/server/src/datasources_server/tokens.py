@@ -53,7 +53,7 @@ class Token:
                 {
                     "source": grant.source,
                     "rights": sorted(grant.rights),
-                    "items": list(grant.items),
+                    "items": None if grant.items is None else list(grant.items),
                 }
                 for grant in self.grants
             ],
