@@ -37,6 +37,7 @@ option_types
 option_rules
 options
 connector
+connector_errors
 threads
 workspace: paths quota checksums locking partfiles order directory receipts
 preview: compression encodings delimited text parquet workbook files

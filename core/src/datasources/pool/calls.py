@@ -17,11 +17,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field
 from typing import TypeVar
 
-from datasources.connector import (
-    DataSourceConnector,
-    as_connector_error,
-    mask_connector_error,
-)
+from datasources.connector import DataSourceConnector
+from datasources.connector_errors import as_connector_error, mask_connector_error
 from datasources.errors import ConnectError, PluginError
 from datasources.models import PoolConfig
 from datasources.retrying import backoff

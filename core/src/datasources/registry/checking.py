@@ -6,7 +6,8 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from datasources.connector import DataSourceConnector, connector_errors
+from datasources.connector import DataSourceConnector
+from datasources.connector_errors import connector_errors
 from datasources.errors import ConnectError, DataSourceError
 from datasources.models import ConnectionCheck, DataSourceConfig, PoolConfig
 from datasources.pool import DISCONNECT_TIMEOUT, DeadlineExceededError, run_with_deadline

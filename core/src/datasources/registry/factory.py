@@ -11,7 +11,8 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from datasources.connector import DataSourceConnector, SupportsDiscover, abilities, wrap_error
+from datasources.connector import DataSourceConnector, SupportsDiscover, abilities
+from datasources.connector_errors import wrap_error
 from datasources.credentials import resolve_references
 from datasources.errors import (
     ConnectError,

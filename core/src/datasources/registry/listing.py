@@ -10,8 +10,8 @@ from datasources.connector import (
     SupportsGlob,
     SupportsIterItems,
     SupportsParameters,
-    connector_errors,
 )
+from datasources.connector_errors import connector_errors
 from datasources.errors import DataFetchError, DataSourceError, ItemNotFoundError
 from datasources.models import DataItem
 from datasources.plugins import Plugins

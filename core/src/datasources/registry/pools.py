@@ -28,7 +28,8 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 
-from datasources.connector import DataSourceConnector, connector_errors, mask_connector_error
+from datasources.connector import DataSourceConnector
+from datasources.connector_errors import connector_errors, mask_connector_error
 from datasources.errors import (
     DataSourceError,
     DataSourceNotFoundError,

@@ -22,7 +22,8 @@ from functools import partial
 from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
-from datasources.connector import SupportsStream, connector_errors
+from datasources.connector import SupportsStream
+from datasources.connector_errors import connector_errors
 from datasources.errors import DataFetchError, LimitExceededError, UnsupportedError
 from datasources.media_types import guess_media_type
 from datasources.models import FetchReceipt, Limits
