@@ -12,8 +12,6 @@ from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
     Callable,
-    Iterable,
-    Iterator,
     Mapping,
     Sequence,
 )
@@ -22,11 +20,10 @@ from contextlib import (
     AsyncExitStack,
     aclosing,
     asynccontextmanager,
-    contextmanager,
     nullcontext,
 )
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from datasources.connector import DataSourceConnector
@@ -34,7 +31,6 @@ from datasources.errors import (
     DataSourceError,
     ItemNotFoundError,
     OptionError,
-    PolicyError,
 )
 from datasources.models import (
     ColumnStatistics,
@@ -48,15 +44,19 @@ from datasources.models import (
     Preview,
 )
 from datasources.plugins import Plugins
-from datasources.principals import Grant, Principal
+from datasources.principals import Principal
+from datasources.registry.authorization import (
+    Authorization,
+    has_all_items,
+    is_visible,
+    visible,
+)
 from datasources.registry.factory import ConnectorFactory
 from datasources.registry.fetching import Fetcher
 from datasources.registry.listing import ItemLister
-from datasources.registry.observing import caller, current_caller, observe
 from datasources.registry.paging import ItemPager
-from datasources.registry.queries import is_query_path
 from datasources.registry.reading import ItemReader
-from datasources.registry.records import SourceRecords, not_found
+from datasources.registry.records import SourceRecords
 from datasources.registry.streaming import StreamOpener, StreamRequest
 from datasources.streams import ItemStream
 from datasources.workspace import Progress, Quota, Workspace
@@ -136,8 +136,9 @@ class GrantedOperations:
         self._replaces = replaces
         self._quota = quota
         self._concurrency = concurrency
-        self._names_user = refusal is None
-        self._refusal = refusal or not_found
+        self._authorization = Authorization(
+            principal, operations.factory, operations.plugins, refusal
+        )
 
     async def list_sources(self) -> list[DataSourceConfig]:
         """Return the sources that the principal has a grant for, by id, with secrets masked."""
@@ -155,14 +156,14 @@ class GrantedOperations:
 
     async def get_source(self, source_id: str) -> DataSourceConfig:
         """Return the configuration of a source, with secrets masked."""
-        self._require_grant("get_source", source_id)
+        self._authorization.require_grant("get_source", source_id)
         records = self._operations.records
         record = await asyncio.to_thread(records.get, source_id)
         return records.config(record, decrypt=False, sanitize=True)
 
     def limits(self, source_id: str) -> Limits:
         """Return the limits of the principal's fetches from a source."""
-        self._require_grant("limits", source_id)
+        self._authorization.require_grant("limits", source_id)
         return self._limits_of(source_id, None)
 
     async def list_items(self, source_id: str, path: str | None = None) -> list[DataItem]:
@@ -170,34 +171,34 @@ class GrantedOperations:
 
         Where a grant is narrowed to items, a path without any such item gives an empty list.
         """
-        grants = self._require_right("list_items", source_id, "read", path=path)
-        with self._named():
+        grants = self._authorization.require_right("list_items", source_id, "read", path=path)
+        with self._authorization.named():
             try:
                 items = await self._operations.lister.list_items(source_id, path)
             except ItemNotFoundError:
-                if _has_all_items(grants):
+                if has_all_items(grants):
                     raise
                 return []
-        return _visible(items, grants)
+        return visible(items, grants)
 
     async def iter_items(self, source_id: str, path: str | None = None) -> AsyncIterator[DataItem]:
         """Yield what `list_items` returns, page by page where the connector can."""
-        grants = self._require_right("iter_items", source_id, "read", path=path)
+        grants = self._authorization.require_right("iter_items", source_id, "read", path=path)
         iterator = self._operations.lister.iter_items(source_id, path)
         # Annotated as an iterator, but a generator.
         async with aclosing(cast("AsyncGenerator[DataItem]", iterator)) as items:
             while True:
                 # The user is named for each step only, as the code that iterates runs in between.
-                with self._named():
+                with self._authorization.named():
                     try:
                         item = await anext(items, None)
                     except ItemNotFoundError:
-                        if _has_all_items(grants):
+                        if has_all_items(grants):
                             raise
                         return
                 if item is None:
                     return
-                if _is_visible(item, grants):
+                if is_visible(item, grants):
                     yield item
 
     async def list_page(
@@ -213,38 +214,38 @@ class GrantedOperations:
         The cursor belongs to the principal. Where a grant is narrowed to items, the others are left
         out of each page, which may then be empty without being the last.
         """
-        grants = self._require_right("list_page", source_id, "read", path=path)
-        with self._named():
+        grants = self._authorization.require_right("list_page", source_id, "read", path=path)
+        with self._authorization.named():
             try:
                 page = await self._operations.pager.list_page(
                     self.principal.id, source_id, path, limit, cursor
                 )
             except ItemNotFoundError:
-                if _has_all_items(grants):
+                if has_all_items(grants):
                     raise
                 return Page([], None)
-        return Page(_visible(page.items, grants), page.cursor)
+        return Page(visible(page.items, grants), page.cursor)
 
     async def glob_items(self, source_id: str, pattern: str) -> list[DataItem]:
         """Return the items that match and that the principal may read."""
-        grants = self._require_right("glob_items", source_id, "read", pattern=pattern)
-        with self._named():
-            return _visible(await self._operations.lister.glob_items(source_id, pattern), grants)
+        grants = self._authorization.require_right("glob_items", source_id, "read", pattern=pattern)
+        with self._authorization.named():
+            return visible(await self._operations.lister.glob_items(source_id, pattern), grants)
 
     async def expand(self, source_id: str, path: str | None = None) -> list[DataItem]:
         """Return the items that `fetch_tree` fetches, as `DataSourceRegistry.expand` does."""
-        grants = self._require_right("expand", source_id, "read", path=path)
+        grants = self._authorization.require_right("expand", source_id, "read", path=path)
         queries = any("query" in grant.rights for grant in grants)
-        with self._named():
+        with self._authorization.named():
             try:
                 items = await self._operations.lister.expand(source_id, path, queries=queries)
             except ItemNotFoundError:
-                if _has_all_items(grants):
+                if has_all_items(grants):
                     raise
                 items = []
-        visible = [item for item in items if _is_visible(item, grants)]
-        if visible or _has_all_items(grants):
-            return visible
+        granted = [item for item in items if is_visible(item, grants)]
+        if granted or has_all_items(grants):
+            return granted
         raise ItemNotFoundError(
             f"source {source_id!r} has nothing at {path!r} that {self.principal.id!r} may read"
         )
@@ -253,8 +254,8 @@ class GrantedOperations:
         self, source_id: str, identifier: str, *, refresh: bool = False
     ) -> dict[str, Any]:
         """Describe one item, as `DataSourceRegistry.get_metadata` does."""
-        await self._require_identifier("get_metadata", source_id, identifier)
-        with self._named():
+        await self._authorization.require_identifier("get_metadata", source_id, identifier)
+        with self._authorization.named():
             return await self._operations.reader.get_metadata(
                 source_id, identifier, refresh=refresh
             )
@@ -268,8 +269,8 @@ class GrantedOperations:
         parameters: Mapping[str, Any] | None = None,
     ) -> Preview:
         """Return the first rows of an item, as `DataSourceRegistry.preview` does."""
-        await self._require_identifier("preview", source_id, identifier)
-        with self._named():
+        await self._authorization.require_identifier("preview", source_id, identifier)
+        with self._authorization.named():
             return await self._operations.reader.preview(
                 source_id,
                 identifier,
@@ -280,8 +281,8 @@ class GrantedOperations:
 
     async def statistics(self, source_id: str, identifier: str) -> dict[str, ColumnStatistics]:
         """Return figures of an item's columns, as `DataSourceRegistry.statistics` does."""
-        await self._require_identifier("statistics", source_id, identifier)
-        with self._named():
+        await self._authorization.require_identifier("statistics", source_id, identifier)
+        with self._authorization.named():
             return await self._operations.reader.statistics(source_id, identifier)
 
     async def upload(
@@ -289,8 +290,8 @@ class GrantedOperations:
     ) -> DataItem:
         """Store a local file in a source, as `DataSourceRegistry.upload` does."""
         identifier = name or os.path.basename(local_path)
-        await self._require_identifier("upload", source_id, identifier, "write")
-        with self._named():
+        await self._authorization.require_identifier("upload", source_id, identifier, "write")
+        with self._authorization.named():
             # The name that was checked, as the connector might choose another one by itself.
             return await self._operations.reader.upload(
                 source_id, local_path, identifier, overwrite=overwrite
@@ -311,10 +312,10 @@ class GrantedOperations:
 
         The limits can only be narrower than those of the source and of the principal.
         """
-        await self._require_identifier("fetch", source_id, identifier)
+        await self._authorization.require_identifier("fetch", source_id, identifier)
         async with self._gate():
             directory = await self._directory(workspace)
-            with self._named():
+            with self._authorization.named():
                 return await self._operations.fetcher.fetch(
                     source_id,
                     identifier,
@@ -345,14 +346,16 @@ class GrantedOperations:
             for request in requests
         ]
         for request in every_request:
-            self._require_grant("fetch", request.source_id, identifier=request.identifier)
+            self._authorization.require_grant(
+                "fetch", request.source_id, identifier=request.identifier
+            )
         classes: dict[str, type[DataSourceConnector]] = {}
         for request in every_request:
-            await self._require_identifier(
+            await self._authorization.require_identifier(
                 "fetch", request.source_id, request.identifier, classes=classes
             )
         directory = await self._directory(workspace)
-        with self._named():
+        with self._authorization.named():
             return await self._operations.fetcher.fetch_many(
                 every_request,
                 directory,
@@ -401,10 +404,10 @@ class GrantedOperations:
 
         The limits can only be narrower than those of the source and of the principal.
         """
-        await self._require_identifier("open_stream", source_id, identifier)
+        await self._authorization.require_identifier("open_stream", source_id, identifier)
         async with self._gate(), AsyncExitStack() as stack:
             # The user is named for the opening only: a generator must not change its caller's context.
-            with self._named():
+            with self._authorization.named():
                 request = StreamRequest(
                     source_id,
                     identifier,
@@ -419,98 +422,7 @@ class GrantedOperations:
 
     async def authorize_fetch(self, source_id: str, identifier: str) -> None:
         """Raise if the principal may not fetch an identifier; a `Workspace` takes it."""
-        await self._require_identifier("fetch", source_id, identifier)
-
-    def _require_grant(self, operation: str, source_id: str, **details: Any) -> list[Grant]:
-        """Return the grants for a source.
-
-        Raises:
-            DataSourceNotFoundError: There is none; the store is not asked.
-        """
-        try:
-            grants = self.principal.grants_for(source_id)
-        except OptionError:  # what is no id names no source
-            grants = []
-        if not grants:
-            self._refuse(self._refusal(source_id), operation, source_id, details)
-        return grants
-
-    def _require_right(
-        self, operation: str, source_id: str, right: str, **details: Any
-    ) -> list[Grant]:
-        """Return the grants for a source that have a right.
-
-        Raises:
-            DataSourceNotFoundError: There is no grant.
-            PolicyError: No grant has the right.
-        """
-        grants = self._require_grant(operation, source_id, **details)
-        with_right = [grant for grant in grants if right in grant.rights]
-        if not with_right:
-            error = PolicyError(
-                f"{self.principal.id!r} does not have the right {right!r} for source {source_id!r}"
-            )
-            self._refuse(error, operation, source_id, details)
-        return with_right
-
-    async def _require_identifier(
-        self,
-        operation: str,
-        source_id: str,
-        identifier: str,
-        right: str = "read",
-        *,
-        classes: dict[str, type[DataSourceConnector]] | None = None,
-    ) -> None:
-        """Check that the principal may use an identifier; no connection is made.
-
-        Args:
-            operation: The name of the operation, for observers.
-            source_id: The source.
-            identifier: The identifier.
-            right: `read` or `write`.
-            classes: The connector classes of sources that were checked before in the same call.
-
-        Raises:
-            DataSourceNotFoundError: There is no grant for the source.
-            PolicyError: The right is missing, which is `query` for an identifier that is no item
-                and for all identifiers of a connector that does not classify them; or the item is
-                not among those granted.
-        """
-        grants = self._require_grant(operation, source_id, identifier=identifier)
-        if right == "read" and any({"read", "query"} <= set(grant.rights) for grant in grants):
-            return
-        if right == "write" and any("write" in g.rights and g.items is None for g in grants):
-            return
-        classes = {} if classes is None else classes
-        if source_id not in classes:
-            classes[source_id] = await self._operations.factory.class_of(source_id)
-        connector_class = classes[source_id]
-        stored = right == "read" and is_query_path(connector_class, identifier)
-        if (
-            right == "read"
-            and not stored
-            and _identifier_kind(connector_class, identifier) != "item"
-        ):
-            right = "query"
-        grants = self._require_right(operation, source_id, right, identifier=identifier)
-        if _has_all_items(grants):
-            return
-        path = identifier if stored else _item_path(connector_class, identifier)
-        if path is None or not any(grant.matches(path) for grant in grants):
-            patterns = ", ".join(pattern for grant in grants for pattern in grant.items or ())
-            error = PolicyError(
-                f"{self.principal.id!r} may {right} of source {source_id!r} only items that match "
-                f"{patterns}"
-            )
-            self._refuse(error, operation, source_id, {"identifier": identifier})
-
-    def _refuse(
-        self, error: DataSourceError, operation: str, source_id: str, details: Mapping[str, Any]
-    ) -> NoReturn:
-        """Raise an error as that of an operation, so that observers such as an audit log see it."""
-        with self._named(), observe(self._operations.plugins, operation, source_id, **details):
-            raise error
+        await self._authorization.require_identifier("fetch", source_id, identifier)
 
     def _limits_of(self, source_id: str, given: Limits | None) -> Limits:
         if self._replaces and self._limits is not None:
@@ -535,16 +447,6 @@ class GrantedOperations:
         )
         return directory
 
-    @contextmanager
-    def _named(self) -> Iterator[None]:
-        """Name the principal as the user of the operations inside, unless the host named one."""
-        user, request_id = current_caller()
-        if user is not None or not self._names_user:
-            yield
-            return
-        with caller(user=self.principal.id, request_id=request_id):
-            yield
-
 
 def _smaller(limits: Limits, other: Limits | None) -> Limits:
     """Return the smaller of each limit; None is no limit."""
@@ -556,32 +458,3 @@ def _smaller(limits: Limits, other: Limits | None) -> Limits:
         return min((value for value in values if value is not None), default=None)
 
     return Limits(least("max_bytes"), least("max_rows"), least("timeout"))
-
-
-def _identifier_kind(connector_class: type[DataSourceConnector], identifier: str) -> str | None:
-    try:
-        return connector_class.identifier_kind(identifier)
-    except (Exception, SystemExit):  # noqa: BLE001  (a plugin's fault must not grant anything)
-        return None
-
-
-def _item_path(connector_class: type[DataSourceConnector], identifier: str) -> str | None:
-    try:
-        path = connector_class.item_path(identifier)
-    except (Exception, SystemExit):  # noqa: BLE001  (as above)
-        return None
-    return path if isinstance(path, str) else None
-
-
-def _has_all_items(grants: Iterable[Grant]) -> bool:
-    return any(grant.items is None for grant in grants)
-
-
-def _is_visible(item: DataItem, grants: Iterable[Grant]) -> bool:
-    if item.path.endswith("/") and item.metadata.get("kind") == "folder":
-        return any(grant.matches_below(item.path) for grant in grants)
-    return any(grant.matches(item.path) for grant in grants)
-
-
-def _visible(items: Iterable[DataItem], grants: Sequence[Grant]) -> list[DataItem]:
-    return [item for item in items if _is_visible(item, grants)]
