@@ -124,7 +124,7 @@ async def test_tokens_are_managed_over_http(tokens: Tokens) -> None:
             assert (await client.post("/tokens", json=body, headers=ann)).status_code == 403
             listed = (await client.get("/tokens", headers=root)).json()["items"]
             assert [item["name"] for item in listed] == ["ann", "root"]
-            assert listed[0]["grants"] == [{"source": "shop", "rights": ["read"], "items": []}]
+            assert listed[0]["grants"] == [{"source": "shop", "rights": ["read"], "items": None}]
             assert "sha256" not in listed[0]
             wrong = await client.post(
                 "/tokens",
