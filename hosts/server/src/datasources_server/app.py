@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -12,7 +13,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from datasources import DataSourceRegistry, OptionError, __version__
+from datasources import DataSourceRegistry, OptionError, Principal, __version__
 from datasources_server.calls import Api, Authenticate
 from datasources_server.guard import guarded_route
 from datasources_server.items import item_routes
@@ -128,8 +129,12 @@ def _api(
     if authenticate is None:
         if tokens is None:
             raise OptionError("a server needs 'authenticate' or 'tokens'")
-        authenticate = tokens.authenticate
+        authenticate = partial(_authenticate, tokens)
     return Api(registry, authenticate, settings or ServerSettings(), tokens)
+
+
+async def _authenticate(tokens: Tokens, request: Request) -> Principal | None:
+    return await asyncio.to_thread(tokens.authenticate, request)  # it reads a file
 
 
 def _router(api: Api) -> APIRouter:

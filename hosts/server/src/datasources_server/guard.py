@@ -47,11 +47,8 @@ def guarded_route(api: Api, *, public: bool = False) -> type[APIRoute]:
                     return await handle(request)
                 except Exception as exc:  # noqa: BLE001  (answered, and logged if unexpected)
                     call = request.scope.get("datasources.call")
-                    problem = problem_of(
-                        exc,
-                        is_admin=call is not None and call.principal.is_admin,
-                        conditional=not {"if-match", "if-none-match"}.isdisjoint(request.headers),
-                    )
+                    is_admin = call is not None and call.principal.is_admin
+                    problem = problem_of(exc, is_admin=is_admin)
                     return ProblemResponse(problem, request.scope["datasources.request_id"])
 
             return handle_errors

@@ -36,7 +36,6 @@ _OPTIONS = {
     "allowed_references": "--allow-reference",
     "allow_ambient": "--allow-ambient",
 }
-_STATUS_OF_CONFLICT = 412  # what a request states in If-Match or If-None-Match does not hold
 
 
 class Problem(Exception):  # noqa: N818  (the name that RFC 9457 gives it)
@@ -103,14 +102,12 @@ def invalid(pointer: str, detail: str) -> Problem:
     return Problem(422, "request-invalid", f"{pointer}: {detail}", errors=[error])
 
 
-def problem_of(error: Exception, *, is_admin: bool = False, conditional: bool = False) -> Problem:
+def problem_of(error: Exception, *, is_admin: bool = False) -> Problem:
     """Return the problem of an error.
 
     Args:
         error: The error; the text of one that is not expected is logged and not shown.
         is_admin: True if the client may read about the store, keys and plugins.
-        conditional: True if the request has stated what it expects, so that a conflict is a
-            condition that does not hold.
     """
     if isinstance(error, Problem):
         return error
@@ -119,13 +116,13 @@ def problem_of(error: Exception, *, is_admin: bool = False, conditional: bool = 
     if isinstance(error, HTTPException):
         return _http_problem(error)
     if isinstance(error, DataSourceError):
-        return _core_problem(error, is_admin=is_admin, conditional=conditional)
+        return _core_problem(error, is_admin=is_admin)
     text = "".join(traceback.format_exception(error))
     _log.error("unexpected error:\n%s", redact_text(text))
     return Problem(500, "unexpected-error", "the server failed; its log says why")
 
 
-def _core_problem(error: DataSourceError, *, is_admin: bool, conditional: bool) -> Problem:
+def _core_problem(error: DataSourceError, *, is_admin: bool) -> Problem:
     status, detail, headers = error.http_status, str(error), {}
     members: dict[str, Any] = {"retryable": error.retryable}
     errors: list[dict[str, str]] = []
@@ -140,16 +137,17 @@ def _core_problem(error: DataSourceError, *, is_admin: bool, conditional: bool) 
         ]
     elif isinstance(error, PolicyError) and error.rule is not None:
         members["setting"] = error.rule
-        option = f", or {_OPTIONS[error.rule]} of `datasources serve`" * (error.rule in _OPTIONS)
-        detail += f"; the policy's {error.rule!r}{option} can admit it"
+        option = _OPTIONS.get(error.rule)
+        other = "" if option is None else f", or {option} of `datasources serve`"
+        detail += f"; the policy's {error.rule!r}{other} can admit it"
     elif isinstance(error, ConnectorError) and error.code is not None:
         members["code"] = error.code
     elif _is_internal(error):
         _log.error("%s: %s", error.slug, redact_text(detail))
         if not is_admin:
             detail = "the server cannot use this source now; its administrators can read why"
-    if conditional and error.slug in ("conflict", "source-exists"):
-        status = _STATUS_OF_CONFLICT
+    if error.slug in ("conflict", "source-exists"):
+        status = 412  # the routes that raise these demand If-Match or If-None-Match
     if status == 503 and error.retryable:
         headers["Retry-After"] = "1"
     return Problem(status, error.slug, detail, errors=errors, headers=headers, **members)

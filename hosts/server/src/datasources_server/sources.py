@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Header, Query, Response
@@ -130,15 +131,12 @@ async def list_sources(
         and (text in config.id.casefold() or text in config.name.casefold())
     ]
     page = matches[:limit]
-    following = len(matches) > limit
-    return ApiResponse(
-        {
-            "items": [await describe_source(call, config) for config in page],
-            "next_cursor": seal_cursor(call, "sources", binding, page[-1].id)
-            if following
-            else None,
-        }
-    )
+    items = []
+    for config in page:
+        with suppress(DataSourceNotFoundError):  # removed since it was listed
+            items.append(await describe_source(call, config))
+    following = seal_cursor(call, "sources", binding, page[-1].id) if len(matches) > limit else None
+    return ApiResponse({"items": items, "next_cursor": following})
 
 
 async def get_source(call: AnyCall, source_id: SourceId) -> ApiResponse:
@@ -171,7 +169,7 @@ async def put_source(
     await _validate(call, config)
     if if_none_match is None:
         return await _replace(call, config, if_match, test=test, dry_run=dry_run)
-    if call.registry.exists(source_id):
+    if await asyncio.to_thread(call.registry.exists, source_id):
         raise Problem(412, "source-exists", "a source of this id exists already")
     if dry_run:
         return ApiResponse({"valid": True})
@@ -185,7 +183,9 @@ async def _replace(
     call: Call, config: DataSourceConfig, if_match: str | None, *, test: bool, dry_run: bool
 ) -> ApiResponse:
     try:
-        old = call.registry.get_config(config.id, decrypt=True, sanitize=False)
+        old = await asyncio.to_thread(
+            call.registry.get_config, config.id, decrypt=True, sanitize=False
+        )
     except DataSourceNotFoundError:
         raise Problem(412, "conflict", "there is no such source any more") from None
     expected = _expected_version(old, if_match)
@@ -220,7 +220,7 @@ async def patch_source(
     if if_match is None:
         raise Problem(428, "precondition-required", 'give `If-Match: "VERSION"`')
     changes = body.to_changes()
-    expected = _expected_version(call.registry.get_config(source_id), if_match)
+    expected = _expected_version(await call.access.get_source(source_id), if_match)
     if test:
         await _require_connection(call, lambda: call.registry.check_update(source_id, changes))
     await call.registry.update_data_source(source_id, changes, expected=expected)
@@ -277,7 +277,9 @@ async def describe_source(call: Call, config: DataSourceConfig) -> dict[str, Any
         connector_class = await load_connector_class(call.registry, config.type)
         described["abilities"] = sorted(abilities(connector_class))
         if call.principal.is_admin:
-            secrets = _secret_states(call, config, connector_class.options_class)
+            secrets = await asyncio.to_thread(
+                _secret_states, call, config, connector_class.options_class
+            )
     except (PluginError, CredentialError) as exc:
         described["state"] = "unusable"
         described["reason"] = str(exc) if call.principal.is_admin else None

@@ -26,7 +26,6 @@ from datasources.names import check_id
 
 _PREFIX = "ds_"  # by which scanners of repositories know a token
 _RANDOM_BYTES = 32
-_Stamp = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +61,15 @@ class Token:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class _Snapshot:
+    """The content of the file, and what of its status tells that it has changed."""
+
+    stamp: tuple[int, int, int]
+    tokens: Sequence[Token]
+    by_hash: dict[str, Token]
+
+
 class Tokens:
     """The tokens of a server, in a file of mode 0600.
 
@@ -73,9 +81,8 @@ class Tokens:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
-        self._stamp: _Stamp | None = None
-        self._tokens: list[Token] = []
-        self._by_hash: dict[str, Token] = {}
+        # Replaced as one, so that no thread sees the stamp of one file with the tokens of another.
+        self._snapshot: _Snapshot | None = None
 
     def list(self) -> Sequence[Token]:
         """Return the tokens by name, those that have expired, too.
@@ -83,29 +90,7 @@ class Tokens:
         Raises:
             CredentialError: The file cannot be read, is malformed, or others may use it.
         """
-        try:
-            with open(self.path, encoding="utf-8") as file:
-                status = os.fstat(file.fileno())
-                stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
-                if stamp == self._stamp:
-                    return self._tokens
-                if status.st_mode & 0o077:
-                    raise CredentialError(
-                        f"the file of tokens {self.path!r} may be used by others; "
-                        "change its mode to 0600"
-                    )
-                tokens = [_read(name, entry) for name, entry in json.load(file).items()]
-        except FileNotFoundError:
-            tokens, stamp = [], (0, 0, 0)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, OptionError) as exc:
-            raise CredentialError(
-                f"the file of tokens {self.path!r} cannot be read: {type(exc).__name__}"
-            ) from exc
-        tokens.sort(key=lambda token: token.name)
-        self._tokens = tokens
-        self._by_hash = {token.sha256: token for token in tokens}
-        self._stamp = stamp
-        return tokens
+        return self._load().tokens
 
     def add(
         self,
@@ -144,10 +129,11 @@ class Tokens:
     def revoke(self, name: str) -> bool:
         """Remove a token; return True if there was one. Raises as `add`."""
         with self._lock():
-            tokens = [token for token in self.list() if token.name != name]
-            if len(tokens) == len(self._tokens):
+            tokens = self.list()
+            others = [token for token in tokens if token.name != name]
+            if len(others) == len(tokens):
                 return False
-            self._write(tokens)
+            self._write(others)
         return True
 
     def authenticate(self, request: Request) -> Principal | None:
@@ -155,11 +141,34 @@ class Tokens:
         scheme, _, secret = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not secret.startswith(_PREFIX):
             return None
-        self.list()
-        token = self._by_hash.get(_hash(secret))
+        token = self._load().by_hash.get(_hash(secret))
         if token is None or (token.expires_at is not None and token.expires_at <= time.time()):
             return None
         return Principal(token.name, {"admin"} if token.admin else {"user"}, token.grants)
+
+    def _load(self) -> _Snapshot:
+        """Return the content of the file, which is read if it has changed; raises as `list`."""
+        try:
+            with open(self.path, encoding="utf-8") as file:
+                status = os.fstat(file.fileno())
+                stamp = (status.st_ino, status.st_ctime_ns, status.st_size)
+                if self._snapshot is not None and stamp == self._snapshot.stamp:
+                    return self._snapshot
+                if status.st_mode & 0o077:
+                    raise CredentialError(
+                        f"the file of tokens {self.path!r} may be used by others; "
+                        "change its mode to 0600"
+                    )
+                tokens = [_read(name, entry) for name, entry in json.load(file).items()]
+        except FileNotFoundError:
+            tokens, stamp = [], (0, 0, 0)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OptionError) as exc:
+            raise CredentialError(
+                f"the file of tokens {self.path!r} cannot be read: {type(exc).__name__}"
+            ) from exc
+        tokens.sort(key=lambda token: token.name)
+        self._snapshot = _Snapshot(stamp, tokens, {token.sha256: token for token in tokens})
+        return self._snapshot
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
