@@ -63,6 +63,7 @@ CREATE FUNCTION s.body() RETURNS bool STABLE LANGUAGE sql BEGIN ATOMIC SELECT s.
 CREATE FUNCTION s.stat(text, OUT word text, OUT ndoc int, OUT nentry int) RETURNS SETOF record
     STABLE LANGUAGE internal AS 'ts_stat1';
 CREATE FUNCTION s.kill(int) RETURNS bool STABLE LANGUAGE internal AS 'pg_terminate_backend';
+CREATE FUNCTION s.pick(internal) RETURNS tsm_handler LANGUAGE internal AS 'tsm_system_handler';
 GRANT SELECT ON ALL TABLES IN SCHEMA s TO reader, owner;
 """
 

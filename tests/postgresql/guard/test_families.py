@@ -148,9 +148,30 @@ CASES: dict[str, tuple[str, tuple[str, ...], bool]] = {
     "reversed, with operators of PostgreSQL": (
         _MAKE.format("int") + _INT.replace("1 <,", "1 >,").replace("5 >", "5 <").replace("2 <=", "2 >=")
         .replace("4 >=", "4 <="), (*_sorting("i", "<"), *_ROWS), True),
+    # Only a superuser can add to these. Each lacks this member, and the server looks for it in an index.
+    "support function in a family of PostgreSQL": (
+        ("CREATE TABLE tagged AS SELECT ARRAY[g, g % 3] AS tags FROM generate_series(1, 9) g;"
+        "CREATE INDEX ON tagged USING gin (tags);" + _MAKE.format("int") +
+        "ALTER OPERATOR FAMILY array_ops USING gin ADD FUNCTION 1 (anyarray, anyarray) cmp(int, int);"),
+        ("SELECT tags FROM tagged WHERE tags @> ARRAY[1]",), True),
+    "operator in a family of PostgreSQL": (
+        ("CREATE TABLE hosts AS SELECT inet '10.0.0.1' + g AS host FROM generate_series(1, 9) g;"
+        "CREATE INDEX ON hosts USING brin (host inet_inclusion_ops);"
+        "CREATE FUNCTION bad(inet, inet) RETURNS bool LANGUAGE plpgsql AS "
+        "$$ BEGIN PERFORM harm(); RETURN false; END $$;"
+        "CREATE OPERATOR >># (LEFTARG = inet, RIGHTARG = inet, FUNCTION = bad);"
+        # The index finds what is less (20) by what is not right of it (5).
+        "ALTER OPERATOR FAMILY network_inclusion_ops USING brin ADD"
+        " OPERATOR 20 < (inet, inet), OPERATOR 5 >># (inet, inet);"),
+        ("SELECT host FROM hosts WHERE host < '10.0.0.5'",), True),
 }  # fmt: skip
 """By name: the commands that make the classes, the queries, and True if the server calls what is harmful."""
-_PLANS = ("", "SET enable_hashagg = off; SET enable_hashjoin = off", "SET enable_sort = off")
+_PLANS = (
+    "",
+    "SET enable_hashagg = off; SET enable_hashjoin = off",
+    "SET enable_sort = off",
+    "SET enable_seqscan = off",
+)
 
 
 def plant(server: PostgresServer, commands: str) -> Iterator[tuple[Database, Path]]:

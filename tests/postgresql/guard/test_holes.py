@@ -70,6 +70,8 @@ REACHING = [
     "SELECT s.body()",
     # The same code under another name.
     "SELECT * FROM s.stat('SELECT s.h(1)::text::tsvector')",
+    # The handler of a sampling method.
+    "SELECT id FROM s.t TABLESAMPLE s.pick (50)",
 ]
 
 
