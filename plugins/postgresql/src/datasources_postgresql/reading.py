@@ -111,8 +111,8 @@ async def begin(connection: Connection, options: PostgreSQLOptions) -> Transacti
 
 
 def _begin_statements(options: PostgreSQLOptions) -> sql.Composed:
-    # READ ONLY can be turned off until the transaction has taken a snapshot. The SELECT at the end
-    # takes one; after that no statement can.
+    # READ ONLY can be turned off until the transaction has taken a snapshot. The SELECTs take one, so
+    # no later statement can turn it off.
     # READ COMMITTED, so that each statement takes a snapshot of its own: one that is older than
     # the lock on a table sees no row of a table that was truncated or rewritten while the lock was
     # waited for (https://www.postgresql.org/docs/current/mvcc-caveats.html).
@@ -155,7 +155,7 @@ class Transaction:
         self.schemas = schemas
         named = [name.strip('"').replace('""', '"') for name in _NAME.findall(search_path)]
         self.possible_schemas = sorted({*schemas, *named, user})
-        """Those on the path, and those that would be on it if they were made."""
+        """The schemas on the search path, and those that would be on it if they existed."""
         self._connection = connection
         self._options = options
         self._guard = Guard(self, options)
@@ -260,9 +260,11 @@ class Transaction:
 
     @asynccontextmanager
     async def _permitted(self, text: str) -> AsyncIterator[None]:
-        """Check what a statement calls, lock what it reads, and check once more after it has run.
+        """Check what a statement calls, plan it to lock what it reads, and check the evidence.
 
-        The body runs the statement. Whoever calls this has delivered nothing before the end.
+        The body runs the statement; the evidence is checked right before it and after it. The caller
+        must deliver nothing before the block has ended. Planning may already call functions that
+        the analysis has admitted.
 
         Args:
             text: The statement that the body runs: a caller's, or a query around it.

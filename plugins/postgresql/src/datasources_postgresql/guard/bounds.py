@@ -1,4 +1,7 @@
-"""Bound what a short query unfolds to while the server analyses and plans it, which no timeout ends."""
+"""Bound what a short query unfolds to.
+
+No timeout ends its analysis and planning while their memory grows.
+"""
 
 from __future__ import annotations
 
@@ -91,12 +94,12 @@ def _common_tables(parts: Parts, clause: Mapping[str, Any], scope: _Scope) -> _S
         name = table["ctename"]
         if clause.get("recursive"):
             inner[name] = Counter({"": 1})
-        own: Parts = Counter()
-        _add_parts(own, table["ctequery"], inner)
+        inside: Parts = Counter()
+        _add_parts(inside, table["ctequery"], inner)
         if table.get("ctematerialized") == "CTEMaterializeNever":
-            inner[name] = own
+            inner[name] = inside
         else:
-            parts.update(own)
+            parts.update(inside)
             inner[name] = Counter({"": 1})
     return inner
 
@@ -127,7 +130,7 @@ def _grouping_sets(item: Mapping[str, Any]) -> int:
 
 
 def _starred(tree: Any) -> int:
-    """Return the nodes that `(expression).*` copies, once for each column that there may be."""
+    """Return how many copies of nodes `(expression).*` makes."""
     if isinstance(tree, list):
         return sum(map(_starred, tree))
     if not isinstance(tree, dict):
@@ -144,9 +147,9 @@ def _size(tree: Any) -> int:
         return sum(map(_size, tree))
     if not isinstance(tree, dict):
         return 0
-    own: int = sum(key[0].isupper() for key in tree)
+    count: int = sum(key[0].isupper() for key in tree)
     row = tree.get("RowExpr", {}).get("args", ())
     stars = sum(
         "A_Star" in part for item in row for part in item.get("ColumnRef", {}).get("fields", ())
     )
-    return own + stars * _COLUMNS + sum(map(_size, tree.values()))
+    return count + stars * _COLUMNS + sum(map(_size, tree.values()))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from datasources_postgresql.guard.tree import Node, UnreadableTreeError
 
-FIRST_OWN = 16384
+FIRST_NORMAL = 16384
 """The first object id that is not PostgreSQL's own: FirstNormalObjectId in access/transam.h."""
 
 _SELECT = 1  # CMD_SELECT in nodes/nodes.h
@@ -75,7 +75,7 @@ class Calls:
     changed_operators: frozenset[int] = frozenset()
     """Operators of PostgreSQL's own that bring something of others along."""
     results: set[tuple[int, int]] = field(default_factory=set)
-    """Functions, and the type of their result here."""
+    """Pairs of a function and the type of its result in this tree."""
     fewest_arguments: dict[int, int] = field(default_factory=dict)
     named: set[int] = field(default_factory=set)
     """Functions that are called as functions, not for a type or an operator."""

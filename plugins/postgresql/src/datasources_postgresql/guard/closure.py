@@ -2,7 +2,7 @@
 
 The tree names functions, operators, types and tables by id. What they bring with them is looked up in
 rounds: each round asks the catalog about the objects that the last one found. Labels are believed,
-so the body of a function matters only where the catalog holds it as a tree.
+so bodies are not read, except those that the catalog holds as trees: they are followed like the query.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 from datasources_postgresql.guard import lookup
-from datasources_postgresql.guard.calls import FIRST_OWN, Calls, Place, collect
+from datasources_postgresql.guard.calls import FIRST_NORMAL, Calls, Place, collect
 from datasources_postgresql.guard.labels import CONVERTING, PLAIN_INPUT
 from datasources_postgresql.guard.policy import FunctionPolicy
 from datasources_postgresql.guard.tree import parse
@@ -33,7 +33,7 @@ class Function:
     name: str
     volatile: bool
     converts: bool = False
-    """True for an input function of a type, or what checks the bodies of a language."""
+    """True for an input function of a type, or the validator of a language."""
     in_extension: bool = False
     internal: bool = False
     """True if only the server can call it, because it takes or returns `internal`."""
@@ -83,14 +83,17 @@ class Closure:
         self._types: dict[tuple[int, TypeUse], Place] = {}
         self._relations: dict[int, Place] = {}
         self._results: dict[tuple[int, int], Place] = {}
-        """Functions with a type that their result has."""
+        """Pairs of a function and the type of its result, with the place of the call."""
         self._named: set[int] = set()
         self._fewest: dict[int, int] = {}
         self._judged: list[Function] = []
         self._makers: set[int] = set()
-        """Functions whose results are made by them, not passed through."""
+        """Functions that may make values of their result's type.
+
+        The others of PostgreSQL pass on values that they were given.
+        """
         self._exempt: set[int] = set()
-        """The internals of aggregates that are allowed."""
+        """The transition and final functions of aggregates that are allowed."""
         self._changed_operators: frozenset[int] = frozenset()
         self._makes_json = False
         self._done: set[tuple[str, object]] = set()
@@ -139,7 +142,7 @@ class Closure:
             for oid, place in types.items():
                 self._add_type(oid, use, place)
         for oid, place in calls.relations.items():
-            if oid >= FIRST_OWN:
+            if oid >= FIRST_NORMAL:
                 self._relations.setdefault(oid, place)
         for oid, place in calls.families.items():
             self.families.setdefault(oid, place)
@@ -150,12 +153,12 @@ class Closure:
             self._fewest[oid] = min(self._fewest.get(oid, count), count)
 
     def _add_type(self, oid: int, use: TypeUse, place: Place) -> None:
-        if oid >= FIRST_OWN:
+        if oid >= FIRST_NORMAL:
             self._types.setdefault((oid, use), place)
 
     def _add_functions(self, oids: Iterable[int], place: Place) -> None:
         for oid in oids:
-            if oid >= FIRST_OWN:
+            if oid >= FIRST_NORMAL:
                 self._functions.setdefault(oid, place)
 
     def _add_trees(self, trees: Iterable[str | None], inside: str) -> None:
@@ -164,7 +167,7 @@ class Closure:
                 self._add(collect(parse(tree), inside))
 
     async def _follow_functions(self, oids: list[int]) -> None:
-        if system := [oid for oid in oids if oid < FIRST_OWN]:
+        if system := [oid for oid in oids if oid < FIRST_NORMAL]:
             for row in await self._read_system_functions(system):
                 oid, xmin, schema, name, label, converts, internal = row
                 self.rows.add(("function", oid, xmin))
@@ -174,8 +177,8 @@ class Closure:
                 self._makes_json |= "json" in name
                 if name in CONVERTING:
                     self._makers.add(oid)
-        if own := [oid for oid in oids if oid >= FIRST_OWN]:
-            await self._follow_own_functions(own)
+        if others := [oid for oid in oids if oid >= FIRST_NORMAL]:
+            await self._follow_user_functions(others)
 
     async def _read_system_functions(self, oids: list[int]) -> list[tuple[Any, ...]]:
         rows = self._system_functions
@@ -184,10 +187,10 @@ class Closure:
             rows.update((row[0], row) for row in answer)
         return [rows[oid] for oid in oids if oid in rows]
 
-    async def _follow_own_functions(self, oids: list[int]) -> None:
+    async def _follow_user_functions(self, oids: list[int]) -> None:
         self._makers.update(oids)
         libraries: list[Function] = []
-        for row in await self._execute(lookup.OWN_FUNCTIONS, [oids]):
+        for row in await self._execute(lookup.USER_FUNCTIONS, [oids]):
             (oid, xmin, schema, name, label, converts, support, argument_count, defaults, body, results,
              in_extension, internal, is_library, aggregate, sort_operator, transitions) = row  # fmt: skip
             self.rows.add(("function", oid, xmin))
@@ -239,7 +242,7 @@ class Closure:
                 self._add_type(type_, "made", self._results[key])
 
     async def _follow_operators(self, oids: list[int]) -> None:
-        oids = [oid for oid in oids if oid >= FIRST_OWN or oid in self._changed_operators]
+        oids = [oid for oid in oids if oid >= FIRST_NORMAL or oid in self._changed_operators]
         if not oids:
             return
         for oid, xmin, code, restrict, join, negator, commutator in await self._execute(
@@ -249,7 +252,7 @@ class Closure:
             place = self._operators[oid]
             self._add_functions([code, restrict, join], place)
             for other in (negator, commutator):
-                if other >= FIRST_OWN:
+                if other >= FIRST_NORMAL:
                     self._operators.setdefault(other, place)
 
     async def _follow_types(self, keys: list[tuple[int, TypeUse]]) -> None:
@@ -288,7 +291,7 @@ class Closure:
         """Look up the families of operators and types; return True if there is more to follow."""
         # What others have added to families of PostgreSQL's own is there from the beginning.
         operators = self._next("family of operator", self._operators)
-        operators = [oid for oid in operators if oid >= FIRST_OWN]
+        operators = [oid for oid in operators if oid >= FIRST_NORMAL]
         types = sorted({oid for oid, _ in self._next("family of type", self._types)})
         families = self._next("family", self.families)
         if not operators and not types and not families:
@@ -314,7 +317,7 @@ class Closure:
         oids = sorted({oid for oid, _ in types})
         if not oids:
             return False
-        for _, _, function in await self._execute(lookup.CASTS_TO_JSON, [oids]):
+        for (function,) in await self._execute(lookup.CASTS_TO_JSON, [oids]):
             self._add_functions([function], Place("a cast to json"))
         return True
 

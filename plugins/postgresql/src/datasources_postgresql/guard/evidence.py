@@ -2,9 +2,9 @@
 
 The locks of a transaction keep tables, views and policies as they were analysed. Nothing locks a
 function, an operator, a cast, a check or an operator family, and a new one may match a statement
-better than the old one did. So their rows are read before the statement is analysed, by the names in
-its text, and while it is analysed, by their ids (`Closure.rows`); the same question must have the
-same answer right before the statement runs, and once more after it.
+better than the old one did. So the rows of all that the names in the text may mean are read before
+the analysis, and those that the tree leads to while it is followed (`Closure.rows`); the same question
+must have the same answer right before the statement runs, and once more after it.
 """
 
 from __future__ import annotations
@@ -134,10 +134,10 @@ class Evidence:
         return replace(self, rows=self.rows | closure.rows, _closure=closure)
 
     async def check(self, execute: Execute) -> None:
-        """Read the rows again.
+        """Read the rows of the evidence again, and compare.
 
         Raises:
-            DataFetchError: One has changed, or there are others. Nothing must be delivered.
+            DataFetchError: A row has changed, or others have come. Nothing must be delivered.
         """
         if await self._is_unchanged(execute):
             return

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 
-_SHORT = 1_000  # characters of a query that are parsed on the event loop, in less than 5 ms
+_FAST_TO_PARSE = 1_000  # characters of a query that are parsed on the event loop, in less than 5 ms
 _SHORT_TREE = 20_000  # characters of a tree that are read on the event loop, in about 3 ms
 
 # Views are expanded during the analysis. Each of the given names counts as often as it is given.
@@ -70,7 +70,7 @@ async def parse_statement(query: str, policy: FunctionPolicy) -> Statement:
         PolicyError: It is none, or it would do something else than read.
         DataFetchError: It is not SQL; code 42601.
     """
-    if len(query) <= _SHORT:
+    if len(query) <= _FAST_TO_PARSE:
         return parse_read(query, policy.denied_names)
     return await run_in_thread(parse_read, query, policy.denied_names)
 
@@ -118,7 +118,7 @@ class Guard:
         )
         self._evidence = evidence
         if self._mode == "names":
-            await self._unclear_name(statement)
+            await self._check_names(statement)
             return
         if statement.relations and evidence.oids("view"):
             ((parts,),) = await execute(_VIEW_PARTS, [list(statement.relations), MAX_PARTS + 1])
@@ -131,14 +131,16 @@ class Guard:
         ((exists,),) = await execute(literals.CHECKING_TYPES, [])
         if not exists:
             return
-        text = await _run(len(statement.query), _SHORT, literals.without_literals, statement)
+        text = await _run(
+            len(statement.query), _FAST_TO_PARSE, literals.without_literals, statement
+        )
         if text is None:
             return
         calls = Calls()
         queries, _ = await self._analyse(text)
         for query in queries:
             _add_constants(calls, query)
-        await self._judge(calls, statement.query)
+        await self._judged_closure(evidence, calls, statement.query)
 
     async def permit(self, statement: Statement, text: str) -> Permit:
         """Check what a text would call, as the server analyses it.
@@ -157,17 +159,17 @@ class Guard:
         trusts_names = self._mode == "names" or (
             self._mode == "names-first" and not statement.nested
         )
-        if trusts_names and await self._unclear_name(statement) is None:
+        if trusts_names and await self._check_names(statement) is None:
             return Permit(evidence, transaction)
         queries, size = await self._analyse(text)
         calls = await _run(size, _SHORT_TREE, _calls, queries)
         if calls.writes:
             raise PolicyError(f"the source is read-only, and {calls.writes} is not a read")
         await self._add_named_types(calls)
-        closure = await self._judge(calls, text, statement.query)
+        closure = await self._judged_closure(evidence, calls, text, statement.query)
         return Permit(evidence.with_closure(closure), transaction)
 
-    async def _unclear_name(self, statement: Statement) -> str | None:
+    async def _check_names(self, statement: Statement) -> str | None:
         what = await names.unclear(self._transaction.execute, statement, self._policy)
         if what is not None and self._mode == "names":
             raise PolicyError(
@@ -196,11 +198,12 @@ class Guard:
                 )
             calls.made_types.setdefault(await self._transaction.type_id(name), place)
 
-    async def _judge(self, calls: Calls, text: str, query: str = "") -> Closure:
-        if self._evidence is not None:
-            calls.changed_operators = frozenset(self._evidence.oids("changed operator"))
-            for family in self._evidence.families:
-                calls.families.setdefault(family, Place("an operator family"))
+    async def _judged_closure(
+        self, evidence: Evidence, calls: Calls, text: str, query: str = ""
+    ) -> Closure:
+        calls.changed_operators = frozenset(evidence.oids("changed operator"))
+        for family in evidence.families:
+            calls.families.setdefault(family, Place("an operator family"))
         closure = Closure(
             self._transaction.execute, self._policy, self._transaction.system_functions
         )

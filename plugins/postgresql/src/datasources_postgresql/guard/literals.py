@@ -1,4 +1,4 @@
-"""Analyse a query without its literals, for the server converts them while it analyses.
+"""Take the literals out of a query: the server would convert them while it analyses it.
 
 The server calls the input function of a literal's type during the analysis, before anybody can see
 which one. A NULL in place of a literal takes the same type, and no input function is called for it.
@@ -25,7 +25,9 @@ _LITERAL = re.compile(
     re.DOTALL | re.VERBOSE | re.IGNORECASE,
 )
 
-# Where the server needs to know whether a literal can make values of a type that checks them.
+# True if a literal may call a function that changes something: a domain's check calls a volatile
+# function or one of the database's own, a type has a volatile input function of the database's own,
+# or a range compares its bounds by an operator class of the database's own.
 CHECKING_TYPES = rb"""
 SELECT EXISTS (
     SELECT FROM pg_catalog.pg_constraint c,

@@ -1,8 +1,8 @@
 """Questions of the catalog about functions, operators, types and relations, by object id.
 
-They run under the search path of this package (`reading.OWN_PATH`), so that no name in them can mean
-anything but PostgreSQL's own. Each row begins with the object's id and the transaction that wrote
-its row, by which `evidence.py` sees that an object was replaced.
+They run under the search path of this package (`reading._OWN_PATH`), so that no name in them can mean
+anything but PostgreSQL's own. Rows of functions, operators and types begin with the object's id and
+the transaction that wrote the row, by which `evidence.py` sees that an object was replaced.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ WHERE p.oid = ANY (%s::pg_catalog.oid[])
 
 # 2275 and 2281 are the types cstring and internal. A function that takes or returns `internal` can be
 # called by the server alone. Types of results: those of OUT parameters and of columns, too.
-OWN_FUNCTIONS = b"""
+USER_FUNCTIONS = b"""
 SELECT p.oid, p.xmin::text, n.nspname, p.proname, p.provolatile::text,
     EXISTS (SELECT FROM pg_catalog.pg_type t WHERE p.oid IN (t.typinput, t.typreceive))
         OR EXISTS (SELECT FROM pg_catalog.pg_language l WHERE p.oid = l.lanvalidator),
@@ -189,7 +189,7 @@ WHERE t.oid = ANY (%s::pg_catalog.oid[])
 
 # The functions that make JSON use a cast to json (114), if there is one.
 CASTS_TO_JSON = b"""
-SELECT c.oid, c.xmin::text, c.castfunc
+SELECT c.castfunc
 FROM pg_catalog.pg_cast c
 WHERE c.castsource = ANY (%s::pg_catalog.oid[]) AND c.casttarget = 114 AND c.castfunc <> 0
 """
@@ -204,7 +204,7 @@ SELECT EXISTS (SELECT FROM pg_catalog.pg_class c
 """
 
 # Of tables and what they consist of: the expressions of partition keys and of virtual columns, and
-# the families of own operator classes in partition keys and indexes.
+# the families of the database's own operator classes in partition keys and indexes.
 RELATIONS = b"""
 WITH RECURSIVE tables(oid) AS (
     SELECT oid FROM pg_catalog.unnest(%s::pg_catalog.oid[]) AS given(oid)

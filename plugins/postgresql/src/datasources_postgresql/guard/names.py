@@ -1,9 +1,11 @@
 """Tell from its names alone that a query calls only functions that change nothing.
 
 This asks less of the server than its analysis does, and sees less: it is for servers whose analysis
-cannot be read, and for hosts whose database should not log each tree. It must be sure: a name counts
-for everything of that name in any schema, and what may bring functions along is never clear, such as
-views, types and operators of the database's own.
+cannot be read, and for hosts whose database should not log each tree. An answer of 'clear' must be
+certain. So a name counts for everything of that name in any schema, and these are never clear: views,
+tables with row security, types of the database's own and tables with columns of them, and functions
+and operators of its own that may bring others along. A cast that is not explicit, and an operator
+family, make every query unclear if their function is volatile.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from datasources_postgresql.guard.calls import FIRST_OWN
+from datasources_postgresql.guard.calls import FIRST_NORMAL
 from datasources_postgresql.guard.labels import DENIED, HARMLESS
 from datasources_postgresql.options import PostgreSQLOptions
 
@@ -73,7 +73,7 @@ class FunctionPolicy:
 
     def passes(self, function: NamedFunction) -> bool:
         """Return True if a volatile function may be called."""
-        is_known = function.oid < FIRST_OWN or function.in_extension
+        is_known = function.oid < FIRST_NORMAL or function.in_extension
         if is_known and (function.name in HARMLESS or function.internal):
             return True
         return self.allows(function)

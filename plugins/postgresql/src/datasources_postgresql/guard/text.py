@@ -1,7 +1,7 @@
 """The first layer of read-only: one statement, by the server's own grammar, that only reads.
 
-Nothing is looked for in the text: PostgreSQL's parser (libpg_query) parses it, and every kind of node
-in its tree must be one that is known to read. What a name in it means is not decided here, but by
+The text is not searched but parsed, by PostgreSQL's parser (libpg_query), and every kind of node in
+its tree must be one that is known to read. What a name in it means is not decided here, but by
 the server (`guard.py`): this layer refuses what is no read, what is too large, and calls of functions
 that are denied by name.
 """
@@ -25,22 +25,24 @@ MAX_LENGTH = 50_000
 """Characters of a query: what parses in about a tenth of a second, however hostile."""
 # The parser recurses for every operator of a chain such as `1+1+1`, about 100 bytes deep each time,
 # and beyond the end of the stack the process ends; a thread may have but 128 KiB.
-_SHORT = 1_000  # characters that fit any stack
+_FITS_ANY_STACK = 1_000  # characters of a query
 _STACK = 16 << 20
 _starting = threading.Lock()
 
-_READING = frozenset(
-    """A_ArrayExpr A_Const A_Expr A_Indices A_Indirection A_Star BitString BoolExpr Boolean
-    BooleanTest CaseExpr CaseWhen CoalesceExpr CollateClause ColumnDef ColumnRef CommonTableExpr
-    CTECycleClause CTESearchClause Float FuncCall GroupingFunc GroupingSet Integer JoinExpr
-    JsonAggConstructor JsonArgument JsonArrayAgg JsonArrayConstructor JsonArrayQueryConstructor
-    JsonBehavior JsonExpr JsonFormat JsonFuncExpr JsonIsPredicate JsonKeyValue JsonObjectAgg
-    JsonObjectConstructor JsonOutput JsonParseExpr JsonReturning JsonScalarExpr JsonSerializeExpr
-    JsonTable JsonTableColumn JsonTablePathSpec JsonValueExpr List MinMaxExpr NamedArgExpr NullTest
-    ParamRef RangeFunction RangeSubselect RangeTableFunc RangeTableFuncCol RangeTableSample RangeVar
-    ResTarget RowExpr SelectStmt SetToDefault SortBy SQLValueFunction String SubLink TypeCast
-    TypeName WindowDef XmlExpr XmlSerialize""".split()  # noqa: SIM905  # a list would be three times as long
-)
+_READING = frozenset({
+    "A_ArrayExpr", "A_Const", "A_Expr", "A_Indices", "A_Indirection", "A_Star", "BitString",
+    "BoolExpr", "Boolean", "BooleanTest", "CaseExpr", "CaseWhen", "CoalesceExpr", "CollateClause",
+    "ColumnDef", "ColumnRef", "CommonTableExpr", "CTECycleClause", "CTESearchClause", "Float",
+    "FuncCall", "GroupingFunc", "GroupingSet", "Integer", "JoinExpr", "JsonAggConstructor",
+    "JsonArgument", "JsonArrayAgg", "JsonArrayConstructor", "JsonArrayQueryConstructor",
+    "JsonBehavior", "JsonExpr", "JsonFormat", "JsonFuncExpr", "JsonIsPredicate", "JsonKeyValue",
+    "JsonObjectAgg", "JsonObjectConstructor", "JsonOutput", "JsonParseExpr", "JsonReturning",
+    "JsonScalarExpr", "JsonSerializeExpr", "JsonTable", "JsonTableColumn", "JsonTablePathSpec",
+    "JsonValueExpr", "List", "MinMaxExpr", "NamedArgExpr", "NullTest", "ParamRef", "RangeFunction",
+    "RangeSubselect", "RangeTableFunc", "RangeTableFuncCol", "RangeTableSample", "RangeVar",
+    "ResTarget", "RowExpr", "SelectStmt", "SetToDefault", "SortBy", "SQLValueFunction", "String",
+    "SubLink", "TypeCast", "TypeName", "WindowDef", "XmlExpr", "XmlSerialize",
+})  # fmt: skip
 # How people call what is not called as its node is.
 _SPOKEN = {
     "CompositeTypeStmt": "CREATE TYPE",
@@ -57,10 +59,10 @@ _SPOKEN = {
     "ViewStmt": "CREATE VIEW",
 }
 # Words that became grammar in PostgreSQL 16 and 17; an older server calls functions of that name.
-_JSON_FUNCTIONS = frozenset(
-    """json json_array json_arrayagg json_exists json_object json_objectagg json_query json_scalar
-    json_serialize json_table json_value""".split()  # noqa: SIM905  # a list would be three times as long
-)
+_JSON_FUNCTIONS = frozenset({
+    "json", "json_array", "json_arrayagg", "json_exists", "json_object", "json_objectagg",
+    "json_query", "json_scalar", "json_serialize", "json_table", "json_value",
+})  # fmt: skip
 _IMPLIED_OPERATORS = frozenset({"=", "<>", "<", "<=", ">", ">="})  # of IN, BETWEEN, USING, …
 _EXPLAIN_OPTIONS = frozenset(
     {"buffers", "costs", "format", "generic_plan", "memory", "settings", "summary", "verbose"}
@@ -72,13 +74,16 @@ _OFF = frozenset({"off", "false", "0", "none"})  # as defGetBoolean in commands/
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One statement that reads."""
+    """One statement; it reads unless its kind is `other`."""
 
     text: str
     """The statement alone: no semicolon, nothing after it."""
     kind: Literal["select", "explain", "show", "other"]
     query: str = ""
-    """The query to analyse: the statement, or the one that it explains; empty for SHOW."""
+    """The query to analyse: the statement, or the one that it explains.
+
+    Empty for SHOW, and where `read_only` is off.
+    """
     names: frozenset[str] = frozenset()
     """The identifiers in it, and the functions that an older server calls for its grammar."""
     operators: frozenset[str] = frozenset()
@@ -123,7 +128,7 @@ def parse_one(query: str) -> tuple[dict[str, Any], str]:
         encoded = query.encode()
         if b"\0" in encoded:
             raise DataFetchError("the query holds a NUL character", code="42601")
-        statements = pgparse.parse(query) if len(query) <= _SHORT else _parse_deep(query)
+        statements = pgparse.parse(query) if len(query) <= _FITS_ANY_STACK else _parse_deep(query)
     except UnicodeEncodeError:
         raise DataFetchError("the query is not valid Unicode text", code="42601") from None
     except pgparse.PGQueryError as exc:

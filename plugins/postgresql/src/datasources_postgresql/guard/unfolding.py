@@ -12,7 +12,8 @@ from datasources_postgresql.guard.tree import Node, UnreadableTreeError
 MAX_NODES = 300_000
 """Nodes of expressions after subqueries are put in place. Planning takes about 1 kB for each."""
 MAX_TABLES = 2_000
-"""Tables, subqueries and functions that are planned. Planning takes about 140 kB for each."""
+"""Tables, subqueries and functions that are planned. Planning takes about 140 kB for each. The text
+alone may have 1,000 (`bounds.MAX_PARTS`), and its views as many."""
 _MAX_QUERIES = 100  # queries within each other
 _SUBQUERY, _JOIN, _CTE, _GROUP = 1, 2, 6, 9  # RTEKind in nodes/parsenodes.h
 _NEVER, _DEFAULT = 2, 0  # CTEMaterialize
