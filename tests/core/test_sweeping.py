@@ -82,6 +82,31 @@ async def test_workspace_in_use_is_not_swept(registry: DataSourceRegistry, tmp_p
         assert os.listdir(workspace.path) == ["a.csv"]
 
 
+async def test_folder_of_marks_may_be_deleted_while_a_session_opens(
+    registry: DataSourceRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    mkdir = os.mkdir
+    gone = iter([True])
+
+    def find_and_delete(path: str, *args: object, **kwargs: object) -> None:
+        if path.endswith(MARKS) and next(gone, False):  # another session has ended since
+            raise FileExistsError
+        mkdir(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "mkdir", find_and_delete)
+    async with registry.workspace("chat-1", root=tmp_path):
+        assert names(tmp_path) == ["chat-1"]
+    assert next(gone, None) is None
+
+
+async def test_link_in_place_of_the_folder_of_marks_is_refused(
+    registry: DataSourceRegistry, tmp_path: Path
+):
+    (tmp_path / MARKS).symlink_to(tmp_path / "missing")
+    with pytest.raises(RegistryError, match="cannot be opened"):
+        await registry.workspace("chat-1", root=tmp_path).__aenter__()
+
+
 def test_what_a_killed_host_left_is_swept(tmp_path: Path):
     script = (
         "import os, signal, sys\n"

@@ -28,8 +28,13 @@ def mark_session(path: str, descriptor: int) -> None:
         OSError: The mark cannot be written.
     """
     mark = _mark(path, descriptor)
+    folder = os.path.dirname(mark)
     while True:
-        os.makedirs(os.path.dirname(mark), mode=0o700, exist_ok=True)
+        try:  # not `makedirs`, which fails if the folder is deleted right after it was seen
+            os.mkdir(folder, mode=0o700)
+        except FileExistsError:
+            if os.path.islink(folder):
+                raise
         with suppress(FileNotFoundError):  # the end of another session has deleted the folder
             os.close(os.open(mark, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
             os.utime(mark)
