@@ -9,6 +9,7 @@ import pytest
 
 from datasources import DataFetchError, LimitExceededError, PolicyError, Workspace
 from datasources_postgresql import PostgreSQLConnector
+from datasources_postgresql.guard import parse_read
 from tests.postgresql.conftest import PASSWORD, Admin, Source, configured
 from tests.postgresql.guard.conftest import Harmful
 
@@ -210,6 +211,13 @@ async def test_query_that_unfolds_to_too_much_is_refused(
         await connector.fetch_data(statement, workspace)
     assert isinstance(caught.value, PolicyError)
     await connector.disconnect()
+
+
+def test_query_of_any_depth_is_parsed_or_refused() -> None:
+    for depth in range(300, 600, 3):  # about where the stack of Python ends
+        nested = "'{}' || " * depth + "'{}'"
+        with pytest.raises(PolicyError, match=r"repeats a long expression|nested too deeply"):
+            parse_read(f"SELECT (jsonb_populate_record(NULL::s.t, {nested})).*")
 
 
 async def test_nested_sums_are_refused_although_all_names_are_clear(

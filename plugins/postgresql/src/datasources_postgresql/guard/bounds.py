@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from datasources import PolicyError
+from datasources_postgresql.guard.syntax import nodes
 
 MAX_PARTS = 1_000
 """Tables and queries that a query may have, where a reference to a CTE that is NOT MATERIALIZED counts
@@ -29,12 +30,10 @@ def bounded_relations(tree: Mapping[str, Any]) -> list[str]:
 
     Raises:
         PolicyError: The query unfolds to too much.
+        RecursionError: Its expressions are nested too deeply.
     """
     parts: Parts = Counter()
-    try:
-        _add_parts(parts, tree, {})
-    except RecursionError:
-        raise PolicyError("the query's expressions are nested too deeply") from None
+    _add_parts(parts, tree, {})
     if parts.total() > MAX_PARTS:
         raise PolicyError(
             f"the query unfolds to {parts.total()} tables and queries; {MAX_PARTS} are possible"
@@ -48,6 +47,7 @@ def check_star(indirection: Mapping[str, Any]) -> None:
 
     Raises:
         PolicyError: It is too much.
+        RecursionError: As `bounded_relations`.
     """
     if any("A_Star" in part for part in indirection["indirection"]):
         copied = (_size(indirection["arg"]) + _starred(indirection["arg"])) * _COLUMNS
@@ -143,13 +143,10 @@ def _starred(tree: Any) -> int:
 
 def _size(tree: Any) -> int:
     """Return the number of nodes of a tree; a row's `.*` counts as many columns."""
-    if isinstance(tree, list):
-        return sum(map(_size, tree))
-    if not isinstance(tree, dict):
-        return 0
-    count: int = sum(key[0].isupper() for key in tree)
-    row = tree.get("RowExpr", {}).get("args", ())
-    stars = sum(
-        "A_Star" in part for item in row for part in item.get("ColumnRef", {}).get("fields", ())
-    )
-    return count + stars * _COLUMNS + sum(map(_size, tree.values()))
+    size = 0
+    for kind, body in nodes(tree):
+        size += 1
+        if kind == "RowExpr":
+            fields = [item.get("ColumnRef", {}).get("fields", ()) for item in body.get("args", ())]
+            size += _COLUMNS * sum("A_Star" in part for names in fields for part in names)
+    return size

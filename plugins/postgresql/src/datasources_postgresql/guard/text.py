@@ -27,6 +27,7 @@ MAX_LENGTH = 50_000
 # and beyond the end of the stack the process ends; a thread may have but 128 KiB.
 _FITS_ANY_STACK = 1_000  # characters of a query
 _STACK = 16 << 20
+_TOO_DEEP = "the query's expressions are nested too deeply"
 _starting = threading.Lock()
 
 _READING = frozenset({
@@ -106,13 +107,16 @@ def parse_read(query: str, denied: frozenset[str] = frozenset()) -> Statement:
     """
     tree, text = parse_one(query)
     ((kind, statement),) = tree.items()
-    if kind == "VariableShowStmt":
-        return Statement(text, "show")
-    if kind == "ExplainStmt":
-        _check_explain(statement)
-        inner = statement["query"]
-        return _select(inner, text, "explain", _explained(text, inner), denied)
-    return _select(tree, text, "select", text, denied)
+    try:
+        if kind == "VariableShowStmt":
+            return Statement(text, "show")
+        if kind == "ExplainStmt":
+            _check_explain(statement)
+            inner = statement["query"]
+            return _select(inner, text, "explain", _explained(text, inner), denied)
+        return _select(tree, text, "select", text, denied)
+    except RecursionError:
+        raise PolicyError(_TOO_DEEP) from None
 
 
 def parse_one(query: str) -> tuple[dict[str, Any], str]:
@@ -136,7 +140,7 @@ def parse_one(query: str) -> tuple[dict[str, Any], str]:
             f"neither the name of a table nor a query: {exc}", code="42601"
         ) from exc
     except RecursionError:
-        raise PolicyError("the query's expressions are nested too deeply") from None
+        raise PolicyError(_TOO_DEEP) from None
     if len(statements) != 1:
         raise PolicyError(f"a query is one statement; this one has {len(statements)}")
     (found,) = statements
