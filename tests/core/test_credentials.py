@@ -135,6 +135,7 @@ def test_malformed_key_is_refused_without_being_quoted(key: Any):
         [f"{KEY}\n", f"{OTHER} "],
         f"{KEY},{OTHER},{KEY}",
     ],
+    ids=["text", "spaces", "bytes", "list", "tuple", "lines", "repeated"],
 )
 def test_several_keys_are_taken_the_first_encrypts(given: Any):
     manager = CredentialManager(given)
@@ -471,7 +472,11 @@ def test_a_resolver_is_asked_once_for_each_reference():
     assert asked == [("vault", "x")]
 
 
-@pytest.mark.parametrize("content", [b"hunter2\xff", b"hunter2 " * 200_000, KEY.encode()])
+@pytest.mark.parametrize(
+    "content",
+    [b"hunter2\xff", b"hunter2 " * 200_000, KEY.encode()],
+    ids=["no text", "too long", "a key"],
+)
 def test_no_frame_of_an_error_has_a_secret(tmp_path: Path, content: bytes):
     (tmp_path / "pw").write_bytes(content)
     options = {"password": "hunter2", "other": f"${{file:{tmp_path}/pw}}"}
