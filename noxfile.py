@@ -49,6 +49,7 @@ CORE_TEST = [
     "pytest>=8.4",
     "pytest-asyncio>=1",
     "pytest-randomly>=4",  # another order in every run, and its seed
+    "pytest-xdist",
     RUFF,  # what `datasources new` writes passes both
     MYPY,
 ]
@@ -61,6 +62,8 @@ TEST = [
     "uvicorn",
 ]
 EVERY_RUN = ["-m", "not bench and not soak"]
+# Each process starts servers of its own, so that there are no more than four of each.
+PARALLEL = ["-n", "logical", "--maxprocesses=4", "--dist=worksteal"]
 DOCS = ["furo", "myst-parser>=5", "sphinx>=9,<10"]
 PEERS = [
     "adbc-driver-postgresql",
@@ -128,6 +131,7 @@ def tests(session: nox.Session) -> None:
         "pytest",
         "-q",
         *EVERY_RUN,
+        *PARALLEL,
         "--ignore=tests/bench",
         "--ignore=tests/field",
         "--cov",
@@ -141,7 +145,7 @@ def core(session: nox.Session) -> None:
     """Run the core's tests on every other supported Python that is found."""
     report_missing(session)
     session.install(*editable({"core": EXTRAS["core"]}), *CORE_TEST)
-    session.run("pytest", "-q", *(session.posargs or [*EVERY_RUN, *CORE_TESTS]))
+    session.run("pytest", "-q", *(session.posargs or [*EVERY_RUN, *PARALLEL, *CORE_TESTS]))
 
 
 def report_missing(session: nox.Session) -> None:

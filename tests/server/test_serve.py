@@ -157,3 +157,42 @@ def test_options_are_also_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     done = run("--check")
     assert done.returncode == 2
     assert re.search("beyond loopback", done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("port = 'x'", "'x' is not a valid integer"),
+        ("port = [1]", "[server]: 'port' must be a single value"),
+        ("prot = 1", "[server]: unknown 'prot'; accepted: "),
+        ("host = '0.0.0.0'", "--tls-cert and --tls-key, or --trusted-proxy"),
+        ("tls_cert = 'cert.pem'", "[server]: 'tls_cert' must be an absolute path"),
+        ("allow_root = '/data'", "[server]: 'allow_root' must be a list"),
+        ("allow_root = ['data']", "[server]: 'allow_root' must be an absolute path"),
+        ("max_page = 0", "'max_page' must be a number of more than 0"),
+        ("allowed_hosts = 'a'", "'allowed_hosts' must be a list"),
+        ("check = true", "[server]: unknown 'check'"),
+    ],
+)
+def test_wrong_table_of_the_configuration_is_refused(
+    table: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(f"[server]\n{table}\n", "utf-8")
+    monkeypatch.setenv("DATASOURCES_CONFIG", str(config))
+    done = run("--check")
+    assert done.returncode in (1, 2)
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_table_of_the_configuration_has_options_and_limits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text("[server]\nmax_page = 1\nport = 1\n", "utf-8")
+    monkeypatch.setenv("DATASOURCES_CONFIG", str(config))
+    with ServeCommand() as served:  # whose arguments give another port
+        for name in ("a", "b"):
+            served.admin.create(name, path=str(served.directory / "data"))
+        assert len(served.admin("GET", "/sources").json["items"]) == 1

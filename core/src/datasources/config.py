@@ -21,6 +21,9 @@ max_bytes = 1000000000
 
 [pool]
 max_size = 4
+
+[server]                       # for `datasources serve`, which checks it
+public_url = "https://data.example.com"
 ```
 
 Limits, policy and pool take the fields of `Limits`, `Policy` and `PoolConfig`; `"none"` is `None`.
@@ -64,6 +67,8 @@ class Settings:
     """The places where each source is declared, by id: the file, `the environment`, or both."""
     audit_log: str | None = None
     """Path of the audit log, with a leading `~` expanded; `None` for no log."""
+    server: Mapping[str, Any] = field(default_factory=dict)
+    """The table of the HTTP server, as it stands: `datasources-server` checks it."""
 
 
 def read_settings(path: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> Settings:
@@ -79,7 +84,7 @@ def read_settings(path: str | os.PathLike[str] | None, environ: Mapping[str, str
     """
     document = _load(path) if path is not None else {}
     where = repr(os.fspath(path)) if path is not None else ""
-    check_keys(document, ("sources", "policy", "pool", "audit_log"), where)
+    check_keys(document, ("sources", "policy", "pool", "audit_log", "server"), where)
     declared = _table(document.get("sources", {}), f"{where}: [sources]")
     tables = {
         source_id: (_source_table(table, f"{where}: [sources.{source_id}]"), where)
@@ -103,6 +108,7 @@ def read_settings(path: str | os.PathLike[str] | None, environ: Mapping[str, str
             os.path.expanduser(environ.get("DATASOURCES_AUDIT_LOG", ""))
             or _audit_log(document, path, where)
         ),
+        server=_table(document.get("server", {}), f"{where}: [server]"),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -14,39 +14,65 @@ import click
 from datasources.cli import output
 from datasources.cli.context import CliContext
 from datasources.errors import OptionError
+from datasources.models import check_keys
 from datasources_server.commands import open_tokens, tokens_option
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from datasources import DataSourceRegistry, Policy
+    from datasources_server.settings import ServerSettings
     from datasources_server.tokens import Tokens
 
 _GRACE = 10  # seconds that requests have to end by themselves when the server is told to end
 
 
-def _environment(name: str) -> dict[str, Any]:
-    """Return the arguments of an option that the environment may hold, too."""
-    return {"envvar": f"DATASOURCES_SERVER_{name}", "show_envvar": True}
+class _ServeCommand(click.Command):
+    """The command, whose options may also be variables and keys of the table [server]."""
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,
+    ) -> click.Context:
+        extra["auto_envvar_prefix"] = "DATASOURCES_SERVER"
+        if parent is not None and isinstance(parent.obj, CliContext):
+            extra["default_map"] = _options_of(parent.obj.settings.server, self.params)
+        return super().make_context(info_name, args, parent, **extra)
 
 
-@click.command("serve")
-@click.option("--host", default="127.0.0.1", show_default=True, **_environment("HOST"))
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65_535),
-    default=8300,
-    show_default=True,
-    **_environment("PORT"),
-)
-@click.option("--public-url", help="The address that clients use.", **_environment("PUBLIC_URL"))
-@click.option("--tls-cert", type=click.Path(exists=True), **_environment("TLS_CERT"))
-@click.option("--tls-key", type=click.Path(exists=True), **_environment("TLS_KEY"))
+def _options_of(table: Mapping[str, Any], options: Iterable[click.Parameter]) -> dict[str, Any]:
+    """Return the values of options that the table [server] has.
+
+    Raises:
+        OptionError: A value is of a wrong type, or a relative path.
+    """
+    values = {option.name: table[option.name] for option in options if option.name in table}
+    for name, value in values.items():
+        if name.startswith("allow_") and name != "allow_ambient":
+            if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+                raise OptionError(f"[server]: {name!r} must be a list of texts")
+        elif not isinstance(value, (str, int)):
+            raise OptionError(f"[server]: {name!r} must be a single value")
+        if name in ("tls_cert", "tls_key", "allow_root"):
+            texts = value if isinstance(value, list) else [value]
+            if not all(os.path.isabs(str(text)) for text in texts):
+                raise OptionError(f"[server]: {name!r} must be an absolute path")
+    return values
+
+
+@click.command("serve", cls=_ServeCommand)
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", type=click.IntRange(0, 65_535), default=8300, show_default=True)
+@click.option("--public-url", help="The address that clients use.")
+@click.option("--tls-cert", type=click.Path(exists=True))
+@click.option("--tls-key", type=click.Path(exists=True))
 @click.option(
     "--trusted-proxy",
     metavar="ADDRESS",
     help="The address of a proxy that has TLS, whose X-Forwarded headers count.",
-    **_environment("TRUSTED_PROXY"),
 )
 @click.option(
     "--allow-network", multiple=True, metavar="CIDR", help="Local networks that sources may use."
@@ -66,14 +92,16 @@ def serve_command(context: CliContext, /, **options: Any) -> None:
 
     The first start makes a token of an administrator, and prints the path of the file that holds it.
     Sources may use nothing of this machine but what options or the table [policy] allow.
+
+    Options may also be variables, such as DATASOURCES_SERVER_PUBLIC_URL, or keys of the table [server]
+    of the configuration file, such as public_url; that table has the limits of the API, too.
     """
     import uvicorn
 
     from datasources_server.app import create_app
-    from datasources_server.settings import ServerSettings
 
     _check_exposure(options)
-    settings = ServerSettings(public_url=options["public_url"])
+    settings = _settings(context, options)
     policy = _policy(context.settings.policy, options)
     tokens = open_tokens(context, options["tokens_path"])
     tokens.list()
@@ -103,6 +131,23 @@ def serve_command(context: CliContext, /, **options: Any) -> None:
         return
     _make_first_token(tokens)
     uvicorn.Server(config).run()
+
+
+def _settings(context: CliContext, options: Mapping[str, Any]) -> ServerSettings:
+    """Return the settings of the API: the keys of the table [server] that are no options.
+
+    Raises:
+        OptionError: A key is unknown, or its value is wrong.
+    """
+    from datasources_server.settings import ServerSettings
+
+    table = context.settings.server
+    names = ServerSettings.__dataclass_fields__.keys() - {"public_url", "limits"}
+    check_keys(table, sorted({*names, *options} - {"check", "tokens_path"}), "[server]")
+    limits = {key: table[key] for key in table if key in names}
+    if isinstance(limits.get("allowed_hosts"), list):
+        limits["allowed_hosts"] = tuple(limits["allowed_hosts"])
+    return ServerSettings(public_url=options["public_url"], **limits)
 
 
 def _check_exposure(options: Mapping[str, Any]) -> None:

@@ -56,6 +56,10 @@ class ServerSettings:
                 isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
             ):
                 raise OptionError(f"{field.name!r} must be a number of more than 0")
+            if field.name == "allowed_hosts" and not (
+                isinstance(value, tuple) and all(isinstance(host, str) for host in value)
+            ):
+                raise OptionError("'allowed_hosts' must be a list of names and addresses")
         if self.public_url is not None:
             url = urlsplit(self.public_url)
             if url.scheme not in ("http", "https") or not url.hostname:
