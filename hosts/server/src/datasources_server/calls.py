@@ -13,7 +13,7 @@ from typing import Annotated
 from fastapi import Depends, Path, Request
 
 from datasources import Access, DataSourceRegistry, Principal
-from datasources_server.problems import Problem
+from datasources_server.problems import Problem, invalid
 from datasources_server.settings import ServerSettings
 from datasources_server.tokens import Tokens
 
@@ -100,6 +100,12 @@ class Call:
     @property
     def settings(self) -> ServerSettings:
         return self.api.settings
+
+    def page_size(self, limit: int | None) -> int:
+        """Return the number of entries of a page, 100 at most by default; raise Problem 422."""
+        if limit is not None and limit > self.settings.max_page:
+            raise invalid("limit", f"must be at most {self.settings.max_page}")
+        return limit or min(100, self.settings.max_page)
 
     def require_admin(self) -> None:
         """Raise Problem 403 if the principal is no administrator."""

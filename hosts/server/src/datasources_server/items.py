@@ -45,7 +45,7 @@ class DescribeBody(ItemBody):
 class PreviewBody(ItemBody):
     """An item to preview."""
 
-    rows: Annotated[int, Field(ge=1)] = 10
+    rows: Annotated[int | None, Field(ge=1)] = None
 
 
 class ContentBody(ItemBody):
@@ -71,20 +71,19 @@ async def list_items(
     path: str | None = None,
     pattern: str | None = None,
     cursor: str | None = None,
-    limit: Annotated[int, Query(ge=1)] = 100,
+    limit: Annotated[int | None, Query(ge=1)] = None,
 ) -> ApiResponse:
     """List the items of a source, below `path` or by `pattern`, one page at a time."""
-    if limit > call.settings.max_page:
-        raise invalid("limit", f"must be at most {call.settings.max_page}")
+    size = call.page_size(limit)
     if pattern is None:
-        page = await call.access.list_page(source_id, path, limit=limit, cursor=cursor)
+        page = await call.access.list_page(source_id, path, limit=size, cursor=cursor)
         return ApiResponse({"items": page.items, "next_cursor": page.cursor})
     if path is not None:
         raise invalid("pattern", "cannot be given together with 'path'")
     binding = [call.principal.id, source_id, pattern]
     first = 0 if cursor is None else int(open_cursor(call, "patterns", binding, cursor))
     items = await call.access.glob_items(source_id, pattern)
-    end = first + limit
+    end = first + size
     following = seal_cursor(call, "patterns", binding, str(end)) if end < len(items) else None
     return ApiResponse({"items": items[first:end], "next_cursor": following})
 
@@ -97,10 +96,11 @@ async def describe_item(call: AnyCall, source_id: SourceId, body: DescribeBody) 
 
 async def preview_item(call: AnyCall, source_id: SourceId, body: PreviewBody) -> ApiResponse:
     """Return the first rows of an item."""
-    if body.rows > call.settings.preview_rows:
+    rows = body.rows or min(10, call.settings.preview_rows)
+    if rows > call.settings.preview_rows:
         raise invalid("#/rows", f"must be at most {call.settings.preview_rows}")
     async with _time_limit("preview", call.settings.preview_timeout):
-        preview = await call.access.preview(source_id, body.item, body.rows)
+        preview = await call.access.preview(source_id, body.item, rows)
     return ApiResponse(_bounded(preview, call.settings.preview_bytes))
 
 

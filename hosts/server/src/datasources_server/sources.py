@@ -110,7 +110,7 @@ def source_routes(route_class: type[APIRoute]) -> APIRouter:
 async def list_sources(
     call: AnyCall,
     cursor: str | None = None,
-    limit: Annotated[int, Query(ge=1)] = 50,
+    limit: Annotated[int | None, Query(ge=1)] = None,
     type: str | None = None,
     q: Annotated[str, Query(max_length=200)] = "",
 ) -> ApiResponse:
@@ -118,8 +118,7 @@ async def list_sources(
 
     `q` is a part of an id or a name, in any case.
     """
-    if limit > call.settings.max_page:
-        raise invalid("limit", f"must be at most {call.settings.max_page}")
+    size = call.page_size(limit)
     binding = [call.principal.id, type, q]
     after = "" if cursor is None else open_cursor(call, "sources", binding, cursor)
     text = q.casefold()
@@ -130,12 +129,12 @@ async def list_sources(
         and (type is None or config.type == type)
         and (text in config.id.casefold() or text in config.name.casefold())
     ]
-    page = matches[:limit]
+    page = matches[:size]
     items = []
     for config in page:
         with suppress(DataSourceNotFoundError):  # removed since it was listed
             items.append(await describe_source(call, config))
-    following = seal_cursor(call, "sources", binding, page[-1].id) if len(matches) > limit else None
+    following = seal_cursor(call, "sources", binding, page[-1].id) if len(matches) > size else None
     return ApiResponse({"items": items, "next_cursor": following})
 
 
