@@ -9,54 +9,14 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.server.client import Client
-from tests.servers import Server
+from tests.server.served import ServeCommand
 from tests.waiting import wait_until_blocking
-
-
-class ServeCommand(Server):
-    """The command with a home of its own."""
-
-    name = "serve"
-
-    def __init__(self, *arguments: str) -> None:
-        super().__init__()
-        self._arguments = arguments
-
-    @property
-    def home(self) -> Path:
-        return self.directory / "home/datasources"
-
-    @property
-    def log(self) -> str:
-        return (self.directory / "log").read_text("utf-8")
-
-    @property
-    def admin(self) -> Client:
-        return Client(self.port, (self.home / "admin-token").read_text("utf-8").strip())
-
-    def command(self, *arguments: str) -> str:
-        """Run another command on the same store and return what it prints."""
-        command = [sys.executable, "-m", "datasources.cli", *arguments]
-        environment = self._environment()
-        return subprocess.run(
-            command, capture_output=True, text=True, timeout=60, check=True, env=environment
-        ).stdout
-
-    def _prepare(self) -> None:
-        (self.directory / "data").mkdir()
-
-    def _command(self) -> Sequence[str | Path]:
-        command = [sys.executable, "-m", "datasources.cli", "serve", "--port", str(self.port)]
-        return [*command, "--allow-root", str(self.directory / "data"), *self._arguments]
-
-    def _environment(self) -> dict[str, str]:
-        return os.environ | {"XDG_DATA_HOME": str(self.directory / "home")}
 
 
 @pytest.fixture
@@ -186,13 +146,10 @@ def test_wrong_table_of_the_configuration_is_refused(
     assert "Traceback" not in done.stderr
 
 
-def test_table_of_the_configuration_has_options_and_limits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_table_of_the_configuration_has_options_and_limits(tmp_path: Path) -> None:
     config = tmp_path / "config.toml"
     config.write_text("[server]\nmax_page = 1\nport = 1\n", "utf-8")
-    monkeypatch.setenv("DATASOURCES_CONFIG", str(config))
-    with ServeCommand() as served:  # whose arguments give another port
+    with ServeCommand(config=config) as served:  # whose arguments give another port
         for name in ("a", "b"):
             served.admin.create(name, path=str(served.directory / "data"))
         assert len(served.admin("GET", "/sources").json["items"]) == 1

@@ -25,6 +25,8 @@ GERMAN = "de_DE.UTF-8"
 TRANSLATION = Path("/usr/share/locale/de/LC_MESSAGES/postgres-15.mo")
 LOCALE_SOURCE = Path("/usr/share/i18n/locales/de_DE")
 PGBOUNCER = Path("/usr/sbin/pgbouncer")
+NGINX = Path("/usr/sbin/nginx")
+SYSTEMD_ANALYZE = Path("/usr/bin/systemd-analyze")
 POSTGIS = INSTALL / "lib" / "postgis-3.so"
 
 NEEDED: Mapping[Path, str] = {
@@ -34,6 +36,8 @@ NEEDED: Mapping[Path, str] = {
     INSTALL / "bin" / "psql": "postgresql-client-15",
     POSTGIS: "postgresql-15-postgis-3",
     PGBOUNCER: "pgbouncer",
+    NGINX: "nginx-light",
+    SYSTEMD_ANALYZE: "systemd",
     LOCALE_SOURCE: "locales",
 }
 """The files that the servers need, and the package of each."""
