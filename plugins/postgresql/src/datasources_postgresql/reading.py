@@ -111,7 +111,7 @@ async def begin(connection: Connection, options: PostgreSQLOptions) -> Transacti
 
 
 def _begin_statements(options: PostgreSQLOptions) -> sql.Composed:
-    # READ ONLY can be turned off until the transaction has taken a snapshot. The SELECTs take one, so
+    # READ ONLY can be turned off until the transaction has taken a snapshot. Each SELECT takes one, so
     # no later statement can turn it off.
     # READ COMMITTED, so that each statement takes a snapshot of its own: one that is older than
     # the lock on a table sees no row of a table that was truncated or rewritten while the lock was
