@@ -16,6 +16,7 @@ PUT = ({"type": "local_file", "options": {"path": "/nowhere"}}, {"If-None-Match"
 # Route, body and headers; then the status for an administrator, for a user who may read, and for one
 # who has no grant. `{id}` is the source.
 TABLE: list[tuple[str, str, Any, dict[str, str], int, int, int]] = [
+    ("GET", "/me", None, {}, 200, 200, 200),
     ("GET", "/types", None, {}, 200, 200, 200),
     ("GET", "/types/local_file", None, {}, 200, 200, 200),
     ("GET", "/sources", None, {}, 200, 200, 200),
@@ -27,6 +28,7 @@ TABLE: list[tuple[str, str, Any, dict[str, str], int, int, int]] = [
     ("POST", "/sources/{id}/test", None, {}, 200, 200, 404),
     ("POST", "/sources/{id}/test", {"name": "x"}, {}, 200, 403, 404),
     ("POST", "/test", PUT[0], {}, 403, 403, 403),
+    ("POST", "/discover", PUT[0], {}, 403, 403, 403),
     ("GET", "/sources/{id}/items", None, {}, 200, 200, 404),
     ("POST", "/sources/{id}/describe", ITEM, {}, 200, 200, 404),
     ("POST", "/sources/{id}/preview", ITEM, {}, 200, 200, 404),
@@ -97,7 +99,8 @@ def test_unknown_source_and_one_without_grant_give_the_same_answer(
 def test_user_sees_neither_options_nor_fingerprints(server: ApiServer, lake: str) -> None:
     reader = server.client("option-reader", [lake, ["read"]])
     described = reader("GET", f"/sources/{lake}").json
-    assert set(described) == {"id", "type", "name", "abilities", "state", "reason", "version"}
+    names = {"id", "type", "name", "abilities", "state", "reason", "version", "rights"}
+    assert set(described) == names
     assert [item["id"] for item in reader("GET", "/sources").json["items"]] == [lake]
 
 

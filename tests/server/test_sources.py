@@ -25,7 +25,6 @@ def test_source_is_created_read_changed_and_removed(
     assert "preview" in created.json["abilities"]
     patch = {"name": "Lake", "options": {"hidden": True}}
     changed = admin("PATCH", f"/sources/{new_id}", patch, headers=etag(created))
-    assert changed.status == 200, changed.body
     assert changed.json["options"] == {"path": str(server.data), "hidden": True}
     assert changed.json["version"] > created.json["version"]
     assert admin("GET", f"/sources/{new_id}").json == changed.json
@@ -220,3 +219,31 @@ def test_types_are_described(admin: Client) -> None:
     assert "[sources.my_postgresql]" in described["template"]
     assert described["sample_identifiers"]
     assert admin("GET", "/types/unheard").slug == "type-not-found"
+
+
+def test_callers_read_who_they_are_and_their_rights(server: ApiServer, lake: str) -> None:
+    reader = server.client(f"rights-{lake}", [lake, ["read", "write"]])
+    assert reader("GET", "/me").json == {"id": f"rights-{lake}", "admin": False, "tokens": False}
+    assert reader("GET", f"/sources/{lake}").json["rights"] == ["read", "write"]
+    assert server.admin("GET", "/me").json == {"id": "root", "admin": True, "tokens": False}
+    assert server.admin("GET", f"/sources/{lake}").json["rights"] == ["query", "read", "write"]
+
+
+def test_stored_queries_are_patched_and_shown_to_administrators(
+    admin: Client, server: ApiServer, new_id: str
+) -> None:
+    created = admin.create(new_id, "sqlite", path=str(server.data / f"{new_id}.db"))
+    patch = {"queries": {"monthly": {"text": "SELECT 1", "description": "One"}}}
+    condition = {"If-Match": created.headers["ETag"]}
+    changed = admin("PATCH", f"/sources/{new_id}", patch, headers=condition)
+    assert changed.json["queries"]["monthly"]["text"] == "SELECT 1"
+    patch["queries"]["monthly"]["text"] = " "
+    refused = admin("PATCH", f"/sources/{new_id}", patch, headers={"If-Match": "*"})
+    assert (refused.status, refused.slug) == (422, "option-invalid")
+
+
+def test_choices_for_options_are_discovered(admin: Client, server: ApiServer, new_id: str) -> None:
+    inner = server.data / new_id / "inner"
+    inner.mkdir(parents=True)
+    body = {"type": "local_file", "options": {"path": str(server.data / new_id)}}
+    assert admin("POST", "/discover", body).json == {"choices": {"path": [str(inner)]}}

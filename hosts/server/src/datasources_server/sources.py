@@ -71,6 +71,7 @@ class SourcePatch(BaseModel):
     options: dict[str, Any] | None = None
     metadata: dict[str, Any] | None = None
     limits: dict[str, Any] | None = None
+    queries: dict[str, Any] | None = None
 
     def to_changes(self) -> dict[str, Any]:
         """Return the changes as `DataSourceRegistry.update_data_source` takes them."""
@@ -104,6 +105,7 @@ def source_routes(route_class: type[APIRoute]) -> APIRouter:
     routes.post("/sources/{source_id}/resume")(resume_source)
     routes.post("/sources/{source_id}/test")(check_source)
     routes.post("/test")(check_new_source)
+    routes.post("/discover")(discover_options)
     return routes
 
 
@@ -260,6 +262,22 @@ async def check_new_source(call: AdminCall, body: SourceBody) -> ApiResponse:
     return await _test(call, lambda: call.registry.check_config(body.to_config("new-source")))
 
 
+async def discover_options(call: AdminCall, body: SourceBody) -> ApiResponse:
+    """List what options of a source that is not stored could be, such as the databases of a server.
+
+    Counted and limited in time as a test of a connection.
+    """
+    call.api.count_test(call.principal.id)
+    seconds = call.settings.test_timeout
+    try:
+        async with asyncio.timeout(seconds):
+            choices = await call.registry.discover(body.type, body.options)
+    except TimeoutError:
+        detail = f"the source did not answer within {seconds:g} seconds"
+        raise Problem(504, "too-slow", detail, retryable=True) from None
+    return ApiResponse({"choices": choices})
+
+
 async def describe_source(call: Call, config: DataSourceConfig) -> dict[str, Any]:
     """Return a source as clients see it; options are for administrators."""
     described: dict[str, Any] = {
@@ -270,6 +288,9 @@ async def describe_source(call: Call, config: DataSourceConfig) -> dict[str, Any
         "state": "ready" if config.paused is None else "paused",
         "reason": config.paused,
         "version": config.version,
+        "rights": sorted(
+            {right for grant in call.principal.grants_for(config.id) for right in grant.rights}
+        ),
     }
     secrets: dict[str, Any] = {}
     try:
@@ -288,6 +309,7 @@ async def describe_source(call: Call, config: DataSourceConfig) -> dict[str, Any
             "secrets": secrets,
             "metadata": config.metadata,
             "limits": config.limits,
+            "queries": config.queries,
             "created_at": config.to_dict()["created_at"],
         }
     return described

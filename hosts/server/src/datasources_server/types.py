@@ -23,8 +23,9 @@ from datasources_server.responses import ApiResponse
 
 
 def type_routes(route_class: type[APIRoute]) -> APIRouter:
-    """Return the routes below `/types`."""
+    """Return the routes below `/types`, and `/me`."""
     routes = APIRouter(tags=["types"], route_class=route_class)
+    routes.get("/me")(get_principal)
     routes.get("/types")(list_types)
     routes.get("/types/{type_name}")(get_type)
     return routes
@@ -41,6 +42,13 @@ async def load_connector_class(
     if loaded := registry.plugins.loaded(type_name):
         return loaded
     return await asyncio.to_thread(registry.plugins.connector_class, type_name)
+
+
+async def get_principal(call: AnyCall) -> ApiResponse:
+    """Return who the caller is, and whether there are tokens to manage."""
+    admin = call.principal.is_admin
+    tokens = admin and call.api.tokens is not None
+    return ApiResponse({"id": call.principal.id, "admin": admin, "tokens": tokens})
 
 
 async def list_types(call: AnyCall) -> ApiResponse:
