@@ -40,7 +40,7 @@ connector
 connector_errors
 threads
 workspace: paths quota checksums locking partfiles order directory receipts
-preview: compression encodings delimited text parquet workbook files
+preview: compression encodings delimited text parquet sheets workbook files
 tabular
 workbooks
 copying

@@ -135,6 +135,75 @@ def test_delimiter_is_found(
     )
 
 
+@pytest.mark.parametrize("name", ["a.txt", "a.TEXT", "a.dat", "b.c/a.asc", "b.c/part-00000"])
+@pytest.mark.parametrize("mark", ["\t", "|", ";"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_text_whose_lines_have_the_same_columns_is_shown_as_a_table(
+    name: str, mark: str, encoding: str
+) -> None:
+    text = f'id{mark}note{mark}price\n1{mark}"two\nlines"{mark}3,50\n2{mark}{mark}4,00\n'
+    preview = shown(name, text.encode(encoding))
+    rows = [("1", "two\nlines", "3,50"), ("2", "", "4,00")]
+    assert table(preview) == (("id", "note", "price"), rows)
+    assert preview.format is not None
+    assert (preview.format.delimiter, preview.format.guessed) == (mark, ("delimiter",))
+    assert [note[:29] for note in preview.notes] == ["the columns are separated by "]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("id\tname\n1\n2\tb\n3\tc\n", "the lines have different numbers of tabs: they are no "),
+        ("a|b\n---+---\n1|2\n3|4\n", "the lines have different numbers of vertical bars: they "),
+        ("| a | b |\n| 1 | 2 |\n", "the lines may be rows of columns that are separated by ver"),
+        ("id,name\n1,a\n", "the lines may be rows of columns that are separated by commas"),
+        ("Dear Sir, I write\nas I must, again\n", "the lines may be rows of columns that are se"),
+        ("First this; then that.\nNothing else.\n", ""),
+        ("one line with\ta tab\n", ""),
+        ("[a]\tb\nc\td\n", ""),
+        ('{"a": 1; 2}\n{"b": 1; 2}\n', ""),
+        ("\tindented\n\tindented\n", "the lines may be rows of columns that are separated by t"),
+    ],
+)
+def test_text_that_only_resembles_a_table_is_shown_as_lines_with_the_reason(
+    text: str, reason: str
+) -> None:
+    preview = shown("a.txt", text.encode())
+    assert table(preview) == (("line",), [(line,) for line in text.splitlines()])
+    assert len(preview.notes) == bool(reason)
+    assert "".join(preview.notes).startswith(reason)
+
+
+def test_other_texts_are_not_looked_at_for_columns() -> None:
+    for name in ("a.log", "a.md", "a.json", "a.py"):
+        preview = shown(name, b"a\tb\n1\t2\n")
+        assert table(preview) == (("line",), [("a\tb",), ("1\t2",)])
+        assert preview.notes == ()
+
+
+def test_decimal_commas_in_one_column_divide_nothing() -> None:
+    preview = shown("a.csv", b"price\n3,50\n-4,25\n7\n1.000,00\n")
+    assert table(preview) == (("price",), [("3,50",), ("-4,25",), ("7",), ("1.000,00",)])
+    assert preview.format is not None
+    assert preview.format.guessed == ("delimiter",)
+    assert "commas are taken for those of decimal numbers in one column" in preview.notes
+
+
+def test_quotation_mark_that_is_not_closed_is_told() -> None:
+    note = "a quotation mark is not closed: its value goes on to the end of the file"
+    assert note in shown("a.csv", b'a,b\n1,"x\n2,y\n3,z\n').notes
+    assert note in shown("a.txt", b'a\tb\n1\t"x\n').notes
+    assert shown("a.csv", b'a,b\n1,"x\ny"\n2,z"\n').notes == ()
+    assert shown("a.csv", b'a,b\n1,"x"').notes == ()
+
+
+def test_quotation_marks_after_backslashes_are_doubted() -> None:
+    note = "quotation marks after a backslash may be parts of the values"
+    assert shown("a.csv", b'a,b\n1,"say \\"hello\\" to"\n').notes == (note,)
+    assert shown("a.csv", b'a,b\n"C:\\dir\\",1\n"C:\\"\n').notes != (note,)
+    assert shown("a.csv", b'a,b\n"C:\\dir\\",1\n').notes == ()
+
+
 def test_delimiter_that_could_be_another_is_doubted() -> None:
     preview = shown("a.csv", b"a,b;c\n1,2;3\n4,5;6\n")
     assert preview.format is not None
@@ -226,7 +295,10 @@ def test_row_cut_in_a_quoted_field_is_left_out() -> None:
 
 @pytest.mark.parametrize("content", [b"x" * 200_000 + b",b\n1,2\n", b"a,b\n1," + b"x" * 200_000])
 def test_value_over_the_limit_of_the_csv_module_is_a_clear_error(content: bytes) -> None:
-    with pytest.raises(DataFetchError, match=r"'a\.csv' cannot be read as delimited text: field"):
+    expected = (
+        r"'a\.csv' cannot be read as delimited text: a field is longer than 131072 characters"
+    )
+    with pytest.raises(DataFetchError, match=expected):
         shown("a.csv", content)
 
 

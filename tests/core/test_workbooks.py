@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import datetime as dt
 import io
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from datasources import (
     preview_file,
     preview_workbook,
 )
-from tests.core.workbooks import xlsx
+from tests.core.workbooks import altered, xlsx
 
 pytest.importorskip("python_calamine")
 
@@ -62,7 +63,8 @@ def test_file_that_is_no_workbook_is_a_clear_error(content: bytes) -> None:
         preview_workbook(content, "a.xlsx")
 
 
-def test_every_damaged_byte_gives_rows_or_a_clear_error() -> None:
+def test_every_damaged_byte_gives_rows_or_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/usr/sbin/uwsgi")  # no process for each of them
     for position in range(0, len(WORKBOOK), 3):
         damaged = bytearray(WORKBOOK)
         damaged[position] ^= 0xFF
@@ -70,6 +72,87 @@ def test_every_damaged_byte_gives_rows_or_a_clear_error() -> None:
             preview_workbook(bytes(damaged), "a.xlsx")
         except DataFetchError as exc:
             assert "'a.xlsx'" in str(exc)  # noqa: PT017  (most damage is not noticed)
+
+
+def test_cells_far_apart_do_not_end_the_process(tmp_path: Path) -> None:
+    far = '<row r="1048576"><c r="XFD1048576"><v>1</v></c></row></sheetData>'
+    workbook = altered(xlsx(Data=[["a"], [1]]), "xl/sheet1.xml", "</sheetData>", far)
+    with pytest.raises(
+        DataFetchError, match=r"'a\.xlsx' cannot be read as a workbook: it takes more"
+    ):
+        preview_workbook(workbook, "a.xlsx")
+    with pytest.raises(DataFetchError, match="it takes more than 2147483648 bytes of memory"):
+        convert_workbook(workbook, Workspace(tmp_path, file_format="csv"), "a.xlsx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_workbook_is_read_where_no_process_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    for executable in ("", "/usr/sbin/uwsgi"):
+        monkeypatch.setattr(sys, "executable", executable)
+        assert preview_workbook(WORKBOOK, "a.xlsx").columns[:2] == ("id", "name")
+    monkeypatch.setattr(sys, "executable", "/missing/python")
+    with pytest.raises(DataFetchError, match="no process can be started for it: No such file"):
+        preview_workbook(WORKBOOK, "a.xlsx")
+
+
+def test_hidden_sheets_are_named_and_the_visible_one_is_read(tmp_path: Path) -> None:
+    workbook = xlsx(Old=[["old"], [1]], New=[["new"], [2]])
+    hidden = altered(workbook, "xl/workbook.xml", 'name="Old"', 'name="Old" state="veryHidden"')
+    preview = preview_workbook(hidden, "a.xlsx")
+    assert (preview.columns, list(preview.rows)) == (("new",), [(2,)])
+    assert preview.notes == ("this is the sheet 'New'; others are 'Old' (hidden)",)
+    path = convert_workbook(hidden, Workspace(tmp_path, file_format="csv"), "a.xlsx")
+    assert Path(path).read_text() == "new\n2\n"
+    alone = altered(
+        xlsx(Old=[["old"], [1]]), "xl/workbook.xml", 'name="Old"', 'name="Old" state="hidden"'
+    )
+    assert preview_workbook(alone, "a.xlsx").notes == ("this is the sheet 'Old' (hidden)",)
+    assert preview_workbook(alone, "a.xlsx").columns == ("old",)
+
+
+@pytest.mark.parametrize("formula", ["<f>A2+1</f><v/>", "<f>A2+1</f>", "<f t='x'/><v></v>"])
+def test_formulas_without_values_are_told_and_not_converted(tmp_path: Path, formula: str) -> None:
+    cell = f'<c r="B2">{formula}</c></row></sheetData>'
+    workbook = altered(xlsx(Data=[["a", "b"], [1]]), "xl/sheet1.xml", "</row></sheetData>", cell)
+    assert preview_workbook(workbook, "a.xlsx").notes == (
+        "formulas whose values are not stored are shown as empty cells",
+    )
+    with pytest.raises(DataFetchError, match="has formulas whose values are not stored"):
+        convert_workbook(workbook, Workspace(tmp_path, file_format="csv"), "a.xlsx")
+
+
+@pytest.mark.parametrize("cell", ['<c r="B2"><f>A2</f><v>1</v>', '<c t="str"><f>""</f><v></v>'])
+def test_formulas_with_values_are_read(cell: str) -> None:
+    workbook = altered(
+        xlsx(Data=[["a", "b"], [1]]),
+        "xl/sheet1.xml",
+        "</row></sheetData>",
+        f"{cell}</c></row></sheetData>",
+    )
+    assert preview_workbook(workbook, "a.xlsx").notes == ()
+
+
+def test_workbook_with_a_password_is_a_clear_error() -> None:
+    content = (
+        b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(1000) + "EncryptedPackage".encode("utf-16-le")
+    )
+    with pytest.raises(DataFetchError, match="as a workbook: it is protected by a password"):
+        preview_workbook(content, "a.xlsx")
+
+
+def test_large_numbers_are_converted(tmp_path: Path) -> None:
+    pq = pytest.importorskip("pyarrow.parquet")
+    workbook = xlsx(Data=[["n", "m"], [1e300, 2.0**53], [3, 4]])
+    path = convert_workbook(workbook, Workspace(tmp_path, file_format="parquet"), "a.xlsx")
+    assert pq.read_table(path).to_pydict() == {"n": [1e300, 3.0], "m": [2**53, 4]}
+
+
+def test_columns_of_one_name_are_distinct_in_parquet(tmp_path: Path) -> None:
+    pq = pytest.importorskip("pyarrow.parquet")
+    workbook = xlsx(Data=[["a", "a", None, "a_2", None, "a"], [1, 2, 3, 4, 5, 6]])
+    path = convert_workbook(workbook, Workspace(tmp_path, file_format="parquet"), "a.xlsx")
+    names = ["a", "a_3", "column_3", "a_2", "column_5", "a_4"]
+    assert pq.read_table(path).to_pylist() == [dict(zip(names, range(1, 7), strict=True))]
 
 
 def test_workbook_that_would_not_fit_into_memory_is_refused() -> None:

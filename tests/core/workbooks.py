@@ -76,3 +76,14 @@ def _cell(place: str, value: Any) -> str:
     if isinstance(value, str):
         return f'<c r="{place}" t="inlineStr"><is><t>{escape(value)}</t></is></c>'
     return f'<c r="{place}"><v>{value}</v></c>'
+
+
+def altered(workbook: bytes, part: str, old: str, new: str) -> bytes:
+    """Return a workbook with another text in one of its parts."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(workbook)) as source, zipfile.ZipFile(file, "w") as target:
+        for name in source.namelist():
+            text = source.read(name).decode()
+            assert name != part or old in text
+            target.writestr(name, text.replace(old, new) if name == part else text)
+    return file.getvalue()

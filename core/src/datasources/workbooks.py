@@ -19,7 +19,9 @@ def convert_workbook(
     """Write the sheet of a workbook to `<name>.csv` or `<name>.parquet`; return the path.
 
     The format is that of the workspace. The first row that is not empty gives the columns. In
-    Parquet, a column whose cells have several types is text. This blocks; call it in a thread.
+    Parquet, a column whose cells have several types is text, and columns of one name get numbers,
+    `total` and `total_2`; one without a name is `column_3`, by its place. This blocks; call it in a
+    thread.
 
     Args:
         content: The workbook, `MAX_WORKBOOK` bytes at most.
@@ -28,7 +30,8 @@ def convert_workbook(
         version: The source's mark of this content.
 
     Raises:
-        DataFetchError: It is no workbook, has several sheets with cells, or a package is missing.
+        DataFetchError: It is no workbook, has several sheets with cells, has formulas whose values
+            are not stored, or a package is missing.
         LimitExceededError: The file would grow over the limit on bytes.
     """
     workspace.require_format(*FORMATS)
@@ -57,7 +60,8 @@ def _write_parquet(
     limit = workspace.limits.max_rows
     written = rows if limit is None else rows[:limit]
     table = pa.Table.from_arrays(
-        [pa.array(column) for column in as_columns(columns, written)], columns
+        [pa.array(column) for column in as_columns(columns, written)],
+        _distinct(columns),
     )
     content = io.BytesIO()
     parquet.write_table(table, content)
@@ -65,3 +69,16 @@ def _write_parquet(
         file.rows, file.truncated, file.version = len(written), len(written) < len(rows), version
         file.write(content.getbuffer())
     return file.path
+
+
+def _distinct(columns: list[str]) -> list[str]:
+    """Return names of columns that differ, as readers of Parquet find columns by name."""
+    names: list[str] = []
+    for place, column in enumerate(columns, 1):
+        name = base = column or f"column_{place}"
+        number = 1
+        while name in names or (name != column and name in columns):
+            number += 1
+            name = f"{base}_{number}"
+        names.append(name)
+    return names

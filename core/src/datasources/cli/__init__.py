@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
@@ -9,6 +10,7 @@ def main() -> int:
     """Run the command line on `sys.argv`; return the exit code."""
     from importlib.util import find_spec
 
+    _leave_ascii()
     if missing := [name for name in ("click", "rich") if find_spec(name) is None]:
         sys.stderr.write(
             f"Error: the command line needs {' and '.join(missing)}: "
@@ -27,3 +29,16 @@ def main() -> int:
     except KeyboardInterrupt:  # during the imports, before `Group.main` can report it
         sys.stderr.write("Interrupted.\n")
         return 130
+
+
+def _leave_ascii() -> None:
+    """Start this process anew in Python's UTF-8 mode, if names of files are ASCII to it.
+
+    Python has UTF-8 mode on in the locales C and POSIX, but not with `PYTHONUTF8=0`. Arguments that
+    are not ASCII are damaged then, and files whose names are not ASCII cannot be opened.
+    """
+    if sys.getfilesystemencoding() != "ascii" or "utf8" in sys._xoptions or not sys.executable:
+        return
+    if not getattr(sys, "frozen", False):  # a program made by PyInstaller has other arguments
+        arguments = [sys.executable, "-X", "utf8", *sys.orig_argv[1:]]
+        os.execv(sys.executable, arguments)  # noqa: S606  (the same program, with its arguments)

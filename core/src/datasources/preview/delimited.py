@@ -5,21 +5,26 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".psv": "|"}
 """The delimiters that extensions stand for."""
 NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+UNTOLD = ("", ".txt", ".text", ".dat", ".asc")
+"""Extensions of files that are tables as often as prose; `""` is a name without one."""
 _SAMPLE = 64 * 1024  # characters that a guess looks at
 _RECORDS = 100  # records that a guess looks at
 _SHARE = 0.9  # of the records that have as many columns as the first one, for a delimiter to fit
 _MIN_DIVIDED = 0.5  # of the records that a delimiter must divide, if none fits
 _MAX_NUMBER = 64  # characters; the pattern below takes quadratic time
+_MAX_NAME = 64  # characters of a column's name, where a sentence may stand instead
 _NUMBER = re.compile(r"\s*[-+]?[\d.,' \u00a0]*\d[\d.,]*\s*(?:[eE][-+]?\d+)?\s*%?\s*")
 _DECIMAL_COMMA = re.compile(r"\s*[-+]?[\d.' \u00a0]*,\d+\s*%?\s*")
 _YEAR = re.compile(r"\s*(?:19|20)\d\d\s*")
+# A quotation mark after a backslash, where it does not end a value.
+_ESCAPED_QUOTE = re.compile(r'(?<!\\)\\"[^",;|\t\r\n]')
 _SEPARATOR_LINE = re.compile(r"sep=([^\"\r\n])(?:\r\n?|\n|$)", re.IGNORECASE)
 
 Record = list[str]
@@ -38,6 +43,40 @@ class Dialect:
     """A doubt, as a sentence; empty if there is none."""
 
 
+def find_table(text: str, *, complete: bool) -> tuple[Dialect | None, str]:
+    """Return the dialect of a text whose name does not tell that it is delimited, if it is one.
+
+    Tabs, vertical bars or semicolons divide all its records into as many columns then, two at
+    least, and the first record could be their names. Commas may as well be those of sentences. The
+    second value tells why a text that resembles a table is not shown as one; it is empty for any
+    other text.
+    """
+    if text.lstrip()[:1] in ("{", "[", "<"):  # JSON, settings, XML
+        return None, ""
+    sample = text[:_SAMPLE]
+    reason = ""
+    for delimiter in ("\t", "|", ";", ","):  # the rarer ones in prose first
+        records = _records(sample, delimiter, complete and len(sample) == len(text))
+        name = NAMES[delimiter]
+        if len(records) < 2:
+            continue
+        if len(records[0]) > 1 and len({len(record) for record in records}) == 1:
+            if delimiter != "," and _are_names(records[0]):
+                return Dialect(delimiter, guessed=True), ""
+            reason = reason or f"the lines may be rows of columns that are separated by {name}"
+        divided = sum(len(record) > 1 for record in records)
+        if delimiter in ("\t", "|") and divided > _MIN_DIVIDED * len(records):
+            reason = reason or f"the lines have different numbers of {name}: they are no columns"
+    return None, reason
+
+
+def _are_names(record: Record) -> bool:
+    """Return True if the values of a record could be names of columns, and not parts of a sentence."""
+    return len(set(record)) == len(record) and all(
+        value.strip() and len(value) <= _MAX_NAME for value in record
+    )
+
+
 def find_dialect(text: str, extension: str, *, complete: bool) -> Dialect:
     """Return the dialect in which the text of a delimited file is to be read.
 
@@ -54,6 +93,9 @@ def find_dialect(text: str, extension: str, *, complete: bool) -> Dialect:
         for delimiter in dict.fromkeys((default, *NAMES))
     }
     fitting = [delimiter for delimiter, records in tables.items() if _fits(records)]
+    if not fitting and _is_column_of_decimals(tables[","]):
+        note = "commas are taken for those of decimal numbers in one column"
+        return Dialect(";", guessed=True, note=note)
     if not fitting:
         return _ragged(tables, default)
     if extension != ".csv" and default in fitting:
@@ -79,6 +121,28 @@ def _ragged(tables: dict[str, list[Record]], default: str) -> Dialect:
     widths = {len(record) for record in tables[delimiter]}
     note = "the rows have different numbers of columns" if len(widths) > 1 else ""
     return Dialect(delimiter, guessed=delimiter != default, note=note)
+
+
+def _is_column_of_decimals(records: Sequence[Record]) -> bool:
+    """Return True if a name stands above numbers with decimal commas, and nothing else."""
+    return (
+        len(records) > 1
+        and len(records[0]) == 1
+        and any(len(record) == 2 for record in records[1:])
+        and all(_is_number(",".join(record)) and len(record) < 3 for record in records[1:])
+    )
+
+
+def quoting_doubts(text: str, delimiter: str) -> list[str]:
+    """Return sentences about quotation marks that divide the text of a file otherwise than meant."""
+    notes = []
+    if _ESCAPED_QUOTE.search(text, 0, _SAMPLE):
+        notes.append("quotation marks after a backslash may be parts of the values")
+    # A record that ends the text, unless a quotation mark is open: there are no NULs in the text.
+    reader = csv.reader(io.StringIO(f"{text}\n\0", newline=""), delimiter=delimiter)
+    if deque(reader, maxlen=1)[0] != ["\0"]:
+        notes.append("a quotation mark is not closed: its value goes on to the end of the file")
+    return notes
 
 
 def is_blank(record: Record) -> bool:

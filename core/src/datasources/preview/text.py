@@ -12,11 +12,14 @@ from datasources.preview.compression import SUFFIXES, decompress, inflate
 from datasources.preview.delimited import (
     DELIMITERS,
     NAMES,
+    UNTOLD,
     Dialect,
     Record,
     find_dialect,
+    find_table,
     is_blank,
     may_lack_header,
+    quoting_doubts,
 )
 from datasources.preview.encodings import Decoded, decode
 
@@ -63,7 +66,9 @@ def preview_text(
     guessed. Files compressed with gzip, bzip2 or xz are shown decompressed, 4 MiB at most. Names
     that end with `.csv`, `.tsv`, `.tab` or `.psv` are delimited: their first record that is not
     blank gives the columns, and the delimiter is another than the extension's where that one does
-    not fit. Any other text has one column, `line`. Lines end with LF, CR LF or CR.
+    not fit. A name without an extension, or with `.txt`, `.text`, `.dat` or `.asc`, is delimited if
+    tabs, vertical bars or semicolons divide all its lines into as many columns, and the first line
+    could be their names. Any other text has one column, `line`. Lines end with LF, CR LF or CR.
 
     `Preview.format` has what was found, and `Preview.notes` what was guessed or left out.
 
@@ -93,6 +98,10 @@ def preview_text(
     records: list[Record]
     if extension in DELIMITERS:
         dialect = find_dialect(text, extension, complete=complete)
+    elif extension in UNTOLD:
+        dialect, reason = find_table(text, complete=complete)
+        notes += [reason] if reason else []
+    if dialect is not None:
         records = _read_records(name, text[dialect.start :], dialect.delimiter, rows)
     else:
         records = [["line"], *([line] for line in _lines(text, rows))]
@@ -109,6 +118,8 @@ def preview_text(
         if may_lack_header(records):
             notes.append("the first row looks like data: the file may have no header")
             guessed.append("header")
+        if complete and len(records) < rows + 3:
+            notes += quoting_doubts(text[dialect.start :], dialect.delimiter)
     text_format = TextFormat(
         decoded.encoding, dialect.delimiter if dialect else None, compression, tuple(guessed)
     )
@@ -149,7 +160,7 @@ def _encoding_notes(decoded: Decoded) -> list[str]:
 
 def _dialect_notes(dialect: Dialect, extension: str) -> list[str]:
     notes = [dialect.note] if dialect.note else []
-    if dialect.delimiter != DELIMITERS[extension]:
+    if dialect.delimiter != DELIMITERS.get(extension):
         separator = NAMES.get(dialect.delimiter, repr(dialect.delimiter))
         notes.insert(0, f"the columns are separated by {separator}")
     return notes
@@ -159,7 +170,8 @@ def _extension(name: str) -> str:
     name = name.lower()
     for suffix in SUFFIXES:
         name = name.removesuffix(suffix)
-    return name[name.rfind(".") :]
+    name = name.rpartition("/")[2]
+    return name[name.rfind(".") :] if "." in name else ""
 
 
 def _read_records(name: str, text: str, delimiter: str, rows: int) -> list[Record]:
@@ -168,7 +180,11 @@ def _read_records(name: str, text: str, delimiter: str, rows: int) -> list[Recor
     try:
         return list(islice((record for record in reader if not is_blank(record)), rows + 3))
     except csv.Error as exc:
-        raise DataFetchError(f"{name!r} cannot be read as delimited text: {exc}") from exc
+        reason = str(exc)
+        if "field limit" in reason:
+            limit = csv.field_size_limit()
+            reason = f"a field is longer than {limit} characters, or a quotation mark is not closed"
+        raise DataFetchError(f"{name!r} cannot be read as delimited text: {reason}") from exc
 
 
 def _lines(text: str, rows: int) -> list[str]:

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import io
+import json
+import os
+import pickle
+import subprocess
+import sys
 import zipfile
-from collections.abc import Iterator, Sequence
-from itertools import islice
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Any
 
 from datasources.errors import DataFetchError
 from datasources.models import Preview
-
-if TYPE_CHECKING:
-    from python_calamine import CalamineSheet, CalamineWorkbook
+from datasources.preview.sheets import MAX_MEMORY, MAX_SECONDS, Row, Sheets, read
 
 MAX_WORKBOOK = 64 * 1024 * 1024
 """Bytes of a workbook that is read: all of it is in memory, as its sheets share their texts."""
 _MAX_CONTENT = 1024 * 1024 * 1024  # bytes of its parts, decompressed
 _EXTENSIONS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
-
-Row = list[Any]
+_PROGRAM = """\
+import json, sys
+sys.path[:] = json.loads(sys.argv.pop())
+from datasources.preview.sheets import main
+main()
+"""
 
 
 def is_workbook(name: str) -> bool:
@@ -28,118 +35,116 @@ def is_workbook(name: str) -> bool:
 
 
 def preview_workbook(content: bytes, name: str, rows: int = 10) -> Preview:
-    """Return the first rows of the first sheet that has cells. This blocks; call it in a thread.
+    """Return the first rows of the first visible sheet that has cells.
 
     The first row that is not empty gives the columns. `Preview.notes` names the sheets that are not
-    shown.
+    shown, and tells of formulas whose values are not stored. The workbook is read in a process of
+    its own, as a small one may need more memory than there is. This blocks; call it in a thread.
 
     Raises:
         DataFetchError: It is no workbook, is damaged or too large, or python-calamine is not
             installed.
     """
-    with _Workbook(content, name) as workbook:
-        sheets = workbook.sheets()
-        if not sheets:
-            return Preview((), [], truncated=False)
-        columns, records = workbook.table(sheets[0])
-        first_rows = list(islice(records, rows + 1))
-        notes = []
-        if len(sheets) > 1:
-            others = ", ".join(repr(sheet.name) for sheet in sheets[1:])
-            notes.append(f"this is the sheet {sheets[0].name!r}; others are {others}")
+    sheets = _read(content, name, rows + 1)
+    notes = []
+    if len(sheets.names) > 1 or sheets.hidden:
+        titles = [_title(sheets, sheet) for sheet in sheets.names]
+        others = f"; others are {', '.join(titles[1:])}" if titles[1:] else ""
+        notes.append(f"this is the sheet {titles[0]}{others}")
+    if sheets.unset_formulas:
+        notes.append("formulas whose values are not stored are shown as empty cells")
     return Preview(
-        tuple(columns),
-        [tuple(record) for record in first_rows[:rows]],
-        truncated=len(first_rows) > rows,
+        tuple(sheets.columns),
+        [tuple(row) for row in sheets.rows[:rows]],
+        truncated=len(sheets.rows) > rows,
         notes=tuple(notes),
     )
 
 
 def read_sheet(content: bytes, name: str) -> tuple[list[str], list[Row]]:
-    """Return columns and rows of the one sheet that has cells. This blocks; call it in a thread.
+    """Return columns and rows of the one visible sheet that has cells.
+
+    If none is visible, it is the one that is hidden. This blocks; call it in a thread.
 
     Raises:
-        DataFetchError: As `preview_workbook`, or several sheets have cells.
+        DataFetchError: As `preview_workbook`, several sheets have cells, or values of formulas are
+            not stored.
     """
-    with _Workbook(content, name) as workbook:
-        sheets = workbook.sheets()
-        if len(sheets) > 1:
-            names = ", ".join(repr(sheet.name) for sheet in sheets)
-            raise DataFetchError(
-                f"{name!r} has several sheets with cells, {names}: it can be fetched only as it is"
-            )
-        if not sheets:
-            return [], []
-        columns, records = workbook.table(sheets[0])
-        return columns, list(records)
+    sheets = _read(content, name, None)
+    visible = [sheet for sheet in sheets.names if sheet not in sheets.hidden] or sheets.names
+    reason = ""
+    if len(visible) > 1:
+        reason = f"several sheets with cells, {', '.join(map(repr, visible))}"
+    elif sheets.unset_formulas:
+        reason = "formulas whose values are not stored"
+    if reason:
+        raise DataFetchError(f"{name!r} has {reason}: it can be fetched only as it is")
+    return sheets.columns, sheets.rows
 
 
-class _Workbook:
-    """An open workbook; a failure of reading it in the `with` block becomes DataFetchError."""
+def _title(sheets: Sheets, sheet: str) -> str:
+    return f"{sheet!r} (hidden)" if sheet in sheets.hidden else repr(sheet)
 
-    def __init__(self, content: bytes, name: str) -> None:
-        self._content = content
-        self._name = name
-        self._workbook: CalamineWorkbook | None = None
 
-    def __enter__(self) -> _Workbook:
-        try:
-            from python_calamine import CalamineWorkbook
-        except ImportError as exc:
-            raise DataFetchError(
-                f"reading {self._name!r} needs python-calamine; pip install 'datasources[excel]'"
-            ) from exc
-        self._require_size()
-        try:
-            self._workbook = CalamineWorkbook.from_filelike(io.BytesIO(self._content))
-        except BaseException as exc:
-            raise self._error(exc) from exc
-        return self
+def _read(content: bytes, name: str, rows: int | None) -> Sheets:
+    """Return the sheets of a workbook, read in a process of its own where Python can start one."""
+    if find_spec("python_calamine") is None:
+        raise DataFetchError(
+            f"reading {name!r} needs python-calamine; pip install 'datasources[excel]'"
+        )
+    _require_size(content, name)
+    program = os.path.basename(sys.executable or "").lower()
+    if getattr(sys, "frozen", False) or not program.startswith(("python", "pypy")):
+        answer = _read_here(content, rows)  # as in uWSGI, which is its own executable
+    else:
+        answer = _read_apart(content, rows)
+    if isinstance(answer, Sheets):
+        return answer
+    reason = answer.partition("\n")[0]
+    raise DataFetchError(f"{name!r} cannot be read as a workbook: {reason}")
 
-    def __exit__(self, exc_type: object, exc: BaseException | None, traceback: object) -> None:
-        if exc is not None and not isinstance(exc, DataFetchError):
-            raise self._error(exc) from exc
 
-    def sheets(self) -> list[CalamineSheet]:
-        """Return the sheets that have cells."""
-        assert self._workbook is not None
-        sheets = map(self._workbook.get_sheet_by_name, self._workbook.sheet_names)
-        return [sheet for sheet in sheets if sheet.height]
-
-    def table(self, sheet: CalamineSheet) -> tuple[list[str], Iterator[Row]]:
-        """Return the columns of a sheet, and its rows that are not empty."""
-        rows = (row for row in sheet.iter_rows() if any(value != "" for value in row))
-        columns = ["" if value == "" else str(_value(value)) for value in next(rows, [])]
-        return columns, ([_value(value) for value in row] for row in rows)
-
-    def _require_size(self) -> None:
-        """Refuse a workbook that is too large for memory; its ZIP archive tells the sizes."""
-        size = len(self._content)
-        if self._content.startswith(b"PK"):
-            try:
-                with zipfile.ZipFile(io.BytesIO(self._content)) as archive:
-                    size = max(size, sum(part.file_size for part in archive.infolist()))
-            except Exception as exc:  # BadZipFile, NotImplementedError and others
-                raise self._error(exc) from exc
-        if len(self._content) > MAX_WORKBOOK or size > _MAX_CONTENT:
-            raise DataFetchError(
-                f"{self._name!r} is too large to be read as a workbook: "
-                f"{MAX_WORKBOOK} bytes are possible, {_MAX_CONTENT} decompressed"
-            )
-
-    def _error(self, exc: BaseException) -> BaseException:
+def _read_here(content: bytes, rows: int | None) -> Sheets | str:
+    try:
+        return read(content, rows)
+    except BaseException as exc:
         # A panic of Rust code is no Exception, but a failure of the file like any other.
         if isinstance(exc, Exception) or type(exc).__name__ == "PanicException":
-            reason = str(exc).partition("\n")[0]
-            return DataFetchError(f"{self._name!r} cannot be read as a workbook: {reason}")
-        return exc
+            return str(exc)
+        raise
 
 
-def _value(value: Any) -> Any:
-    """Return a cell's value: an empty one is None, and a whole number is an int."""
-    if value == "":
-        return None
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+def _read_apart(content: bytes, rows: int | None) -> Sheets | str:
+    arguments = ["" if rows is None else str(rows), json.dumps(sys.path)]
+    try:
+        done = subprocess.run(  # noqa: S603  (this Python, with a program of ours)
+            [sys.executable, "-I", "-c", _PROGRAM, *arguments],
+            input=content,
+            capture_output=True,
+            check=False,
+        )
+    except OSError as exc:
+        return f"no process can be started for it: {exc.strerror}"
+    if done.returncode:
+        return f"it takes more than {MAX_MEMORY} bytes of memory or {MAX_SECONDS} seconds"
+    answer: Sheets | str = pickle.loads(done.stdout)  # noqa: S301  (written by `sheets.main`)
+    return answer
+
+
+def _require_size(content: bytes, name: str) -> None:
+    """Refuse a workbook that is too large for memory; its ZIP archive tells the sizes."""
+    size = len(content)
+    if content.startswith(b"PK"):
+        try:
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                size = max(size, sum(part.file_size for part in archive.infolist()))
+        except Exception as exc:  # BadZipFile, NotImplementedError and others
+            raise DataFetchError(f"{name!r} cannot be read as a workbook: {exc}") from exc
+    if len(content) > MAX_WORKBOOK or size > _MAX_CONTENT:
+        raise DataFetchError(
+            f"{name!r} is too large to be read as a workbook: "
+            f"{MAX_WORKBOOK} bytes are possible, {_MAX_CONTENT} decompressed"
+        )
 
 
 def as_columns(columns: Sequence[str], rows: Sequence[Row]) -> list[list[Any]]:

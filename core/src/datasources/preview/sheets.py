@@ -1,0 +1,128 @@
+"""Read the cells of a workbook with python-calamine, as the program of a process of its own.
+
+A workbook of a few kilobytes may have one cell at the end of its sheet. python-calamine allocates
+all cells before it, and a failed allocation of Rust code ends the process that it is in.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import re
+import sys
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from python_calamine import CalamineSheet
+
+MAX_MEMORY = 2 * 1024 * 1024 * 1024
+"""Bytes of address space that the process may have."""
+MAX_SECONDS = 120
+"""Processor time that it may take."""
+_EXACT = 2.0**53  # above it, a float does not hold each whole number
+_SAMPLE = 1024 * 1024  # bytes of each sheet that are searched for formulas
+# A formula without a value; the one of a text may be empty.
+_UNSET = re.compile(
+    rb'<(?:\w+:)?c\b(?![^>]*t="str")[^>]*>\s*<(?:\w+:)?f\b(?:[^>]*/>|[^>]*>[^<]*</(?:\w+:)?f>)\s*'
+    rb"(?:<(?:\w+:)?v\s*/>|<(?:\w+:)?v>\s*</(?:\w+:)?v>)?\s*</(?:\w+:)?c>"
+)
+
+Row = list[Any]
+
+
+@dataclass
+class Sheets:
+    """The sheets of a workbook that have cells, and the table in the first one that is visible."""
+
+    names: list[str] = field(default_factory=list)
+    """The one that was read first."""
+    hidden: list[str] = field(default_factory=list)
+    columns: list[str] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    unset_formulas: bool = False
+    """True if values of formulas are missing, as programs that do not calculate leave them."""
+
+
+def read(content: bytes, rows: int | None) -> Sheets:
+    """Return the sheets of a workbook, and at most so many rows of the first one.
+
+    Raises:
+        Exception: Any, or a panic of Rust code, if it cannot be read.
+    """
+    from python_calamine import CalamineWorkbook, PasswordError, SheetVisibleEnum
+
+    try:
+        workbook = CalamineWorkbook.from_filelike(io.BytesIO(content))
+    except PasswordError:
+        raise ValueError("it is protected by a password") from None
+    except Exception:
+        if "EncryptedPackage".encode("utf-16-le") in content:
+            raise ValueError("it is protected by a password") from None
+        raise
+    visible = {
+        sheet.name: sheet.visible is SheetVisibleEnum.Visible for sheet in workbook.sheets_metadata
+    }
+    sheets = [
+        sheet for sheet in map(workbook.get_sheet_by_name, workbook.sheet_names) if sheet.height
+    ]
+    sheets.sort(key=lambda sheet: not visible.get(sheet.name, True))
+    result = Sheets(
+        [sheet.name for sheet in sheets],
+        [sheet.name for sheet in sheets if not visible.get(sheet.name, True)],
+        unset_formulas=_has_unset_formulas(content),
+    )
+    if sheets:
+        records = _records(sheets[0])
+        result.columns = ["" if value is None else str(value) for value in next(records, [])]
+        result.rows = list(islice(records, rows))
+    return result
+
+
+def _records(sheet: CalamineSheet) -> Iterator[Row]:
+    """Yield the rows that are not empty."""
+    rows = (row for row in sheet.iter_rows() if any(value != "" for value in row))
+    return ([_value(value) for value in row] for row in rows)
+
+
+def _value(value: Any) -> Any:
+    """Return a cell's value: an empty one is None, and a whole number is an int."""
+    if value == "":
+        return None
+    is_whole = isinstance(value, float) and value.is_integer() and abs(value) <= _EXACT
+    return int(value) if is_whole else value
+
+
+def _has_unset_formulas(content: bytes) -> bool:
+    if not content.startswith(b"PK"):
+        return False
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        for name in archive.namelist():
+            if name.endswith(".xml") and "sheet" in name:
+                with archive.open(name) as part:
+                    if _UNSET.search(part.read(_SAMPLE)):
+                        return True
+    return False
+
+
+def main() -> None:
+    """Read a workbook from standard input; write its `Sheets`, or the text of an error, pickled."""
+    try:
+        import resource
+    except ImportError:  # on Windows
+        pass
+    else:
+        resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
+        resource.setrlimit(resource.RLIMIT_CPU, (MAX_SECONDS, MAX_SECONDS))
+    content = sys.stdin.buffer.read()
+    answer: Sheets | str
+    try:
+        answer = read(content, int(sys.argv[1]) if sys.argv[1] else None)
+    except MemoryError:
+        raise
+    except BaseException as exc:  # noqa: BLE001  (a panic of Rust code is no Exception)
+        answer = str(exc)
+    pickle.dump(answer, sys.stdout.buffer)
