@@ -57,6 +57,8 @@ ABILITIES = {
     "pages",
     "parameters",
     "discover",
+    "query_metadata",
+    "query_statistics",
     "glob",
     "preview",
     "statistics",
@@ -239,6 +241,12 @@ class GoodConnector(DataSourceConnector):
 
     async def preview_query(self, query: BoundQuery, rows: int = 10) -> Preview:
         return Preview(("value",), [(query.values["value"],)][:rows], truncated=rows < 1)
+
+    async def describe_query(self, query: BoundQuery) -> dict[str, Any]:
+        return {"columns": [{"name": "value", "type": "text"}]}
+
+    async def query_statistics(self, query: BoundQuery) -> dict[str, ColumnStatistics]:
+        return {}
 
     async def statistics(self, identifier: str) -> dict[str, ColumnStatistics]:
         columns, rows = await self._rows(identifier)
