@@ -29,6 +29,9 @@ def test_a_stored_query_is_listed_and_fetched(ok, shop: str, tmp_path: Path) -> 
     into = str(tmp_path / "w")
     ok("fetch", shop, "query:since", "-p", "day=2026-01-15", "--into", into)
     assert (tmp_path / "w" / "since.csv").read_text() == "id\n2\n"
+    shown = ok("show", shop, "--json").json["queries"]
+    assert shown["since"]["parameters"]["day"]["type"] == "date"
+    assert "since  SELECT id FROM orders WHERE" in ok("show", shop).out
     preview = ok("preview", shop, "query:since", "-p", "day=2026-01-01", "--json").json
     assert preview["rows"] == [[1], [2]]
 
@@ -40,6 +43,21 @@ def test_parameters_that_do_not_fit_are_one_sentence(fails, shop: str, tmp_path:
     assert "no parameter 'n'" in fails("preview", shop, "query:since", "-p", "n=1")
     assert "NAME=VALUE" in fails("preview", shop, "query:since", "-p", "secret")
     assert "given twice" in fails("preview", shop, "query:since", "-p", "n=1", "-p", "n=2")
+
+
+def test_statistics_take_parameters(fails, shop: str) -> None:
+    for given, error in (
+        ([], "is required"),
+        (["-p", "day=2026-01-01"], "cannot compute statistics of stored queries"),
+    ):
+        assert error in fails("stats", shop, "query:since", *given)
+
+
+def test_a_parameter_that_is_not_used_is_refused(fails, shop: str, tmp_path: Path) -> None:
+    query = tmp_path / "all.sql"
+    query.write_text("SELECT id FROM orders\n")
+    arguments = ["queries", "add", shop, "all", "--file", str(query), "--parameter", "day:date"]
+    assert "does not use its parameters day" in fails(*arguments)
 
 
 def test_a_stored_query_is_replaced_only_after_it_was_removed(ok, fails, shop: str) -> None:

@@ -18,6 +18,7 @@ from datasources import (
     DataSourceConnector,
     DataSourceRegistry,
     ItemNotFoundError,
+    MemoryStore,
     StoredSource,
     Workspace,
     blocking,
@@ -128,6 +129,22 @@ class AbleConnector(MemoryConnector):
         self, local_path: str, blob_name: str | None = None, overwrite: bool = True
     ) -> DataItem:
         return DataItem(blob_name or local_path, local_path, metadata={"overwrite": overwrite})
+
+
+class CountingStore(MemoryStore):
+    """Counts what is asked of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+
+    def get(self, source_id: str) -> StoredSource | None:
+        self.asked += 1
+        return super().get(source_id)
+
+    def list(self) -> list[StoredSource]:
+        self.asked += 1
+        return super().list()
 
 
 def source(source_id: str = "s", type_name: str = "memory", **options: Any) -> DataSourceConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -20,19 +21,18 @@ from datasources import (
     ItemNotFoundError,
     LimitExceededError,
     Limits,
-    MemoryStore,
     Operation,
     OptionError,
     Policy,
     PolicyError,
     Principal,
-    StoredSource,
+    WorkspaceSession,
     blocking,
     caller,
     hookimpl,
 )
 from datasources.tabular import items_below
-from tests.core.fakes import AbleConnector, registry_of, source
+from tests.core.fakes import AbleConnector, CountingStore, registry_of, source
 from tests.waiting import wait_until
 
 ITEMS = {"in/a.csv": b"x\n1\n", "in/deep/b.csv": b"x\n2\n", "out/c.csv": b"x\n3\n"}
@@ -79,22 +79,6 @@ class Shelf(AbleConnector):
         return {"path": identifier}
 
 
-class CountingStore(MemoryStore):
-    """Counts what is asked of it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked = 0
-
-    def get(self, source_id: str) -> StoredSource | None:
-        self.asked += 1
-        return super().get(source_id)
-
-    def list(self) -> list[StoredSource]:
-        self.asked += 1
-        return super().list()
-
-
 @pytest.fixture
 async def registry() -> AsyncIterator[DataSourceRegistry]:
     Shelf.calls.clear()
@@ -123,11 +107,70 @@ OPERATIONS: dict[str, Callable[[Access, str, Path], Any]] = {
     "fetch": lambda a, s, w: a.fetch(s, "in/a.csv", w),
     "fetch_many": lambda a, s, w: a.fetch_many([("shop", "in/a.csv"), (s, "in/a.csv")], w),
     "fetch_tree": lambda a, s, w: a.fetch_tree(s, None, w),
+    "list_page": lambda a, s, _: a.list_page(s, limit=1),
+    "open_stream": lambda a, s, _: stream(a, s, "in/a.csv"),
+}
+# More ways into a source: other identifiers and arguments, and workspaces.
+WAYS: dict[str, Callable[[Access, str, Path], Any]] = {
+    **OPERATIONS,
+    "limits": lambda a, s, _: asyncio.to_thread(a.limits, s),
+    "authorize_fetch": lambda a, s, _: a.authorize_fetch(s, "in/a.csv"),
+    "iter_items, path": lambda a, s, _: anext(a.iter_items(s, "in")),
+    "list_items, path": lambda a, s, _: a.list_items(s, "missing"),
+    "list_page, path": lambda a, s, _: a.list_page(s, "in"),
+    "list_page, limit": lambda a, s, _: a.list_page(s, limit=0),
+    "list_page, cursor": lambda a, s, _: a.list_page(s, cursor="forged"),
+    "expand, pattern": lambda a, s, _: a.expand(s, "in/*"),
+    "fetch_tree, pattern": lambda a, s, w: a.fetch_tree(s, "select * from t", w),
+    "upload, name": lambda a, s, _: a.upload(s, "/in/a.csv"),
+    "get_metadata, refresh": lambda a, s, _: a.get_metadata(s, "in/a.csv", refresh=True),
+    "get_metadata, query": lambda a, s, _: a.get_metadata(s, "select 1"),
+    "get_metadata, stored query": lambda a, s, _: a.get_metadata(s, "query:q"),
+    "preview, stored query": lambda a, s, _: a.preview(s, "query:q", parameters={"n": "x"}),
+    "statistics, stored query": lambda a, s, _: a.statistics(s, "query:q"),
+    "fetch, stored query": lambda a, s, w: a.fetch(s, "query:q", w, parameters={"m": 1}),
+    "fetch, format": lambda a, s, w: a.fetch(s, "in/a.csv", w, format="unknown"),
+    "open_stream, stored query": lambda a, s, _: stream(a, s, "query:q"),
+    "open_stream, range": lambda a, s, _: stream(a, s, "in/a.csv", start=9, end=1),
+    "session.fetch": lambda a, s, w: in_session(a, w, lambda x: x.fetch(s, "in/a.csv")),
+    "session.fetch_many": lambda a, s, w: in_session(
+        a, w, lambda x: x.fetch_many([(s, "in/a.csv")])
+    ),
+    "session.fetch_tree": lambda a, s, w: in_session(a, w, lambda x: x.fetch_tree(s)),
+    "session.list_items": lambda a, s, w: in_session(a, w, lambda x: x.list_items(s)),
+    "session.list_page": lambda a, s, w: in_session(a, w, lambda x: x.list_page(s)),
+    "session.glob_items": lambda a, s, w: in_session(a, w, lambda x: x.glob_items(s, "*")),
+    "session.expand": lambda a, s, w: in_session(a, w, lambda x: x.expand(s)),
+    "session.get_metadata": lambda a, s, w: in_session(a, w, lambda x: x.get_metadata(s, "in/a")),
+    "session.preview": lambda a, s, w: in_session(a, w, lambda x: x.preview(s, "query:q")),
+    "session.statistics": lambda a, s, w: in_session(a, w, lambda x: x.statistics(s, "in/a.csv")),
 }
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
-async def test_unknown_and_not_granted_are_the_same_error_and_the_same_number_of_calls(
+async def stream(access: Access, source_id: str, identifier: str, **arguments: Any) -> None:
+    async with access.open_stream(source_id, identifier, **arguments) as stream:
+        assert [chunk async for chunk in stream]
+
+
+async def in_session(
+    access: Access, root: Path, operation: Callable[[WorkspaceSession], Any]
+) -> None:
+    async with access.workspace("w", root=root) as session:
+        await operation(session)
+
+
+def test_every_operation_for_a_source_is_among_the_ways() -> None:
+    for owner, prefix in ((Access, ""), (WorkspaceSession, "session.")):
+        public = {
+            name
+            for name, function in inspect.getmembers(owner, inspect.isfunction)
+            if not name.startswith("_") and name not in {"workspace", "list_sources"}
+        }
+        assert {prefix + name for name in public} <= set(WAYS)
+
+
+@pytest.mark.parametrize("name", WAYS)
+async def test_unknown_and_not_granted_are_the_same_error_without_a_call(
     registry: DataSourceRegistry, tmp_path: Path, name: str
 ) -> None:
     access = access_of(registry, Grant("shop", {"read", "query", "write"}))
@@ -137,9 +180,9 @@ async def test_unknown_and_not_granted_are_the_same_error_and_the_same_number_of
         store.asked = 0
         Shelf.calls.clear()
         with pytest.raises(DataSourceNotFoundError) as caught:
-            await OPERATIONS[name](access, source_id, tmp_path)
-        told.append((type(caught.value), str(caught.value).replace(source_id, "ID"), store.asked))
-        assert Shelf.calls == []
+            await WAYS[name](access, source_id, tmp_path)
+        told.append((type(caught.value), str(caught.value).replace(source_id, "ID")))
+        assert (store.asked, Shelf.calls) == (0, [])
     assert told[0] == told[1]
     with pytest.raises(DataSourceNotFoundError) as caught:
         registry.get_config("unknown")

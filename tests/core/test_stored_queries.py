@@ -183,7 +183,9 @@ async def test_stored_queries_are_listed_and_described(database: Path) -> None:
             await registry.preview("shop", "query:c")
         with pytest.raises(OptionError, match="only stored queries"):
             await registry.preview("shop", "orders", parameters={"name": "a"})
-        with pytest.raises(UnsupportedError):
+        with pytest.raises(UnsupportedError, match="compute statistics of stored queries"):
+            await registry.statistics("shop", "query:a", parameters={"name": "a"})
+        with pytest.raises(OptionError, match="'name' of query 'a' is required"):
             await registry.statistics("shop", "query:a")
 
 
@@ -224,6 +226,27 @@ async def test_a_store_holds_stored_queries_and_updates_merge_them(
         assert list(registry.get_config("shop").queries) == ["all"]
         with pytest.raises(OptionError, match=r"query 'all': .*'text' of a stored query"):
             await registry.update_data_source("shop", {"queries": {"all": {"text": ""}}})
+
+
+@pytest.mark.parametrize(
+    "text", ["SELECT 1", "SELECT x::name", "SELECT :names", "SELECT :name_of", "SELECT name"]
+)
+async def test_a_parameter_that_the_text_does_not_use_is_refused_when_it_is_stored(
+    database: Path, text: str
+) -> None:
+    unused = StoredQuery(text, {"name": QueryParameter()})
+    async with DataSourceRegistry() as registry:
+        refusal = "text of query 'a' does not use its parameters name; write :name, or remove them"
+        with pytest.raises(OptionError, match=refusal):
+            await registry.register_data_source(_config(database, a=unused))
+        with pytest.raises(OptionError, match=refusal):
+            await registry.check_config(_config(database, a=unused))
+        await registry.register_data_source(_config(database))
+        with pytest.raises(OptionError, match=refusal):
+            await registry.update_data_source("shop", {"queries": {"a": unused.to_dict()}})
+        for used in ("SELECT :name", "SELECT a[1:name]", "SELECT (:name)::text, ':x'"):
+            query = StoredQuery(used, {"name": QueryParameter()}).to_dict()
+            await registry.update_data_source("shop", {"queries": {"a": query}})
 
 
 async def test_a_connector_without_parameters_has_no_stored_queries(tmp_path: Path) -> None:

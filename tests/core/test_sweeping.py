@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -88,7 +89,7 @@ async def test_folder_of_marks_may_be_deleted_while_a_session_opens(
     mkdir = os.mkdir
     gone = iter([True])
 
-    def find_and_delete(path: str, *args: object, **kwargs: object) -> None:
+    def find_and_delete(path: str, *args: Any, **kwargs: Any) -> None:
         if path.endswith(MARKS) and next(gone, False):  # another session has ended since
             raise FileExistsError
         mkdir(path, *args, **kwargs)

@@ -137,6 +137,8 @@ class TestContract(ConnectorContract):
             tables={"public.orders": 3},
             abilities={
                 "discover",
+                "query_metadata",
+                "query_statistics",
                 "pages",
                 "parameters",
                 "glob",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 from datasources import (
     BoundQuery,
     DataFetchError,
+    DataSourceConfig,
+    DataSourceRegistry,
     PolicyError,
     QueryParameter,
     StoredQuery,
@@ -20,6 +23,16 @@ from datasources import (
 from datasources_postgresql import PostgreSQLConnector
 from datasources_postgresql.parameters import bound_text
 from tests.postgresql.conftest import Admin, with_limits
+
+
+@pytest.fixture
+async def registered(reader: PostgreSQLConnector) -> AsyncIterator[DataSourceRegistry]:
+    """A registry with the source of `reader` under the id `db`."""
+    async with DataSourceRegistry() as registry:
+        options = dict(reader.config.config)
+        await registry.register_data_source(DataSourceConfig("db", "postgresql", "Db", options))
+        yield registry
+
 
 _TYPES = {
     "text": ("x'; SELECT 1; --", "x'; SELECT 1; --", "text"),
@@ -129,3 +142,36 @@ def test_a_parameter_stands_outside_strings_names_and_comments(text: str, expect
     query = _bound(text, {"x": "text"}, x="value")
     expression = "(pg_catalog.current_setting('datasources.x')::pg_catalog.text)"
     assert bound_text(query) == expected.replace("X", expression)
+
+
+async def test_the_result_of_a_stored_query_is_described_and_measured(
+    admin: Admin, registered: DataSourceRegistry
+) -> None:
+    text = "SELECT n AS number, :label AS label, :day AS day FROM generate_series(1, :count) AS n"
+    types = {"label": "text", "day": "timestamp", "count": "integer"}
+    parameters = {name: QueryParameter(type_) for name, type_ in types.items()}
+    query = StoredQuery(text, parameters, "Numbers").to_dict()
+    await registered.update_data_source("db", {"queries": {"numbers": query}})
+    described = await registered.get_metadata("db", "query:numbers")
+    assert described["columns"] == [
+        {"name": "number", "type": "bigint"},
+        {"name": "label", "type": "text"},
+        {"name": "day", "type": "timestamp without time zone"},
+    ]
+    assert (described["kind"], described["comment"]) == ("stored query", "Numbers")
+    assert set(described["parameters"]) == set(types)
+    values = {"label": "x", "day": "2026-01-31T12:00:00", "count": 4}
+    figures = await registered.statistics("db", "query:numbers", parameters=values)
+    assert list(figures) == ["number"]
+    assert (figures["number"].count, figures["number"].max) == (4, 4)
+    assert [c["name"] for c in described["columns"]] == list(
+        (await registered.preview("db", "query:numbers", parameters=values)).columns
+    )
+
+
+async def test_a_stored_query_that_is_refused_is_not_described(
+    registered: DataSourceRegistry,
+) -> None:
+    await registered.update_data_source("db", {"queries": {"a": {"text": "DELETE FROM orders"}}})
+    with pytest.raises(PolicyError):
+        await registered.get_metadata("db", "query:a")

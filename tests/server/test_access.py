@@ -5,8 +5,12 @@ from __future__ import annotations
 import socket
 from typing import Any
 
+import httpx2
 import pytest
 
+from datasources import Grant, Principal
+from datasources_server import create_app
+from tests.core.fakes import CountingStore, fresh, registry_of, source
 from tests.server.client import HOST, Client
 from tests.server.conftest import ApiServer
 
@@ -93,6 +97,30 @@ def test_unknown_source_and_one_without_grant_give_the_same_answer(
         document = answer.json
         assert document.pop("instance")
         answers.append((answer.status, document))
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row[0]} {row[1]}")
+async def test_route_asks_store_and_connector_as_often_for_an_unknown_source_as_for_one_without_grant(
+    row: tuple[Any, ...],
+) -> None:
+    method, path, body, headers = row[:4]
+    stranger = Principal("stranger", grants=[Grant("another", {"read", "query", "write"})])
+    store, connector = CountingStore(), fresh()
+    async with registry_of(connector, store=store) as registry:
+        for source_id in ("another", "hidden"):
+            await registry.register_data_source(source(source_id))
+        app = create_app(registry, authenticate=lambda _: stranger)
+        transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
+        answers = []
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            for source_id in ("unknown", "hidden"):
+                store.asked = 0
+                address = "/v1" + path.format(id=source_id)
+                answer = await client.request(method, address, json=body, headers=headers)
+                document = answer.json()
+                document.pop("instance", None)
+                answers.append((answer.status_code, document, store.asked, connector.connects))
     assert answers[0] == answers[1]
 
 

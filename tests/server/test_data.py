@@ -76,6 +76,35 @@ def test_table_is_described_previewed_and_measured(admin: Client, shop: str) -> 
     assert (columns["id"]["count"], columns["id"]["max"]) == (3, 3)
 
 
+def test_stored_query_is_managed_by_administrators_and_run_by_readers(
+    server: ApiServer, shop: str
+) -> None:
+    admin, reader = server.admin, server.client(f"reader-{shop}", [shop, ["read"]])
+    query = {
+        "text": "SELECT id, total FROM orders WHERE id <= :most ORDER BY id",
+        "parameters": {"most": {"type": "integer"}},
+    }
+    version = admin("GET", f"/sources/{shop}").headers["etag"]
+    stored = admin(
+        "PATCH", f"/sources/{shop}", {"queries": {"first": query}}, headers={"If-Match": version}
+    )
+    assert stored.json["queries"]["first"]["text"] == query["text"]
+    assert "queries" not in reader("GET", f"/sources/{shop}").json
+    item = {"item": "query:first"}
+    values = item | {"parameters": {"most": 2}}
+    columns = reader("POST", f"/sources/{shop}/describe", item).json["metadata"]["columns"]
+    assert [column["type"] for column in columns] == ["integer", "double precision"]
+    assert reader("POST", f"/sources/{shop}/preview", values).json["rows"] == [[1, 0.5], [2, 1.0]]
+    figures = reader("POST", f"/sources/{shop}/statistics", values).json["columns"]
+    assert figures["id"]["max"] == 2
+    content = b"id,total\n1,0.5\n2,1\n"
+    assert reader("POST", f"/sources/{shop}/content", values).body == content
+    assert reader("POST", f"/sources/{shop}/content", values, stream="true").body == content
+    for route in ("preview", "statistics", "content"):
+        refused = reader("POST", f"/sources/{shop}/{route}", item | {"parameters": {"most": "x"}})
+        assert (refused.status, refused.slug) == (422, "option-invalid")
+
+
 def test_query_needs_the_right(server: ApiServer, shop: str) -> None:
     query = {"item": "select 1 as one"}
     reader = server.client(f"reader-{shop}", [shop, ["read"]])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ from datasources import (
     ItemNotFoundError,
     ItemStream,
     Limits,
+    Option,
     OptionError,
     Page,
     Preview,
@@ -55,6 +56,9 @@ ABILITIES = {
     "iter_items",
     "pages",
     "parameters",
+    "discover",
+    "query_metadata",
+    "query_statistics",
     "glob",
     "preview",
     "statistics",
@@ -66,12 +70,16 @@ ABILITIES = {
 
 class GoodOptions(ConnectorOptions):
     host: str = Field(description="Where the items are.", examples=["items.example.com"])
+    shelf: str | None = Option(None, help="The shelf that holds the items.", discovered=True)
     token: SecretStr = Field(description="Secret token.", examples=["${env:TOKEN}"])
 
     sample_identifiers = (("a.csv", "a table"),)
 
     def hosts(self) -> list[str]:
         return [self.host]
+
+    def destination(self) -> dict[str, Any]:
+        return {"host": self.host}
 
 
 class GoodTable:
@@ -99,6 +107,15 @@ class GoodConnector(DataSourceConnector):
     @classmethod
     def item_path(cls, identifier: str) -> str | None:
         return identifier
+
+    @classmethod
+    async def discover(
+        cls, options: Mapping[str, Any], *, check_address: Callable[[str], None]
+    ) -> dict[str, list[str]]:
+        await asyncio.sleep(0)
+        if options["token"] != TOKEN:
+            raise AuthenticationError("the token is refused")
+        return {"shelf": ["first", "second"]}
 
     async def connect(self) -> bool:
         if self._connection is None:
@@ -225,6 +242,12 @@ class GoodConnector(DataSourceConnector):
     async def preview_query(self, query: BoundQuery, rows: int = 10) -> Preview:
         return Preview(("value",), [(query.values["value"],)][:rows], truncated=rows < 1)
 
+    async def describe_query(self, query: BoundQuery) -> dict[str, Any]:
+        return {"columns": [{"name": "value", "type": "text"}]}
+
+    async def query_statistics(self, query: BoundQuery) -> dict[str, ColumnStatistics]:
+        return {}
+
     async def statistics(self, identifier: str) -> dict[str, ColumnStatistics]:
         columns, rows = await self._rows(identifier)
         return {
@@ -287,7 +310,7 @@ def good_subject(
     STORE.clear()
     STORE.update(ITEMS)
     RUNNING.clear()
-    options = {"host": "items.example.com", "token": TOKEN}
+    options = {"host": "items.example.com", "token": TOKEN, "shelf": "first"}
     return Subject(
         connector_class=connector_class,
         type="kit",

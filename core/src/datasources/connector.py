@@ -446,6 +446,30 @@ class SupportsParameters(Protocol):
         ...
 
 
+@runtime_checkable
+class SupportsQueryMetadata(Protocol):
+    """The ability `query_metadata`: describing the result of stored queries without running them."""
+
+    async def describe_query(self, query: BoundQuery) -> dict[str, Any]:
+        """Return `columns` of a query's result, as `DataSourceConnector.get_metadata` does.
+
+        The query is bound to NULL in every parameter, as only its columns are asked for.
+
+        Raises:
+            PolicyError, DataFetchError: As `SupportsParameters.fetch_query`.
+        """
+        ...
+
+
+@runtime_checkable
+class SupportsQueryStatistics(Protocol):
+    """The ability `query_statistics`: computing figures of the results of stored queries."""
+
+    async def query_statistics(self, query: BoundQuery) -> dict[str, ColumnStatistics]:
+        """Return figures of a result's numeric columns, as `SupportsStatistics.statistics` does."""
+        ...
+
+
 ABILITIES = {
     "iter_items": "iter_items",
     "pages": "list_page",
@@ -457,6 +481,8 @@ ABILITIES = {
     "read_table": "read_table",
     "discover": "discover",
     "parameters": "fetch_query",
+    "query_metadata": "describe_query",
+    "query_statistics": "query_statistics",
 }
 """The names of the optional abilities, and the method that a connector with one has."""
 

@@ -161,6 +161,19 @@ class StoredQuery(JsonModel):
         types = {key: parameter.type for key, parameter in self.parameters.items()}
         return BoundQuery(name, self.text, bound, types)
 
+    def bind_nulls(self, name: str) -> BoundQuery:
+        """Return the query with NULL in every parameter, to ask for the columns of its result."""
+        types = {key: parameter.type for key, parameter in self.parameters.items()}
+        return BoundQuery(name, self.text, dict.fromkeys(types), types)
+
+    def unused_parameters(self) -> list[str]:
+        """Return the names of the parameters that the text does not have as `:name`."""
+        return [
+            name
+            for name in self.parameters
+            if not re.search(rf"(?<!:):{name}(?![a-z0-9_])", self.text)
+        ]
+
 
 @dataclass(frozen=True, slots=True)
 class BoundQuery:

@@ -172,15 +172,29 @@ def preview_command(
 @click.command("stats")
 @click.argument("source_id", metavar="ID", shell_complete=complete("source_ids"))
 @click.argument("item", shell_complete=complete("items"))
+@click.option(
+    "-p",
+    "--parameter",
+    "given",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="A parameter of a stored query.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
-def stats_command(context: CliContext, source_id: str, item: str, as_json: bool) -> None:
+def stats_command(
+    context: CliContext, source_id: str, item: str, given: Sequence[str], as_json: bool
+) -> None:
     """Show figures of an item's numeric columns, where the connector can compute them."""
     identifier = read_identifier(item)
+    parameters = read_parameters(given)
 
     async def get_statistics(registry: DataSourceRegistry) -> dict[str, ColumnStatistics]:
         return await suggest_items(
-            registry, source_id, identifier, registry.statistics(source_id, identifier)
+            registry,
+            source_id,
+            identifier,
+            registry.statistics(source_id, identifier, parameters=parameters),
         )
 
     statistics = context.run(get_statistics, source_id)

@@ -81,10 +81,12 @@ def show_command(context: CliContext, source_id: str, as_json: bool) -> None:
         "metadata": config.metadata,
         "limits": asdict(config.limits) if config.limits else None,
         "options": config.config,
+        "queries": {name: query.to_dict() for name, query in config.queries.items()},
     }
     if as_json:
         output.print_json(fields)
     else:
+        fields["queries"] = {name: query.text for name, query in config.queries.items()}
         fields["created_at"] = output.format_time(created_at) or None
         fields["limits"] = _format_limits(config.limits, context.settings.policy.limits)
         tables.print_fields(

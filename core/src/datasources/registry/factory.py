@@ -69,6 +69,7 @@ class ConnectorFactory:
                 f"source {config.id!r}: a connector of type {config.type.value!r} cannot have "
                 "'queries', as it takes no parameters"
             )
+        _check_parameters(config)
         if not by_administrator:
             self._policy.check_bound(config.id, config.config)
         self._policy.check_references(config.id, config.config)
@@ -286,3 +287,16 @@ def _secret_values(options: ConnectorOptions | None) -> list[str]:
         from datasources.options import ConnectorOptions
 
         return ConnectorOptions.secret_values(options)
+
+
+def _check_parameters(config: DataSourceConfig) -> None:
+    """Raise OptionError if a parameter of a stored query stands nowhere in its text.
+
+    Checked when a source is stored, not when it is read: a misspelt name is then seen by who wrote it.
+    """
+    for name, query in config.queries.items():
+        if unused := query.unused_parameters():
+            raise OptionError(
+                f"source {config.id!r}: the text of query {name!r} does not use its parameters "
+                f"{', '.join(unused)}; write {', '.join(f':{key}' for key in unused)}, or remove them"
+            )

@@ -279,11 +279,19 @@ class GrantedOperations:
                 parameters=parameters,
             )
 
-    async def statistics(self, source_id: str, identifier: str) -> dict[str, ColumnStatistics]:
+    async def statistics(
+        self,
+        source_id: str,
+        identifier: str,
+        *,
+        parameters: Mapping[str, Any] | None = None,
+    ) -> dict[str, ColumnStatistics]:
         """Return figures of an item's columns, as `DataSourceRegistry.statistics` does."""
         await self._authorization.require_identifier("statistics", source_id, identifier)
         with self._authorization.named():
-            return await self._operations.reader.statistics(source_id, identifier)
+            return await self._operations.reader.statistics(
+                source_id, identifier, parameters=parameters
+            )
 
     async def upload(
         self, source_id: str, local_path: str, name: str | None = None, *, overwrite: bool = True

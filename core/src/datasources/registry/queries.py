@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from datasources.connector import DataSourceConnector, SupportsParameters
+from datasources.connector import DataSourceConnector, SupportsParameters, SupportsQueryMetadata
 from datasources.errors import ItemNotFoundError, OptionError
 from datasources.models import DataItem
 from datasources.registry.records import SourceRecords
@@ -72,19 +72,25 @@ def stored_query(records: SourceRecords, source_id: str, name: str) -> StoredQue
     return StoredQuery.from_dict(queries[name])
 
 
-def describe_query(records: SourceRecords, source_id: str, name: str) -> dict[str, Any]:
-    """Return the metadata of a stored query.
+async def describe_query(
+    records: SourceRecords, connector: DataSourceConnector, name: str
+) -> dict[str, Any]:
+    """Return the metadata of a stored query, with its columns where the connector can tell them.
 
     Raises:
         ItemNotFoundError: The source has none of the name.
     """
-    query = stored_query(records, source_id, name).to_dict()
-    return {
+    query = stored_query(records, connector.config.id, name)
+    described: dict[str, Any] = {}
+    if isinstance(connector, SupportsQueryMetadata):
+        described = await connector.describe_query(query.bind_nulls(name))
+    values = query.to_dict()
+    return described | {
         "name": name,
         "path": query_path(name),
         "kind": STORED_QUERY,
-        "comment": query["description"] or None,
-        "parameters": query["parameters"],
+        "comment": values["description"] or None,
+        "parameters": values["parameters"],
     }
 
 

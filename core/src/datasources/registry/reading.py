@@ -10,6 +10,7 @@ from typing import Any
 from datasources.connector import (
     DataSourceConnector,
     SupportsPreview,
+    SupportsQueryStatistics,
     SupportsStatistics,
     SupportsUpload,
     abilities,
@@ -59,7 +60,7 @@ class ItemReader:
                 async with self._pools.operation(source_id) as connector:
                     name = stored_query_name(identifier)
                     if name is not None and is_query_path(connector, identifier):
-                        metadata = describe_query(self._records, source_id, name)
+                        metadata = await describe_query(self._records, connector, name)
                     else:
                         metadata = await connector.get_metadata(identifier)
             self._cache.put(source_id, metadata, key)
@@ -92,14 +93,23 @@ class ItemReader:
                 preview = await preview_by_fetching(connector, identifier, rows, limits)
                 return outcome.record(preview)
 
-    async def statistics(self, source_id: str, identifier: str) -> dict[str, ColumnStatistics]:
+    async def statistics(
+        self,
+        source_id: str,
+        identifier: str,
+        *,
+        parameters: Mapping[str, Any] | None = None,
+    ) -> dict[str, ColumnStatistics]:
         """Return figures of an item's numeric columns; see `DataSourceRegistry.statistics`."""
         with observe(self._plugins, "statistics", source_id, identifier=identifier):
             async with self._pools.operation(source_id) as connector:
-                if is_query_path(connector, identifier):
-                    raise UnsupportedError(
-                        f"source {source_id!r} computes no statistics of stored queries"
-                    )
+                bound = bound_query(self._records, connector, identifier, parameters or {})
+                if bound is not None:
+                    if not isinstance(connector, SupportsQueryStatistics):
+                        raise _unsupported(
+                            source_id, connector, "compute statistics of stored queries"
+                        )
+                    return await connector.query_statistics(bound[1])
                 if not isinstance(connector, SupportsStatistics):
                     raise _unsupported(source_id, connector, "compute statistics")
                 return await connector.statistics(identifier)

@@ -543,13 +543,19 @@ class DataSourceRegistry:
         """
         return await self._reader.preview(source_id, identifier, rows, parameters=parameters)
 
-    async def statistics(self, source_id: str, identifier: str) -> dict[str, ColumnStatistics]:
-        """Return figures of an item's numeric columns, by name.
+    async def statistics(
+        self,
+        source_id: str,
+        identifier: str,
+        *,
+        parameters: Mapping[str, Any] | None = None,
+    ) -> dict[str, ColumnStatistics]:
+        """Return figures of an item's numeric columns, by name; `parameters` are those of `fetch`.
 
         Raises:
             UnsupportedError: The connector cannot.
         """
-        return await self._reader.statistics(source_id, identifier)
+        return await self._reader.statistics(source_id, identifier, parameters=parameters)
 
     async def upload(
         self, source_id: str, local_path: str, name: str | None = None, *, overwrite: bool = True

@@ -232,9 +232,17 @@ class WorkspaceSession:
             lambda: self._granted.preview(source_id, identifier, rows, parameters=parameters)
         )
 
-    async def statistics(self, source_id: str, identifier: str) -> dict[str, ColumnStatistics]:
+    async def statistics(
+        self,
+        source_id: str,
+        identifier: str,
+        *,
+        parameters: Mapping[str, Any] | None = None,
+    ) -> dict[str, ColumnStatistics]:
         """Return figures of an item's columns, as `DataSourceRegistry.statistics` does."""
-        return await self._run_task(lambda: self._granted.statistics(source_id, identifier))
+        return await self._run_task(
+            lambda: self._granted.statistics(source_id, identifier, parameters=parameters)
+        )
 
     async def _run_task(self, operation: Callable[[], Awaitable[T]], *, writes: bool = False) -> T:
         """Run an operation in a task of its own, which the end of the block can cancel.

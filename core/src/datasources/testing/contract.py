@@ -6,6 +6,8 @@ from datasources.testing.checks.abilities import AbilityChecks
 from datasources.testing.checks.cancellation import CancellationChecks
 from datasources.testing.checks.concurrency import ConcurrencyChecks
 from datasources.testing.checks.declaration import DeclarationChecks
+from datasources.testing.checks.destination import DestinationChecks
+from datasources.testing.checks.discover import DiscoverChecks
 from datasources.testing.checks.failures import FailureChecks
 from datasources.testing.checks.freshness import FreshnessChecks
 from datasources.testing.checks.hosted import HostedChecks
@@ -30,6 +32,7 @@ from datasources.testing.checks.under_way import UnderWayChecks
 class ConnectorContract(
     DeclarationChecks,
     OptionChecks,
+    DestinationChecks,
     PackagingChecks,
     LifecycleChecks,
     ItemChecks,
@@ -49,6 +52,7 @@ class ConnectorContract(
     AbilityChecks,
     PageChecks,
     ParameterChecks,
+    DiscoverChecks,
     StreamChecks,
     HostedChecks,
 ):

@@ -42,13 +42,19 @@ class DescribeBody(ItemBody):
     refresh: bool = False
 
 
-class PreviewBody(ItemBody):
+class ParametersBody(ItemBody):
+    """An item, and the values of the parameters if it is a stored query, `query:NAME`."""
+
+    parameters: dict[str, Any] = {}
+
+
+class PreviewBody(ParametersBody):
     """An item to preview."""
 
     rows: Annotated[int | None, Field(ge=1)] = None
 
 
-class ContentBody(ItemBody):
+class ContentBody(ParametersBody):
     """An item to fetch, and its format, such as `csv` or `parquet`."""
 
     format: str | None = None
@@ -100,14 +106,14 @@ async def preview_item(call: AnyCall, source_id: SourceId, body: PreviewBody) ->
     if rows > call.settings.preview_rows:
         raise invalid("#/rows", f"must be at most {call.settings.preview_rows}")
     async with _time_limit("preview", call.settings.preview_timeout):
-        preview = await call.access.preview(source_id, body.item, rows)
+        preview = await call.access.preview(source_id, body.item, rows, parameters=body.parameters)
     return ApiResponse(_bounded(preview, call.settings.preview_bytes))
 
 
-async def item_statistics(call: AnyCall, source_id: SourceId, body: ItemBody) -> ApiResponse:
+async def item_statistics(call: AnyCall, source_id: SourceId, body: ParametersBody) -> ApiResponse:
     """Return figures of an item's numeric columns."""
     async with _time_limit("statistics", call.settings.statistics_timeout):
-        columns = await call.access.statistics(source_id, body.item)
+        columns = await call.access.statistics(source_id, body.item, parameters=body.parameters)
     return ApiResponse({"columns": columns})
 
 
@@ -129,7 +135,9 @@ async def item_content(
     if stream:
         return await _stream(call, stack, source_id, body)
     session = await stack.enter_async_context(call.access.workspace(str(uuid4())))
-    receipt = await session.fetch(source_id, body.item, format=body.format)
+    receipt = await session.fetch(
+        source_id, body.item, format=body.format, parameters=body.parameters
+    )
     headers = content_headers(
         guess_media_type(receipt.path), receipt.sha256, os.path.basename(receipt.path)
     )
@@ -152,7 +160,9 @@ async def item_content(
 
 async def _stream(call: Call, stack: ExitStack, source_id: str, body: ContentBody) -> Response:
     stream = await stack.enter_async_context(
-        call.access.open_stream(source_id, body.item, format=body.format)
+        call.access.open_stream(
+            source_id, body.item, format=body.format, parameters=body.parameters
+        )
     )
     # Read before the response begins, so that an early error is a problem document.
     first = await anext(stream, None)

@@ -28,6 +28,7 @@ from datasources import (
 from datasources.forms import option_fields
 from datasources.redaction import is_secret_name
 from datasources.registry import ConnectorFactory, SourceRecords
+from datasources.stored_queries import read_queries
 from datasources_server.calls import AdminCall, AnyCall, Call, SourceId
 from datasources_server.cursors import open_cursor, seal_cursor
 from datasources_server.problems import Problem, invalid
@@ -40,7 +41,7 @@ _FINGERPRINT_LENGTH = 16  # hexadecimal digits: tells if a secret has changed, n
 
 
 class SourceBody(BaseModel):
-    """A source: type, name, options, metadata and limits."""
+    """A source: type, name, options, metadata, limits and stored queries."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -49,6 +50,7 @@ class SourceBody(BaseModel):
     options: dict[str, Any]
     metadata: dict[str, Any] = {}
     limits: dict[str, Any] | None = None
+    queries: dict[str, Any] = {}
 
     def to_config(self, source_id: str) -> DataSourceConfig:
         """Return the configuration; raises OptionError if a field is malformed."""
@@ -59,6 +61,7 @@ class SourceBody(BaseModel):
             self.options,
             metadata=self.metadata,
             limits=None if self.limits is None else Limits.from_dict(self.limits),
+            queries=read_queries(self.queries, f"source {source_id!r}"),
         )
 
 
@@ -197,6 +200,7 @@ async def _replace(
         "config": _replacement_patch(old.config, config.config),
         "metadata": _replacement_patch(old.metadata, config.metadata),
         "limits": None if config.limits is None else config.limits.to_dict(),
+        "queries": _replacement_patch(_tables(old), _tables(config)),
     }
     del old
     if dry_run:
@@ -309,10 +313,15 @@ async def describe_source(call: Call, config: DataSourceConfig) -> dict[str, Any
             "secrets": secrets,
             "metadata": config.metadata,
             "limits": config.limits,
-            "queries": config.queries,
+            "queries": _tables(config),
             "created_at": config.to_dict()["created_at"],
         }
     return described
+
+
+def _tables(config: DataSourceConfig) -> dict[str, Any]:
+    """Return the stored queries of a source as JSON."""
+    return {name: query.to_dict() for name, query in config.queries.items()}
 
 
 def _secret_states(call: Call, config: DataSourceConfig, options_class: Any) -> dict[str, Any]:

@@ -223,6 +223,17 @@ class PostgreSQLConnector(DataSourceConnector):
 
         return await self._read(read_metadata)
 
+    async def describe_query(self, query: BoundQuery) -> dict[str, Any]:
+        """Describe the columns of a stored query and their types, without running it."""
+        target = await self._parse_query(query)
+
+        async def read_columns(t: Transaction) -> dict[str, Any]:
+            await parameters.set_values(t, query.values)
+            _, columns = await self._resolve(t, target)
+            return await _describe_query(t, columns)
+
+        return await self._read(read_columns)
+
     async def preview(self, identifier: str, rows: int = 10) -> Preview:
         """Return the first rows as Python values; text where Python has no such value.
 
@@ -262,9 +273,17 @@ class PostgreSQLConnector(DataSourceConnector):
         the server's estimate, a sample of about a million rows is read; the figures are marked as
         sampled.
         """
-        target = await self._parse_identifier(identifier)
+        return await self._statistics(await self._parse_identifier(identifier))
 
+    async def query_statistics(self, query: BoundQuery) -> dict[str, ColumnStatistics]:
+        """Compute figures of a stored query's result, as `statistics` does."""
+        return await self._statistics(await self._parse_query(query), query.values)
+
+    async def _statistics(
+        self, target: TableName | Statement, bound_values: Mapping[str, QueryValue] = _NONE
+    ) -> dict[str, ColumnStatistics]:
         async def compute(t: Transaction) -> dict[str, ColumnStatistics]:
+            await parameters.set_values(t, bound_values)
             query, columns = await self._resolve(t, target)
             if query.kind != "select":
                 return {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from datasources import BoundQuery, DataSourceConnector, Workspace
+from datasources import BoundQuery, ColumnStatistics, DataSourceConnector, Workspace
 from datasources.testing.base import Checks
 from datasources.testing.checks.abilities import _needs
 from datasources.testing.subject import Subject
@@ -58,6 +58,28 @@ class ParameterChecks(Checks):
         query = _echo(subject, None)
         preview = await _able(connector).preview_query(query, 10)
         assert list(preview.rows) == [(None,)]
+
+    async def test_a_query_is_described_by_its_columns(
+        self, connector: DataSourceConnector, subject: Subject
+    ) -> None:
+        query = _echo(subject, None)
+        _needs(subject, "query_metadata")
+        described = await _able(connector).describe_query(query)
+        preview = await _able(connector).preview_query(query, 1)
+        names = [column["name"] for column in described["columns"]]
+        assert names == list(preview.columns), "describe_query has other columns than the result"
+
+    async def test_figures_of_a_query_are_of_its_columns(
+        self, connector: DataSourceConnector, subject: Subject
+    ) -> None:
+        query = _echo(subject, "plain")
+        _needs(subject, "query_statistics")
+        figures = await _able(connector).query_statistics(query)
+        assert all(isinstance(column, ColumnStatistics) for column in figures.values())
+        preview = await _able(connector).preview_query(query, 1)
+        assert set(figures) <= set(preview.columns), (
+            "query_statistics has columns of another result"
+        )
 
 
 def _able(connector: DataSourceConnector) -> Any:
