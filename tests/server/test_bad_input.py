@@ -114,22 +114,23 @@ def test_body_that_does_not_arrive_is_408() -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "status", "slug"),
+    ("method", "path", "status", "slug", "allow"),
     [
-        ("GET", "/nothing", 404, "not-found"),
-        ("POST", "/sources", 405, "method-not-allowed"),
-        ("DELETE", "/types", 405, "method-not-allowed"),
-        ("BREW", "/sources", 405, "method-not-allowed"),
+        ("GET", "/nothing", 404, "not-found", None),
+        ("POST", "/sources", 405, "method-not-allowed", "GET"),
+        ("DELETE", "/types", 405, "method-not-allowed", "GET"),
+        ("BREW", "/sources", 405, "method-not-allowed", "GET"),
+        ("POST", "/sources/a.b", 405, "method-not-allowed", "DELETE, GET, PATCH, PUT"),
     ],
 )
 def test_framework_answers_with_problems_too(
-    admin: Client, method: str, path: str, status: int, slug: str
+    admin: Client, method: str, path: str, status: int, slug: str, allow: str | None
 ) -> None:
     answer = admin(method, path)
     document = json.loads(answer.body)
     assert answer.headers["content-type"] == "application/problem+json"
     assert (answer.status, document["type"]) == (status, f"urn:datasources:error:{slug}")
-    assert (answer.headers["allow"] is not None) == (status == 405)
+    assert answer.headers["allow"] == allow
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,12 @@ from uuid import uuid4
 
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.security import HTTPBearer
-from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from datasources import DataSourceRegistry, OptionError, Principal, __version__
 from datasources_server.calls import Api, Authenticate
+from datasources_server.documents import ProblemDocument, StatusDocument, describe_api, methods_of
 from datasources_server.guard import guarded_route
 from datasources_server.items import item_routes
 from datasources_server.problems import ProblemResponse, problem_of
@@ -25,37 +25,12 @@ from datasources_server.token_routes import token_routes
 from datasources_server.tokens import Tokens
 from datasources_server.types import type_routes
 
-_STATUSES = (
-    400,
-    401,
-    403,
-    404,
-    408,
-    409,
-    412,
-    413,
-    416,
-    421,
-    422,
-    428,
-    429,
-    500,
-    501,
-    502,
-    503,
-    504,
+_PROBLEM = {"model": ProblemDocument, "content": {"application/problem+json": {}}}
+_PROBLEMS: dict[int | str, dict[str, Any]] = dict.fromkeys(
+    (400, 401, 403, 404, 408, 409, 412, 413, 416, 421, 422, 428, 429, 500, 501, 502, 503, 504),
+    _PROBLEM,
 )
-
-
-class ProblemDocument(BaseModel):
-    """A problem document (RFC 9457)."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    instance: str
-    errors: list[dict[str, str]] = []
+"""The statuses of problems, for the OpenAPI document."""
 
 
 def router(
@@ -117,6 +92,7 @@ def create_app(
     # For addresses and methods that no route has.
     app.add_exception_handler(HTTPException, _handle_error)
     app.add_exception_handler(Exception, _handle_error)
+    app.openapi = lambda: describe_api(app)  # type: ignore[method-assign]  # as FastAPI documents it
     return app
 
 
@@ -138,13 +114,11 @@ async def _authenticate(tokens: Tokens, request: Request) -> Principal | None:
 
 
 def _router(api: Api) -> APIRouter:
-    problem = {
-        "model": ProblemDocument,
-        "content": {"application/problem+json": {}},
-    }
     routes = APIRouter(
-        dependencies=[Depends(HTTPBearer(auto_error=False))],  # for the OpenAPI document
-        responses=dict.fromkeys(_STATUSES, problem),
+        # For the OpenAPI document.
+        dependencies=[Depends(HTTPBearer(auto_error=False))],
+        generate_unique_id_function=lambda route: route.name,
+        responses=_PROBLEMS,
     )
     route_class = guarded_route(api)
     parts = [type_routes, source_routes, item_routes]
@@ -156,14 +130,16 @@ def _router(api: Api) -> APIRouter:
 
 
 def _health_routes(api: Api) -> APIRouter:
-    routes = APIRouter(tags=["health"], route_class=guarded_route(api, public=True))
+    routes = APIRouter(
+        tags=["health"], route_class=guarded_route(api, public=True), responses=_PROBLEMS
+    )
 
-    @routes.get("/healthz")
+    @routes.get("/healthz", response_model=StatusDocument)
     async def healthz() -> ApiResponse:
         """Return that the process serves requests."""
         return ApiResponse({"status": "ok"})
 
-    @routes.get("/readyz")
+    @routes.get("/readyz", response_model=StatusDocument)
     async def readyz() -> ApiResponse:
         """Return that the store of sources can be read; 503 if it cannot."""
         await asyncio.to_thread(api.registry.exists, "readyz")
@@ -172,5 +148,8 @@ def _health_routes(api: Api) -> APIRouter:
     return routes
 
 
-async def _handle_error(_: Request, error: Exception) -> Response:
-    return ProblemResponse(problem_of(error), str(uuid4()))
+async def _handle_error(request: Request, error: Exception) -> Response:
+    problem = problem_of(error)
+    if problem.status == 405:  # the framework names the methods of one route of the address
+        problem.headers = {"Allow": ", ".join(methods_of(request.app, request.url.path))}
+    return ProblemResponse(problem, str(uuid4()))

@@ -17,6 +17,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from datasources import FetchReceipt, ItemStream, Preview, guess_media_type, run_in_thread
 from datasources_server.calls import AnyCall, Call, ExitStack, SourceId
 from datasources_server.cursors import open_cursor, seal_cursor
+from datasources_server.documents import (
+    ItemPage,
+    MetadataDocument,
+    PreviewDocument,
+    StatisticsDocument,
+)
 from datasources_server.problems import Problem, invalid
 from datasources_server.responses import (
     ApiResponse,
@@ -63,11 +69,14 @@ class ContentBody(ParametersBody):
 def item_routes(route_class: type[APIRoute]) -> APIRouter:
     """Return the routes below `/sources/{source_id}` that read data."""
     routes = APIRouter(tags=["data"], prefix="/sources/{source_id}", route_class=route_class)
-    routes.get("/items")(list_items)
-    routes.post("/describe")(describe_item)
-    routes.post("/preview")(preview_item)
-    routes.post("/statistics")(item_statistics)
-    routes.post("/content", response_class=Response)(item_content)
+    routes.get("/items", response_model=ItemPage)(list_items)
+    routes.post("/describe", response_model=MetadataDocument)(describe_item)
+    routes.post("/preview", response_model=PreviewDocument)(preview_item)
+    routes.post("/statistics", response_model=StatisticsDocument)(item_statistics)
+    content = {"content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}}
+    routes.post("/content", response_class=Response, responses={200: content, 206: content})(
+        item_content
+    )
     return routes
 
 
@@ -76,7 +85,7 @@ async def list_items(
     source_id: SourceId,
     path: str | None = None,
     pattern: str | None = None,
-    cursor: str | None = None,
+    cursor: Annotated[str | None, Query(min_length=1)] = None,
     limit: Annotated[int | None, Query(ge=1)] = None,
 ) -> ApiResponse:
     """List the items of a source, below `path` or by `pattern`, one page at a time."""

@@ -31,6 +31,13 @@ from datasources.registry import ConnectorFactory, SourceRecords
 from datasources.stored_queries import read_queries
 from datasources_server.calls import AdminCall, AnyCall, Call, SourceId
 from datasources_server.cursors import open_cursor, seal_cursor
+from datasources_server.documents import (
+    ChoicesDocument,
+    SourceDocument,
+    SourcePage,
+    TestDocument,
+    ValidDocument,
+)
 from datasources_server.problems import Problem, invalid
 from datasources_server.responses import ApiResponse
 from datasources_server.types import load_connector_class
@@ -92,6 +99,23 @@ class PauseBody(BaseModel):
     reason: Annotated[str, Field(min_length=1)]
 
 
+# The requests that a new source admits, for the OpenAPI document.
+_LINKS = {
+    name: {"operationId": name, "parameters": {"source_id": "$response.body#/id"}}
+    for name in (
+        "get_source",
+        "patch_source",
+        "delete_source",
+        "pause_source",
+        "resume_source",
+        "check_source",
+        "list_items",
+        "describe_item",
+        "preview_item",
+        "item_statistics",
+        "item_content",
+    )
+}
 Test = Callable[[], Awaitable[ConnectionCheck]]
 IfMatch = Annotated[str | None, Header()]
 
@@ -99,22 +123,25 @@ IfMatch = Annotated[str | None, Header()]
 def source_routes(route_class: type[APIRoute]) -> APIRouter:
     """Return the routes that manage sources, and test connections."""
     routes = APIRouter(tags=["sources"], route_class=route_class)
-    routes.get("/sources")(list_sources)
-    routes.get("/sources/{source_id}")(get_source)
-    routes.put("/sources/{source_id}")(put_source)
-    routes.patch("/sources/{source_id}")(patch_source)
+    routes.get("/sources", response_model=SourcePage)(list_sources)
+    routes.get("/sources/{source_id}", response_model=SourceDocument)(get_source)
+    created: dict[int | str, dict[str, Any]] = {201: {"model": SourceDocument, "links": _LINKS}}
+    routes.put(
+        "/sources/{source_id}", response_model=SourceDocument | ValidDocument, responses=created
+    )(put_source)
+    routes.patch("/sources/{source_id}", response_model=SourceDocument)(patch_source)
     routes.delete("/sources/{source_id}", status_code=204)(delete_source)
-    routes.post("/sources/{source_id}/pause")(pause_source)
-    routes.post("/sources/{source_id}/resume")(resume_source)
-    routes.post("/sources/{source_id}/test")(check_source)
-    routes.post("/test")(check_new_source)
-    routes.post("/discover")(discover_options)
+    routes.post("/sources/{source_id}/pause", response_model=SourceDocument)(pause_source)
+    routes.post("/sources/{source_id}/resume", response_model=SourceDocument)(resume_source)
+    routes.post("/sources/{source_id}/test", response_model=TestDocument)(check_source)
+    routes.post("/test", response_model=TestDocument)(check_new_source)
+    routes.post("/discover", response_model=ChoicesDocument)(discover_options)
     return routes
 
 
 async def list_sources(
     call: AnyCall,
-    cursor: str | None = None,
+    cursor: Annotated[str | None, Query(min_length=1)] = None,
     limit: Annotated[int | None, Query(ge=1)] = None,
     type: str | None = None,
     q: Annotated[str, Query(max_length=200)] = "",

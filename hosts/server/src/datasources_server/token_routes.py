@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from datasources import Grant
 from datasources_server.calls import AdminCall, Call
+from datasources_server.documents import NewTokenDocument, TokenList
 from datasources_server.problems import Problem
 from datasources_server.responses import ApiResponse
 from datasources_server.tokens import Tokens
@@ -42,8 +43,8 @@ class TokenBody(BaseModel):
 def token_routes(route_class: type[APIRoute]) -> APIRouter:
     """Return the routes below `/tokens`."""
     routes = APIRouter(tags=["tokens"], route_class=route_class)
-    routes.get("/tokens")(list_tokens)
-    routes.post("/tokens", status_code=201)(add_token)
+    routes.get("/tokens", response_model=TokenList)(list_tokens)
+    routes.post("/tokens", status_code=201, response_model=NewTokenDocument)(add_token)
     routes.delete("/tokens/{name}", status_code=204)(revoke_token)
     return routes
 

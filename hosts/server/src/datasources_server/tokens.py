@@ -28,6 +28,13 @@ _PREFIX = "ds_"  # by which scanners of repositories know a token
 _RANDOM_BYTES = 32
 
 
+class TokenExistsError(OptionError):
+    """There is a token of the name already."""
+
+    slug = "token-exists"
+    http_status = 409
+
+
 @dataclass(frozen=True, slots=True)
 class Token:
     """A token as the file holds it."""
@@ -109,7 +116,8 @@ class Tokens:
             seconds: Until it expires; None is never.
 
         Raises:
-            OptionError: The name is malformed or taken, or `seconds` is not positive.
+            TokenExistsError: There is a token of the name.
+            OptionError: The name is malformed, or `seconds` is not positive.
             CredentialError: As `list`, or the file cannot be written.
         """
         check_id(name, "token")
@@ -121,7 +129,7 @@ class Tokens:
         with self._lock():
             tokens = list(self.list())
             if any(other.name == name for other in tokens):
-                raise OptionError(f"there is a token {name!r} already; revoke it first")
+                raise TokenExistsError(f"there is a token {name!r} already; revoke it first")
             tokens.append(Token(name, _hash(token), admin, tuple(grants), now, expires))
             self._write(tokens)
         return token

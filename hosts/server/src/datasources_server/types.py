@@ -18,6 +18,7 @@ from datasources import (
 )
 from datasources.templates import template
 from datasources_server.calls import AnyCall
+from datasources_server.documents import CallerDocument, TypeDocument, TypeList
 from datasources_server.problems import Problem
 from datasources_server.responses import ApiResponse
 
@@ -25,9 +26,9 @@ from datasources_server.responses import ApiResponse
 def type_routes(route_class: type[APIRoute]) -> APIRouter:
     """Return the routes below `/types`, and `/me`."""
     routes = APIRouter(tags=["types"], route_class=route_class)
-    routes.get("/me")(get_principal)
-    routes.get("/types")(list_types)
-    routes.get("/types/{type_name}")(get_type)
+    routes.get("/me", response_model=CallerDocument)(get_principal)
+    routes.get("/types", response_model=TypeList)(list_types)
+    routes.get("/types/{type_name}", response_model=TypeDocument)(get_type)
     return routes
 
 
