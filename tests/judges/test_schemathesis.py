@@ -39,7 +39,7 @@ def test_schemathesis_finds_nothing(served: ServeCommand, tmp_path: Path) -> Non
     # Under a name that no request revokes.
     token = served.command("tokens", "add", f"judge-{uuid4()}", "--admin").strip()
     (tmp_path / "schemathesis.toml").write_text(CONFIG)
-    command = [
+    command: list[str | Path] = [
         Path(sys.executable).with_name("schemathesis"),
         "run",
         f"http://127.0.0.1:{served.port}/openapi.json",
