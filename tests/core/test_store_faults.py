@@ -267,7 +267,7 @@ def test_store_of_a_newer_version_is_left_alone(written: Path):
         connection.execute("PRAGMA user_version = 99")
     connection.close()
     before = written.read_bytes()
-    unusable(written, "newer version of datasources (schema 99; this one knows 2)")
+    unusable(written, "newer version of datasources (schema 99; this one knows 3)")
     assert written.read_bytes() == before
 
 

@@ -320,7 +320,7 @@ def test_store_of_an_older_version_is_brought_to_this_one(
         assert new.list() == [before[0]]
         connection = new._connections["writer"]
         assert connection.execute("SELECT note FROM sources").fetchall() == [("A",)]
-        assert connection.execute("PRAGMA user_version").fetchone() == (4,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (5,)
 
 
 def test_migration_that_fails_leaves_the_store_as_it_was(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import socket
@@ -29,11 +30,13 @@ from datasources import (
     DataSourceNotFoundError,
     DataSourceRegistry,
     DataSourceType,
+    Record,
+    Records,
     Store,
     StoreError,
 )
 from datasources_postgresql.store import PostgreSQLStore, schema
-from tests.core import test_stores as core
+from tests.core import test_records as core_records, test_stores as core
 from tests.core.fakes import MemoryConnector, stored
 from tests.servers import Database, PostgresServer
 from tests.waiting import wait_until, wait_until_blocking
@@ -108,6 +111,65 @@ def terminate(database: psycopg.Connection) -> None:
 
 class TestAsEveryStore(core.TestEveryStore):
     """What core asks of every store."""
+
+
+class TestRecordsAsInEveryStore(core_records.TestRecordsOfEveryStore):
+    """What core asks of the records of every store."""
+
+    @pytest.fixture
+    def records(self, store: Store) -> Records:
+        return core_records.records_of(store)
+
+
+def test_processes_that_race_for_records_share_them_out(store: Store, pg_database: Database):
+    core_records.race(pg_database.dsn(), core_records.records_of(store))
+
+
+def test_records_are_seen_by_other_hosts_and_outlive_them(two, open_store: Open):
+    mine, theirs = map(core_records.records_of, two)
+    stored = mine.put(Record("job", "a", "ann", {"n": 1}))
+    assert theirs.get("job", "a") == stored
+    for store in two:
+        store.close()
+    assert core_records.records_of(open_store()).get("job", "a") == stored
+    with pytest.raises(StoreError, match="is closed"):
+        mine.get("job", "a")
+
+
+def test_records_go_on_after_their_session_was_terminated(store: Store, database):
+    records = core_records.records_of(store)
+    number = records.append("event", "a", {"n": 1})
+    terminate(database)
+    assert records.append("event", "a", {"n": 2}) > number
+    assert [data["n"] for _, data in records.read("event", "a")] == [1, 2]
+
+
+def test_entry_that_is_committed_late_has_the_higher_number(store: Store, two, database):
+    records = core_records.records_of(store)
+    key = json.dumps(["datasources", "event", "a"])
+    held = "SELECT pg_advisory_lock(hashtextextended(%s, 0))"
+    database.execute(held, [key])  # another host is about to commit an entry
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(records.append, "event", "a", {"n": 2})
+        query = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        wait_until_blocking(lambda: database.execute(query).fetchone() == (1,))
+        database.execute(
+            "INSERT INTO datasources.entries"
+            " VALUES ('event', 'a', nextval('datasources.record_numbers'), '{\"n\": 1}')"
+        )
+        database.execute("SELECT pg_advisory_unlock_all()")
+        waiting.result(30)
+    assert [data["n"] for _, data in records.read("event", "a")] == [1, 2]
+
+
+def test_records_of_tables_that_are_not_upgraded_are_refused_in_one_sentence(
+    pg_database: Database, pg_roles: PostgresServer, database, open_store: Open
+):
+    database.execute(OLD_TABLES)
+    reader = replace(pg_database, user="reader", password="correct-horse-battery").dsn()
+    records = core_records.records_of(open_store(reader))
+    with pytest.raises(StoreError, match=r"no tables of records.* role owns the tables upgrades"):
+        records.get("job", "a")
 
 
 # Several hosts.
@@ -419,8 +481,8 @@ def test_what_keeps_a_store_from_opening_is_said_without_the_password(
 
 
 def test_store_of_a_newer_version_is_refused(store: Store, open_store: Open, database):
-    database.execute("UPDATE datasources.store SET schema_version = 3")
-    with pytest.raises(StoreError, match=r"newer version .*schema 3; this one knows 2"):
+    database.execute("UPDATE datasources.store SET schema_version = 4")
+    with pytest.raises(StoreError, match=r"newer version .*schema 4; this one knows 3"):
         open_store()
 
 
@@ -435,7 +497,7 @@ def test_store_of_an_older_version_is_brought_to_this_one(
         with pytest.raises(StoreError, match='"such" does not exist'):
             open_store()
     version = "SELECT schema_version FROM datasources.store"
-    assert database.execute(version).fetchone() == (2,)
+    assert database.execute(version).fetchone() == (3,)
     monkeypatch.setattr(schema, "_MIGRATIONS", broken[:-1])
     start = threading.Barrier(4)
 
@@ -446,7 +508,7 @@ def test_store_of_an_older_version_is_brought_to_this_one(
     with ThreadPoolExecutor(4) as pool:
         for opened in pool.map(first, range(4)):
             assert opened.list() == store.list()
-    assert database.execute(version).fetchone() == (3,)
+    assert database.execute(version).fetchone() == (4,)
     notes = database.execute("SELECT note FROM datasources.sources ORDER BY id").fetchall()
     assert notes == [("a",), ("b",)]
 

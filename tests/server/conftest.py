@@ -29,6 +29,7 @@ class ApiServer(Server):
         super().__init__()
         self._store = store
         self._settings = settings
+        self._shared: ApiServer = self  # whose files the process uses
         self.principals: dict[str, Any] = {
             "root": {"id": "root", "roles": ["admin"]},
         }
@@ -51,6 +52,14 @@ class ApiServer(Server):
     @property
     def admin(self) -> Client:
         return Client(self.port, "root")
+
+    def another_worker(self) -> ApiServer:
+        """Return another process, not started yet, on the same store, key and principals."""
+        worker = ApiServer(store=self._store or str(self.directory / "sources.db"))
+        worker._settings = self._settings
+        worker.key = self.key
+        worker._shared = self
+        return worker
 
     def client(self, name: str, *grants: Sequence[Any]) -> Client:
         """Return the client of a user with grants, each of a source, rights, and items."""
@@ -77,8 +86,8 @@ class ApiServer(Server):
             "PYTHONPATH": str(ROOT),
             "STORE": self._store or str(self.directory / "sources.db"),
             "TMPDIR": str(self.temporary),
-            "ROOTS": str(self.data),
-            "PRINCIPALS": str(self.directory / "principals.json"),
+            "ROOTS": str(self._shared.data),
+            "PRINCIPALS": str(self._shared.directory / "principals.json"),
             "SETTINGS": json.dumps(self._settings),
             "DATASOURCE_ENCRYPTION_KEY": self.key,
         }

@@ -121,6 +121,8 @@ if TYPE_CHECKING:
     )
     from datasources.stores import (
         MemoryStore as MemoryStore,
+        Record as Record,
+        Records as Records,
         SQLiteStore as SQLiteStore,
         Store as Store,
         StoredSource as StoredSource,
@@ -212,6 +214,8 @@ _MODULE_OF = {
     "Progress": "workspace",
     "QueryParameter": "stored_queries",
     "QueryValue": "stored_queries",
+    "Record": "stores",
+    "Records": "stores",
     "RegistryError": "errors",
     "Rotation": "models",
     "SQLiteStore": "stores",

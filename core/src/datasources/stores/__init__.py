@@ -16,6 +16,11 @@ from datasources.errors import DataSourceExistsError, OptionError, StoreError
 from datasources.locks import ForkSafeLock
 from datasources.models import DataSourceConfig, DataSourceType, Limits
 from datasources.stored_queries import read_queries
+from datasources.stores.records import (
+    MemoryRecords as MemoryRecords,
+    Record as Record,
+    Records as Records,
+)
 
 if TYPE_CHECKING:
     from datasources.stores.sqlite import SQLiteStore as SQLiteStore
@@ -181,6 +186,10 @@ class Store(Protocol):
         """
         ...
 
+    def records(self) -> Records | None:
+        """Return the records of hosts that are kept beside the sources; None if there are none."""
+        return None
+
     @abstractmethod
     def close(self) -> None:
         """Release the store's files and connections; closing twice does nothing more."""
@@ -196,6 +205,7 @@ class MemoryStore(Store):
         self._records: dict[str, StoredSource] = {}
         self._versions = itertools.count(1)
         self._lock = ForkSafeLock()
+        self._host_records = MemoryRecords()
 
     def get(self, source_id: str) -> StoredSource | None:
         return self._records.get(source_id)
@@ -218,6 +228,9 @@ class MemoryStore(Store):
 
     def compact(self) -> None:
         pass
+
+    def records(self) -> Records:
+        return self._host_records
 
     def close(self) -> None:
         pass

@@ -25,6 +25,8 @@ from datasources.errors import StoreError
 from datasources.retrying import backoff
 from datasources.stores import Store, StoredSource, check_write
 from datasources.stores.read_only import FileState, connect_read_only, file_state
+from datasources.stores.records import Records
+from datasources.stores.sqlite_records import SCHEMA as _RECORDS_SCHEMA, SQLiteRecords
 
 _APPLICATION = 0x44535243  # "DSRC" in the header of the file, by which SQLite files are told apart
 # Scripts that bring the schema from each version to the next; the first one makes a new file.
@@ -47,6 +49,7 @@ CREATE TABLE removed (id TEXT PRIMARY KEY, version INTEGER NOT NULL) WITHOUT ROW
 CREATE UNIQUE INDEX removed_version ON removed (version);
 """,
     "ALTER TABLE sources ADD COLUMN paused TEXT;",
+    _RECORDS_SCHEMA,
 )
 _PUT = """
 REPLACE INTO sources
@@ -153,6 +156,9 @@ class SQLiteStore(Store):
                 f"the store {self.path!r} is in use, so that its log still has overwritten "
                 "content; compact it again"
             )
+
+    def records(self) -> Records:
+        return SQLiteRecords(self._transaction, self._writing_connection)
 
     def close(self) -> None:
         with self._write_lock, self._lock, self._translating_errors():
@@ -352,21 +358,32 @@ class SQLiteStore(Store):
 
     @contextmanager
     def _writing(self) -> Iterator[tuple[sqlite3.Connection, int]]:
-        """Begin a transaction that locks out other writers; yield connection and next version."""
-        with self._write_lock, self._translating_errors():
-            connection = self._writer()
+        """Begin a transaction of sources; yield the connection and the next version."""
+        with self._transaction() as connection:
+            with self._lock:
+                self._current()
+                self._version = max(self._version, 0)
+                version = self._version + 1
+            yield connection, version
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """Begin a transaction that locks out other writers, and commit it after the block."""
+        with self._writing_connection() as connection:
             connection.execute("BEGIN IMMEDIATE")
             try:
-                with self._lock:
-                    self._current()
-                    self._version = max(self._version, 0)
-                    version = self._version + 1
-                yield connection, version
+                yield connection
                 connection.execute("COMMIT")
             except BaseException:
                 with suppress(sqlite3.Error):
                     connection.execute("ROLLBACK")
                 raise
+
+    @contextmanager
+    def _writing_connection(self) -> Iterator[sqlite3.Connection]:
+        """Hold the connection that writes."""
+        with self._write_lock, self._translating_errors():
+            yield self._writer()
 
     @contextmanager
     def _translating_errors(self) -> Iterator[None]:

@@ -13,11 +13,13 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from datasources import DataSourceRegistry, OptionError, Principal, __version__
-from datasources_server.calls import Api, Authenticate
+from datasources_server.calls import Api, Authenticate, FindPrincipal
 from datasources_server.documents import ProblemDocument, StatusDocument, describe_api, methods_of
 from datasources_server.guard import guarded_route
 from datasources_server.items import item_routes
+from datasources_server.links import link_routes
 from datasources_server.problems import ProblemResponse, problem_of
+from datasources_server.receipts import receipt_routes
 from datasources_server.responses import ApiResponse
 from datasources_server.settings import ServerSettings
 from datasources_server.sources import source_routes
@@ -37,6 +39,7 @@ def router(
     registry: DataSourceRegistry,
     *,
     authenticate: Authenticate | None = None,
+    find_principal: FindPrincipal | None = None,
     tokens: Tokens | None = None,
     settings: ServerSettings | None = None,
 ) -> APIRouter:
@@ -50,19 +53,23 @@ def router(
         authenticate: Returns the principal of a request, or None; may be a coroutine function. It
             is called again, every few seconds, for requests that take longer. By default it is that
             of the tokens.
+        find_principal: Returns the principal of an id as it is now, None if it may do nothing any
+            more; may be a coroutine function. Links and workspaces need it. With `authenticate`
+            left out, it is that of the tokens.
         tokens: Tokens that administrators manage below `/tokens`; None is without these routes.
         settings: Addresses and limits.
 
     Raises:
         OptionError: Neither `authenticate` nor `tokens` is given.
     """
-    return _router(_api(registry, authenticate, tokens, settings))
+    return _router(_api(registry, authenticate, find_principal, tokens, settings))
 
 
 def create_app(
     registry: DataSourceRegistry,
     *,
     authenticate: Authenticate | None = None,
+    find_principal: FindPrincipal | None = None,
     tokens: Tokens | None = None,
     settings: ServerSettings | None = None,
     **arguments: Any,
@@ -72,6 +79,7 @@ def create_app(
     Args:
         registry: The sources; the host closes it.
         authenticate: As for `router`.
+        find_principal: As for `router`.
         tokens: As for `router`.
         settings: Addresses and limits.
         arguments: More arguments of `FastAPI`, such as `lifespan`.
@@ -79,7 +87,7 @@ def create_app(
     Raises:
         OptionError: As `router`.
     """
-    api = _api(registry, authenticate, tokens, settings)
+    api = _api(registry, authenticate, find_principal, tokens, settings)
     app = FastAPI(
         title="datasources",
         version=__version__,
@@ -99,6 +107,7 @@ def create_app(
 def _api(
     registry: DataSourceRegistry,
     authenticate: Authenticate | None,
+    find_principal: FindPrincipal | None,
     tokens: Tokens | None,
     settings: ServerSettings | None,
 ) -> Api:
@@ -106,7 +115,12 @@ def _api(
         if tokens is None:
             raise OptionError("a server needs 'authenticate' or 'tokens'")
         authenticate = partial(_authenticate, tokens)
-    return Api(registry, authenticate, settings or ServerSettings(), tokens)
+        find_principal = find_principal or partial(_find_principal, tokens)
+    return Api(registry, authenticate, settings or ServerSettings(), tokens, find_principal)
+
+
+async def _find_principal(tokens: Tokens, principal_id: str) -> Principal | None:
+    return await asyncio.to_thread(tokens.find_principal, principal_id)
 
 
 async def _authenticate(tokens: Tokens, request: Request) -> Principal | None:
@@ -121,11 +135,12 @@ def _router(api: Api) -> APIRouter:
         responses=_PROBLEMS,
     )
     route_class = guarded_route(api)
-    parts = [type_routes, source_routes, item_routes]
+    parts = [type_routes, source_routes, item_routes, receipt_routes]
     if api.tokens is not None:
         parts.append(token_routes)
     for part in parts:
         routes.include_router(part(route_class))
+    routes.include_router(link_routes(api, route_class))
     return routes
 
 

@@ -12,13 +12,17 @@ from typing import Annotated
 
 from fastapi import Depends, Path, Request
 
-from datasources import Access, DataSourceRegistry, Principal
+from datasources import Access, DataSourceRegistry, Principal, Records
 from datasources_server.problems import Problem, invalid
 from datasources_server.settings import ServerSettings
 from datasources_server.tokens import Tokens
 
 Authenticate = Callable[[Request], Principal | Awaitable[Principal | None] | None]
 """Returns the principal of a request, or None if it has none; may be a coroutine function."""
+
+FindPrincipal = Callable[[str], Principal | Awaitable[Principal | None] | None]
+"""Returns the principal of an id as it is now, or None if it may do nothing any more; may be a
+coroutine function."""
 
 _MINUTE = 60.0
 _MAX_PRINCIPALS = 10_000  # whose tests are counted at a time
@@ -33,6 +37,8 @@ class Api:
     settings: ServerSettings
     tokens: Tokens | None = None
     """Those that the routes below `/tokens` manage."""
+    find_principal: FindPrincipal | None = None
+    """For what a principal does without a request of its own, such as links and jobs."""
     _tests: dict[str, deque[float]] = field(default_factory=dict)
 
     async def principal_of(self, request: Request) -> Principal:
@@ -53,6 +59,41 @@ class Api:
             )
         return principal
 
+    async def find(self, principal_id: str) -> Principal | None:
+        """Return a principal as it is now; None if it may do nothing any more.
+
+        Raises:
+            Problem: 501, the host cannot tell.
+        """
+        if self.find_principal is None:
+            raise Problem(
+                501,
+                "not-supported",
+                "links and workspaces need `find_principal`, which the host of this server has "
+                "not given",
+            )
+        principal = self.find_principal(principal_id)
+        if isawaitable(principal):
+            principal = await principal
+        return principal
+
+    def records(self) -> Records:
+        """Return the records that the workers of a server share.
+
+        Raises:
+            Problem: 501, the store has none.
+        """
+        # A store that was written for an older version may not inherit the method.
+        open_records = getattr(self.registry.store, "records", None)
+        records: Records | None = open_records() if open_records is not None else None
+        if records is None:
+            raise Problem(
+                501,
+                "not-supported",
+                "the store of sources keeps no records, which this route needs",
+            )
+        return records
+
     async def call_of(self, request: Request) -> Call:
         """Return the call of a request; raises as `principal_of`."""
         principal = await self.principal_of(request)
@@ -61,7 +102,7 @@ class Api:
             limits=self.settings.limits,
             concurrency=self.settings.concurrent_fetches,
         )
-        return Call(self, principal, access)
+        return Call(self, principal, access, request.scope["datasources.request_id"])
 
     def count_test(self, principal_id: str) -> None:
         """Count a test of a connection.
@@ -92,6 +133,7 @@ class Call:
     api: Api
     principal: Principal
     access: Access
+    request_id: str
 
     @property
     def registry(self) -> DataSourceRegistry:

@@ -204,6 +204,32 @@ class StatisticsDocument(Document):
     columns: dict[str, ColumnDocument]
 
 
+class ReceiptDocument(Document):
+    """The receipt of content."""
+
+    size: int
+    sha256: str
+    rows: int | None
+    truncated: bool
+    version: str | None
+    fetched_at: Time
+    duration: float
+
+
+class OutcomeDocument(Document):
+    """The outcome of a stream: a receipt, or the problem that has ended it."""
+
+    receipt: ReceiptDocument | None = None
+    problem: ProblemDocument | None = None
+
+
+class LinkDocument(Document):
+    """A link to content, usable once."""
+
+    url: str
+    expires: Time
+
+
 class GrantDocument(Document):
     """Rights for one source; no items are all."""
 

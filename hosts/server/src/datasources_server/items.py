@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Annotated, Any
 from uuid import uuid4
 
@@ -14,7 +14,7 @@ from fastapi import APIRouter, Header, Query, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
 
-from datasources import FetchReceipt, ItemStream, Preview, guess_media_type, run_in_thread
+from datasources import ItemStream, Preview, guess_media_type
 from datasources_server.calls import AnyCall, Call, ExitStack, SourceId
 from datasources_server.cursors import open_cursor, seal_cursor
 from datasources_server.documents import (
@@ -24,14 +24,14 @@ from datasources_server.documents import (
     StatisticsDocument,
 )
 from datasources_server.problems import Problem, invalid
+from datasources_server.receipts import public_receipt, record_receipt
 from datasources_server.responses import (
     ApiResponse,
     ContentResponse,
     content_headers,
-    parse_range,
+    read_file,
+    select_part,
 )
-
-_CHUNK = 256 * 1024  # bytes read of a file at once
 
 
 class ItemBody(BaseModel):
@@ -138,11 +138,23 @@ async def item_content(
     """Return the content of an item.
 
     It is fetched completely first, within the limits, so that an error is a problem document. The
-    header `Datasources-Receipt` has the receipt. With `stream` it is sent as it arrives, without a
-    receipt and ranges; a stream that fails ends without its last chunk.
+    header `Datasources-Receipt` has the receipt. With `stream` it is sent as it arrives, without
+    ranges; a stream that fails ends without its last chunk, and `/receipts` has its outcome.
     """
     if stream:
         return await _stream(call, stack, source_id, body)
+    return await send_content(call, stack, source_id, body, range, if_range)
+
+
+async def send_content(
+    call: Call,
+    stack: AsyncExitStack,
+    source_id: str,
+    body: ContentBody,
+    range: str | None = None,
+    if_range: str | None = None,
+) -> Response:
+    """Fetch an item completely, and return the response that sends it."""
     session = await stack.enter_async_context(call.access.workspace(str(uuid4())))
     receipt = await session.fetch(
         source_id, body.item, format=body.format, parameters=body.parameters
@@ -150,24 +162,13 @@ async def item_content(
     headers = content_headers(
         guess_media_type(receipt.path), receipt.sha256, os.path.basename(receipt.path)
     )
-    headers["Datasources-Receipt"] = _receipt_header(receipt)
-    part = parse_range(range, receipt.size) if if_range in (None, headers["ETag"]) else None
-    first, end = part or (0, receipt.size)
-    if part is not None and first >= end:
-        raise Problem(
-            416,
-            "range-not-satisfiable",
-            "the range begins after the end of the content",
-            headers={"Content-Range": f"bytes */{receipt.size}"},
-        )
-    if part is not None:
-        headers["Content-Range"] = f"bytes {first}-{end - 1}/{receipt.size}"
-    headers["Content-Length"] = str(end - first)
-    chunks = _read_file(receipt.path, first, end)
-    return ContentResponse(chunks, 200 if part is None else 206, headers)
+    headers["Datasources-Receipt"] = json.dumps(public_receipt(receipt))
+    status, first, end = select_part(headers, receipt.size, range, if_range)
+    chunks = read_file(lambda: open(receipt.path, "rb"), first, end)  # noqa: SIM115  (`read_file` closes it)
+    return ContentResponse(chunks, status, headers)
 
 
-async def _stream(call: Call, stack: ExitStack, source_id: str, body: ContentBody) -> Response:
+async def _stream(call: Call, stack: AsyncExitStack, source_id: str, body: ContentBody) -> Response:
     stream = await stack.enter_async_context(
         call.access.open_stream(
             source_id, body.item, format=body.format, parameters=body.parameters
@@ -177,7 +178,8 @@ async def _stream(call: Call, stack: ExitStack, source_id: str, body: ContentBod
     first = await anext(stream, None)
     headers = content_headers(stream.media_type, None, None)
     del headers["Accept-Ranges"]
-    return ContentResponse(_with_first(first, stream), 200, headers)
+    chunks = record_receipt(call, stream, _with_first(first, stream))
+    return ContentResponse(chunks, 200, headers)
 
 
 async def _with_first(first: bytes | None, stream: ItemStream) -> AsyncIterator[bytes]:
@@ -185,27 +187,6 @@ async def _with_first(first: bytes | None, stream: ItemStream) -> AsyncIterator[
         yield first
         async for chunk in stream:
             yield chunk
-
-
-async def _read_file(path: str, first: int, end: int) -> AsyncIterator[bytes]:
-    file = await run_in_thread(lambda: open(path, "rb"))  # noqa: SIM115  (closed below)
-    try:
-        await run_in_thread(lambda: file.seek(first))
-        while first < end:
-            size = min(_CHUNK, end - first)
-            chunk = await run_in_thread(lambda size=size: file.read(size))
-            first += len(chunk)
-            yield chunk
-    finally:
-        file.close()
-
-
-def _receipt_header(receipt: FetchReceipt) -> str:
-    """Return a receipt as JSON in ASCII, without what the client has sent or has no use for."""
-    values = receipt.to_dict()
-    for name in ("source_id", "identifier", "path", "unchanged"):
-        del values[name]
-    return json.dumps(values)
 
 
 def _bounded(preview: Preview, max_bytes: int) -> dict[str, Any]:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, BinaryIO
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from datasources import DataSourceError
+from datasources import DataSourceError, run_in_thread
 from datasources.json_values import to_json_value
+from datasources_server.problems import Problem
 
 _log = logging.getLogger("datasources.server")
+_CHUNK = 256 * 1024  # bytes read of a file at once
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
@@ -92,6 +94,53 @@ def parse_range(value: str | None, size: int) -> tuple[int, int] | None:
     if last and int(last) < int(first):
         return None
     return min(int(first), size), min(int(last) + 1, size) if last else size
+
+
+def select_part(
+    headers: dict[str, str], size: int, range: str | None, if_range: str | None
+) -> tuple[int, int, int]:
+    """Return the status of a response, the first byte of its content, and the byte after its last.
+
+    Args:
+        headers: Of the whole content, with its `ETag`; those of its length and range are added.
+        size: Bytes of the whole content.
+        range: The header `Range` of the request.
+        if_range: The header `If-Range` of the request.
+
+    Raises:
+        Problem: 416, the range begins after the end.
+    """
+    part = parse_range(range, size) if if_range in (None, headers["ETag"]) else None
+    first, end = part or (0, size)
+    if part is not None and first >= end:
+        raise Problem(
+            416,
+            "range-not-satisfiable",
+            "the range begins after the end of the content",
+            headers={"Content-Range": f"bytes */{size}"},
+        )
+    if part is not None:
+        headers["Content-Range"] = f"bytes {first}-{end - 1}/{size}"
+    headers["Content-Length"] = str(end - first)
+    return (200 if part is None else 206), first, end
+
+
+async def read_file(
+    open_file: Callable[[], BinaryIO], first: int, end: int
+) -> AsyncIterator[bytes]:
+    """Yield the bytes of a file from `first` to before `end`."""
+    file = await run_in_thread(open_file)
+    try:
+        await run_in_thread(lambda: file.seek(first))
+        while first < end:
+            size = min(_CHUNK, end - first)
+            chunk = await run_in_thread(lambda size=size: file.read(size))
+            if not chunk:
+                return  # truncated meanwhile: the response ends early
+            first += len(chunk)
+            yield chunk
+    finally:
+        file.close()
 
 
 def _encode(filename: str) -> str:

@@ -149,10 +149,16 @@ class Tokens:
         scheme, _, secret = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not secret.startswith(_PREFIX):
             return None
-        token = self._load().by_hash.get(_hash(secret))
-        if token is None or (token.expires_at is not None and token.expires_at <= time.time()):
-            return None
-        return Principal(token.name, {"admin"} if token.admin else {"user"}, token.grants)
+        return _principal(self._load().by_hash.get(_hash(secret)))
+
+    def find_principal(self, name: str) -> Principal | None:
+        """Return the principal of a token as it is now; None if it was revoked or has expired.
+
+        Raises:
+            CredentialError: As `list`.
+        """
+        tokens = self._load().tokens
+        return _principal(next((token for token in tokens if token.name == name), None))
 
     def _load(self) -> _Snapshot:
         """Return the content of the file, which is read if it has changed; raises as `list`."""
@@ -228,6 +234,12 @@ def write_private(path: str, text: str) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def _principal(token: Token | None) -> Principal | None:
+    if token is None or (token.expires_at is not None and token.expires_at <= time.time()):
+        return None
+    return Principal(token.name, {"admin"} if token.admin else {"user"}, token.grants)
 
 
 def _hash(token: str) -> str:

@@ -30,6 +30,30 @@ CREATE TABLE datasources.sources (
 );
 """,
     "ALTER TABLE datasources.sources ADD COLUMN paused text;",
+    """
+CREATE TABLE datasources.records (
+    kind text COLLATE "C",
+    id text COLLATE "C",
+    owner text COLLATE "C" NOT NULL,
+    data text NOT NULL,
+    version bigint NOT NULL,
+    expires_at double precision,
+    PRIMARY KEY (kind, id)
+);
+CREATE INDEX ON datasources.records (kind, owner, id);
+CREATE INDEX ON datasources.records (expires_at) WHERE expires_at IS NOT NULL;
+CREATE TABLE datasources.entries (
+    kind text COLLATE "C",
+    id text COLLATE "C",
+    number bigint,
+    data text NOT NULL,
+    expires_at double precision,
+    PRIMARY KEY (kind, id, number)
+);
+CREATE INDEX ON datasources.entries (expires_at) WHERE expires_at IS NOT NULL;
+-- Versions of records and numbers of entries, so that none is used twice.
+CREATE SEQUENCE datasources.record_numbers;
+""",
 )
 _PAUSED_SINCE = 2  # the schema version from which the table has the column `paused`
 _CREATION_LOCK = (

@@ -23,6 +23,7 @@ from datasources_postgresql.connecting import StoreConnection
 from datasources_postgresql.errors import mapped
 from datasources_postgresql.options import PostgreSQLOptions
 from datasources_postgresql.store.notifications import NotificationListener
+from datasources_postgresql.store.records import PostgreSQLRecords
 from datasources_postgresql.store.schema import (
     ANNOUNCE,
     CHANGED,
@@ -85,6 +86,9 @@ class PostgreSQLStore(Store):
         # Held by whoever uses _connection or changes _records, also during I/O; taken before _lock.
         self._write_lock = threading.Lock()
         self._connection: StoreConnection | None = None
+        self._host_records = PostgreSQLRecords(
+            self._check_usable, self._connect, self._store_errors
+        )
         with self._store_errors():
             connection = self._connect()
             try:
@@ -145,6 +149,9 @@ class PostgreSQLStore(Store):
         if warnings:
             raise StoreError(f"the store {self._display_url!r} was not compacted: {warnings[0]}")
 
+    def records(self) -> PostgreSQLRecords:
+        return self._host_records
+
     def close(self) -> None:
         if self._pid != os.getpid():
             return  # the connections are the parent's
@@ -156,6 +163,7 @@ class PostgreSQLStore(Store):
                 self._disconnect()
             finally:
                 self._write_lock.release()
+        self._host_records.close(_CLOSE_TIMEOUT)
 
     # Writing.
 
