@@ -52,6 +52,12 @@ def test_connection_is_kept() -> None:
         assert (server.lines, server.connections) == ([ITEMS] * 3, 1)
 
 
+def test_server_may_be_below_a_path() -> None:
+    with ScriptedServer(EMPTY) as server, Client(f"{server.url}/data/") as client:
+        client.items_page("a b/c?d")
+        assert server.lines == ["GET /data/v1/sources/a%20b%2Fc%3Fd/items HTTP/1.1"]
+
+
 def test_call_during_a_download_has_a_connection_of_its_own() -> None:
     with (
         ScriptedServer(Answer(chunked(b"a", end=b"")), EMPTY) as server,
@@ -367,6 +373,8 @@ def test_token_of_the_environment_is_for_the_server_of_the_environment(
         "http://data.example#a",
         "http://data.example:port",
         "http://data.example/a b",
+        "http://data example",
+        "http://data.example\x7f",
         "http://" + "a" * 64 + ".example",
     ],
 )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 
 from datasources_client import Client, DataSourceError, OptionError, ResponseError
 from datasources_client.addresses import find_target
+from datasources_client.files import PartFile
 from datasources_client.transport import Transport
 from tests.client import scripted
 from tests.client.scripted import Answer, ScriptedServer, problem
@@ -259,6 +262,20 @@ def test_bytes_are_synced_before_the_file_has_its_name(
     with ScriptedServer(content()) as server, Client(server.url) as client:
         client.fetch("shop", "orders", path="a.csv")
     assert synced == [(len(BODY), False)]
+
+
+def test_cleaning_deletes_the_part_file_of_a_killed_process_only(folder: Path) -> None:
+    def clean() -> list[str]:
+        command = [sys.executable, "-m", "datasources.cli", "clean", str(folder)]
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
+        return files(folder)
+
+    with PartFile("a.csv") as file:
+        file.write(b"x")
+        (part,) = files(folder)
+        assert clean() == [part]
+        file._file.close()  # as the end of the process does
+        assert clean() == []
 
 
 @pytest.fixture

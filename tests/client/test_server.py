@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -299,6 +300,8 @@ def test_private_authority_is_trusted_if_it_is_given() -> None:
         with Client(server.url, token="root", ca_file=str(server.authority)) as client:
             assert client.types()
             assert client.types()
+        ports = re.findall(r"127.0.0.1:(\d+) - .GET /v1/types", server.log)
+        assert (len(ports), len(set(ports))) == (2, 1)  # one connection
         with (
             Client(server.url, token="root") as client,
             pytest.raises(ServerUnreachableError, match="not trusted") as caught,

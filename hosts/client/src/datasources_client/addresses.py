@@ -20,6 +20,7 @@ TOKEN = "DATASOURCES_TOKEN"  # noqa: S105  (the name of a variable)
 CA_FILE = "DATASOURCES_CA_FILE"
 
 _BLOCK = 256 * 1024  # bytes read at once of a file that is sent
+_HOST = re.compile(r"[^\s\x00-\x20\x7f%\\]+")
 _PATH = re.compile(r"[!-~]*")  # http.client takes no other characters
 _TOKEN = re.compile(r"[!-~]+")
 
@@ -118,7 +119,11 @@ def parse_url(url: str) -> Address:
         host.encode("idna")
     except ValueError:
         raise problem from None
-    if parts.scheme not in ("http", "https") or not host or not _PATH.fullmatch(parts.path):
+    if (
+        parts.scheme not in ("http", "https")
+        or not _HOST.fullmatch(host)
+        or not _PATH.fullmatch(parts.path)
+    ):
         raise problem
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise problem

@@ -39,6 +39,8 @@ class Content:
         """The name that the server suggests; None for a stream."""
         self.start: int = 0
         """The first byte that will arrive, 0 if the server sends all."""
+        self.request_id: str | None = header("X-Request-Id")
+        """The id of the request in the server's log and audit trail."""
         self.receipt: ContentReceipt | None = None
         """The receipt of all of the content; None for a stream."""
         try:

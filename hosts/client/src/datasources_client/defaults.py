@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +12,6 @@ from datasources_client.client import Client
 from datasources_client.models import ColumnStatistics, Item, Preview, Receipt, Source
 
 _NAMES = (SOCKET, URL, TOKEN, CA_FILE)
-_lock = threading.Lock()
 _clients: dict[tuple[str | None, ...], Client] = {}
 
 
@@ -24,11 +22,10 @@ def default_client() -> Client:
         OptionError: Neither `DATASOURCES_SOCKET` nor `DATASOURCES_URL` is set, or they are malformed.
     """
     key = tuple(os.environ.get(name) for name in _NAMES)
-    with _lock:
-        client = _clients.get(key)
-        if client is None:
-            client = _clients[key] = Client()
-            atexit.register(client.close)
+    client = _clients.get(key)
+    if client is None:
+        client = _clients.setdefault(key, Client())  # of two threads, one is first
+        atexit.register(client.close)
     return client
 
 

@@ -76,7 +76,7 @@ def default_path(directory: str, source: str, item: str, filename: str | None) -
     """Return the path of a download below `directory`, and make its folders.
 
     It is the file name that the server gives, in a folder named like the source. The folders of an
-    item that is a path are kept, so that items of one name do not replace one another.
+    item that is a path are kept, so that files of one name do not replace one another.
 
     Raises:
         ResponseError: The server gives no name, or one that is no file name.

@@ -1,7 +1,7 @@
 """Requests and responses over one connection that is kept open.
 
 A connection is owned by one exchange at a time: from `_connect`, which takes the kept one or makes
-another, to `_release`, which keeps it if none is kept, or closes it. So threads never share a
+another, to `release`, which keeps it if none is kept, or closes it. So threads never share a
 connection, and never wait for one another.
 
 - A response releases its connection when its last byte has been read. Left earlier, it closes it.
@@ -16,8 +16,8 @@ import http.client
 import os
 import select
 import ssl
-import threading
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import BinaryIO
@@ -51,9 +51,8 @@ class Transport:
         self._timeout = timeout
         self.retries = retries
         self._context: ssl.SSLContext | None = new_context(target)
-        self._lock = threading.Lock()
-        self._kept: http.client.HTTPConnection | None = None
-        self._owner = os.getpid()
+        # At most one, with the process that made it. No lock: a fork could leave one held.
+        self._kept: deque[tuple[int, http.client.HTTPConnection]] = deque()
 
     def send(
         self,
@@ -112,18 +111,17 @@ class Transport:
 
     def release(self, connection: http.client.HTTPConnection) -> None:
         """Keep a connection for the next request, unless one is kept or the server closes it."""
-        with self._lock:
-            if self._kept is None and connection.sock is not None and self._owner == os.getpid():
-                self._kept = connection
-                return
-        connection.close()
+        if self._kept or connection.sock is None:
+            connection.close()
+        else:
+            self._kept.append((os.getpid(), connection))
 
     def close(self) -> None:
         """Close the connection that is kept."""
-        with self._lock:
-            connection, self._kept = self._kept, None
-        if connection is not None:
-            connection.close()
+        while self._kept:
+            with suppress(IndexError):  # taken by another thread
+                _, connection = self._kept.pop()
+                connection.close()
 
     @property
     def _name(self) -> str:
@@ -134,12 +132,9 @@ class Transport:
 
     def _connect(self) -> tuple[http.client.HTTPConnection, bool]:
         """Return a connection, and True if it is the one that was kept."""
-        with self._lock:
-            if self._owner != os.getpid():  # after a fork
-                self._kept, self._owner = None, os.getpid()
-            connection, self._kept = self._kept, None
-        if connection is not None:
-            if _is_usable(connection):
+        with suppress(IndexError):  # none is kept
+            owner, connection = self._kept.pop()
+            if owner == os.getpid() and _is_usable(connection):
                 return connection, True
             connection.close()
         connection = new_connection(self._target.address, self._timeout, self._context)
@@ -156,7 +151,7 @@ class Transport:
                 f"the certificate of {self._name} is not trusted: {exc.verify_message}"
             )
         except (OSError, ValueError) as exc:
-            reason = getattr(exc, "strerror", None) or type(exc).__name__
+            reason = getattr(exc, "strerror", None) or str(exc)
             error = ServerUnreachableError(
                 f"{self._name} cannot be reached: {reason}", retryable=True
             )
