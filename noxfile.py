@@ -18,6 +18,7 @@ DISTRIBUTIONS = {  # folder: import name
     "plugins/postgresql": "datasources_postgresql",
     "plugins/azure_blob": "datasources_azure_blob",
     "hosts/server": "datasources_server",
+    "hosts/client": "datasources_client",
 }
 EXTRAS = {
     "core": "[cli,excel,otel,parquet,testing]",
@@ -247,7 +248,7 @@ def packaging(session: nox.Session) -> None:
     directory = Path(session.create_tmp()).resolve()
     shutil.rmtree(directory)
     wheels = {module: build(session, folder, directory) for folder, module in DISTRIBUTIONS.items()}
-    core = wheels.pop("datasources")
+    core, client = wheels.pop("datasources"), wheels.pop("datasources_client")
 
     python = clean_environment(session, directory / "core", core)
     session.run(python, "-I", "-c", "import datasources", external=True)
@@ -268,6 +269,8 @@ def packaging(session: nox.Session) -> None:
         plugin = module.removeprefix("datasources_")
         if f'"{plugin}"' not in listed:
             session.error(f"{plugin!r} is installed but not listed:\n{listed}")
+    python = clean_environment(session, directory / "client", client)
+    session.run(python, "-I", "-c", "import datasources_client", external=True)
     check_types(session, directory / "typed", core, wheels["datasources_local_file"])
     check_scaffold(session, directory / "scaffold", core)
 

@@ -83,3 +83,21 @@ def shop(pg_database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dat
                 connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}".encode())
         if others:
             connection.execute("ALTER ROLE reader_of_other_tests RENAME TO reader")
+
+
+@pytest.fixture
+def api(shop: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A server with the sources `lake` and `shop`, which the environment names."""
+    from datasources_client import default_client
+    from tests.server.conftest import ApiServer
+
+    options = {"host": shop.host, "port": shop.port, "database": shop.name, "user": "analyst"}
+    with ApiServer() as server:
+        (server.data / "public").mkdir()
+        (server.data / "public/orders.csv").write_text("id,total\n1,9.5\n2,20\n3,7\n")
+        server.admin.create("lake", path=str(server.data))
+        server.admin.create("shop", "postgresql", **options, password=_PASSWORD)
+        monkeypatch.setenv("DATASOURCES_URL", f"http://127.0.0.1:{server.port}")
+        monkeypatch.setenv("DATASOURCES_TOKEN", "root")
+        yield
+        default_client().close()

@@ -35,6 +35,8 @@ def to_run(page: Path) -> list[Block]:
 def test_what_a_page_shows_works(page: Path, request: pytest.FixtureRequest) -> None:
     if "SHOP_" in page.read_text("utf-8"):
         request.getfixturevalue("shop")
+    if "DATASOURCES_URL" in page.read_text("utf-8"):
+        request.getfixturevalue("api")
     shell: Shell = request.getfixturevalue("shell")
     with Runner(shell) as runner:
         for block in to_run(page):

@@ -1,0 +1,159 @@
+"""Methods that read items of sources."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from datasources_client.content import Content, download
+from datasources_client.errors import OptionError
+from datasources_client.files import default_path
+from datasources_client.models import ColumnStatistics, Item, Page, Preview, Receipt
+from datasources_client.reading import read_model
+from datasources_client.requests import (
+    Requests,
+    all_items,
+    encode,
+    member,
+    query_string,
+    source_path,
+)
+
+
+class DataMethods(Requests):
+    """The routes below `/sources/{id}` that read data."""
+
+    _content_timeout: float
+
+    def items(
+        self, source: str, path: str | None = None, *, pattern: str | None = None
+    ) -> Iterator[Item]:
+        """Yield the items of a source; arguments as for `items_page`."""
+        return all_items(
+            lambda cursor: self.items_page(source, path, pattern=pattern, cursor=cursor)
+        )
+
+    def items_page(
+        self,
+        source: str,
+        path: str | None = None,
+        *,
+        pattern: str | None = None,
+        cursor: str | None = None,
+        limit: int | None = None,
+    ) -> Page[Item]:
+        """Return one page of the items of a source.
+
+        Args:
+            source: The id of the source.
+            path: Only items below this path.
+            pattern: Only items that match, such as `**.csv`; not together with `path`.
+            cursor: Of the page before; None for the first page.
+            limit: Items at most; by default as many as the server sends.
+        """
+        query = {"path": path, "pattern": pattern, "cursor": cursor, "limit": limit}
+        return self._page(Item, f"{source_path(source)}/items", query)
+
+    def describe(self, source: str, item: str, *, refresh: bool = False) -> dict[str, Any]:
+        """Return the metadata of an item, as its connector describes it.
+
+        Args:
+            source: The id of the source.
+            item: The path of an item, or a query if the grant has `query`.
+            refresh: True to ask the source although the server has a description.
+        """
+        answer = self._json(
+            "POST", f"{source_path(source)}/describe", {"item": item, "refresh": refresh}
+        )
+        return member(answer, "metadata", dict)
+
+    def preview(self, source: str, item: str, rows: int = 10) -> Preview:
+        """Return the first rows of an item or a query."""
+        body = {"item": item, "rows": rows}
+        return read_model(Preview, self._json("POST", f"{source_path(source)}/preview", body))
+
+    def statistics(self, source: str, item: str) -> dict[str, ColumnStatistics]:
+        """Return figures of the numeric columns of an item or a query, by column."""
+        answer = self._json("POST", f"{source_path(source)}/statistics", {"item": item})
+        columns = member(answer, "columns", dict)
+        return {name: read_model(ColumnStatistics, figures) for name, figures in columns.items()}
+
+    def open_content(
+        self,
+        source: str,
+        item: str,
+        *,
+        format: str | None = None,
+        stream: bool = False,
+        start: int = 0,
+        etag: str | None = None,
+    ) -> Content:
+        """Open the content of an item or a query, a context manager that yields bytes.
+
+        Args:
+            source: The id of the source.
+            item: The path of an item, or a query.
+            format: Such as `csv` or `parquet`; by default that of the connector.
+            stream: True to have bytes sent as the source gives them, without size and receipt; False
+                to have the server fetch the item completely first, within its limits.
+            start: The first byte.
+            etag: Of the content that `start` belongs to. If the content has another one, all of it is
+                sent; see `Content.start`.
+        """
+        body = {"item": item} if format is None else {"item": item, "format": format}
+        headers = {"Content-Type": "application/json"}
+        if start:
+            headers["Range"] = f"bytes={start}-"
+            if etag is not None:
+                if not (etag.isascii() and etag.isprintable()):
+                    raise OptionError("the ETag has characters that no ETag has")
+                headers["If-Range"] = etag
+        response = self._transport.send(
+            "POST",
+            f"{source_path(source)}/content{query_string({'stream': stream})}",
+            body=encode(body),
+            headers=headers,
+            timeout=self._content_timeout,
+        )
+        return Content(response)
+
+    def fetch(
+        self,
+        source: str,
+        item: str,
+        *,
+        format: str | None = None,
+        path: str | None = None,
+        directory: str = ".",
+        stream: bool = False,
+    ) -> Receipt:
+        """Download an item or a query into a file, and return its receipt.
+
+        The file is complete or absent, whatever happens; an older file of that path is replaced. A
+        download that breaks is continued where it ended, if the content is still the same.
+
+        Args:
+            source: The id of the source.
+            item: The path of an item, or a query.
+            format: Such as `csv` or `parquet`; by default that of the connector.
+            path: The path of the file. By default it is below `directory`, in a folder named like
+                the source, under the name that the server gives.
+            directory: For files without `path`.
+            stream: As for `open_content`; such a download needs `path` and is not continued.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        if stream and path is None:
+            raise OptionError("a stream has no name; give 'path'")
+
+        def open_content(start: int, etag: str | None) -> Content:
+            return self.open_content(
+                source, item, format=format, stream=stream, start=start, etag=etag
+            )
+
+        def path_of(content: Content) -> str:
+            return path or default_path(directory, source, item, content.filename)
+
+        retries = self._transport.retries
+        return download(open_content, path_of, source=source, item=item, retries=retries)
