@@ -40,6 +40,7 @@ RUFF = "ruff==0.17.6"
 MYPY = "mypy==2.4.1"
 TYPOS = "typos==1.52.0"
 TOWNCRIER = "towncrier==26.9.0"
+PLAYWRIGHT = "playwright>=1.50"
 CORE_TEST = [
     *SERVERS,
     "editables",
@@ -130,6 +131,7 @@ def tests(session: nox.Session) -> None:
         *EVERY_RUN,
         "--ignore=tests/bench",
         "--ignore=tests/field",
+        "--ignore=tests/judges",
         "--cov",
         "--cov-report=term",
     )
@@ -162,6 +164,17 @@ def field(session: nox.Session) -> None:
     session.run("pytest", "-q", *(session.posargs or ["tests/field"]))
     if not session.posargs:
         session.run("pytest", "-q", "-s", "-m", "bench", "tests/bench/field.py")
+
+
+@nox.session
+def judges(session: nox.Session) -> None:
+    """Test with programs that others made: the console in Debian's Chromium, with axe-core.
+
+    As root on Debian 12 the session installs the browser.
+    """
+    session.install(*EDITABLE, *TEST, PLAYWRIGHT)
+    session.run("python", "-m", "tests.servers.debian", "browser")
+    session.run("pytest", "-q", *(session.posargs or ["tests/judges"]))
 
 
 @nox.session
@@ -232,7 +245,7 @@ def changelog(session: nox.Session) -> None:
 @nox.session
 def typing(session: nox.Session) -> None:
     """Check types: strictly in the packages, less so in tests."""
-    session.install(*EDITABLE, *TEST, "nox", "types-psutil")
+    session.install(*EDITABLE, *TEST, PLAYWRIGHT, "nox", "types-psutil")
     session.run("mypy", *session.posargs)
 
 

@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from datasources import DataSourceRegistry, OptionError, Principal, __version__
 from datasources_server.calls import Api, Authenticate
+from datasources_server.console_routes import console_routes
 from datasources_server.guard import guarded_route
 from datasources_server.items import item_routes
 from datasources_server.problems import ProblemResponse, problem_of
@@ -90,6 +91,7 @@ def create_app(
     authenticate: Authenticate | None = None,
     tokens: Tokens | None = None,
     settings: ServerSettings | None = None,
+    console: bool = False,
     **arguments: Any,
 ) -> FastAPI:
     """Return an application with the API below `/v1`, `/healthz` and `/readyz`.
@@ -99,6 +101,7 @@ def create_app(
         authenticate: As for `router`.
         tokens: As for `router`.
         settings: Addresses and limits.
+        console: True for the console at `/`, which asks its users for a bearer token.
         arguments: More arguments of `FastAPI`, such as `lifespan`.
 
     Raises:
@@ -114,6 +117,8 @@ def create_app(
     )
     app.include_router(_router(api), prefix="/v1")
     app.include_router(_health_routes(api))
+    if console:
+        app.include_router(console_routes(guarded_route(api, public=True, page=True)))
     # For addresses and methods that no route has.
     app.add_exception_handler(HTTPException, _handle_error)
     app.add_exception_handler(Exception, _handle_error)
