@@ -18,7 +18,6 @@ from datasources import (
     ConnectionCheck,
     CredentialError,
     DataSourceConfig,
-    DataSourceError,
     DataSourceNotFoundError,
     Limits,
     MemoryStore,
@@ -30,7 +29,7 @@ from datasources.redaction import is_secret_name
 from datasources.registry import ConnectorFactory, SourceRecords
 from datasources_server.calls import AdminCall, AnyCall, Call, SourceId
 from datasources_server.cursors import open_cursor, seal_cursor
-from datasources_server.problems import Problem, invalid
+from datasources_server.problems import Problem, error_dict, invalid
 from datasources_server.responses import ApiResponse
 from datasources_server.types import load_connector_class
 
@@ -394,8 +393,9 @@ async def _check(call: Call, test: Test) -> ConnectionCheck:
 
 async def _test(call: Call, test: Test) -> ApiResponse:
     check = await _check(call, test)
-    error = check.error.to_dict() if isinstance(check.error, DataSourceError) else None
-    return ApiResponse({"ok": check.ok, "seconds": check.duration, "error": error})
+    return ApiResponse(
+        {"ok": check.ok, "seconds": check.duration, "error": error_dict(check.error)}
+    )
 
 
 async def _require_connection(call: Call, test: Test) -> None:

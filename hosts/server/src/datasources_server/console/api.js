@@ -94,7 +94,14 @@ async function downloadHere(source, item, body) {
   const bar = h("progress", { "aria-label": `Download of ${item}` });
   const amount = h("span", { class: "dim" }, "waiting for the source");
   const name = h("span", { class: "name", title: item }, item);
-  const row = h("div", { class: "download" }, name, bar, amount, button("Cancel", () => stop.abort()));
+  const row = h(
+    "div",
+    { class: "download" },
+    name,
+    bar,
+    amount,
+    button("Cancel", () => stop.abort()),
+  );
   document.getElementById("downloads").append(row);
   try {
     const response = await send("POST", `${at("sources", source)}/content`, { body, signal: stop.signal });
@@ -102,7 +109,7 @@ async function downloadHere(source, item, body) {
     if (size) bar.max = size;
     const parts = [];
     let received = 0;
-    for (const reader = response.body.getReader(); ; ) {
+    for (const reader = response.body.getReader(); ;) {
       if (Math.max(size, received) > BLOB_LIMIT) {
         throw new Error(
           `the file is larger than ${formatSize(BLOB_LIMIT)}, and this server has no links for downloads`,

@@ -30,28 +30,43 @@ function applyTheme(theme) {
 
 function themeButton() {
   const theme = localStorage.getItem("datasources.theme") ?? "auto";
-  const control = button(`Theme: ${theme}`, () => {
-    const next = THEMES[(THEMES.indexOf(localStorage.getItem("datasources.theme") ?? "auto") + 1) % 3];
-    localStorage.setItem("datasources.theme", next);
-    applyTheme(next);
-    control.textContent = `Theme: ${next}`;
-  }, { class: "quiet" });
+  const control = button(
+    `Theme: ${theme}`,
+    () => {
+      const next = THEMES[(THEMES.indexOf(localStorage.getItem("datasources.theme") ?? "auto") + 1) % 3];
+      localStorage.setItem("datasources.theme", next);
+      applyTheme(next);
+      control.textContent = `Theme: ${next}`;
+    },
+    { class: "quiet" },
+  );
   return control;
 }
 
 function showHeader() {
-  const entries = me
-    ? [["", "Sources"], ["query", "Query"], ...(me.tokens ? [["tokens", "Tokens"]] : [])]
-    : [];
+  const entries = me ? [["", "Sources"], ["query", "Query"], ...(me.tokens ? [["tokens", "Tokens"]] : [])] : [];
   const at = parse().name;
   const links = entries.map(([name, label]) =>
-    link(name ? [name] : [], label, {}, { "aria-current": (name === at || (!name && !["query", "tokens"].includes(at))) && "page" }),
+    link(
+      name ? [name] : [],
+      label,
+      {},
+      { "aria-current": (name === at || (!name && !["query", "tokens"].includes(at))) && "page" },
+    ),
   );
-  document.getElementById("top").replaceChildren(
-    link([], "datasources", {}, { class: "brand" }),
-    h("nav", { "aria-label": "Pages" }, links),
-    h("div", { class: "row" }, themeButton(), me && h("span", { class: "dim who" }, me.id), me && button("Sign out", signOut, { class: "quiet" })),
-  );
+  document
+    .getElementById("top")
+    .replaceChildren(
+      link([], "datasources", {}, { class: "brand" }),
+      h("nav", { "aria-label": "Pages" }, links),
+      h(
+        "div",
+        { class: "row" },
+        themeButton(),
+        me && h("span", { class: "dim who" }, me.id),
+        me && button("Sign out", signOut, { class: "quiet" }),
+      ),
+    );
 }
 
 /** Return the address's page, the id in it, and its parameters. */
@@ -84,7 +99,10 @@ async function show() {
   } catch (error) {
     if (signal.aborted || error.name === "AbortError" || error.status === 401) return;
     clearTimeout(waiting);
-    main.replaceChildren(h("h1", { tabindex: "-1" }, error.status === 404 ? "Not found" : "Error"), errorBox(error, show));
+    main.replaceChildren(
+      h("h1", { tabindex: "-1" }, error.status === 404 ? "Not found" : "Error"),
+      errorBox(error, show),
+    );
   } finally {
     clearTimeout(waiting);
   }
@@ -125,7 +143,11 @@ function signInPage(message) {
     problem,
     h("label", { for: "token" }, "Token"),
     token,
-    h("p", { class: "help" }, "A token begins with ds_. The first start of the server writes one to the file that it names; administrators make others. It stays in this tab until you sign out or close it."),
+    h(
+      "p",
+      { class: "help" },
+      "A token begins with ds_. The first start of the server writes one to the file that it names; administrators make others. It stays in this tab until you sign out or close it.",
+    ),
     h("button", { type: "submit", class: "primary" }, "Sign in"),
   );
   main.replaceChildren(form);

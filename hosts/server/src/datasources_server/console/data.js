@@ -5,6 +5,7 @@ import { formatNumber, h, plural, svg } from "./dom.js";
 
 const ROWS = 100;
 const BINS = 16;
+const TIME = /^(\d{4}-\d\d-\d\d)T(\d\d:\d\d(?::\d\d(?:\.\d+)?)?)(Z|[+-]\d\d:?\d\d)?$/; // ISO 8601
 const LONGEST = 500; // characters of a cell that are shown
 
 /** Return the preview of an item, with the rows that the server allows. */
@@ -26,12 +27,17 @@ export function columnTypes(metadata) {
 
 export function isNumeric(values) {
   const given = values.filter((value) => value !== null && value !== "");
-  return given.length > 0 && given.every((value) => typeof value !== "boolean" && typeof value !== "object" && Number.isFinite(Number(value)));
+  return (
+    given.length > 0 &&
+    given.every((value) => typeof value !== "boolean" && typeof value !== "object" && Number.isFinite(Number(value)))
+  );
 }
 
 function cell(value, numeric) {
   if (value === null) return h("td", { class: "null" }, "null");
   const text = typeof value === "object" ? JSON.stringify(value) : String(value);
+  const time = TIME.exec(text);
+  if (time) return h("td", { title: text }, `${time[1]} ${time[2]} ${time[3] ?? ""}`.trim());
   const cut = text.length > LONGEST ? `${text.slice(0, LONGEST)}…` : text;
   return h("td", { class: numeric ? "number" : null, title: text.length > 40 ? cut : null }, cut);
 }
@@ -40,11 +46,30 @@ function cell(value, numeric) {
 export function dataTable(rows, types) {
   const numeric = rows.columns.map((_, column) => isNumeric(rows.rows.map((row) => row[column])));
   const head = rows.columns.map((name, column) =>
-    h("th", { scope: "col", class: numeric[column] ? "number" : null }, name, types.get(name) && h("span", { class: "type" }, types.get(name))),
+    h(
+      "th",
+      { scope: "col", class: numeric[column] ? "number" : null },
+      name,
+      types.get(name) && h("span", { class: "type" }, types.get(name)),
+    ),
   );
-  const body = rows.rows.map((row) => h("tr", {}, row.map((value, column) => cell(value, numeric[column]))));
-  const count = rows.truncated ? `The first ${plural(rows.rows.length, "row")}; there are more.` : `${plural(rows.rows.length, "row")}, all there are.`;
-  const table = h("table", { class: "data" }, h("caption", { class: "hidden" }, "Rows"), h("thead", {}, h("tr", {}, head)), h("tbody", {}, body));
+  const body = rows.rows.map((row) =>
+    h(
+      "tr",
+      {},
+      row.map((value, column) => cell(value, numeric[column])),
+    ),
+  );
+  const count = rows.truncated
+    ? `The first ${plural(rows.rows.length, "row")}; there are more.`
+    : `${plural(rows.rows.length, "row")}, all there are.`;
+  const table = h(
+    "table",
+    { class: "data" },
+    h("caption", { class: "hidden" }, "Rows"),
+    h("thead", {}, h("tr", {}, head)),
+    h("tbody", {}, body),
+  );
   return h(
     "div",
     {},
@@ -78,16 +103,54 @@ export function statisticsView(columns, rows, whole) {
   if (!entries.length) return h("p", { class: "dim" }, "There are no numeric columns.");
   const line = ([name, figures]) => {
     const column = rows.columns.indexOf(name);
-    const values = rows.rows.map((row) => row[column]).filter((value) => value !== null && value !== undefined && value !== "").map(Number);
-    const cells = [figures.count, figures.nulls, figures.min, figures.mean, figures.max].map((value) => h("td", { class: "number" }, formatNumber(value)));
-    return h("tr", {}, h("th", { scope: "row" }, name), cells, h("td", {}, histogram(name, values)), h("td", {}, rangeBar(name, figures)));
+    const values = rows.rows
+      .map((row) => row[column])
+      .filter((value) => value !== null && value !== undefined && value !== "")
+      .map(Number);
+    const cells = [figures.count, figures.nulls, figures.min, figures.mean, figures.max].map((value) =>
+      h("td", { class: "number" }, formatNumber(value)),
+    );
+    return h(
+      "tr",
+      {},
+      h("th", { scope: "row" }, name),
+      cells,
+      h("td", {}, histogram(name, values)),
+      h("td", {}, rangeBar(name, figures)),
+    );
   };
-  const labels = ["Column", "Values", "Nulls", "Least", "Mean", "Greatest", "Of the rows shown", "Mean between least and greatest"];
-  const head = labels.map((label, column) => h("th", { scope: "col", class: column > 0 && column < 6 ? "number" : null }, label));
+  const labels = [
+    "Column",
+    "Values",
+    "Nulls",
+    "Least",
+    "Mean",
+    "Greatest",
+    "Of the rows shown",
+    "Mean between least and greatest",
+  ];
+  const head = labels.map((label, column) =>
+    h("th", { scope: "col", class: column > 0 && column < 6 ? "number" : null }, label),
+  );
   const sampled = entries.some(([, figures]) => figures.sampled);
-  const note = !whole ? `Of the ${plural(rows.rows.length, "row")} of the preview.` : sampled ? "Of a sample of the rows." : "Of all rows.";
-  const table = h("table", { class: "list" }, h("caption", { class: "hidden" }, "Statistics"), h("thead", {}, h("tr", {}, head)), h("tbody", {}, entries.map(line)));
-  return h("div", {}, h("p", { class: "dim small" }, note), h("div", { class: "scroll", role: "region", "aria-label": "Statistics", tabindex: "0" }, table));
+  const note = !whole
+    ? `Of the ${plural(rows.rows.length, "row")} of the preview.`
+    : sampled
+      ? "Of a sample of the rows."
+      : "Of all rows.";
+  const table = h(
+    "table",
+    { class: "list" },
+    h("caption", { class: "hidden" }, "Statistics"),
+    h("thead", {}, h("tr", {}, head)),
+    h("tbody", {}, entries.map(line)),
+  );
+  return h(
+    "div",
+    {},
+    h("p", { class: "dim small" }, note),
+    h("div", { class: "scroll", role: "region", "aria-label": "Statistics", tabindex: "0" }, table),
+  );
 }
 
 /** Return the bars of how often values of each range occur. */

@@ -92,7 +92,13 @@ export function errorBox(error, retry) {
 
 /** Return what is shown where there is nothing. */
 export function emptyState(title, text, ...actions) {
-  return h("div", { class: "empty" }, h("h2", {}, title), text && h("p", {}, text), h("p", { class: "row center" }, actions));
+  return h(
+    "div",
+    { class: "empty" },
+    h("h2", {}, title),
+    text && h("p", {}, text),
+    h("p", { class: "row center" }, actions),
+  );
 }
 
 export function sentence(text) {
@@ -201,6 +207,21 @@ export function formatTime(value) {
 
 export function formatSeconds(seconds) {
   return seconds < 1 ? `${Math.round(seconds * 1000)} ms` : `${seconds.toFixed(1)} s`;
+}
+
+const TYPE_NAMES = {
+  azure_blob: "Azure Blob",
+  http_directory: "HTTP directory",
+  local_file: "Local files",
+  postgresql: "PostgreSQL",
+  sqlite: "SQLite",
+};
+
+/** Return the name of a type of sources for people. */
+export function typeName(type) {
+  if (Object.hasOwn(TYPE_NAMES, type)) return TYPE_NAMES[type];
+  const words = type.replaceAll("_", " ");
+  return words.charAt(0).toUpperCase() + words.slice(1);
 }
 
 export function plural(count, noun) {

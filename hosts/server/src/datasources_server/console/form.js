@@ -1,7 +1,20 @@
 // Forms of sources, made from the description of the options of their type.
 
 import { api, at } from "./api.js";
-import { busy, button, errorBox, formatNumber, h, labelled, link, newId, openDialog, say, sentence } from "./dom.js";
+import {
+  busy,
+  button,
+  errorBox,
+  formatNumber,
+  h,
+  labelled,
+  link,
+  newId,
+  openDialog,
+  say,
+  sentence,
+  typeName,
+} from "./dom.js";
 import { testResult } from "./sources.js";
 
 export async function typesPage({ signal }) {
@@ -10,11 +23,18 @@ export async function typesPage({ signal }) {
     h(
       "li",
       {},
-      entry.state === "ready" ? link(["add", entry.type], entry.type, {}, { class: "name" }) : h("span", { class: "name" }, entry.type),
+      entry.state === "ready"
+        ? link(["add", entry.type], typeName(entry.type), {}, { class: "name" })
+        : h("span", { class: "name" }, typeName(entry.type)),
       h("span", { class: "dim small" }, ` ${entry.distribution ?? ""} ${entry.version ?? ""}`),
       entry.reason && h("p", { class: "small" }, sentence(entry.reason)),
     );
-  return [crumbs(), h("h1", { tabindex: "-1" }, "Add a source"), h("p", {}, "What do you want to connect?"), h("ul", { class: "cards" }, types.map(card))];
+  return [
+    crumbs(),
+    h("h1", { tabindex: "-1" }, "Add a source"),
+    h("p", {}, "What do you want to connect?"),
+    h("ul", { class: "cards" }, types.map(card)),
+  ];
 }
 
 const crumbs = (...more) => h("nav", { "aria-label": "Breadcrumb", class: "crumbs" }, link([], "Sources"), more);
@@ -32,7 +52,11 @@ export async function newPage({ id: type, signal, go }) {
   };
   const test = () => api("POST", "test", { body: { type, options: form.read().options } });
   const discover = () => api("POST", "discover", { body: { type, options: form.read().options } });
-  return [crumbs(link(["add"], "Add")), h("h1", { tabindex: "-1" }, `Add ${type}`), form.build({ save, test, discover })];
+  return [
+    crumbs(link(["add"], "Add")),
+    h("h1", { tabindex: "-1" }, `Add ${typeName(type)}`),
+    form.build({ save, test, discover }),
+  ];
 }
 
 export async function editPage({ id, signal, go, reload }) {
@@ -61,17 +85,29 @@ export async function editPage({ id, signal, go, reload }) {
     return go(["source", id]);
   };
   const test = () => api("POST", `${at("sources", id)}/test`, { body: form.patch() });
-  return [crumbs(link(["source", id], source.name)), h("h1", { tabindex: "-1" }, `Edit ${source.name}`), form.build({ save, test })];
+  return [
+    crumbs(link(["source", id], source.name)),
+    h("h1", { tabindex: "-1" }, `Edit ${source.name}`),
+    form.build({ save, test }),
+  ];
 }
 
 /** Ask what to do about a source that somebody else has changed; returns `mine`, `stored` or null. */
 async function conflictDialog(base, stored, patch, fields) {
-  const text = (value) => (value === undefined || value === null ? "–" : typeof value === "string" ? value : JSON.stringify(value));
+  const text = (value) =>
+    value === undefined || value === null ? "–" : typeof value === "string" ? value : JSON.stringify(value);
   const rows = [];
   const compare = (label, before, now, mine, touched) => {
     if (!touched && text(before) === text(now)) return;
     const cells = [text(now), touched ? mine : "not changed by you"];
-    rows.push(h("tr", {}, h("th", { scope: "row" }, label), cells.map((cell) => h("td", {}, cell))));
+    rows.push(
+      h(
+        "tr",
+        {},
+        h("th", { scope: "row" }, label),
+        cells.map((cell) => h("td", {}, cell)),
+      ),
+    );
   };
   compare("Name", base.name, stored.name, text(patch.name), "name" in patch);
   for (const field of fields) {
@@ -79,15 +115,26 @@ async function conflictDialog(base, stored, patch, fields) {
     const touched = key in (patch.options ?? {});
     if (field.spec.secret) {
       const [before, now] = [base, stored].map((source) => source.secrets[field.spec.name]?.fingerprint);
-      const state = now === undefined || now === null ? "not set" : now === before ? "set" : "replaced by somebody else";
-      compare(field.spec.label, before, before === now ? before : state, patch.options?.[key] === null ? "removed" : "replaced", touched);
+      const state =
+        now === undefined || now === null ? "not set" : now === before ? "set" : "replaced by somebody else";
+      compare(
+        field.spec.label,
+        before,
+        before === now ? before : state,
+        patch.options?.[key] === null ? "removed" : "replaced",
+        touched,
+      );
       if (touched) rows.at(-1).children[1].textContent = state;
     } else compare(field.spec.label, base.options[key], stored.options[key], text(patch.options?.[key]), touched);
   }
   const head = ["Setting", "Stored now", "Yours"].map((label) => h("th", { scope: "col" }, label));
   const content = [
     h("p", {}, `Somebody else has changed it: it has version ${stored.version}, and you began with ${base.version}.`),
-    h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Both versions" }, h("table", { class: "list" }, h("thead", {}, h("tr", {}, head)), h("tbody", {}, rows))),
+    h(
+      "div",
+      { class: "scroll", tabindex: "0", role: "region", "aria-label": "Both versions" },
+      h("table", { class: "list" }, h("thead", {}, h("tr", {}, head)), h("tbody", {}, rows)),
+    ),
     h("p", { class: "help" }, "If you save yours, only what you have changed is written; other changes stay."),
   ];
   const actions = [
@@ -105,7 +152,14 @@ class SourceForm {
     this.fields = this.description.fields.map((spec) => new Field(spec, source));
     this.alternative = this.firstAlternative();
     this.name = h("input", { type: "text", value: source?.name ?? "", autocomplete: "off", maxlength: 200 });
-    this.id = h("input", { type: "text", value: source?.id ?? "", autocomplete: "off", spellcheck: "false", maxlength: 128, disabled: source !== null });
+    this.id = h("input", {
+      type: "text",
+      value: source?.id ?? "",
+      autocomplete: "off",
+      spellcheck: "false",
+      maxlength: 128,
+      disabled: source !== null,
+    });
     this.idError = h("p", { class: "field-error", id: newId("error") });
     this.banner = h("div", { class: "banner" });
   }
@@ -116,15 +170,28 @@ class SourceForm {
     let typed = this.source !== null;
     this.id.addEventListener("input", () => (typed = this.id.value !== ""));
     this.name.addEventListener("input", () => {
-      if (!typed) this.id.value = this.name.value.toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-+|-+$/g, "");
+      if (!typed)
+        this.id.value = this.name.value
+          .toLowerCase()
+          .replace(/[^a-z0-9]+/g, "-")
+          .replace(/^-+|-+$/g, "");
     });
     const submit = h("button", { type: "submit", class: "primary" }, this.source ? "Save" : "Add source");
     const check = h("input", { type: "checkbox", checked: true, id: newId("check") });
     const testing = button("Test", () => this.run(testing, async () => this.showTest(await test())));
     const finding = discover && this.fields.some((field) => field.spec.discovered);
-    const find = finding && button("Find choices", () => this.run(find, async () => this.offer((await discover()).choices)), { title: "Connect, and list what the options could be" });
+    const find =
+      finding &&
+      button("Find choices", () => this.run(find, async () => this.offer((await discover()).choices)), {
+        title: "Connect, and list what the options could be",
+      });
     const advanced = this.fields.filter((field) => field.spec.advanced);
-    this.advanced = h("details", { open: advanced.some((field) => field.stored !== undefined) }, h("summary", {}, "Advanced options"), this.groups(true));
+    this.advanced = h(
+      "details",
+      { open: advanced.some((field) => field.stored !== undefined) },
+      h("summary", {}, "Advanced options"),
+      this.groups(true),
+    );
     const form = h(
       "form",
       {
@@ -137,11 +204,29 @@ class SourceForm {
       },
       this.description.description && h("p", { class: "dim" }, this.description.description.split("\n\n")[0]),
       this.banner,
-      h("fieldset", {}, h("legend", { class: "hidden" }, "Name"), labelled("Name", this.name, "For people; the id if it is empty."), labelled("Id", this.id, this.source ? "Cannot be changed." : "For programs: letters, digits, dots, hyphens."), this.idError),
+      h(
+        "fieldset",
+        {},
+        h("legend", { class: "hidden" }, "Name"),
+        labelled("Name", this.name, "For people; the id if it is empty."),
+        h(
+          "div",
+          {},
+          labelled("Id", this.id, this.source ? "Cannot be changed." : "For programs: letters, digits, dots, hyphens."),
+          this.idError,
+        ),
+      ),
       this.alternatives(),
       this.groups(false),
       advanced.length > 0 && this.advanced,
-      h("div", { class: "row actions" }, submit, testing, find, h("span", { class: "row" }, check, h("label", { for: check.id }, "Test before saving"))),
+      h(
+        "div",
+        { class: "row actions" },
+        submit,
+        testing,
+        find,
+        h("span", { class: "row" }, check, h("label", { for: check.id }, "Test before saving")),
+      ),
     );
     this.toggle();
     return form;
@@ -164,7 +249,12 @@ class SourceForm {
       const members = group.fields.map((name) => this.field(name)).filter((field) => field.spec.advanced === advanced);
       if (!members.length) return null;
       const legend = h("legend", { class: group.name ? null : "hidden" }, group.name ?? "Options");
-      return h("fieldset", {}, legend, members.map((field) => field.node));
+      return h(
+        "fieldset",
+        {},
+        legend,
+        members.map((field) => field.node),
+      );
     });
   }
 
@@ -194,7 +284,13 @@ class SourceForm {
         this.alternative = names;
         this.toggle();
       };
-      const radio = h("input", { type: "radio", name, id: newId("choice"), checked: names === this.alternative, onchange: select });
+      const radio = h("input", {
+        type: "radio",
+        name,
+        id: newId("choice"),
+        checked: names === this.alternative,
+        onchange: select,
+      });
       return h("div", { class: "row" }, radio, h("label", { for: radio.id }, label));
     });
     return h("fieldset", { class: "choices" }, h("legend", {}, "Connect with"), choices);
@@ -252,7 +348,9 @@ class SourceForm {
     for (const { field, text } of located) field.showError(sentence(text));
     const fields = located.map(({ field }) => field);
     if (fields.some((field) => field.spec.advanced)) this.advanced.open = true;
-    const idText = (error.errors ?? []).find(({ pointer }) => pointer === "source_id")?.detail ?? (error.slug === "source-exists" ? error.message : "");
+    const idText =
+      (error.errors ?? []).find(({ pointer }) => pointer === "source_id")?.detail ??
+      (error.slug === "source-exists" ? error.message : "");
     if (idText) {
       this.idError.textContent = sentence(idText);
       this.id.setAttribute("aria-invalid", "true");
@@ -260,7 +358,7 @@ class SourceForm {
     const failed = !error.tested && [502, 503, 504].includes(error.status);
     const anyway = failed && button("Save without a test", () => this.run(anyway, () => this.save(false)));
     this.banner.replaceChildren(errorBox(error), anyway || "");
-    (idText ? this.id : fields[0]?.control ?? this.banner).focus();
+    (idText ? this.id : (fields[0]?.control ?? this.banner)).focus();
     this.banner.scrollIntoView({ block: "nearest" });
   }
 
@@ -276,7 +374,10 @@ class SourceForm {
     if (located.length) return located;
     // The sentence of an invalid option names it: option 'port': must be …; option 'x': …
     for (const [, name, text] of error.message.matchAll(/option '([^']+)':? (.*?)(?=; option '|$)/g)) {
-      add(this.fields.find((field) => field.names.includes(name)), text);
+      add(
+        this.fields.find((field) => field.names.includes(name)),
+        text,
+      );
     }
     if (!located.length && error.setting) add(this.refused(error), error.message);
     if (!located.length && error.slug === "source-login-refused") {
@@ -292,7 +393,10 @@ class SourceForm {
     const reference = /refer to '([^']+)'/.exec(message)?.[1];
     const holds = (text) => (reference ? text.includes(`\${${reference}}`) : text.length > 2 && message.includes(text));
     const visible = this.fields.filter((field) => !field.node.hidden);
-    return visible.find((field) => holds(String(field.value() ?? ""))) ?? visible.find((field) => /host|url|path/.test(field.spec.name));
+    return (
+      visible.find((field) => holds(String(field.value() ?? ""))) ??
+      visible.find((field) => /host|url|path/.test(field.spec.name))
+    );
   }
 
   offer(choices) {
@@ -349,15 +453,31 @@ class Field {
     if (kind === "choice") {
       const none = h("option", { value: "" }, standard === null ? "not given" : `${standard}, the default`);
       const known = [...new Set([...choices, ...(typeof value === "string" ? [value] : [])])];
-      return h("select", { value: undefined }, none, known.map((choice) => h("option", { value: choice, selected: choice === value }, choice)));
+      return h(
+        "select",
+        { value: undefined },
+        none,
+        known.map((choice) => h("option", { value: choice, selected: choice === value }, choice)),
+      );
     }
     const placeholder = secret ? "" : placeholderText(kind, standard ?? examples[0]);
     if (kind === "list" || kind === "table" || widget === "textarea") {
-      return h("textarea", { rows: kind === "list" ? 2 : 4, placeholder, spellcheck: "false", value: valueText(kind, value) });
+      return h("textarea", {
+        rows: kind === "list" ? 2 : 4,
+        placeholder,
+        spellcheck: "false",
+        value: valueText(kind, value),
+      });
     }
     const common = { placeholder, value: valueText(kind, value), spellcheck: "false", name };
-    if (secret || widget === "password") return h("input", { type: "password", autocomplete: "new-password", ...common });
-    return h("input", { type: "text", autocomplete: "off", inputmode: widget === "number" ? "decimal" : null, ...common });
+    if (secret || widget === "password")
+      return h("input", { type: "password", autocomplete: "new-password", ...common });
+    return h("input", {
+      type: "text",
+      autocomplete: "off",
+      inputmode: widget === "number" ? "decimal" : null,
+      ...common,
+    });
   }
 
   require(required) {
@@ -372,12 +492,17 @@ class Field {
   /** Return the value that is typed, undefined for none. */
   value() {
     const { kind, default: standard, secret } = this.spec;
-    if (kind === "boolean") return this.control.checked === (standard ?? false) && !this.isSet ? undefined : this.control.checked;
+    if (kind === "boolean")
+      return this.control.checked === (standard ?? false) && !this.isSet ? undefined : this.control.checked;
     const text = secret ? this.control.value : this.control.value.trim();
     if (text === "") return undefined;
     if (text.includes("${") && kind !== "table" && kind !== "list") return text;
     if (kind === "integer" || kind === "number") return Number.isFinite(Number(text)) ? Number(text) : text;
-    if (kind === "list") return text.split("\n").map((line) => line.trim()).filter(Boolean);
+    if (kind === "list")
+      return text
+        .split("\n")
+        .map((line) => line.trim())
+        .filter(Boolean);
     if (kind !== "table") return text;
     try {
       return JSON.parse(text);
@@ -406,9 +531,20 @@ class Field {
     this.removed = false;
     this.control.value = "";
     const label = this.spec.label;
-    const replace = button("Replace", () => (this.replace(), this.control.focus()), { "aria-label": `Replace ${label}` });
+    const replace = button("Replace", () => (this.replace(), this.control.focus()), {
+      "aria-label": `Replace ${label}`,
+    });
     const remove = button("Remove", () => this.remove(), { "aria-label": `Remove ${label}`, class: "quiet" });
-    this.holder.replaceChildren(h("div", { class: "row secret" }, h("span", { class: "chip ready" }, "set"), h("span", { class: "dim small" }, `fingerprint ${this.secret.fingerprint}`), replace, remove));
+    this.holder.replaceChildren(
+      h(
+        "div",
+        { class: "row secret" },
+        h("span", { class: "chip ready" }, "set"),
+        h("span", { class: "dim small" }, `fingerprint ${this.secret.fingerprint}`),
+        replace,
+        remove,
+      ),
+    );
   }
 
   /** Let a secret that is set be typed anew. */
@@ -431,7 +567,9 @@ class Field {
       else this.control.value = [...new Set([...this.control.value.split("\n").filter(Boolean), value])].join("\n");
       this.control.focus();
     };
-    this.choices.replaceChildren(...values.slice(0, 50).map((value) => button(value, () => take(value), { class: "choice" })));
+    this.choices.replaceChildren(
+      ...values.slice(0, 50).map((value) => button(value, () => take(value), { class: "choice" })),
+    );
     return values.length;
   }
 }

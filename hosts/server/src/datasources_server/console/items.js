@@ -1,7 +1,20 @@
 // The items of a source: folders, patterns, and the page of one item.
 
 import { api, at, download } from "./api.js";
-import { busy, button, emptyState, errorBox, formatNumber, formatSize, formatTime, h, icon, link, newId, plural } from "./dom.js";
+import {
+  busy,
+  button,
+  emptyState,
+  errorBox,
+  formatNumber,
+  formatSize,
+  formatTime,
+  h,
+  icon,
+  link,
+  newId,
+  plural,
+} from "./dom.js";
 import { LongList } from "./list.js";
 import { columnTypes, dataTable, preview, statisticsOf, statisticsView } from "./data.js";
 
@@ -27,7 +40,13 @@ export async function browser(source, { query, signal, go }) {
     const glob = !text || /[*?[]/.test(text) ? text : `**/*${text}*`;
     go(["source", source.id], { pattern: glob });
   };
-  const form = h("form", { class: "row", role: "search", onsubmit: search }, box, h("button", { type: "submit" }, "Search"), pattern && link(["source", source.id], "Clear", {}, { class: "button" }));
+  const form = h(
+    "form",
+    { class: "row", role: "search", onsubmit: search },
+    box,
+    h("button", { type: "submit" }, "Search"),
+    pattern && link(["source", source.id], "Clear", {}, { class: "button" }),
+  );
   const route = `${at("sources", source.id)}/items`;
 
   const list = async (folder) => {
@@ -38,11 +57,19 @@ export async function browser(source, { query, signal, go }) {
       signal,
       load: (cursor) => api("GET", route, { query: { ...parameters, limit: PAGE, cursor }, signal }),
       row: (item) => itemCells(source, item, Boolean(pattern)),
-      changed: (rows, complete) => (count.textContent = complete ? plural(rows, "item") : `${plural(rows, "item")} so far; more as you scroll`),
+      changed: (rows, complete) =>
+        (count.textContent = complete ? plural(rows, "item") : `${plural(rows, "item")} so far; more as you scroll`),
     });
     await items.begin();
     if (!items.count && folder === "/" && !pattern) return list(""); // has no folders
-    holder.replaceChildren(items.count ? items.node : emptyState(pattern ? "Nothing matches" : "Nothing here", pattern ? "No item has a path of this pattern." : "There are no items in this folder."));
+    holder.replaceChildren(
+      items.count
+        ? items.node
+        : emptyState(
+            pattern ? "Nothing matches" : "Nothing here",
+            pattern ? "No item has a path of this pattern." : "There are no items in this folder.",
+          ),
+    );
     return undefined;
   };
   const start = async () => {
@@ -55,25 +82,54 @@ export async function browser(source, { query, signal, go }) {
     }
   };
   await start();
-  return h("section", { "aria-label": "Items" }, h("h2", {}, "Items"), form, pattern ? null : folderPath(source, path), count, holder);
+  return h(
+    "section",
+    { "aria-label": "Items" },
+    h("h2", {}, "Items"),
+    form,
+    pattern ? null : folderPath(source, path),
+    count,
+    holder,
+  );
 }
 
 /** Return the links to the folders that a path lies in. */
 function folderPath(source, path) {
   const names = path.split("/").filter(Boolean);
   if (!names.length) return null;
-  const links = names.slice(0, -1).map((name, depth) => link(["source", source.id], name, { path: `${names.slice(0, depth + 1).join("/")}/` }));
-  return h("nav", { class: "crumbs", "aria-label": "Folder" }, link(["source", source.id], source.name), links, h("span", { "aria-current": "page" }, names.at(-1)));
+  const links = names
+    .slice(0, -1)
+    .map((name, depth) => link(["source", source.id], name, { path: `${names.slice(0, depth + 1).join("/")}/` }));
+  return h(
+    "nav",
+    { class: "crumbs", "aria-label": "Folder" },
+    link(["source", source.id], source.name),
+    links,
+    h("span", { "aria-current": "page" }, names.at(-1)),
+  );
 }
 
 function itemCells(source, item, whole) {
   const { kind, estimated_rows: rows, comment, description } = item.metadata;
   const folder = kind === "folder";
   const shown = whole || source.abilities.includes("parameters") ? item.path : item.name;
-  const target = folder ? link(["source", source.id], shown, { path: item.path }) : link(["item", source.id], shown, { item: item.path });
-  target.prepend(icon(folder ? "folder" : item.path.startsWith("query:") ? "query" : kind === "table" || kind === "view" ? "table" : "file"));
+  const target = folder
+    ? link(["source", source.id], shown, { path: item.path })
+    : link(["item", source.id], shown, { item: item.path });
+  target.prepend(
+    icon(
+      folder
+        ? "folder"
+        : item.path.startsWith("query:")
+          ? "query"
+          : kind === "table" || kind === "view"
+            ? "table"
+            : "file",
+    ),
+  );
   target.title = comment ?? description ?? item.path;
-  const size = item.size === null ? (rows ? `~${plural(rows, "row")}` : folder ? "" : (kind ?? "")) : formatSize(item.size);
+  const size =
+    item.size === null ? (rows ? `~${plural(rows, "row")}` : folder ? "" : (kind ?? "")) : formatSize(item.size);
   return [target, size, formatTime(item.modified_at)];
 }
 
@@ -88,7 +144,11 @@ export async function itemPage({ id, query, signal }) {
   const metadata = answer.metadata ?? {};
   const names = item.split("/");
   const isTable = source.abilities.includes("parameters");
-  const folders = isTable ? [] : names.slice(0, -1).map((name, depth) => link(["source", id], name, { path: `${names.slice(0, depth + 1).join("/")}/` }));
+  const folders = isTable
+    ? []
+    : names
+        .slice(0, -1)
+        .map((name, depth) => link(["source", id], name, { path: `${names.slice(0, depth + 1).join("/")}/` }));
   const rows = await previewed;
   const types = columnTypes(metadata);
   const tabs = [["Preview", () => (rows instanceof Error ? errorBox(rows) : dataTable(rows, types))]];
@@ -97,13 +157,26 @@ export async function itemPage({ id, query, signal }) {
   if (Object.keys(metadata).length) tabs.push(["Details", () => detailsList(metadata)]);
   const facts = [metadata.kind, metadata.rows ?? metadata.estimated_rows, metadata.size, metadata.modified_at];
   return [
-    h("nav", { class: "crumbs", "aria-label": "Breadcrumb" }, link([], "Sources"), link(["source", id], source.name), folders),
-    h("div", { class: "row spread" }, h("h1", { tabindex: "-1" }, isTable ? item : names.at(-1)), downloadButtons(source, item, isTable ? ["csv", "parquet"] : [""])),
+    h(
+      "nav",
+      { class: "crumbs", "aria-label": "Breadcrumb" },
+      link([], "Sources"),
+      link(["source", id], source.name),
+      folders,
+    ),
+    h(
+      "div",
+      { class: "row spread" },
+      h("h1", { tabindex: "-1" }, isTable ? item : names.at(-1)),
+      downloadButtons(source, item, isTable ? ["csv", "parquet"] : [""]),
+    ),
     h(
       "p",
       { class: "row facts dim" },
       facts[0] && h("span", {}, String(facts[0])),
-      facts[1] !== undefined && facts[1] !== null && h("span", {}, `${metadata.rows === null || metadata.rows === undefined ? "~" : ""}${plural(facts[1], "row")}`),
+      facts[1] !== undefined &&
+        facts[1] !== null &&
+        h("span", {}, `${metadata.rows === null || metadata.rows === undefined ? "~" : ""}${plural(facts[1], "row")}`),
       facts[2] !== undefined && facts[2] !== null && h("span", {}, formatSize(facts[2])),
       facts[3] && h("span", {}, "changed ", formatTime(facts[3])),
     ),
@@ -115,7 +188,11 @@ export async function itemPage({ id, query, signal }) {
 
 /** Return a choice of formats and the button that downloads. */
 export function downloadButtons(source, item, formats) {
-  const format = h("select", { "aria-label": "Format" }, formats.map((name) => h("option", { value: name }, name.toUpperCase())));
+  const format = h(
+    "select",
+    { "aria-label": "Format" },
+    formats.map((name) => h("option", { value: name }, name.toUpperCase())),
+  );
   const text = () => (typeof item === "function" ? item() : item);
   const start = button("Download", () => busy(start, () => download(source.id, text(), format.value)));
   return h("div", { class: "row" }, formats.length > 1 && format, start);
@@ -151,20 +228,39 @@ function columnsTable(metadata) {
   const keys = new Set(metadata.primary_key ?? []);
   const rows = metadata.columns.map((column) => {
     const entry = typeof column === "string" ? { name: column } : column;
-    const notes = [keys.has(entry.name) && "primary key", entry.nullable === false && "not null", entry.generated && "generated"];
+    const notes = [
+      keys.has(entry.name) && "primary key",
+      entry.nullable === false && "not null",
+      entry.generated && "generated",
+    ];
     const cells = [entry.type ?? "", notes.filter(Boolean).join(", "), entry.default ?? "", entry.comment ?? ""];
-    return h("tr", {}, h("th", { scope: "row" }, entry.name), cells.map((cell) => h("td", {}, String(cell))));
+    return h(
+      "tr",
+      {},
+      h("th", { scope: "row" }, entry.name),
+      cells.map((cell) => h("td", {}, String(cell))),
+    );
   });
   const head = ["Name", "Type", "Rules", "Default", "Comment"].map((label) => h("th", { scope: "col" }, label));
   return region("Columns", h("table", { class: "list" }, h("thead", {}, h("tr", {}, head)), h("tbody", {}, rows)));
 }
 
-export const region = (label, ...content) => h("div", { class: "scroll", role: "region", "aria-label": label, tabindex: "0" }, content);
+export const region = (label, ...content) =>
+  h("div", { class: "scroll", role: "region", "aria-label": label, tabindex: "0" }, content);
 
 function detailsList(metadata) {
   const shown = ([name, value]) => {
     if (value === null || name === "columns" || (Array.isArray(value) && !value.length)) return null;
-    const text = name === "size" ? formatSize(value) : name.endsWith("_at") ? formatTime(value) : typeof value === "object" ? h("pre", {}, JSON.stringify(value, null, 2)) : typeof value === "number" ? formatNumber(value) : String(value);
+    const text =
+      name === "size"
+        ? formatSize(value)
+        : name.endsWith("_at")
+          ? formatTime(value)
+          : typeof value === "object"
+            ? h("pre", {}, JSON.stringify(value, null, 2))
+            : typeof value === "number"
+              ? formatNumber(value)
+              : String(value);
     return [h("dt", {}, name.replaceAll("_", " ")), h("dd", {}, text)];
   };
   return h("dl", {}, Object.entries(metadata).map(shown));

@@ -26,8 +26,17 @@ export class LongList {
     this.shown = new Map(); // by number of the row: its element
     this.space = h("div", { class: "space", role: "rowgroup" });
     this.problem = h("div", {});
-    const head = h("div", { class: "line head", role: "row" }, columns.map((name) => h("span", { role: "columnheader" }, name)));
-    this.table = h("div", { class: "long", role: "table", "aria-label": label, "aria-rowcount": "-1" }, h("div", { role: "rowgroup" }, head), this.space);
+    const head = h(
+      "div",
+      { class: "line head", role: "row" },
+      columns.map((name) => h("span", { role: "columnheader" }, name)),
+    );
+    this.table = h(
+      "div",
+      { class: "long", role: "table", "aria-label": label, "aria-rowcount": "-1" },
+      h("div", { role: "rowgroup" }, head),
+      this.space,
+    );
     this.node = h("div", {}, this.table, this.problem);
     const draw = () => this.draw();
     window.addEventListener("scroll", draw, { passive: true, signal });
@@ -126,8 +135,18 @@ export class LongList {
 
   line(index, item) {
     const cells = item ? this.row(item) : ["…"];
-    const properties = { class: "line", role: "row", "aria-rowindex": index + 2, "data-index": index, "data-empty": !item };
-    return h("div", properties, cells.map((cell) => h("span", { role: "cell" }, cell)));
+    const properties = {
+      class: "line",
+      role: "row",
+      "aria-rowindex": index + 2,
+      "data-index": index,
+      "data-empty": !item,
+    };
+    return h(
+      "div",
+      properties,
+      cells.map((cell) => h("span", { role: "cell" }, cell)),
+    );
   }
 
   async loadMore(number) {

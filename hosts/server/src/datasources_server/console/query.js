@@ -2,7 +2,19 @@
 
 import { api, at, session } from "./api.js";
 import { columnTypes, dataTable, preview } from "./data.js";
-import { busy, button, emptyState, errorBox, formatSeconds, h, labelled, link, openDialog, plural, say } from "./dom.js";
+import {
+  busy,
+  button,
+  emptyState,
+  errorBox,
+  formatSeconds,
+  h,
+  labelled,
+  link,
+  openDialog,
+  plural,
+  say,
+} from "./dom.js";
 import { downloadButtons } from "./items.js";
 
 const draftKey = (id) => `datasources.draft.${id}`;
@@ -11,12 +23,33 @@ export async function queryPage({ me, query, signal }) {
   const sources = await queryable(signal);
   const title = h("h1", { tabindex: "-1" }, "Query");
   if (!sources.length) {
-    const text = me.admin ? "Queries need a database among the sources." : "No source is granted to you with the right to query.";
-    return [title, emptyState("Nothing to query", text, me.admin && link(["add"], "Add source", {}, { class: "button" }))];
+    const text = me.admin
+      ? "Queries need a database among the sources."
+      : "No source is granted to you with the right to query.";
+    return [
+      title,
+      emptyState("Nothing to query", text, me.admin && link(["add"], "Add source", {}, { class: "button" })),
+    ];
   }
-  const select = h("select", {}, sources.map((source) => h("option", { value: source.id, selected: source.id === query.get("source") }, source.name === source.id ? source.id : `${source.name} (${source.id})`)));
+  const select = h(
+    "select",
+    {},
+    sources.map((source) =>
+      h(
+        "option",
+        { value: source.id, selected: source.id === query.get("source") },
+        source.name === source.id ? source.id : `${source.name} (${source.id})`,
+      ),
+    ),
+  );
   const chosen = () => sources.find((source) => source.id === select.value);
-  const editor = h("textarea", { rows: 8, class: "code", spellcheck: "false", autocapitalize: "off", placeholder: "SELECT …" });
+  const editor = h("textarea", {
+    rows: 8,
+    class: "code",
+    spellcheck: "false",
+    autocapitalize: "off",
+    placeholder: "SELECT …",
+  });
   const result = h("div", { "aria-live": "polite" });
   const time = h("span", { class: "dim", role: "status" });
   let running = null;
@@ -43,7 +76,10 @@ export async function queryPage({ me, query, signal }) {
     try {
       const rows = await preview(source, item, stop);
       time.textContent = `${plural(rows.rows.length, "row")} in ${formatSeconds((performance.now() - began) / 1000)}`;
-      const described = await api("POST", `${at("sources", source.id)}/describe`, { body: { item }, signal: stop }).catch(() => ({ metadata: {} }));
+      const described = await api("POST", `${at("sources", source.id)}/describe`, {
+        body: { item },
+        signal: stop,
+      }).catch(() => ({ metadata: {} }));
       result.replaceChildren(dataTable(rows, columnTypes(described.metadata)));
     } catch (error) {
       if (signal.aborted) return;
@@ -60,7 +96,8 @@ export async function queryPage({ me, query, signal }) {
   const start = () => busy(run, execute);
   const run = button("Run", start, { class: "primary", title: "Ctrl+Enter" });
   const cancel = button("Cancel", () => running?.abort(), { hidden: true });
-  const store = me.admin && button("Save as stored query", () => busy(store, () => storeDialog(chosen(), text(), signal)));
+  const store =
+    me.admin && button("Save as stored query", () => busy(store, () => storeDialog(chosen(), text(), signal)));
 
   editor.addEventListener("input", keep);
   editor.addEventListener("keydown", (event) => {
@@ -75,7 +112,23 @@ export async function queryPage({ me, query, signal }) {
     title,
     h("div", { class: "row" }, labelled("Source", select)),
     labelled("Query", editor, "One statement that reads. Ctrl+Enter runs it, or what is selected of it."),
-    h("div", { class: "row actions" }, run, cancel, downloadButtons({ get id() { return select.value; } }, text, ["csv", "parquet"]), store, time),
+    h(
+      "div",
+      { class: "row actions" },
+      run,
+      cancel,
+      downloadButtons(
+        {
+          get id() {
+            return select.value;
+          },
+        },
+        text,
+        ["csv", "parquet"],
+      ),
+      store,
+      time,
+    ),
     result,
   ];
 }
@@ -86,7 +139,12 @@ async function queryable(signal) {
   let cursor = null;
   do {
     const page = await api("GET", "sources", { query: { limit: 200, cursor }, signal });
-    found.push(...page.items.filter((source) => source.state === "ready" && source.rights.includes("query") && source.abilities.includes("parameters")));
+    found.push(
+      ...page.items.filter(
+        (source) =>
+          source.state === "ready" && source.rights.includes("query") && source.abilities.includes("parameters"),
+      ),
+    );
     cursor = page.next_cursor;
   } while (cursor);
   return found;
@@ -98,7 +156,8 @@ async function storeDialog({ id }, text, signal) {
   const run = async () => {
     const source = await api("GET", at("sources", id), { signal });
     const key = name.value.trim();
-    if (Object.hasOwn(source.queries, key)) throw new Error(`there is a stored query ${key} already; take another name`);
+    if (Object.hasOwn(source.queries, key))
+      throw new Error(`there is a stored query ${key} already; take another name`);
     const queries = { [key]: { text, description: description.value.trim() } };
     await api("PATCH", at("sources", id), { body: { queries }, version: source.version });
     say(`Stored as query:${key}, among the items of ${id}.`);
@@ -109,5 +168,8 @@ async function storeDialog({ id }, text, signal) {
     labelled("Description", description),
     h("pre", {}, text),
   ];
-  await openDialog("Save as stored query", content, [{ label: "Cancel" }, { label: "Save", value: true, kind: "primary", run }]);
+  await openDialog("Save as stored query", content, [
+    { label: "Cancel" },
+    { label: "Save", value: true, kind: "primary", run },
+  ]);
 }

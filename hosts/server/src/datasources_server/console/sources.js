@@ -1,7 +1,23 @@
 // The list of sources, and the page of one: its state, what can be done with it, and its items.
 
 import { api, at } from "./api.js";
-import { busy, button, confirm, emptyState, errorBox, formatSeconds, formatTime, h, labelled, link, openDialog, plural, say, sentence } from "./dom.js";
+import {
+  busy,
+  button,
+  confirm,
+  emptyState,
+  errorBox,
+  formatSeconds,
+  formatTime,
+  h,
+  labelled,
+  link,
+  openDialog,
+  plural,
+  say,
+  sentence,
+  typeName,
+} from "./dom.js";
 import { browser } from "./items.js";
 
 const PAGE = 50;
@@ -10,15 +26,20 @@ export function stateChip(source) {
   return h("span", { class: `chip ${source.state}`, title: source.reason }, source.state);
 }
 
-export async function sourcesPage({ me, signal, query, go }) {
+export async function sourcesPage({ me, signal, query }) {
   const types = (await api("GET", "types", { signal })).items;
   const list = h("div", { "aria-live": "polite" });
-  const filter = h("input", { type: "search", placeholder: "Filter by name or id", "aria-label": "Filter sources", value: query.get("q") ?? "" });
+  const filter = h("input", {
+    type: "search",
+    placeholder: "Filter by name or id",
+    "aria-label": "Filter sources",
+    value: query.get("q") ?? "",
+  });
   const type = h(
     "select",
     { "aria-label": "Type" },
     h("option", { value: "" }, "All types"),
-    types.map((entry) => h("option", { value: entry.type }, entry.type)),
+    types.map((entry) => h("option", { value: entry.type }, typeName(entry.type))),
   );
   let cursors = [null]; // of the pages up to the one that is shown
 
@@ -40,7 +61,15 @@ export async function sourcesPage({ me, signal, query, go }) {
     const previous = button("Previous", () => (cursors.pop(), load()), { disabled: cursors.length === 1 });
     const next = button("Next", () => (cursors.push(page.next_cursor), load()), { disabled: !page.next_cursor });
     const several = cursors.length > 1 || page.next_cursor;
-    const pager = several && h("nav", { class: "row", "aria-label": "Pages of sources" }, previous, h("span", { class: "dim" }, `Page ${cursors.length}`), next);
+    const pager =
+      several &&
+      h(
+        "nav",
+        { class: "row", "aria-label": "Pages of sources" },
+        previous,
+        h("span", { class: "dim" }, `Page ${cursors.length}`),
+        next,
+      );
     return [sourcesTable(page.items), pager].filter(Boolean);
   };
   const nothing = () => {
@@ -48,10 +77,15 @@ export async function sourcesPage({ me, signal, query, go }) {
       const clear = button("Clear the filter", () => ((filter.value = type.value = ""), restart()));
       return emptyState("Nothing matches", "No source has this in its name or id.", clear);
     }
-    if (!me.admin) return emptyState("No sources", "No source is granted to you yet. Administrators grant them with tokens.");
+    if (!me.admin)
+      return emptyState("No sources", "No source is granted to you yet. Administrators grant them with tokens.");
     const usable = types.filter((entry) => entry.state === "ready");
     const text = "A source is a database, a container or a directory. Choose what to connect first:";
-    return emptyState("No sources yet", text, usable.map((entry) => link(["add", entry.type], entry.type, {}, { class: "button" })));
+    return emptyState(
+      "No sources yet",
+      text,
+      usable.map((entry) => link(["add", entry.type], typeName(entry.type), {}, { class: "button" })),
+    );
   };
 
   let typing = 0;
@@ -74,8 +108,13 @@ function sourcesTable(items) {
     h(
       "tr",
       {},
-      h("td", {}, link(["source", source.id], source.name, {}, { class: "name" }), source.name !== source.id && h("span", { class: "dim small" }, ` ${source.id}`)),
-      h("td", {}, source.type),
+      h(
+        "td",
+        {},
+        link(["source", source.id], source.name, {}, { class: "name" }),
+        source.name !== source.id && h("span", { class: "dim small" }, ` ${source.id}`),
+      ),
+      h("td", {}, typeName(source.type)),
       h("td", {}, stateChip(source), source.reason && h("span", { class: "dim small" }, ` ${source.reason}`)),
       h("td", { class: "wide-only" }, source.rights.join(", ")),
     ),
@@ -93,7 +132,13 @@ function sourcesTable(items) {
 export async function sourcePage(page) {
   const { id, me, signal, go, query } = page;
   const source = await api("GET", at("sources", id), { signal });
-  const facts = h("div", { class: "row facts" }, stateChip(source), h("span", { class: "dim" }, source.type), h("span", { class: "dim" }, source.id));
+  const facts = h(
+    "div",
+    { class: "row facts" },
+    stateChip(source),
+    h("span", { class: "dim" }, typeName(source.type)),
+    h("span", { class: "dim" }, source.id),
+  );
   const outcome = h("div", { "aria-live": "polite" });
   const reason = source.reason && h("p", { class: "box note" }, sentence(source.reason));
   const readable = source.rights.includes("read") && source.state === "ready";
@@ -126,19 +171,36 @@ function actions(source, { me, go, reload }, outcome) {
     source.state === "paused"
       ? button("Resume", (event) => busy(event.currentTarget, resume))
       : button("Pause", () => pauseDialog(source, route("pause"), reload));
-  const remove = button("Delete", async () => {
-    const text = `${source.name} (${source.id}) is removed with its options and secrets. What it connects to is not touched. This cannot be undone.`;
-    const run = () => api("DELETE", at("sources", source.id));
-    if (!(await confirm("Delete the source?", text, "Delete", { run }))) return;
-    say(`Deleted ${source.id}.`);
-    go([]);
-  }, { class: "danger" });
-  return h("div", { class: "row" }, open, test, link(["edit", source.id], "Edit", {}, { class: "button" }), pause, remove);
+  const remove = button(
+    "Delete",
+    async () => {
+      const text = `${source.name} (${source.id}) is removed with its options and secrets. What it connects to is not touched. This cannot be undone.`;
+      const run = () => api("DELETE", at("sources", source.id));
+      if (!(await confirm("Delete the source?", text, "Delete", { run }))) return;
+      say(`Deleted ${source.id}.`);
+      go([]);
+    },
+    { class: "danger" },
+  );
+  return h(
+    "div",
+    { class: "row" },
+    open,
+    test,
+    link(["edit", source.id], "Edit", {}, { class: "button" }),
+    pause,
+    remove,
+  );
 }
 
 export function testResult(check) {
-  if (check.ok) return h("p", { class: "box good" }, `It works: the source answered in ${formatSeconds(check.seconds)}.`);
-  return h("div", { class: "box error", role: "alert" }, h("p", {}, sentence(check.error?.message ?? "The source does not answer")));
+  if (check.ok)
+    return h("p", { class: "box good" }, `It works: the source answered in ${formatSeconds(check.seconds)}.`);
+  return h(
+    "div",
+    { class: "box error", role: "alert" },
+    h("p", {}, sentence(check.error?.message ?? "The source does not answer")),
+  );
 }
 
 async function pauseDialog(source, route, reload) {
@@ -151,7 +213,13 @@ async function pauseDialog(source, route, reload) {
     h("p", {}, "Every operation on it is refused until it is resumed."),
     labelled("Reason", reason, "Shown to everybody who uses the source."),
   ];
-  if (!(await openDialog(`Pause ${source.name}`, content, [{ label: "Cancel" }, { label: "Pause", value: true, kind: "primary", run }]))) return;
+  if (
+    !(await openDialog(`Pause ${source.name}`, content, [
+      { label: "Cancel" },
+      { label: "Pause", value: true, kind: "primary", run },
+    ]))
+  )
+    return;
   say(`Paused ${source.id}.`);
   reload();
 }
@@ -168,7 +236,9 @@ function details(source) {
       "dl",
       {},
       options.map(([name, value]) => entry(name, typeof value === "string" ? value : JSON.stringify(value))),
-      secrets.map(([name, secret]) => entry(name, "set", h("span", { class: "dim small" }, ` fingerprint ${secret.fingerprint}`))),
+      secrets.map(([name, secret]) =>
+        entry(name, "set", h("span", { class: "dim small" }, ` fingerprint ${secret.fingerprint}`)),
+      ),
       entry("created", formatTime(source.created_at)),
     ),
   );
