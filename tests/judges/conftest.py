@@ -14,7 +14,9 @@ from tests.servers import PostgresServer, ServerError
 from tests.servers.azurite import cache_directory, install_package
 from tests.servers.debian import CHROMIUM, require
 
-playwright = pytest.importorskip("playwright.sync_api", reason="`nox -s judges` installs Playwright")
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="`nox -s judges` installs Playwright"
+)
 
 AXE_VERSION = "4.14.1"
 TIMEOUT = 15_000  # milliseconds that an expectation may take to come true
@@ -82,6 +84,7 @@ class Tab:
 
     def __init__(self, browser: Any, axe: Path, server: ConsoleServer, **options: Any) -> None:
         self._server = server
+        self._url = server.url
         self.context = browser.new_context(**options)
         self.context.add_init_script(path=axe)
         self.page = self.context.new_page()
@@ -120,7 +123,7 @@ class Tab:
 
     def violations(self) -> list[str]:
         """Return what axe-core finds wrong on the page as it is."""
-        self.page.wait_for_function("document.getAnimations().length === 0")
+        self.page.wait_for_function("() => document.getAnimations().length === 0")
         found = self.page.evaluate("async () => (await axe.run(document)).violations")
         return [
             f"{violation['id']}: {violation['help']}: {node['html'][:200]} {node['target']}"
@@ -130,7 +133,7 @@ class Tab:
 
     def check(self) -> None:
         assert self.errors == []
-        own = (self._server.url, f"blob:{self._server.url}")
+        own = (self._url, f"blob:{self._url}")
         assert [url for url in self.requests if not url.startswith(own)] == []
 
 
@@ -139,7 +142,7 @@ def new_tab(browser: Any, axe: Path, server: ConsoleServer) -> Iterator[Callable
     """Makes pages of browsers that share nothing; each is checked at the end."""
     tabs: list[Tab] = []
 
-    def make(**options: Any) -> Tab:
+    def make(server: ConsoleServer = server, **options: Any) -> Tab:
         tabs.append(Tab(browser, axe, server, **options))
         return tabs[-1]
 

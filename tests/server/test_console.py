@@ -69,6 +69,8 @@ def test_links_of_other_sites_lead_to_the_console_and_frames_do_not(served: Serv
 @pytest.mark.parametrize("name", [name for name in FILES if name.endswith(".js")])
 def test_scripts_make_no_html_of_text(name: str) -> None:
     script = (resources.files("datasources_server") / "console" / name).read_text("utf-8")
-    sinks = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|DOMParser|srcdoc|eval\(|Function\("
+    sinks = (
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|DOMParser|srcdoc|eval\(|Function\("
+    )
     assert not re.search(sinks, script)
     assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", script)

@@ -418,7 +418,7 @@ class Field {
     this.control.id = newId("option");
     this.initial = this.text();
     this.error = h("p", { class: "field-error", id: `${this.control.id}-error` });
-    this.optional = h("span", { class: "dim small" }, " optional");
+    this.optional = h("span", { class: "dim small" });
     this.choices = h("div", { class: "row small" });
     const help = h("p", { class: "help", id: `${this.control.id}-help` }, this.help());
     this.control.setAttribute("aria-describedby", `${help.id} ${this.error.id}`);
@@ -481,7 +481,7 @@ class Field {
   }
 
   require(required) {
-    this.optional.hidden = required;
+    this.optional.textContent = required ? "" : " optional";
     if (this.spec.kind !== "boolean") this.control.setAttribute("aria-required", String(required));
   }
 

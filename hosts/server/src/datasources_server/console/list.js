@@ -114,7 +114,7 @@ export class LongList {
       if (!items) missing.add(number);
       const item = items?.[index - this.starts[number]];
       let node = this.shown.get(index);
-      if (!node || (item && node.dataset.empty)) {
+      if (!node || (item && "empty" in node.dataset)) {
         node?.remove();
         node = this.line(index, item);
         this.shown.set(index, node);
