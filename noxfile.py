@@ -41,6 +41,8 @@ RUFF = "ruff==0.17.6"
 MYPY = "mypy==2.4.1"
 TYPOS = "typos==1.52.0"
 TOWNCRIER = "towncrier==26.9.0"
+PLAYWRIGHT = "playwright>=1.50"
+SCHEMATHESIS = "schemathesis>=4.32,<5"
 CORE_TEST = [
     *SERVERS,
     "editables",
@@ -135,6 +137,7 @@ def tests(session: nox.Session) -> None:
         *PARALLEL,
         "--ignore=tests/bench",
         "--ignore=tests/field",
+        "--ignore=tests/judges",
         "--cov",
         "--cov-report=term",
     )
@@ -170,6 +173,17 @@ def field(session: nox.Session) -> None:
 
 
 @nox.session
+def judges(session: nox.Session) -> None:
+    """Test with programs that others made: Debian's Chromium with axe-core, Schemathesis.
+
+    As root on Debian 12 the session installs the browser.
+    """
+    session.install(*EDITABLE, *TEST, PLAYWRIGHT, SCHEMATHESIS)
+    session.run("python", "-m", "tests.servers.debian", "browser")
+    session.run("pytest", "-q", *(session.posargs or ["tests/judges"]))
+
+
+@nox.session
 def soak(session: nox.Session) -> None:
     """Run the tests that put minutes of load and faults on the servers."""
     session.install(*EDITABLE, *TEST)
@@ -187,7 +201,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """Run the main job on a real PostgreSQL, a real Azurite and a directory."""
+    """Run the main job on a real PostgreSQL, a real Azurite and a directory; `-- --serve` stays."""
     folders = [f"./{folder}" for folder in DISTRIBUTIONS if folder != "core"]
     session.install("./core[cli]", *folders, *SERVERS)
     session.run("python", "demo/run.py", *session.posargs)
@@ -237,7 +251,7 @@ def changelog(session: nox.Session) -> None:
 @nox.session
 def typing(session: nox.Session) -> None:
     """Check types: strictly in the packages, less so in tests."""
-    session.install(*EDITABLE, *TEST, "nox", "types-psutil")
+    session.install(*EDITABLE, *TEST, PLAYWRIGHT, "nox", "types-psutil")
     session.run("mypy", *session.posargs)
 
 

@@ -1,12 +1,14 @@
 """The main job, end to end: three real sources, registered, looked into, fetched from.
 
 Starts a PostgreSQL server, an Azure Blob service (Azurite) and makes a directory of files, then
-types the commands a user would.  `--keep DIR` leaves the workspace there.
+types the commands a user would, and serves the sources. `--keep DIR` leaves the workspace there,
+`--serve` keeps the server up until Ctrl+C.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shlex
 import shutil
@@ -15,12 +17,15 @@ import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from demo.content import fill_blobs, fill_database, fill_directory  # noqa: E402
-from tests.servers import AzuriteServer, PostgresServer  # noqa: E402
+from tests.servers import AzuriteServer, PostgresServer, free_port  # noqa: E402
+from tests.servers.process import accepts  # noqa: E402
+from tests.waiting import wait_until_blocking  # noqa: E402
 
 COMMANDS = """
 datasources plugins
@@ -56,7 +61,9 @@ def main() -> None:
     """Run the demo; exit 1 if a command did not do what it should."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--keep", metavar="DIR", help="leave the workspace in this directory")
-    keep = parser.parse_args().keep
+    parser.add_argument("--serve", action="store_true", help="keep the server up until Ctrl+C")
+    arguments = parser.parse_args()
+    keep = arguments.keep
     with ExitStack() as stack:
         base = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="datasources-demo-")))
         say("# Starting PostgreSQL and Azurite; the first time, Azurite is installed.")
@@ -79,10 +86,47 @@ def main() -> None:
         if keep:
             shutil.copytree(base / "workspace", keep, dirs_exist_ok=True)
             say(f"# kept in {keep}")
+        say("\n# Serve the sources over HTTP, with a console in the browser.")
+        serve(environment, base, stay=arguments.serve)
         say("# Stopping the servers.")
     expected = 2  # the last two commands
     if failed != expected:
         sys.exit(f"{failed} commands failed, where {expected} should")
+
+
+def serve(environment: dict[str, str], base: Path, *, stay: bool) -> None:
+    """Serve the sources, say what to open, and end the server; on `stay`, after Ctrl+C."""
+    port = free_port()
+    options = ["--port", str(port), "--allow-network", "127.0.0.0/8", "--allow-reference", "env:*"]
+    command = ["datasources", "serve", *options, "--allow-root", environment["DESK"]]
+    say(f"\n$ {shlex.join(command)}")
+    with start(command, environment, base) as process:
+        try:
+            wait_until_blocking(lambda: accepts(port) or process.poll() is not None)
+            url = f"http://127.0.0.1:{port}/"
+            token = (base / "admin-token").read_text("utf-8").strip()
+            request = Request(f"{url}v1/sources", headers={"Authorization": f"Bearer {token}"})
+            with urlopen(request) as response:
+                sources = [source["id"] for source in json.load(response)["items"]]
+            say(f"\n# The server has the sources {', '.join(sources)}. Open its console:")
+            say(f"#   {url}#token={token}")
+            if stay:
+                say("# Ctrl+C ends it.")
+                process.wait()
+            else:
+                say("# It ends now; `nox -s demo -- --serve` keeps it up.")
+        except KeyboardInterrupt:
+            say("")
+        finally:
+            process.terminate()
+
+
+def start(command: list[str], environment: dict[str, str], base: Path) -> subprocess.Popen[bytes]:
+    """Start a command of this environment, which Ctrl+C does not end."""
+    program = Path(sys.executable).with_name(command[0])
+    return subprocess.Popen(
+        [program, *command[1:]], env=os.environ | environment, cwd=base, start_new_session=True
+    )
 
 
 def type_commands(environment: dict[str, str], directory: Path) -> int:

@@ -35,7 +35,7 @@ from datasources_client import (
 )
 from tests.client.conftest import SocketServer, TlsServer
 from tests.server.conftest import ApiServer
-from tests.server.test_serve import ServeCommand
+from tests.server.served import ServeCommand
 from tests.servers import Database
 
 ORDERS = b"id,total\n1,9.5\n2,20\n3,7\n"

@@ -65,6 +65,8 @@ def test_sources_may_not_use_the_machine(served: ServeCommand) -> None:
     tested = served.admin("POST", "/test", {"type": "postgresql", "options": local})
     assert tested.json["error"]["slug"] == "not-allowed"
     assert "127.0.0.0/8" in tested.json["error"]["message"]
+    assert tested.json["error"]["setting"] == "denied_networks"
+    assert "--allow-network" in tested.json["error"]["message"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -94,23 +94,34 @@ def cache_directory() -> Path:
 def install(cache: Path) -> tuple[Path, Path]:
     """Return Node.js and Azurite's script, installed into `cache` if they are missing.
 
-    Several processes may call it at once: one installs, the others wait for it.
+    Raises:
+        ServerError: As `install_package`.
+    """
+    script = "dist/src/blob/main.js"
+    return install_package(cache, "azurite", VERSION, script)
+
+
+def install_package(cache: Path, name: str, version: str, file: str) -> tuple[Path, Path]:
+    """Return Node.js and a file of a package of npm, installed into `cache` if they are missing.
+
+    Several processes may call it at once: one installs, the others wait for it. npm compares what
+    it gets with the checksum that the registry has of this version.
 
     Raises:
         ServerError: no Node.js, or its package manager failed; the message ends with its output.
     """
     cache.mkdir(parents=True, exist_ok=True)
-    target = cache / f"azurite-{VERSION}"
-    script = target / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
+    target = cache / f"{name}-{version}"
+    path = target / "node_modules" / name / file
     with locked(cache / ".lock"):
         tools = find_node() or _installed_node(cache)
-        if not script.exists():
-            with tempfile.TemporaryDirectory(prefix="azurite-", dir=cache) as temporary:
-                _npm_install(tools, Path(temporary) / "new", f"azurite@{VERSION}")
+        if not path.exists():
+            with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=cache) as temporary:
+                _npm_install(tools, Path(temporary) / "new", f"{name}@{version}")
                 # A rename is all or nothing: an interrupted install never looks like a whole one.
                 shutil.rmtree(target, ignore_errors=True)
                 (Path(temporary) / "new").rename(target)
-    return tools.node, script
+    return tools.node, path
 
 
 def find_node() -> Node | None:

@@ -3,7 +3,8 @@
 Only the programs of the packages are used. Data directories, configuration, ports and processes
 are those of `tests.servers.postgres`; a cluster that the machine has of its own is not touched.
 
-`python -m tests.servers.debian` installs the packages that are missing, as root.
+`python -m tests.servers.debian` installs the packages that are missing, as root;
+`python -m tests.servers.debian browser` installs Chromium.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +29,7 @@ LOCALE_SOURCE = Path("/usr/share/i18n/locales/de_DE")
 PGBOUNCER = Path("/usr/sbin/pgbouncer")
 NGINX = Path("/usr/sbin/nginx")
 SYSTEMD_ANALYZE = Path("/usr/bin/systemd-analyze")
+CHROMIUM = Path("/usr/bin/chromium")
 POSTGIS = INSTALL / "lib" / "postgis-3.so"
 
 NEEDED: Mapping[Path, str] = {
@@ -41,8 +44,13 @@ NEEDED: Mapping[Path, str] = {
     LOCALE_SOURCE: "locales",
 }
 """The files that the servers need, and the package of each."""
+BROWSER: Mapping[Path, str] = {
+    CHROMIUM: "chromium",
+    Path("/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf"): "fonts-dejavu-core",
+}
+"""The same for the browser in which the console is tested."""
 
-_INSTALL_STEP = "as root on Debian 12, `python -m tests.servers.debian` installs it"
+_INSTALL_STEP = "as root on Debian 12, `python -m tests.servers.debian [browser]` installs it"
 # Images of containers are set up to leave these files out of packages.
 _INCLUDED = [str(TRANSLATION), "/usr/share/i18n/*"]
 # Written while packages are installed, unless the machine has such a file.
@@ -54,20 +62,20 @@ _NOTHING_STARTS = {
 
 
 def require(*files: Path) -> None:
-    """Raise if one of the files of `NEEDED` is not there.
+    """Raise if one of the files of `NEEDED` or `BROWSER` is not there.
 
     Raises:
         ServerError: A file is missing; the message names its package and the way to install it.
     """
     for file in files:
         if not file.exists():
-            package = NEEDED[file]
+            package = {**NEEDED, **BROWSER}[file]
             raise ServerError(f"{file} of the package {package} is missing: {_INSTALL_STEP}")
 
 
-def install_missing() -> None:
+def install_missing(needed: Mapping[Path, str] = NEEDED) -> None:
     """Install the missing packages if this is root on a system with apt; say what stays missing."""
-    packages = sorted({package for file, package in NEEDED.items() if not file.exists()})
+    packages = sorted({package for file, package in needed.items() if not file.exists()})
     if not packages:
         return
     names = ", ".join(packages)
@@ -189,4 +197,4 @@ class StandbyServer(DebianPostgresServer):
 
 
 if __name__ == "__main__":
-    install_missing()
+    install_missing(BROWSER if sys.argv[1:] == ["browser"] else NEEDED)

@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from datasources import DataSourceRegistry, OptionError, Principal, __version__
 from datasources_server.calls import Api, Authenticate, FindPrincipal
+from datasources_server.console_routes import console_routes
 from datasources_server.documents import ProblemDocument, StatusDocument, describe_api, methods_of
 from datasources_server.guard import guarded_route
 from datasources_server.items import item_routes
@@ -72,6 +73,7 @@ def create_app(
     find_principal: FindPrincipal | None = None,
     tokens: Tokens | None = None,
     settings: ServerSettings | None = None,
+    console: bool = False,
     **arguments: Any,
 ) -> FastAPI:
     """Return an application with the API below `/v1`, `/healthz` and `/readyz`.
@@ -82,6 +84,7 @@ def create_app(
         find_principal: As for `router`.
         tokens: As for `router`.
         settings: Addresses and limits.
+        console: True for the console at `/`, which asks its users for a bearer token.
         arguments: More arguments of `FastAPI`, such as `lifespan`.
 
     Raises:
@@ -97,6 +100,8 @@ def create_app(
     )
     app.include_router(_router(api), prefix="/v1")
     app.include_router(_health_routes(api))
+    if console:
+        app.include_router(console_routes(guarded_route(api, public=True, page=True)))
     # For addresses and methods that no route has.
     app.add_exception_handler(HTTPException, _handle_error)
     app.add_exception_handler(Exception, _handle_error)

@@ -25,18 +25,20 @@ from datasources_server.settings import ServerSettings
 _OWN_SITES = (None, "none", "same-origin")
 
 
-def guarded_route(api: Api, *, public: bool = False) -> type[APIRoute]:
+def guarded_route(api: Api, *, public: bool = False, page: bool = False) -> type[APIRoute]:
     """Return the class of routes that are guarded, and answer errors with problem documents.
 
     Args:
         api: The parts that all requests share.
         public: True for routes without authentication.
+        page: True for pages that links of other sites may lead to.
     """
 
     class GuardedRoute(APIRoute):
         # Not around `app`, which is another one where a router is included in a router.
         async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-            await RequestGuard(super().handle, api, public=public)(scope, receive, send)
+            guard = RequestGuard(super().handle, api, public=public, page=page)
+            await guard(scope, receive, send)
 
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
             handle = super().get_route_handler()
@@ -65,10 +67,11 @@ class RequestGuard:
     request is not authentic any more.
     """
 
-    def __init__(self, app: ASGIApp, api: Api, *, public: bool) -> None:
+    def __init__(self, app: ASGIApp, api: Api, *, public: bool, page: bool) -> None:
         self.app = app
         self._api = api
         self._public = public
+        self._page = page
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_id = str(uuid4())
@@ -84,7 +87,7 @@ class RequestGuard:
 
         with ExitStack() as stack:
             try:
-                check_origin(scope, self._api.settings)
+                check_origin(scope, self._api.settings, page=self._page)
                 if not self._public:
                     request = Request(scope)
                     call = scope["datasources.call"] = await self._api.call_of(request)
@@ -145,8 +148,13 @@ class RequestGuard:
         return same
 
 
-def check_origin(scope: Scope, settings: ServerSettings) -> None:
+def check_origin(scope: Scope, settings: ServerSettings, *, page: bool = False) -> None:
     """Check the headers by which browsers say where a request comes from.
+
+    Args:
+        scope: The request.
+        settings: Name the hosts.
+        page: True to admit that somebody follows a link of another site to a page of its own tab.
 
     Raises:
         Problem: The host is not one of ours, or a page of another site has made the request.
@@ -165,7 +173,8 @@ def check_origin(scope: Scope, settings: ServerSettings) -> None:
     if public is not None:
         origins.add(f"{public.scheme}://{public.netloc.lower()}")
     foreign = [origin for origin in headers.getlist("origin") if origin.lower() not in origins]
-    if foreign or headers.get("sec-fetch-site") not in _OWN_SITES:
+    follows_link = page and headers.get("sec-fetch-dest") == "document"
+    if foreign or not (follows_link or headers.get("sec-fetch-site") in _OWN_SITES):
         raise Problem(403, "origin-not-allowed", "pages of other sites may not use this server")
 
 

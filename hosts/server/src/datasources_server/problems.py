@@ -137,9 +137,7 @@ def _core_problem(error: DataSourceError, *, is_admin: bool) -> Problem:
         ]
     elif isinstance(error, PolicyError) and error.rule is not None:
         members["setting"] = error.rule
-        option = _OPTIONS.get(error.rule)
-        other = "" if option is None else f", or {option} of `datasources serve`"
-        detail += f"; the policy's {error.rule!r}{other} can admit it"
+        detail += _remedy(error.rule)
     elif isinstance(error, ConnectorError) and error.code is not None:
         members["code"] = error.code
     elif _is_internal(error):
@@ -151,6 +149,24 @@ def _core_problem(error: DataSourceError, *, is_admin: bool) -> Problem:
     if status == 503 and error.retryable:
         headers["Retry-After"] = "1"
     return Problem(status, error.slug, detail, errors=errors, headers=headers, **members)
+
+
+def error_dict(error: Exception | None) -> dict[str, Any] | None:
+    """Return the error of a test of a connection for people who may change the source."""
+    if not isinstance(error, DataSourceError):
+        return None
+    described: dict[str, Any] = error.to_dict()
+    if isinstance(error, PolicyError) and error.rule is not None:
+        described["setting"] = error.rule
+        described["message"] += _remedy(error.rule)
+    return described
+
+
+def _remedy(rule: str) -> str:
+    """Return the settings that can admit what a field of the policy refuses."""
+    option = _OPTIONS.get(rule)
+    other = "" if option is None else f", or {option} of `datasources serve`"
+    return f"; the policy's {rule!r}{other} can admit it"
 
 
 def _is_internal(error: DataSourceError) -> bool:

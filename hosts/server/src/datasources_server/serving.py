@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import sys
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -88,7 +89,7 @@ def _options_of(table: Mapping[str, Any], options: Iterable[click.Parameter]) ->
 @tokens_option
 @click.pass_obj
 def serve_command(context: CliContext, /, **options: Any) -> None:
-    """Serve the HTTP API on the store.
+    """Serve the HTTP API and the console on the store.
 
     The first start makes a token of an administrator, and prints the path of the file that holds it.
     Sources may use nothing of this machine but what options or the table [policy] allow.
@@ -112,7 +113,7 @@ def serve_command(context: CliContext, /, **options: Any) -> None:
         async with registry:
             yield
 
-    app = create_app(registry, tokens=tokens, settings=settings, lifespan=lifespan)
+    app = create_app(registry, tokens=tokens, settings=settings, console=True, lifespan=lifespan)
     config = uvicorn.Config(
         app,
         host=options["host"],
@@ -129,7 +130,11 @@ def serve_command(context: CliContext, /, **options: Any) -> None:
         registry.store.close()
         output.echo_err("The settings are valid.")
         return
-    _make_first_token(tokens)
+    token = _make_first_token(tokens)
+    if options["port"] and sys.stderr.isatty():
+        # A browser sends no fragment, and the console removes the token from the address at once.
+        fragment = "" if token is None else f"#token={token}"
+        output.echo_err(f"Console: {_console_url(options)}{fragment}")
     uvicorn.Server(config).run()
 
 
@@ -229,12 +234,20 @@ def _open_registry(context: CliContext, policy: Policy, *, create: bool) -> Data
         raise
 
 
-def _make_first_token(tokens: Tokens) -> None:
-    """Make a token of an administrator if there is no token yet, and say where it is."""
+def _console_url(options: Mapping[str, Any]) -> str:
+    if options["public_url"] is not None:
+        return f"{options['public_url'].rstrip('/')}/"
+    scheme = "http" if options["tls_cert"] is None else "https"
+    host = f"[{options['host']}]" if ":" in options["host"] else options["host"]
+    return f"{scheme}://{host}:{options['port']}/"
+
+
+def _make_first_token(tokens: Tokens) -> str | None:
+    """Make a token of an administrator if there is none yet, say where it is, and return it."""
     from datasources_server.tokens import write_private
 
     if tokens.list():
-        return
+        return None
     path = os.path.join(os.path.dirname(os.path.abspath(tokens.path)), "admin-token")
     token = tokens.add("admin", admin=True)
     try:
@@ -243,3 +256,4 @@ def _make_first_token(tokens: Tokens) -> None:
         tokens.revoke("admin")
         raise OptionError(f"the token cannot be written to {path!r}: {exc.strerror}") from exc
     output.echo_err(f"Made the token of an administrator: {path}")
+    return token

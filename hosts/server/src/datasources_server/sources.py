@@ -18,7 +18,6 @@ from datasources import (
     ConnectionCheck,
     CredentialError,
     DataSourceConfig,
-    DataSourceError,
     DataSourceNotFoundError,
     Limits,
     MemoryStore,
@@ -38,7 +37,7 @@ from datasources_server.documents import (
     TestDocument,
     ValidDocument,
 )
-from datasources_server.problems import Problem, invalid
+from datasources_server.problems import Problem, error_dict, invalid
 from datasources_server.responses import ApiResponse
 from datasources_server.types import load_connector_class
 
@@ -429,8 +428,9 @@ async def _check(call: Call, test: Test) -> ConnectionCheck:
 
 async def _test(call: Call, test: Test) -> ApiResponse:
     check = await _check(call, test)
-    error = check.error.to_dict() if isinstance(check.error, DataSourceError) else None
-    return ApiResponse({"ok": check.ok, "seconds": check.duration, "error": error})
+    return ApiResponse(
+        {"ok": check.ok, "seconds": check.duration, "error": error_dict(check.error)}
+    )
 
 
 async def _require_connection(call: Call, test: Test) -> None:

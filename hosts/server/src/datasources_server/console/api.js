@@ -1,0 +1,146 @@
+// The HTTP API: one function for requests, errors as `Problem`, and downloads.
+
+import { button, formatSize, h, say } from "./dom.js";
+
+const BASE = new URL("v1/", document.baseURI);
+const KEY = "datasources.token";
+const BLOB_LIMIT = 50_000_000; // bytes that a download without a link may hold in memory
+
+export const session = {
+  get token() {
+    return sessionStorage.getItem(KEY);
+  },
+  set token(value) {
+    if (value) sessionStorage.setItem(KEY, value);
+    else sessionStorage.removeItem(KEY);
+  },
+  expired: () => {}, // set by the page: called when a token is not valid any more
+};
+
+/** An error of the API, made of its problem document. */
+export class Problem extends Error {
+  constructor(status, document) {
+    super(document.detail ?? "the server gave no reason");
+    this.name = "Problem";
+    this.status = status;
+    this.slug = String(document.type ?? "").replace("urn:datasources:error:", "");
+    this.errors = document.errors ?? [];
+    this.setting = document.setting;
+    this.reference = String(document.instance ?? "").replace("urn:uuid:", "");
+  }
+}
+
+/** Return the path of a route, its parts encoded. */
+export const at = (...parts) => parts.map(encodeURIComponent).join("/");
+
+async function send(method, path, { body, query = {}, version, headers = {}, signal } = {}) {
+  const url = new URL(path, BASE);
+  for (const [name, value] of Object.entries(query)) {
+    if (value !== undefined && value !== null && value !== "") url.searchParams.set(name, value);
+  }
+  const sent = { Authorization: `Bearer ${session.token}`, ...headers };
+  if (body !== undefined) {
+    sent["Content-Type"] = method === "PATCH" ? "application/merge-patch+json" : "application/json";
+  }
+  if (version !== undefined) sent["If-Match"] = `"${version}"`;
+  let response;
+  try {
+    response = await fetch(url, {
+      method,
+      headers: sent,
+      body: body === undefined ? undefined : JSON.stringify(body),
+      signal,
+      credentials: "omit",
+      cache: "no-store",
+      redirect: "error",
+    });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Problem(0, { detail: "The server does not answer; check the connection, and try again" });
+  }
+  if (response.ok) return response;
+  const problem = new Problem(response.status, await response.json().catch(() => ({})));
+  if (response.status === 401) session.expired();
+  throw problem;
+}
+
+/** Send a request and return the JSON of the answer, null if it has none. */
+export async function api(method, path, options) {
+  const response = await send(method, path, options);
+  return response.status === 204 ? null : response.json();
+}
+
+/**
+ * Download an item. The server makes a link that works once, and the browser downloads it as any
+ * file. A server without links sends small items to the page, which shows the progress.
+ */
+export async function download(source, item, format) {
+  const body = format ? { item, format } : { item };
+  let made;
+  try {
+    made = await api("POST", "links", { body: { source, ...body } });
+  } catch (error) {
+    if (error.status !== 404 || error.slug !== "not-found") throw error;
+    return downloadHere(source, item, body);
+  }
+  const url = new URL(made.url, BASE);
+  if (url.origin !== BASE.origin) throw new Error("the link of the download leads to another server");
+  save(url.href, "");
+  say("The browser downloads the file.");
+}
+
+async function downloadHere(source, item, body) {
+  const stop = new AbortController();
+  const bar = h("progress", { "aria-label": `Download of ${item}` });
+  const amount = h("span", { class: "dim" }, "waiting for the source");
+  const name = h("span", { class: "name", title: item }, item);
+  const row = h(
+    "div",
+    { class: "download" },
+    name,
+    bar,
+    amount,
+    button("Cancel", () => stop.abort()),
+  );
+  document.getElementById("downloads").append(row);
+  try {
+    const response = await send("POST", `${at("sources", source)}/content`, { body, signal: stop.signal });
+    const size = Number(response.headers.get("Content-Length") ?? 0);
+    if (size) bar.max = size;
+    const parts = [];
+    let received = 0;
+    for (const reader = response.body.getReader(); ;) {
+      if (Math.max(size, received) > BLOB_LIMIT) {
+        throw new Error(
+          `the file is larger than ${formatSize(BLOB_LIMIT)}, and this server has no links for downloads`,
+        );
+      }
+      const { done, value } = await reader.read();
+      if (done) break;
+      parts.push(value);
+      received += value.length;
+      if (size) bar.value = received;
+      amount.textContent = size ? `${formatSize(received)} of ${formatSize(size)}` : formatSize(received);
+    }
+    const disposition = response.headers.get("Content-Disposition") ?? "";
+    const encoded = /filename\*=UTF-8''([^;]+)/.exec(disposition);
+    const url = URL.createObjectURL(new Blob(parts, { type: "application/octet-stream" }));
+    save(url, encoded ? decodeURIComponent(encoded[1]) : "download");
+    setTimeout(() => URL.revokeObjectURL(url), 60_000);
+    say(`Downloaded ${formatSize(received)}.`);
+  } catch (error) {
+    stop.abort();
+    if (error.name !== "AbortError") throw error;
+    say("The download was cancelled.");
+  } finally {
+    row.remove();
+  }
+}
+
+function save(url, name) {
+  // With `download`, an answer that is an error does not replace the page.
+  const anchor = h("a", { href: url, download: name, hidden: true });
+  document.body.append(anchor);
+  anchor.click();
+  anchor.remove();
+}

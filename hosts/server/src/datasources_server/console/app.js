@@ -1,0 +1,221 @@
+// The page: sign in, the header, and the page of the address.
+
+import { Problem, api, session } from "./api.js";
+import { address, button, confirm, errorBox, h, link } from "./dom.js";
+import { editPage, newPage, typesPage } from "./form.js";
+import { itemPage } from "./items.js";
+import { queryPage } from "./query.js";
+import { sourcePage, sourcesPage } from "./sources.js";
+import { tokensPage } from "./tokens.js";
+
+const PAGES = {
+  "": sourcesPage,
+  add: (page) => (page.id ? newPage(page) : typesPage(page)),
+  edit: editPage,
+  source: sourcePage,
+  item: itemPage,
+  query: queryPage,
+  tokens: tokensPage,
+};
+const THEMES = ["auto", "light", "dark"];
+const main = document.getElementById("main");
+let me = null;
+let leave = new AbortController(); // of the page that is shown
+let current = null; // its address
+
+function applyTheme(theme) {
+  if (theme === "auto") delete document.documentElement.dataset.theme;
+  else document.documentElement.dataset.theme = theme;
+}
+
+function themeButton() {
+  const theme = localStorage.getItem("datasources.theme") ?? "auto";
+  const control = button(
+    `Theme: ${theme}`,
+    () => {
+      const next = THEMES[(THEMES.indexOf(localStorage.getItem("datasources.theme") ?? "auto") + 1) % 3];
+      localStorage.setItem("datasources.theme", next);
+      applyTheme(next);
+      control.textContent = `Theme: ${next}`;
+    },
+    { class: "quiet" },
+  );
+  return control;
+}
+
+function showHeader() {
+  const entries = me ? [["", "Sources"], ["query", "Query"], ...(me.tokens ? [["tokens", "Tokens"]] : [])] : [];
+  const at = parse().name;
+  const links = entries.map(([name, label]) =>
+    link(
+      name ? [name] : [],
+      label,
+      {},
+      { "aria-current": (name === at || (!name && !["query", "tokens"].includes(at))) && "page" },
+    ),
+  );
+  document
+    .getElementById("top")
+    .replaceChildren(
+      link([], "datasources", {}, { class: "brand" }),
+      h("nav", { "aria-label": "Pages" }, links),
+      h(
+        "div",
+        { class: "row" },
+        themeButton(),
+        me && h("span", { class: "dim who" }, me.id),
+        me && button("Sign out", signOut, { class: "quiet" }),
+      ),
+    );
+}
+
+/** Return the address's page, the id in it, and its parameters. */
+function parse() {
+  const [path, query] = location.hash.replace(/^#\/?/, "").split(/\?(.*)/s);
+  const [name, ...rest] = path.split("/").map((part) => {
+    try {
+      return decodeURIComponent(part);
+    } catch {
+      return part;
+    }
+  });
+  return { name, id: rest[0] ?? "", query: new URLSearchParams(query ?? "") };
+}
+
+async function show() {
+  leave.abort();
+  leave = new AbortController();
+  const { signal } = leave;
+  current = location.hash;
+  const { name, id, query } = parse();
+  showHeader();
+  const waiting = setTimeout(() => main.replaceChildren(h("p", { class: "dim" }, "Loading…")), 250);
+  try {
+    const render = Object.hasOwn(PAGES, name) ? PAGES[name] : notFound;
+    const content = await render({ id, query, me, signal, go, reload: show });
+    if (signal.aborted) return;
+    clearTimeout(waiting);
+    main.replaceChildren(...content.filter(Boolean));
+  } catch (error) {
+    if (signal.aborted || error.name === "AbortError" || error.status === 401) return;
+    clearTimeout(waiting);
+    main.replaceChildren(
+      h("h1", { tabindex: "-1" }, error.status === 404 ? "Not found" : "Error"),
+      errorBox(error, show),
+    );
+  } finally {
+    clearTimeout(waiting);
+  }
+  const heading = main.querySelector("h1");
+  document.title = `${heading?.textContent ?? "Console"} · datasources`;
+  if (!main.contains(document.activeElement)) heading?.focus({ preventScroll: true });
+  window.scrollTo(0, 0);
+}
+
+async function notFound() {
+  return [h("h1", { tabindex: "-1" }, "Not found"), h("p", {}, "There is no such page. ", link([], "All sources"))];
+}
+
+/** Go to a page, or show it anew if it is this one. */
+function go(parts, parameters) {
+  const target = address(parts, parameters);
+  if (target === location.hash) show();
+  else location.hash = target;
+}
+
+function signInPage(message) {
+  leave.abort();
+  me = null;
+  showHeader();
+  const token = h("input", { type: "password", id: "token", autocomplete: "off", spellcheck: "false", required: true });
+  const problem = h("div", { "aria-live": "assertive" }, message && h("p", { class: "box error" }, message));
+  const form = h(
+    "form",
+    {
+      class: "signin box",
+      onsubmit: async (event) => {
+        event.preventDefault();
+        session.token = token.value.trim();
+        await start();
+      },
+    },
+    h("h1", { tabindex: "-1" }, "Sign in"),
+    problem,
+    h("label", { for: "token" }, "Token"),
+    token,
+    h(
+      "p",
+      { class: "help" },
+      "A token begins with ds_. The first start of the server writes one to the file that it names; administrators make others. It stays in this tab until you sign out or close it.",
+    ),
+    h("button", { type: "submit", class: "primary" }, "Sign in"),
+  );
+  main.replaceChildren(form);
+  document.title = "Sign in · datasources";
+  token.focus();
+}
+
+function signOut() {
+  session.token = null;
+  sessionStorage.clear(); // drafts of queries, too
+  history.replaceState(null, "", location.pathname);
+  signInPage();
+}
+
+/** Take a token from the address, and remove it there, also from the history. */
+async function takeToken() {
+  const given = /^#token=([^&]+)$/.exec(location.hash);
+  if (!given) return;
+  history.replaceState(null, "", `${location.pathname}#/`);
+  const token = decodeURIComponent(given[1]);
+  // A link of somebody else must not sign people in silently as another user.
+  if (session.token && session.token !== token) {
+    const text = "You are signed in already. Use the token of this address instead?";
+    if (!(await confirm("Change the token", text, "Use the new token", { kind: "primary" }))) return;
+  }
+  session.token = token;
+}
+
+async function start() {
+  if (!session.token) return signInPage();
+  try {
+    me = await api("GET", "me");
+  } catch (error) {
+    if (error instanceof Problem && error.status === 401) return undefined; // `session.expired` has run
+    main.replaceChildren(h("h1", { tabindex: "-1" }, "Error"), errorBox(error, start));
+    return undefined;
+  }
+  return show();
+}
+
+session.expired = () => {
+  session.token = null;
+  signInPage("The token is not valid, or not any more.");
+};
+
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  main.focus();
+});
+
+window.addEventListener("hashchange", async () => {
+  if (location.hash.startsWith("#token=")) {
+    await takeToken();
+    await start();
+  } else if (me && location.hash !== current) show();
+});
+
+// `/` goes to the filter of the page.
+document.addEventListener("keydown", (event) => {
+  const typing = event.target.closest("input, textarea, select, dialog");
+  if (event.key !== "/" || typing || event.ctrlKey || event.metaKey || event.altKey) return;
+  const filter = main.querySelector("input[type=search]");
+  if (filter) {
+    event.preventDefault();
+    filter.focus();
+  }
+});
+
+applyTheme(localStorage.getItem("datasources.theme") ?? "auto");
+await takeToken();
+await start();

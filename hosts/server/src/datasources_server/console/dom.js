@@ -1,0 +1,229 @@
+// Elements, dialogs, messages, and the one form of numbers and times. Text from anywhere becomes
+// text nodes only; no function here takes HTML.
+
+const PROPERTIES = new Set(["value", "checked", "disabled", "hidden", "tabIndex", "indeterminate"]);
+
+/** Return a new element. Functions among the properties are listeners: `onclick`, `oninput`. */
+export function h(tag, properties = {}, ...children) {
+  return fill(document.createElement(tag), properties, children);
+}
+
+/** Return a new element of SVG. */
+export function svg(tag, properties = {}, ...children) {
+  return fill(document.createElementNS("http://www.w3.org/2000/svg", tag), properties, children);
+}
+
+function fill(node, properties, children) {
+  for (const [name, value] of Object.entries(properties)) {
+    if (value === undefined || value === null || value === false) continue;
+    if (typeof value === "function") node.addEventListener(name.slice(2), value);
+    else if (PROPERTIES.has(name)) node[name] = value;
+    else node.setAttribute(name, value === true ? "" : value);
+  }
+  const shown = children.flat(2).filter((child) => child !== null && child !== undefined && child !== false);
+  node.append(...shown);
+  return node;
+}
+
+let lastId = 0;
+export const newId = (prefix) => `${prefix}-${++lastId}`;
+
+const ICONS = {
+  folder: "M2 5h5l1.5 2H14v7H2z",
+  table: "M2 3h12v11H2zM2 7h12M6 7v7",
+  query: "M3 4l4 4-4 4M8 13h5",
+  file: "M4 2h5l3 3v9H4zM9 2v3h3",
+};
+
+export function icon(name) {
+  const path = svg("path", { d: ICONS[name] ?? ICONS.file });
+  return svg("svg", { class: "icon", viewBox: "0 0 16 16", "aria-hidden": "true" }, path);
+}
+
+export function button(label, onclick, properties = {}) {
+  return h("button", { type: "button", onclick, ...properties }, label);
+}
+
+/** Return a link to a page of the console; parts and parameters are encoded. */
+export function link(parts, label, parameters = {}, properties = {}) {
+  return h("a", { href: address(parts, parameters), ...properties }, label);
+}
+
+export function address(parts, parameters = {}) {
+  const given = Object.entries(parameters).filter(([, value]) => value);
+  const query = new URLSearchParams(given.map(([name, value]) => [name, wellFormed(value)])).toString();
+  return `#/${parts.map((part) => encodeURIComponent(wellFormed(part))).join("/")}${query ? `?${query}` : ""}`;
+}
+
+// Names from sources may hold halves of surrogate pairs, which no address can.
+const wellFormed = (text) => String(text).toWellFormed();
+
+/** Run an action of a button: it is disabled meanwhile, and an error becomes a message. */
+export async function busy(control, action) {
+  control.disabled = true;
+  control.setAttribute("aria-busy", "true");
+  try {
+    return await action();
+  } catch (error) {
+    if (error.name !== "AbortError") say(error.message, "error");
+    return undefined;
+  } finally {
+    control.disabled = false;
+    control.removeAttribute("aria-busy");
+  }
+}
+
+let hiding = 0;
+/** Show a message for a few seconds; screen readers speak it. */
+export function say(text, kind = "done") {
+  const status = document.getElementById("status");
+  status.className = kind;
+  status.textContent = text;
+  clearTimeout(hiding);
+  hiding = setTimeout(() => (status.textContent = ""), kind === "error" ? 12000 : 5000);
+}
+
+/** Return a box that tells an error, with a button to try again if `retry` is given. */
+export function errorBox(error, retry) {
+  const again = retry && button("Try again", retry);
+  const reference = error.reference && h("p", { class: "dim small" }, `Request ${error.reference}`);
+  return h("div", { class: "box error", role: "alert" }, h("p", {}, sentence(error.message)), reference, again);
+}
+
+/** Return what is shown where there is nothing. */
+export function emptyState(title, text, ...actions) {
+  return h(
+    "div",
+    { class: "empty" },
+    h("h2", {}, title),
+    text && h("p", {}, text),
+    h("p", { class: "row center" }, actions),
+  );
+}
+
+export function sentence(text) {
+  const trimmed = String(text).trim();
+  const start = trimmed.charAt(0).toUpperCase() + trimmed.slice(1);
+  return /[.!?…]$/.test(start) ? start : `${start}.`;
+}
+
+/**
+ * Open a dialog and return the value of the action that ended it, null for none.
+ *
+ * Each action has `label`, `value`, and maybe `kind` and `run`, a coroutine function; the dialog
+ * stays open while it runs, and if it returns false or throws.
+ */
+export function openDialog(title, content, actions, { wide = false } = {}) {
+  return new Promise((resolve) => {
+    const heading = newId("dialog");
+    const problem = h("div", { "aria-live": "assertive" });
+    let result = null;
+    const run = async (action, control) => {
+      problem.replaceChildren();
+      control.disabled = true;
+      try {
+        if (action.run && (await action.run()) === false) return;
+        result = action.value ?? null;
+        box.close();
+      } catch (error) {
+        problem.replaceChildren(errorBox(error));
+      } finally {
+        control.disabled = false;
+      }
+    };
+    const controls = actions.map((action, number) => {
+      const last = number === actions.length - 1;
+      const control = h("button", { type: last ? "submit" : "button", class: action.kind }, action.label);
+      if (!last) control.addEventListener("click", () => run(action, control));
+      return control;
+    });
+    const form = h(
+      "form",
+      {
+        novalidate: true,
+        onsubmit: (event) => {
+          event.preventDefault();
+          run(actions.at(-1), controls.at(-1));
+        },
+      },
+      h("h2", { id: heading }, title),
+      content,
+      problem,
+      h("div", { class: "row end" }, controls),
+    );
+    const box = h("dialog", { "aria-labelledby": heading, class: wide ? "wide" : null }, form);
+    const opener = document.activeElement;
+    box.addEventListener("close", () => {
+      box.remove();
+      if (opener?.isConnected) opener.focus();
+      resolve(result);
+    });
+    document.body.append(box);
+    box.showModal();
+    (box.querySelector("input, textarea, select") ?? controls.at(-1)).focus();
+  });
+}
+
+export async function confirm(title, text, label, { kind = "danger", run } = {}) {
+  const actions = [{ label: "Cancel" }, { label, value: true, kind, run }];
+  return (await openDialog(title, h("p", {}, text), actions)) === true;
+}
+
+/** Return a labelled control; `help` is read with it. */
+export function labelled(label, control, help) {
+  control.id ||= newId("field");
+  const note = help && h("p", { class: "help", id: `${control.id}-help` }, help);
+  if (note) control.setAttribute("aria-describedby", note.id);
+  return h("div", { class: "field" }, h("label", { for: control.id }, label), control, note);
+}
+
+const WHOLE = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
+const SHORT = new Intl.NumberFormat("en-US", { maximumSignificantDigits: 6 });
+
+export function formatNumber(value) {
+  const number = Number(value);
+  if (value === null || value === undefined || value === "" || !Number.isFinite(number)) return String(value ?? "–");
+  return Number.isInteger(number) ? WHOLE.format(number) : SHORT.format(number);
+}
+
+export function formatSize(bytes) {
+  if (bytes === null || bytes === undefined) return "";
+  const units = ["B", "kB", "MB", "GB", "TB", "PB"];
+  let [amount, unit] = [bytes, 0];
+  while (amount >= 999.5 && unit < units.length - 1) [amount, unit] = [amount / 1000, unit + 1];
+  return `${unit && amount < 9.95 ? amount.toFixed(1) : Math.round(amount)} ${units[unit]}`;
+}
+
+/** Return a time as an element: local, `2026-01-31 14:05`, with the exact one as its title. */
+export function formatTime(value) {
+  if (value === null || value === undefined) return "";
+  const time = new Date(typeof value === "number" ? value * 1000 : value);
+  if (Number.isNaN(time.getTime())) return String(value);
+  const two = (number) => String(number).padStart(2, "0");
+  const day = `${time.getFullYear()}-${two(time.getMonth() + 1)}-${two(time.getDate())}`;
+  const exact = time.toISOString();
+  return h("time", { datetime: exact, title: exact }, `${day} ${two(time.getHours())}:${two(time.getMinutes())}`);
+}
+
+export function formatSeconds(seconds) {
+  return seconds < 1 ? `${Math.round(seconds * 1000)} ms` : `${seconds.toFixed(1)} s`;
+}
+
+const TYPE_NAMES = {
+  azure_blob: "Azure Blob",
+  http_directory: "HTTP directory",
+  local_file: "Local files",
+  postgresql: "PostgreSQL",
+  sqlite: "SQLite",
+};
+
+/** Return the name of a type of sources for people. */
+export function typeName(type) {
+  if (Object.hasOwn(TYPE_NAMES, type)) return TYPE_NAMES[type];
+  const words = type.replaceAll("_", " ");
+  return words.charAt(0).toUpperCase() + words.slice(1);
+}
+
+export function plural(count, noun) {
+  return `${formatNumber(count)} ${noun}${count === 1 ? "" : "s"}`;
+}

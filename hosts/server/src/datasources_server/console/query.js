@@ -1,0 +1,175 @@
+// Queries: an editor, the first rows of the result with their types, and what can be done with it.
+
+import { api, at, session } from "./api.js";
+import { columnTypes, dataTable, preview } from "./data.js";
+import {
+  busy,
+  button,
+  emptyState,
+  errorBox,
+  formatSeconds,
+  h,
+  labelled,
+  link,
+  openDialog,
+  plural,
+  say,
+} from "./dom.js";
+import { downloadButtons } from "./items.js";
+
+const draftKey = (id) => `datasources.draft.${id}`;
+
+export async function queryPage({ me, query, signal }) {
+  const sources = await queryable(signal);
+  const title = h("h1", { tabindex: "-1" }, "Query");
+  if (!sources.length) {
+    const text = me.admin
+      ? "Queries need a database among the sources."
+      : "No source is granted to you with the right to query.";
+    return [
+      title,
+      emptyState("Nothing to query", text, me.admin && link(["add"], "Add source", {}, { class: "button" })),
+    ];
+  }
+  const select = h(
+    "select",
+    {},
+    sources.map((source) =>
+      h(
+        "option",
+        { value: source.id, selected: source.id === query.get("source") },
+        source.name === source.id ? source.id : `${source.name} (${source.id})`,
+      ),
+    ),
+  );
+  const chosen = () => sources.find((source) => source.id === select.value);
+  const editor = h("textarea", {
+    rows: 8,
+    class: "code",
+    spellcheck: "false",
+    autocapitalize: "off",
+    placeholder: "SELECT …",
+  });
+  const result = h("div", { "aria-live": "polite" });
+  const time = h("span", { class: "dim", role: "status" });
+  let running = null;
+
+  const restore = () => (editor.value = sessionStorage.getItem(draftKey(select.value)) ?? "");
+  const keep = () => session.token && sessionStorage.setItem(draftKey(select.value), editor.value);
+  const text = () => {
+    // What is selected, if something is.
+    const { selectionStart: start, selectionEnd: end, value } = editor;
+    const part = (start === end ? value : value.slice(start, end)).trim();
+    if (!part) throw new Error("write a query first");
+    return part.replace(/;\s*$/, "");
+  };
+
+  const execute = async () => {
+    const item = text();
+    const source = chosen();
+    running = new AbortController();
+    const stop = AbortSignal.any([running.signal, signal]);
+    const began = performance.now();
+    const ticking = setInterval(() => (time.textContent = formatSeconds((performance.now() - began) / 1000)), 200);
+    cancel.hidden = false;
+    run.hidden = true;
+    try {
+      const rows = await preview(source, item, stop);
+      time.textContent = `${plural(rows.rows.length, "row")} in ${formatSeconds((performance.now() - began) / 1000)}`;
+      const described = await api("POST", `${at("sources", source.id)}/describe`, {
+        body: { item },
+        signal: stop,
+      }).catch(() => ({ metadata: {} }));
+      result.replaceChildren(dataTable(rows, columnTypes(described.metadata)));
+    } catch (error) {
+      if (signal.aborted) return;
+      time.textContent = error.name === "AbortError" ? "Cancelled; the database was told to stop." : "";
+      result.replaceChildren(error.name === "AbortError" ? "" : errorBox(error));
+    } finally {
+      clearInterval(ticking);
+      const focused = document.activeElement === cancel;
+      cancel.hidden = true;
+      run.hidden = false;
+      if (focused) run.focus();
+    }
+  };
+  const start = () => busy(run, execute);
+  const run = button("Run", start, { class: "primary", title: "Ctrl+Enter" });
+  const cancel = button("Cancel", () => running?.abort(), { hidden: true });
+  const store =
+    me.admin && button("Save as stored query", () => busy(store, () => storeDialog(chosen(), text(), signal)));
+
+  editor.addEventListener("input", keep);
+  editor.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+      event.preventDefault();
+      if (!run.hidden) start();
+    }
+  });
+  select.addEventListener("change", restore);
+  restore();
+  return [
+    title,
+    h("div", { class: "row" }, labelled("Source", select)),
+    labelled("Query", editor, "One statement that reads. Ctrl+Enter runs it, or what is selected of it."),
+    h(
+      "div",
+      { class: "row actions" },
+      run,
+      cancel,
+      downloadButtons(
+        {
+          get id() {
+            return select.value;
+          },
+        },
+        text,
+        ["csv", "parquet"],
+      ),
+      store,
+      time,
+    ),
+    result,
+  ];
+}
+
+/** Return the sources that the caller may send queries to. */
+async function queryable(signal) {
+  const found = [];
+  let cursor = null;
+  do {
+    const page = await api("GET", "sources", { query: { limit: 200, cursor }, signal });
+    found.push(
+      ...page.items.filter(
+        (source) =>
+          source.state === "ready" && source.rights.includes("query") && source.abilities.includes("parameters"),
+      ),
+    );
+    cursor = page.next_cursor;
+  } while (cursor);
+  return found;
+}
+
+async function storeDialog({ id }, text, signal) {
+  const name = h("input", { type: "text", maxlength: 100, autocomplete: "off", spellcheck: "false" });
+  const description = h("input", { type: "text", maxlength: 500, autocomplete: "off" });
+  const run = async () => {
+    const source = await api("GET", at("sources", id), { signal });
+    const key = name.value.trim();
+    if (Object.hasOwn(source.queries, key))
+      throw new Error(`there is a stored query ${key} already; take another name`);
+    const queries = { [key]: { text, description: description.value.trim() } };
+    await api("PATCH", at("sources", id), { body: { queries }, version: source.version });
+    say(`Stored as query:${key}, among the items of ${id}.`);
+  };
+  const content = [
+    h("p", {}, "Everybody who may read the source can use it, without the right to query."),
+    labelled("Name", name, "Lower-case letters, digits, - and _."),
+    labelled("Description", description),
+    h("pre", {}, text),
+  ];
+  await openDialog("Save as stored query", content, [
+    { label: "Cancel" },
+    { label: "Save", value: true, kind: "primary", run },
+  ]);
+}
