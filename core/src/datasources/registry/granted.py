@@ -36,6 +36,7 @@ from datasources.models import (
     ColumnStatistics,
     DataItem,
     DataSourceConfig,
+    DataSourceType,
     FetchReceipt,
     FetchRequest,
     FetchResult,
@@ -53,6 +54,7 @@ from datasources.registry.authorization import (
 )
 from datasources.registry.factory import ConnectorFactory
 from datasources.registry.fetching import Fetcher
+from datasources.registry.filtering import SourceFilter
 from datasources.registry.listing import ItemLister
 from datasources.registry.paging import ItemPager
 from datasources.registry.reading import ItemReader
@@ -140,17 +142,24 @@ class GrantedOperations:
             principal, operations.factory, operations.plugins, refusal
         )
 
-    async def list_sources(self) -> list[DataSourceConfig]:
-        """Return the sources that the principal has a grant for, by id, with secrets masked."""
+    async def list_sources(
+        self,
+        *,
+        after: str | None = None,
+        limit: int | None = None,
+        type: DataSourceType | str | None = None,
+        q: str = "",
+    ) -> list[DataSourceConfig]:
+        """Return the sources that the principal has a grant for, by id, with secrets masked.
+
+        The arguments are those of `DataSourceRegistry.list_data_sources`.
+        """
+        chosen = SourceFilter(after, limit, None if type is None else str(type), q)
         records, principal = self._operations.records, self.principal
+        granted = None if principal.is_admin else {grant.source for grant in principal.grants}
 
         def load() -> list[DataSourceConfig]:
-            if principal.is_admin:
-                return [records.masked_config(record) for record in records.store.list()]
-            # The store may hold many more sources than are granted.
-            source_ids = sorted({grant.source for grant in principal.grants})
-            granted = map(records.store.get, source_ids)
-            return [records.masked_config(record) for record in granted if record is not None]
+            return [records.masked_config(record) for record in records.list(chosen, granted)]
 
         return await asyncio.to_thread(load)
 

@@ -21,13 +21,11 @@ from datasources import (
     DataSourceError,
     DataSourceNotFoundError,
     Limits,
-    MemoryStore,
     PluginError,
     abilities,
 )
 from datasources.forms import option_fields
 from datasources.redaction import is_secret_name
-from datasources.registry import ConnectorFactory, SourceRecords
 from datasources.stored_queries import read_queries
 from datasources_server.calls import AdminCall, AnyCall, Call, SourceId
 from datasources_server.cursors import open_cursor, seal_cursor
@@ -126,14 +124,8 @@ async def list_sources(
         raise invalid("limit", f"must be at most {call.settings.max_page}")
     binding = [call.principal.id, type, q]
     after = "" if cursor is None else open_cursor(call, "sources", binding, cursor)
-    text = q.casefold()
-    matches = [
-        config
-        for config in await call.access.list_sources()
-        if config.id > after
-        and (type is None or config.type == type)
-        and (text in config.id.casefold() or text in config.name.casefold())
-    ]
+    # One more than the page, to know if there is a following page.
+    matches = await call.access.list_sources(after=after, limit=limit + 1, type=type, q=q)
     page = matches[:limit]
     items = []
     for config in page:
@@ -170,7 +162,7 @@ async def put_source(
     if if_none_match not in (None, "*"):
         raise invalid("If-None-Match", "must be `*`")
     config = body.to_config(source_id)
-    await _validate(call, config)
+    await call.registry.validate_config(config)
     if if_none_match is None:
         return await _replace(call, config, if_match, test=test, dry_run=dry_run)
     if await asyncio.to_thread(call.registry.exists, source_id):
@@ -329,17 +321,6 @@ async def _source_response(call: Call, source_id: str, status: int = 200) -> Api
     config = await call.access.get_source(source_id)
     headers = {"ETag": f'"{config.version}"'}
     return ApiResponse(await describe_source(call, config), status, headers)
-
-
-async def _validate(call: Call, config: DataSourceConfig) -> None:
-    """Validate a source that is not stored.
-
-    Raises:
-        DataSourceError: It is not valid, or the policy does not allow it.
-    """
-    registry = call.registry
-    records = SourceRecords(MemoryStore(), registry.credentials)
-    await ConnectorFactory(records, registry.policy, registry.plugins).validate(config)
 
 
 def _expected_version(config: DataSourceConfig, if_match: str | None) -> int | None:
