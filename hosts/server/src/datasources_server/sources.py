@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from functools import lru_cache
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Header, Query, Response
@@ -18,6 +19,7 @@ from datasources import (
     ConnectionCheck,
     CredentialError,
     DataSourceConfig,
+    DataSourceConnector,
     DataSourceError,
     DataSourceNotFoundError,
     Limits,
@@ -272,7 +274,7 @@ async def describe_source(call: Call, config: DataSourceConfig) -> dict[str, Any
     secrets: dict[str, Any] = {}
     try:
         connector_class = await load_connector_class(call.registry, config.type)
-        described["abilities"] = sorted(abilities(connector_class))
+        described["abilities"] = _abilities_of(connector_class)
         if call.principal.is_admin:
             secrets = await asyncio.to_thread(
                 _secret_states, call, config, connector_class.options_class
@@ -290,6 +292,11 @@ async def describe_source(call: Call, config: DataSourceConfig) -> dict[str, Any
             "created_at": config.to_dict()["created_at"],
         }
     return described
+
+
+@lru_cache(maxsize=256)  # a list has many sources of few types
+def _abilities_of(connector_class: type[DataSourceConnector]) -> list[str]:
+    return sorted(abilities(connector_class))
 
 
 def _tables(config: DataSourceConfig) -> dict[str, Any]:
