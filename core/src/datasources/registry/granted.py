@@ -24,7 +24,7 @@ from contextlib import (
 )
 from dataclasses import dataclass, field
 from typing import Any, cast
-from weakref import WeakKeyDictionary, WeakValueDictionary
+from weakref import WeakValueDictionary
 
 from datasources.connector import DataSourceConnector
 from datasources.errors import (
@@ -55,6 +55,7 @@ from datasources.registry.authorization import (
 from datasources.registry.factory import ConnectorFactory
 from datasources.registry.fetching import Fetcher
 from datasources.registry.filtering import SourceFilter
+from datasources.registry.gates import Gates
 from datasources.registry.listing import ItemLister
 from datasources.registry.paging import ItemPager
 from datasources.registry.reading import ItemReader
@@ -68,7 +69,7 @@ from datasources.workspace import Progress, Quota, Workspace
 class Operations:
     """The parts of one registry that carry out operations, and what all objects of a principal share.
 
-    That is a semaphore for each principal, and a quota for each directory.
+    That is a gate for each principal, and a quota for each directory.
     """
 
     records: SourceRecords
@@ -79,20 +80,10 @@ class Operations:
     fetcher: Fetcher
     streams: StreamOpener
     plugins: Plugins
-    _gates: WeakKeyDictionary[
-        asyncio.AbstractEventLoop, WeakValueDictionary[tuple[str, int], asyncio.Semaphore]
-    ] = field(default_factory=WeakKeyDictionary)
+    gates: Gates = field(default_factory=Gates)
     _quotas: WeakValueDictionary[tuple[str, int], Quota] = field(
         default_factory=WeakValueDictionary
     )
-
-    def gate(self, principal_id: str, places: int) -> asyncio.Semaphore:
-        """Return the semaphore that all objects of one principal share on this event loop."""
-        gates = self._gates.setdefault(asyncio.get_running_loop(), WeakValueDictionary())
-        gate = gates.get((principal_id, places))
-        if gate is None:
-            gate = gates[principal_id, places] = asyncio.Semaphore(places)
-        return gate
 
     def quota(self, path: str, max_bytes: int) -> Quota:
         """Return the quota of a directory; fetches into it at the same time share one."""
@@ -451,7 +442,7 @@ class GrantedOperations:
     def _gate(self) -> AbstractAsyncContextManager[Any]:
         if self._concurrency is None:
             return nullcontext()
-        return self._operations.gate(self.principal.id, self._concurrency)
+        return self._operations.gates.of(self.principal.id, self._concurrency)
 
     async def _directory(self, workspace: str | os.PathLike[str]) -> str | os.PathLike[str]:
         """Return the workspace with its own quota or the principal's, whichever is smaller."""

@@ -542,7 +542,9 @@ class DataSourceRegistry:
             path: As for `list_items`.
             limit: The most items of the page, 10,000 at most; there may be fewer.
             cursor: That of the page before; None for the first page. It can be used for an hour,
-                with the same source and path, in every process that has the same keys.
+                with the same source and path, in every process that has the same keys. Changes of
+                the source's options leave it valid; a source that was removed and registered anew
+                has other cursors.
 
         Raises:
             CursorError: The cursor is forged, too old, or of another listing.
@@ -833,8 +835,8 @@ class DataSourceRegistry:
             principal: The caller that the host acts for.
             limits: Of each fetch, in addition to the source's or the policy's: the smaller counts.
             quota: Bytes that the files of each workspace may have together; None is no bound.
-            concurrency: Fetches and streams at once of all objects for principals of the same id;
-                more wait. None is no bound.
+            concurrency: Fetches and streams at once of all objects for principals of the same id,
+                whatever bounds those objects have; more wait. None is no bound, and not counted.
 
         Raises:
             OptionError: `quota` is negative, or `concurrency` not at least 1.
