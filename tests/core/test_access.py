@@ -385,6 +385,36 @@ async def test_the_fetches_of_a_principal_at_once_are_bounded_over_all_its_objec
     assert Shelf.most == 4
 
 
+async def test_objects_of_a_principal_with_other_bounds_share_one_count(
+    registry: DataSourceRegistry, tmp_path: Path
+) -> None:
+    grant = Grant("shop", {"read"})
+
+    def fetch(concurrency: int | None, identifier: str = "slow") -> asyncio.Task[Any]:
+        access = access_of(registry, grant, concurrency=concurrency)
+        return asyncio.create_task(access.fetch("shop", identifier, tmp_path))
+
+    tasks = [fetch(4) for _ in range(3)]
+    await wait_until(lambda: Shelf.entered == 3)
+    few = fetch(3, "in/a.csv")
+    more = fetch(4, "in/a.csv")
+    await more  # the fourth place is free, though somebody with a smaller bound came first
+    assert not few.done()
+    unbounded = fetch(None, "in/a.csv")
+    await unbounded
+    waiting = [fetch(3, "in/a.csv") for _ in range(3)]
+    await asyncio.sleep(0)
+    for task in (few, waiting[0]):  # who does not wait any more takes no place
+        task.cancel()
+    tasks[0].cancel()
+    await asyncio.gather(*waiting[1:])
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, few, waiting[0], return_exceptions=True)
+    assert Shelf.most == 4
+    await asyncio.wait_for(fetch(1, "in/a.csv"), 10)  # every place was given back
+
+
 async def test_a_workspace_of_a_principal_holds_its_grants_for_the_host_too(
     registry: DataSourceRegistry, tmp_path: Path
 ) -> None:

@@ -50,7 +50,7 @@ principals
 stores
 plugins: hookspecs discovery compatibility manager
 pool: calls state pool
-registry: cache observing opening records factory checking queries updates pools listing paging progress fetching streaming reading authorization granted sweeping sessions access registry
+registry: cache observing opening filtering records factory checking queries updates pools listing paging progress fetching streaming reading authorization gates granted sweeping sessions access registry
 blocking
 observers: audit telemetry
 telemetry

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 import traceback
-from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, NamedTuple, NewType, TypedDict
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ClassVar,
+    Generic,
+    Literal,
+    NamedTuple,
+    NewType,
+    TypedDict,
+)
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 from pydantic import (
     AfterValidator,
     AliasChoices,
@@ -28,10 +39,12 @@ from pydantic import (
 )
 from typing_extensions import TypeAliasType, TypeVar
 
-from datasources import ConnectorOptions, OptionError
+from datasources import ConnectorOptions, DataSourceError, OptionError
 from datasources.option_types import is_secret, option_names
 from datasources.redaction import MARK
 from tests.core.tracebacks import local_variables
+
+SECRET = "pa55-of-the-source"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,6 +175,7 @@ def placed(marker: str) -> list[dict[str, Any]]:
     ]
 
 
+@settings(deadline=None)
 @given(MARKERS)
 def test_no_value_shows_in_an_error_its_context_or_its_traceback(marker: str):
     for values in placed(marker):
@@ -510,3 +524,56 @@ def test_no_frame_of_an_error_has_the_values(validate: Any, wrong: dict[str, Any
     with pytest.raises(OptionError) as caught:
         validate({"host": "h", "magic": "m4rker", **wrong})
     assert "m4rker" not in local_variables(caught.value)
+
+
+class Part(BaseModel):
+    level: int = 0
+    key: SecretStr | None = None
+
+
+class Nested(ConnectorOptions):
+    host: str
+    tls: Part | None = None
+    places: list[Part] | None = None
+    tags: dict[str, int] | None = None
+
+
+@pytest.mark.parametrize(
+    ("values", "fields"),
+    [
+        ({}, ["/host"]),
+        ({"host": "h", "tls": {"level": "high", "key": SECRET}}, ["/tls/level"]),
+        ({"host": 5, "tls": {"level": "high"}, "other": 1}, ["/host", "/tls/level", "/other"]),
+        ({"host": "h", "places": [{}, {"level": SECRET}]}, ["/places/1/level"]),
+        ({"host": "h", "tags": {"a/b~c": SECRET}}, ["/tags/a~1b~0c"]),
+        ({"host": MARK}, ["/host"]),
+        ({"host": "${env:HOST}", "tls": {"level": SECRET}}, ["/tls/level"]),
+    ],
+)
+def test_error_has_the_pointer_of_each_option_that_is_wrong(
+    values: dict[str, Any], fields: list[str]
+):
+    for validate in (Nested.load, Nested.check):
+        if validate == Nested.load and "${" in str(values):
+            continue
+        with pytest.raises(OptionError) as caught:
+            validate(values)
+        error = caught.value
+        assert (list(error.fields), error.field) == (fields, fields[0])
+        assert "; ".join(error.fields.values()) == str(error)
+        assert SECRET not in str(error.fields)
+        same = DataSourceError.from_dict(error.to_dict())
+        assert isinstance(same, OptionError)
+        assert same.fields == pickle.loads(pickle.dumps(error)).fields == error.fields
+
+
+def test_error_of_several_options_together_has_no_pointer():
+    class Together(ConnectorOptions):
+        alternatives: ClassVar[tuple[tuple[str, ...], ...]] = (("a",), ("b",))
+        a: str | None = None
+        b: str | None = None
+
+    with pytest.raises(OptionError) as caught:
+        Together.load({})
+    assert (caught.value.field, caught.value.fields) == (None, {})
+    assert "fields" not in caught.value.to_dict()

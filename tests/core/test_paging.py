@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -126,6 +127,31 @@ async def test_a_cursor_is_opened_where_the_keys_are_and_nowhere_else() -> None:
     ciphertext = CredentialManager(old).encrypt_credentials({}).partition(":")[2]
     with pytest.raises(CursorError):
         await page([old], ciphertext)
+
+
+@pytest.mark.parametrize("stored", ["memory", "sqlite"])
+async def test_a_cursor_outlives_changes_of_its_source_and_not_the_source(
+    stored: str, tmp_path: Path
+) -> None:
+    """Another source of the same id must not be listed from where the first one ended."""
+    keys = CredentialManager(CredentialManager.generate_key()) if stored == "sqlite" else None
+    store = tmp_path / "s.db" if stored == "sqlite" else None
+    async with registry_of(Paged, credential_manager=keys, store=store) as registry:
+        await registry.register_data_source(source(note="a"))
+        cursor = (await registry.list_page("s", limit=3)).cursor
+        await registry.update_data_source("s", {"name": "T", "config": {"note": "b"}})
+        await registry.register_data_source(registry.get_config("s"), replace=True)
+        await registry.pause("s", "why")
+        await registry.resume("s")
+        assert (await registry.list_page("s", limit=3, cursor=cursor)).items[0].path == "d.csv"
+        await registry.unregister_data_source("s")
+        await registry.register_data_source(source(note="b"))
+        with pytest.raises(CursorError, match="not one of this listing"):
+            await registry.list_page("s", limit=3, cursor=cursor)
+        cursor = (await registry.list_page("s", limit=3)).cursor
+        await registry.register_data_source(source(note="c"), replace=True)
+        with pytest.raises(CursorError):
+            await registry.list_page("s", limit=3, cursor=cursor)
 
 
 @pytest.mark.parametrize("cursor", [5, b"gAAAA", [], True])

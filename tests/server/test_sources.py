@@ -79,6 +79,10 @@ def test_dry_run_validates_and_stores_nothing(
     refused = admin("PUT", path, wrong, headers=condition, dry_run=True)
     assert refused.slug == "option-invalid"
     assert "'pth'" in refused.json["detail"]
+    assert [error["pointer"] for error in refused.json["errors"]] == [
+        "#/options/path",
+        "#/options/pth",
+    ]
     assert admin("GET", path).status == 404
 
 

@@ -293,6 +293,7 @@ class DataSourceRegistry:
     test_connection = _blocking(asynchronous.DataSourceRegistry.test_connection)
     discover = _blocking(asynchronous.DataSourceRegistry.discover)
     check_connection = _blocking(asynchronous.DataSourceRegistry.check_connection)
+    validate_config = _blocking(asynchronous.DataSourceRegistry.validate_config)
     check_config = _blocking(asynchronous.DataSourceRegistry.check_config)
     check_update = _blocking(asynchronous.DataSourceRegistry.check_update)
     list_items = _blocking(asynchronous.DataSourceRegistry.list_items)

@@ -64,6 +64,9 @@ class DataSourceError(Exception):
                 error.http_status = status
             error.retryable = values.get("retryable") is True
             return error
+        fields = values.get("fields")
+        if issubclass(error_class, OptionError) and isinstance(fields, dict):
+            return error_class(message, fields={str(k): str(v) for k, v in fields.items()})
         if issubclass(error_class, ConnectorError):
             code = values.get("code")
             return error_class(message, code=None if code is None else str(code))
@@ -74,10 +77,29 @@ class OptionError(DataSourceError):
     """Raised when an argument, a setting or an option is unknown, missing or not of its type.
 
     Nothing has been stored or changed by then.
+
+    Args:
+        message: The sentence for people.
+        fields: As the attribute.
     """
 
     slug = "option-invalid"
     http_status = 422
+
+    def __init__(self, message: str = "", *, fields: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.fields: dict[str, str] = dict(fields or {})
+        """The reasons by option of a source: JSON pointers (RFC 6901) into the options, such as
+        `/tls/key`. Empty if the error is about something else than single options."""
+
+    @property
+    def field(self) -> str | None:
+        """The JSON pointer of the first option that is wrong; None if no single one is."""
+        return next(iter(self.fields), None)
+
+    def to_dict(self) -> dict[str, object]:
+        """Return what the base does, and `fields` if there are some."""
+        return super().to_dict() | ({"fields": dict(self.fields)} if self.fields else {})
 
 
 class RegistryError(DataSourceError):

@@ -22,10 +22,23 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+_PLAIN = frozenset({str, int, bool, type(None)})
+
 
 def to_json_value(value: Any) -> Any:
     """Return a value in the form that JSON can hold."""
-    if value is None or isinstance(value, (bool, int)):
+    exact = type(value)  # most values are of these types, which are told apart fastest so
+    if exact in _PLAIN:
+        return value
+    if exact is dict:
+        return {str(key): to_json_value(item) for key, item in value.items()}
+    if exact is list:
+        return [to_json_value(item) for item in value]
+    return _other_to_json_value(value)
+
+
+def _other_to_json_value(value: Any) -> Any:
+    if isinstance(value, int):
         return value
     if isinstance(value, str):
         return str(value)

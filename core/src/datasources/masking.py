@@ -72,6 +72,9 @@ def _mask_exception(error: BaseException, secrets: list[str]) -> None:
         value = getattr(error, name, None)
         if isinstance(value, str) and (masked := mask_secrets(value, secrets)) != value:
             setattr(error, name, masked)
+        elif isinstance(value, dict) and all(isinstance(text, str) for text in value.values()):
+            for key, text in value.items():  # as `OptionError.fields`
+                value[key] = mask_secrets(text, secrets)
     if hasattr(error, "__notes__"):
         error.__notes__ = [mask_secrets(note, secrets) for note in error.__notes__]
 

@@ -76,6 +76,9 @@ def _load_pydantic_plugins() -> None:
 
 _load_pydantic_plugins()
 
+_Reasons = list[tuple[str, str]]
+"""Reasons why options are not valid: JSON pointers of options, "" for all of them, and sentences."""
+
 
 class ConnectorOptions(BaseModel):
     """Base of a connector's options: a pydantic model with one field for each option.
@@ -165,10 +168,10 @@ class ConnectorOptions(BaseModel):
         Raises:
             OptionError: Names every unknown, missing or ill-typed option, and no value.
         """
-        options, fault = cls._validate(values, resolved=True)
+        options, reasons = cls._validate(values, resolved=True)
         del values  # tools that report errors show the local variables of frames
         if options is None:
-            raise OptionError(fault)
+            raise _option_error(reasons)
         return options
 
     @classmethod
@@ -184,10 +187,10 @@ class ConnectorOptions(BaseModel):
         Raises:
             OptionError: As `load`.
         """
-        options, fault = cls._validate(values, resolved=False)
+        options, reasons = cls._validate(values, resolved=False)
         del values
-        if fault:
-            raise OptionError(fault)
+        if reasons:
+            raise _option_error(reasons)
         return options
 
     @classmethod
@@ -270,20 +273,23 @@ class ConnectorOptions(BaseModel):
         raise TypeError(f"a {type(self).__name__} holds secrets and cannot be pickled")
 
     @classmethod
-    def _validate(cls, values: Mapping[str, Any], *, resolved: bool) -> tuple[Self | None, str]:
-        """Return the options if they are valid, and a sentence that says why they are not.
+    def _validate(
+        cls, values: Mapping[str, Any], *, resolved: bool
+    ) -> tuple[Self | None, _Reasons]:
+        """Return the options if they are valid, and the reasons why they are not.
 
         Nothing is raised here: the frame, and pydantic's error, hold the values.
         """
         for name, value in values.items():
             if any(MARK in text for text in _texts_in(value)):
-                return None, f"option {name!r} comes from a masked copy; give the secret itself"
+                reason = f"option {name!r} comes from a masked copy; give the secret itself"
+                return None, [(_pointer(name), reason)]
         for sentence in cls.deprecations(values):
             if (cls, sentence) not in _warned:
                 _warned.add((cls, sentence))
                 warnings.warn(sentence, DeprecationWarning, stacklevel=4)
         try:
-            return cls.model_validate(values), ""
+            return cls.model_validate(values), []
         except ValidationError as exc:
             errors = exc.errors(include_input=False)
         if not resolved:
@@ -291,34 +297,36 @@ class ConnectorOptions(BaseModel):
                 error for error in errors if error["loc"] and not _at_reference(values, error)
             ]
             if not certain and any(map(has_reference, values.values())):
-                return None, cls._find_certain_fault(values)
+                return None, cls._find_certain_reasons(values)
             errors = certain or errors
         return None, cls._explain(errors, values)
 
     @classmethod
-    def _find_certain_fault(cls, values: Mapping[str, Any]) -> str:
-        """Return a sentence about options that no values of their references make valid, or ""."""
-        fault, is_certain = cls._try_placeholders(values)
-        if is_certain or not fault:
-            return fault
+    def _find_certain_reasons(cls, values: Mapping[str, Any]) -> _Reasons:
+        """Return why options are not valid whatever the values of their references are."""
+        reasons, is_certain = cls._try_placeholders(values)
+        if is_certain or not reasons:
+            return reasons
         # A validator refused every value that was tried, so those of all options did not run.
         defaults = {name: info.default for name, info in cls.fields() if not info.is_required()}
         names = {name: field[0] for field in cls.fields() for name in option_names(field)}
         given = {names[name]: v for name, v in values.items() if name in names and v is not None}
-        return option_rules.find_fault(cls, given, {**defaults, **given})
+        fault = option_rules.find_fault(cls, given, {**defaults, **given})
+        return [("", fault)] if fault else []
 
     @classmethod
-    def _try_placeholders(cls, values: Mapping[str, Any]) -> tuple[str, bool]:
+    def _try_placeholders(cls, values: Mapping[str, Any]) -> tuple[_Reasons, bool]:
         """Validate options with values that could stand for their references.
 
         Returns:
-            "" if some of the values make them valid, otherwise a sentence about the first values;
-            and True if no other values could make them valid.
+            Nothing if some of the values make them valid, otherwise the reasons why the first ones
+            do not; and True if no other values could make them valid.
         """
         fields = {name: field for field in cls.fields() for name in option_names(field)}
         names = [name for name, v in values.items() if name in fields and has_reference(v)]
         combinations = itertools.product(*(placeholders(fields[name][1]) for name in names))
-        first_fault, is_certain = "", True
+        first_reasons: _Reasons = []
+        is_certain = True
         for chosen in itertools.islice(combinations, _MAX_PLACEHOLDERS):
             tried = dict(zip(names, chosen, strict=True))
             try:
@@ -326,33 +334,46 @@ class ConnectorOptions(BaseModel):
             except ValidationError as exc:
                 errors = exc.errors(include_input=False)
             else:
-                return "", True
-            first_fault = first_fault or cls._explain(errors, {**values, **tried})
+                return [], True
+            first_reasons = first_reasons or cls._explain(errors, {**values, **tried})
             is_certain &= not any(
                 error["loc"][:1] == (name,) or depends_on(value, fields[name][1])
                 for name, value in tried.items()
                 for error in errors
             )
-        return first_fault, is_certain
+        return first_reasons, is_certain
 
     @classmethod
-    def _explain(cls, errors: Iterable[Any], values: Mapping[str, Any]) -> str:
+    def _explain(cls, errors: Iterable[Any], values: Mapping[str, Any]) -> _Reasons:
         accepted = ", ".join(name for name, _ in cls.fields())
-        parts = []
+        reasons: _Reasons = []
         for error in errors:
-            name = ".".join(str(part) for part in error["loc"] if not str(part).endswith("]"))
+            # Parts in brackets are pydantic's: the member of a union, or the key of a mapping.
+            path = [str(part) for part in error["loc"] if not str(part).endswith("]")]
+            name = ".".join(path)
             same = next((n for n in map(option_names, cls.fields()) if name in n), [])
             if error["type"] == "extra_forbidden" and same:
-                parts.append(f"options {same[0]!r} and {name!r} are the same; give one of them")
+                reason = f"options {same[0]!r} and {name!r} are the same; give one of them"
             elif error["type"] == "extra_forbidden":
-                parts.append(f"unknown option {name!r}; options: {accepted}")
+                reason = f"unknown option {name!r}; options: {accepted}"
             elif error["type"] == "missing":
-                parts.append(f"option {name!r} is missing")
+                reason = f"option {name!r} is missing"
             elif name:
-                parts.append(f"option {name!r}: {_message(error, values)}")
+                reason = f"option {name!r}: {_message(error, values)}"
             else:
-                parts.append(_message(error, values))
-        return "; ".join(parts)
+                reason = _message(error, values)
+            reasons.append((_pointer(*path), reason))
+        return reasons
+
+
+def _pointer(*path: str) -> str:
+    """Return the JSON pointer (RFC 6901) of an option; that of all options is empty."""
+    return "".join(f"/{part.replace('~', '~0').replace('/', '~1')}" for part in path)
+
+
+def _option_error(reasons: _Reasons) -> OptionError:
+    message = "; ".join(reason for _, reason in reasons)
+    return OptionError(message, fields={pointer: reason for pointer, reason in reasons if pointer})
 
 
 def destinations(
@@ -390,9 +411,9 @@ def check_examples(options_class: type[ConnectorOptions], values: Mapping[str, A
     Raises:
         OptionError: As `ConnectorOptions.load`; or no example of a reference is valid.
     """
-    fault, _ = options_class._try_placeholders(values)
-    if fault:
-        raise OptionError(fault)
+    reasons, _ = options_class._try_placeholders(values)
+    if reasons:
+        raise _option_error(reasons)
 
 
 def _secrets_in(value: Any) -> Iterable[str]:

@@ -80,7 +80,8 @@ class ConnectorFactory:
             with _class_errors(config):
                 options = connector_class.options_class.check(config.config)
         except OptionError as exc:
-            raise OptionError(f"source {config.id!r}: {exc}") from None
+            message = f"source {config.id!r}: {exc}"
+            raise OptionError(message, fields=exc.fields) from None
         if options is not None:
             self._check_places(config, options, resolved=False)
         return config, connector_class

@@ -24,7 +24,7 @@ from contextlib import (
 )
 from dataclasses import dataclass, field
 from typing import Any, cast
-from weakref import WeakKeyDictionary, WeakValueDictionary
+from weakref import WeakValueDictionary
 
 from datasources.connector import DataSourceConnector
 from datasources.errors import (
@@ -36,6 +36,7 @@ from datasources.models import (
     ColumnStatistics,
     DataItem,
     DataSourceConfig,
+    DataSourceType,
     FetchReceipt,
     FetchRequest,
     FetchResult,
@@ -53,6 +54,8 @@ from datasources.registry.authorization import (
 )
 from datasources.registry.factory import ConnectorFactory
 from datasources.registry.fetching import Fetcher
+from datasources.registry.filtering import SourceFilter
+from datasources.registry.gates import Gates
 from datasources.registry.listing import ItemLister
 from datasources.registry.paging import ItemPager
 from datasources.registry.reading import ItemReader
@@ -66,7 +69,7 @@ from datasources.workspace import Progress, Quota, Workspace
 class Operations:
     """The parts of one registry that carry out operations, and what all objects of a principal share.
 
-    That is a semaphore for each principal, and a quota for each directory.
+    That is a gate for each principal, and a quota for each directory.
     """
 
     records: SourceRecords
@@ -77,20 +80,10 @@ class Operations:
     fetcher: Fetcher
     streams: StreamOpener
     plugins: Plugins
-    _gates: WeakKeyDictionary[
-        asyncio.AbstractEventLoop, WeakValueDictionary[tuple[str, int], asyncio.Semaphore]
-    ] = field(default_factory=WeakKeyDictionary)
+    gates: Gates = field(default_factory=Gates)
     _quotas: WeakValueDictionary[tuple[str, int], Quota] = field(
         default_factory=WeakValueDictionary
     )
-
-    def gate(self, principal_id: str, places: int) -> asyncio.Semaphore:
-        """Return the semaphore that all objects of one principal share on this event loop."""
-        gates = self._gates.setdefault(asyncio.get_running_loop(), WeakValueDictionary())
-        gate = gates.get((principal_id, places))
-        if gate is None:
-            gate = gates[principal_id, places] = asyncio.Semaphore(places)
-        return gate
 
     def quota(self, path: str, max_bytes: int) -> Quota:
         """Return the quota of a directory; fetches into it at the same time share one."""
@@ -140,17 +133,24 @@ class GrantedOperations:
             principal, operations.factory, operations.plugins, refusal
         )
 
-    async def list_sources(self) -> list[DataSourceConfig]:
-        """Return the sources that the principal has a grant for, by id, with secrets masked."""
+    async def list_sources(
+        self,
+        *,
+        after: str | None = None,
+        limit: int | None = None,
+        type: DataSourceType | str | None = None,
+        q: str = "",
+    ) -> list[DataSourceConfig]:
+        """Return the sources that the principal has a grant for, by id, with secrets masked.
+
+        The arguments are those of `DataSourceRegistry.list_data_sources`.
+        """
+        chosen = SourceFilter(after, limit, None if type is None else str(type), q)
         records, principal = self._operations.records, self.principal
+        granted = None if principal.is_admin else {grant.source for grant in principal.grants}
 
         def load() -> list[DataSourceConfig]:
-            if principal.is_admin:
-                return [records.masked_config(record) for record in records.store.list()]
-            # The store may hold many more sources than are granted.
-            source_ids = sorted({grant.source for grant in principal.grants})
-            granted = map(records.store.get, source_ids)
-            return [records.masked_config(record) for record in granted if record is not None]
+            return [records.masked_config(record) for record in records.list(chosen, granted)]
 
         return await asyncio.to_thread(load)
 
@@ -442,7 +442,7 @@ class GrantedOperations:
     def _gate(self) -> AbstractAsyncContextManager[Any]:
         if self._concurrency is None:
             return nullcontext()
-        return self._operations.gate(self.principal.id, self._concurrency)
+        return self._operations.gates.of(self.principal.id, self._concurrency)
 
     async def _directory(self, workspace: str | os.PathLike[str]) -> str | os.PathLike[str]:
         """Return the workspace with its own quota or the principal's, whichever is smaller."""

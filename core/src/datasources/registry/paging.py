@@ -43,14 +43,14 @@ class ItemPager:
     ) -> Page:
         """Return a page; see `DataSourceRegistry.list_page`.
 
-        A cursor of ours is an encrypted token that holds the principal, the source, the path and
-        the connector's cursor. Stored queries come first: among them, the cursor is the number of
+        A cursor of ours is an encrypted token that holds the principal, the source, the path, the
+        source's identity and the connector's cursor. Stored queries come first: among them, the cursor is the number of
         those before the page.
         """
         if not (is_whole(limit, 1) and limit <= _MAX_LIMIT):
             raise OptionError(f"'limit' must be between 1 and {_MAX_LIMIT}")
-        binding = [principal_id, source_id, path]
         with observe(self._plugins, "list_page", source_id, path=path) as outcome:
+            binding = [principal_id, source_id, path, self._identity(source_id)]
             inner = None if cursor is None else self._open(cursor, binding)
             async with self._pools.operation(source_id) as connector:
                 page = await self._page(connector, path, inner, limit)
@@ -76,11 +76,24 @@ class ItemPager:
         page = await _list_page(connector, path, None, limit - len(items))
         return _Page([*items, *page.items], page.cursor)
 
-    def _open(self, cursor: object, binding: list[str | None]) -> str | int:
+    def _identity(self, source_id: str) -> float | None:
+        """Return what tells a source from one that was registered under its id before or after it.
+
+        That is the time of its creation, which updates of its options leave as it is. Processes
+        that register the same sources in memory, as from files, under one key have no common time:
+        their cursors are bound to none, so that they can be used in all of them.
+        """
+        record = self._records.get(source_id)
+        if self._records.store.persistent or self._credentials.generated:
+            return record.created_at
+        return None
+
+    def _open(self, cursor: object, binding: list[str | float | None]) -> str | int:
         """Return the connector's cursor.
 
         Raises:
-            CursorError: The token is forged or too old, or of another principal, source or path.
+            CursorError: The token is forged or too old, or of another principal, path or source,
+                which may have had the same id.
         """
         content = None
         if isinstance(cursor, str) and len(cursor) <= _MAX_LENGTH:

@@ -11,6 +11,7 @@ from typing import Any
 from datasources.connector import DataSourceConnector
 from datasources.credentials import CredentialManager, key_of
 from datasources.errors import (
+    ConflictError,
     CredentialError,
     DataSourceExistsError,
     DataSourceNotFoundError,
@@ -24,6 +25,7 @@ from datasources.errors import (
 from datasources.models import DataSourceConfig, DataSourceType, Limits, Rotation
 from datasources.plugins import Plugins
 from datasources.redaction import redact
+from datasources.registry.filtering import SourceFilter
 from datasources.stored_queries import StoredQuery
 from datasources.stores import Store, StoredSource
 
@@ -86,6 +88,20 @@ class SourceRecords:
             raise not_found(source_id)
         return record
 
+    def list(self, chosen: SourceFilter, ids: Iterable[str] | None = None) -> list[StoredSource]:
+        """Return records by id.
+
+        Args:
+            chosen: Which of them.
+            ids: Of the records that may be returned, of which no others are read; None is for all.
+        """
+        if ids is None:
+            return chosen.of(self.store.list())
+        # The store may hold many more records than these.
+        following = sorted({i for i in ids if chosen.after is None or i > chosen.after})
+        records = (self.store.get(source_id) for source_id in following)
+        return chosen.of(record for record in records if record is not None)
+
     def check_not_paused(self, source_id: str) -> None:
         """Check that a source may be used.
 
@@ -96,11 +112,14 @@ class SourceRecords:
         if (reason := self.get(source_id).paused) is not None:
             raise paused_error(source_id, reason)
 
-    def save(self, configs: Sequence[ValidatedConfig], *, replace: bool) -> None:
+    def save(
+        self, configs: Sequence[ValidatedConfig], *, replace: bool, expected: int | None = None
+    ) -> None:
         """Encrypt and store sources, all or none.
 
         Raises:
             DataSourceExistsError: An id is taken, and not to be replaced.
+            ConflictError: A source to replace is not of the version `expected`, or there is none.
             MissingKeyError: The store outlives the process, but the key would not; or everything
                 that stays in it is under other keys.
         """
@@ -114,6 +133,9 @@ class SourceRecords:
         records = [self._record(config, connector_class) for config, connector_class in configs]
         while True:
             stored = self._stored(records) if replace else {}
+            if expected is not None:
+                for record in records:
+                    _check_version(record.id, stored.get(record.id), expected)
             add = [record for record in records if record.id not in stored]
             update = [
                 _in_place_of(stored[record.id], record) for record in records if record.id in stored
@@ -303,6 +325,21 @@ class SourceRecords:
 
     def _decrypt(self, record: StoredSource) -> tuple[dict[str, Any], int]:
         return self.credentials.decrypt_with_version(record.credentials, source_id=record.id)
+
+
+def _check_version(source_id: str, record: StoredSource | None, expected: int) -> None:
+    if record is None:
+        raise ConflictError(f"source {source_id!r} is not there any more; it cannot be replaced")
+    if record.version != expected:
+        raise conflict_error(record, expected)
+
+
+def conflict_error(record: StoredSource, expected: int) -> ConflictError:
+    """Return the error for a source that is not of the version expected."""
+    return ConflictError(
+        f"source {record.id!r} has version {record.version}, and not {expected} as expected: "
+        "somebody else has changed it; read it again"
+    )
 
 
 def paused_error(source_id: str, reason: str) -> SourcePausedError:

@@ -36,6 +36,7 @@ from datasources.registry.cache import MetadataCache
 from datasources.registry.checking import ConnectionTester, checked
 from datasources.registry.factory import ConnectorFactory
 from datasources.registry.fetching import Fetcher
+from datasources.registry.filtering import SourceFilter
 from datasources.registry.granted import GrantedOperations, Operations
 from datasources.registry.listing import ItemLister
 from datasources.registry.observing import SOURCES_PER_TURN, observe, observe_each
@@ -181,6 +182,7 @@ class DataSourceRegistry:
         test_connection: bool = False,
         *,
         replace: bool = False,
+        expected: int | None = None,
         by_administrator: bool = True,
     ) -> None:
         """Validate a source and store it encrypted; nothing is stored on any error.
@@ -190,11 +192,14 @@ class DataSourceRegistry:
             test_connection: Connect once first, and raise what that raises.
             replace: Overwrite a source of that id; its connections are closed once returned. A
                 source that is paused stays so.
+            expected: Of `replace`, the version of the source to overwrite, as `get_config` gave it.
             by_administrator: False refuses references that the policy does not bind to hosts.
 
         Raises:
             DataSourceExistsError: The id is taken.
-            OptionError: An option is unknown, missing or ill-typed.
+            ConflictError: The source to overwrite is not of the expected version.
+            OptionError: An option is unknown, missing or ill-typed; or a version is expected, and
+                nothing is to be overwritten.
             PolicyError: The policy does not allow a host, directory or reference.
             MissingKeyError: The store outlives the process, but no key was given; or the key is
                 none of those that the stored sources are encrypted with.
@@ -202,6 +207,7 @@ class DataSourceRegistry:
         await self._register(
             [config],
             replace=replace,
+            expected=expected,
             test_connection=test_connection,
             by_administrator=by_administrator,
         )
@@ -331,12 +337,29 @@ class DataSourceRegistry:
         record = self._records.get(source_id)
         return self._records.config(record, decrypt=decrypt, sanitize=sanitize)
 
-    def list_data_sources(self) -> list[DataSourceConfig]:
-        """Return all sources in order of their ids, secrets masked.
+    def list_data_sources(
+        self,
+        *,
+        after: str | None = None,
+        limit: int | None = None,
+        type: DataSourceType | str | None = None,
+        q: str = "",
+    ) -> list[DataSourceConfig]:
+        """Return sources in order of their ids, secrets masked; by default all.
 
         A record that cannot be decrypted is listed with the options `{"error": reason}`.
+
+        Args:
+            after: The id of the last source of the page before; the list begins behind it.
+            limit: The most sources; None is no bound.
+            type: That of the sources to list.
+            q: A part of the id or the name, in any case.
+
+        Raises:
+            OptionError: `limit` is not at least 1.
         """
-        return [self._records.masked_config(record) for record in self._records.store.list()]
+        chosen = SourceFilter(after, limit, None if type is None else str(type), q)
+        return [self._records.masked_config(record) for record in self._records.list(chosen)]
 
     async def get_connector(self, source_id: str) -> DataSourceConnector:
         """Return the source's connector, connected, the same one for all callers of this loop.
@@ -382,6 +405,21 @@ class DataSourceRegistry:
             await self._factory.connector_class(record.type)  # it may have to migrate the options
         config = self._records.config(record, decrypt=True, sanitize=False)
         return await checked(test)
+
+    async def validate_config(
+        self, config: DataSourceConfig, *, by_administrator: bool = True
+    ) -> None:
+        """Check that a source could be registered; nothing is contacted and nothing stored.
+
+        Args:
+            config: The source. Whether its id is taken is not checked.
+            by_administrator: As for `register_data_source`.
+
+        Raises:
+            PluginError, OptionError, PolicyError: As `register_data_source`.
+        """
+        self._records.check_open()
+        await self._factory.validate(config, by_administrator=by_administrator)
 
     async def check_config(
         self, config: DataSourceConfig, *, by_administrator: bool = True
@@ -448,9 +486,11 @@ class DataSourceRegistry:
         """
         self._records.check_open()
         seconds = self._pool_config.connect_timeout
-        return await self._factory.discover(
-            DataSourceType(type).value, options, seconds, by_administrator=by_administrator
-        )
+        type_name = DataSourceType(type).value
+        with observe(self.plugins, "discover", type_name):  # there is no source id yet
+            return await self._factory.discover(
+                type_name, options, seconds, by_administrator=by_administrator
+            )
 
     async def list_items(self, source_id: str, path: str | None = None) -> list[DataItem]:
         """Return the items that can be fetched: all, or those below `path`.
@@ -502,7 +542,9 @@ class DataSourceRegistry:
             path: As for `list_items`.
             limit: The most items of the page, 10,000 at most; there may be fewer.
             cursor: That of the page before; None for the first page. It can be used for an hour,
-                with the same source and path, in every process that has the same keys.
+                with the same source and path, in every process that has the same keys. Changes of
+                the source's options leave it valid; a source that was removed and registered anew
+                has other cursors.
 
         Raises:
             CursorError: The cursor is forged, too old, or of another listing.
@@ -793,8 +835,8 @@ class DataSourceRegistry:
             principal: The caller that the host acts for.
             limits: Of each fetch, in addition to the source's or the policy's: the smaller counts.
             quota: Bytes that the files of each workspace may have together; None is no bound.
-            concurrency: Fetches and streams at once of all objects for principals of the same id;
-                more wait. None is no bound.
+            concurrency: Fetches and streams at once of all objects for principals of the same id,
+                whatever bounds those objects have; more wait. None is no bound, and not counted.
 
         Raises:
             OptionError: `quota` is negative, or `concurrency` not at least 1.
@@ -853,10 +895,13 @@ class DataSourceRegistry:
         configs: Sequence[DataSourceConfig],
         *,
         replace: bool,
+        expected: int | None = None,
         test_connection: bool = False,
         by_administrator: bool,
     ) -> None:
         self._records.check_open()
+        if expected is not None and not replace:
+            raise OptionError("'expected' is the version of a source that is replaced")
         source_ids = [config.id for config in configs]
         async with observe_each(self.plugins, "register", source_ids):
             validated = []
@@ -867,7 +912,11 @@ class DataSourceRegistry:
                 if test_connection:
                     await self._tester.test(config)
                 await asyncio.sleep(0)  # thousands must not hold up the event loop
-            await asyncio.to_thread(self._records.save, validated, replace=replace)
+            if expected is not None:
+                await self._updates.expected_record(configs[0].id, expected)
+            await asyncio.to_thread(
+                self._records.save, validated, replace=replace, expected=expected
+            )
         for index, source_id in enumerate(source_ids):
             if index % SOURCES_PER_TURN == 0:
                 await asyncio.sleep(0)

@@ -16,6 +16,7 @@ from datasources.models import (
     ColumnStatistics,
     DataItem,
     DataSourceConfig,
+    DataSourceType,
     FetchReceipt,
     FetchRequest,
     FetchResult,
@@ -182,9 +183,18 @@ class WorkspaceSession:
             writes=True,
         )
 
-    async def list_sources(self) -> list[DataSourceConfig]:
-        """Return the sources that are granted, by id, with secrets masked."""
-        return await self._run_task(self._granted.list_sources)
+    async def list_sources(
+        self,
+        *,
+        after: str | None = None,
+        limit: int | None = None,
+        type: DataSourceType | str | None = None,
+        q: str = "",
+    ) -> list[DataSourceConfig]:
+        """Return the sources that are granted, as `DataSourceRegistry.list_data_sources` does."""
+        return await self._run_task(
+            lambda: self._granted.list_sources(after=after, limit=limit, type=type, q=q)
+        )
 
     async def list_items(self, source_id: str, path: str | None = None) -> list[DataItem]:
         """Return the items of a granted source, as `DataSourceRegistry.list_items` does."""

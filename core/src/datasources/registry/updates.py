@@ -19,13 +19,13 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from datasources.errors import ConflictError, OptionError, SecretRequiredError, StoreError
+from datasources.errors import OptionError, SecretRequiredError, StoreError
 from datasources.models import DataSourceConfig, Limits, fill, is_whole
 from datasources.nested import leaves
 from datasources.policy import Policy
 from datasources.redaction import MARK, REFERENCE, is_secret_name, redact
 from datasources.registry.factory import ConnectorFactory
-from datasources.registry.records import SourceRecords, ValidatedConfig
+from datasources.registry.records import SourceRecords, ValidatedConfig, conflict_error
 from datasources.retrying import backoff
 from datasources.stored_queries import read_queries
 from datasources.stores import StoredSource
@@ -86,11 +86,9 @@ class SourceUpdates:
         If somebody else is faster, the changes are applied anew to what they have stored, unless a
         version is expected.
         """
-        if not (expected is None or is_whole(expected, 0)):
-            raise OptionError("'expected' must be a version: a whole number of at least 0, or None")
         tested: dict[str, Any] | None = None
         while True:
-            record = await self._expected_record(source_id, expected)
+            record = await self.expected_record(source_id, expected)
             new = await self.apply(record, changes, by_administrator=by_administrator)
             if test is not None and tested != new[0].config:
                 await test(new[0])
@@ -102,7 +100,7 @@ class SourceUpdates:
                 if current.version == record.version:
                     raise
                 if expected is not None:
-                    raise _conflict(current, expected) from None
+                    raise conflict_error(current, expected) from None
 
     async def apply(
         self, record: StoredSource, changes: Mapping[str, Any], *, by_administrator: bool
@@ -137,7 +135,7 @@ class SourceUpdates:
         except OptionError as exc:
             raise _secret_required(record.id, required) from exc
 
-    async def _expected_record(self, source_id: str, expected: int | None) -> StoredSource:
+    async def expected_record(self, source_id: str, expected: int | None) -> StoredSource:
         """Return the record of a source, if it is of the version expected.
 
         A higher version than the record's may be one that another host has just written, and that
@@ -145,14 +143,17 @@ class SourceUpdates:
 
         Raises:
             ConflictError: It is of another version.
+            OptionError: `expected` is no version.
         """
+        if not (expected is None or is_whole(expected, 0)):
+            raise OptionError("'expected' must be a version: a whole number of at least 0, or None")
         deadline = time.monotonic() + _STORE_DELAY
         for pause in backoff(first=0.02, maximum=0.2):
             record = self._records.get(source_id)
             if expected is None or record.version == expected:
                 break
             if record.version > expected or time.monotonic() > deadline:
-                raise _conflict(record, expected)
+                raise conflict_error(record, expected)
             await asyncio.sleep(pause)
         return record
 
@@ -365,11 +366,4 @@ def _secret_required(source_id: str, required: RequiredSecrets) -> SecretRequire
         f"source {source_id!r}: a change of {changed} decides where secrets are sent, so every "
         f"secret has to be given again or removed; missing: {missing}",
         options=required.options,
-    )
-
-
-def _conflict(record: StoredSource, expected: int) -> ConflictError:
-    return ConflictError(
-        f"source {record.id!r} has version {record.version}, and not {expected} as expected: "
-        "somebody else has changed it; read it again"
     )

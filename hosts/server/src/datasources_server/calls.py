@@ -155,20 +155,20 @@ class Call:
             raise Problem(403, "not-allowed", "only administrators may do this")
 
 
-def current_call(request: Request) -> Call:
+async def current_call(request: Request) -> Call:
     """Return the call of a request, as a dependency."""
     call: Call = request.scope["datasources.call"]
     return call
 
 
-def current_admin(request: Request) -> Call:
+async def current_admin(request: Request) -> Call:
     """Return the call of a request by an administrator, as a dependency."""
-    call = current_call(request)
+    call = await current_call(request)
     call.require_admin()
     return call
 
 
-def exit_stack(request: Request) -> AsyncExitStack:
+async def exit_stack(request: Request) -> AsyncExitStack:
     """Return the stack that is left when the response is sent or the client has left."""
     stack: AsyncExitStack = request.scope["datasources.exit_stack"]
     return stack

@@ -19,6 +19,7 @@ from datasources import (
     DataSourceError,
     DataSourceExistsError,
     DataSourceNotFoundError,
+    OptionError,
     PluginError,
     PolicyError,
     SecretRequiredError,
@@ -125,16 +126,11 @@ def problem_of(error: Exception, *, is_admin: bool = False) -> Problem:
 def _core_problem(error: DataSourceError, *, is_admin: bool) -> Problem:
     status, detail, headers = error.http_status, str(error), {}
     members: dict[str, Any] = {"retryable": error.retryable}
-    errors: list[dict[str, str]] = []
+    errors = _errors_by_option(error)
     if isinstance(error, DataSourceNotFoundError):
         detail = "there is no such source, or it is not granted to you"
     elif isinstance(error, DataSourceExistsError):
         detail = "a source of this id exists already"
-    elif isinstance(error, SecretRequiredError):
-        errors = [
-            {"pointer": f"#/options/{_escape(name)}", "detail": "must be given again, or removed"}
-            for name in error.options
-        ]
     elif isinstance(error, PolicyError) and error.rule is not None:
         members["setting"] = error.rule
         detail += _remedy(error.rule)
@@ -167,6 +163,19 @@ def _remedy(rule: str) -> str:
     option = _OPTIONS.get(rule)
     other = "" if option is None else f", or {option} of `datasources serve`"
     return f"; the policy's {rule!r}{other} can admit it"
+
+
+def _errors_by_option(error: DataSourceError) -> list[dict[str, str]]:
+    """Return the members `errors` of the problem of an error about options."""
+    reasons: Mapping[str, str] = {}
+    if isinstance(error, SecretRequiredError):
+        reason = "must be given again, or removed"
+        reasons = {f"/{_escape(name)}": reason for name in error.options}
+    elif isinstance(error, OptionError):
+        reasons = error.fields
+    return [
+        {"pointer": f"#/options{pointer}", "detail": reason} for pointer, reason in reasons.items()
+    ]
 
 
 def _is_internal(error: DataSourceError) -> bool:

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from functools import lru_cache
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Header, Query, Response
@@ -18,15 +19,14 @@ from datasources import (
     ConnectionCheck,
     CredentialError,
     DataSourceConfig,
+    DataSourceConnector,
     DataSourceNotFoundError,
     Limits,
-    MemoryStore,
     PluginError,
     abilities,
 )
 from datasources.forms import option_fields
 from datasources.redaction import is_secret_name
-from datasources.registry import ConnectorFactory, SourceRecords
 from datasources.stored_queries import read_queries
 from datasources_server.calls import AdminCall, AnyCall, Call, SourceId
 from datasources_server.cursors import open_cursor, seal_cursor
@@ -152,14 +152,8 @@ async def list_sources(
     size = call.page_size(limit)
     binding = [call.principal.id, type, q]
     after = "" if cursor is None else open_cursor(call, "sources", binding, cursor)
-    text = q.casefold()
-    matches = [
-        config
-        for config in await call.access.list_sources()
-        if config.id > after
-        and (type is None or config.type == type)
-        and (text in config.id.casefold() or text in config.name.casefold())
-    ]
+    # One more than the page, to know if there is a following page.
+    matches = await call.access.list_sources(after=after, limit=size + 1, type=type, q=q)
     page = matches[:size]
     items = []
     for config in page:
@@ -196,7 +190,7 @@ async def put_source(
     if if_none_match not in (None, "*"):
         raise invalid("If-None-Match", "must be `*`")
     config = body.to_config(source_id)
-    await _validate(call, config)
+    await call.registry.validate_config(config)
     if if_none_match is None:
         return await _replace(call, config, if_match, test=test, dry_run=dry_run)
     if await asyncio.to_thread(call.registry.exists, source_id):
@@ -325,7 +319,7 @@ async def describe_source(call: Call, config: DataSourceConfig) -> dict[str, Any
     secrets: dict[str, Any] = {}
     try:
         connector_class = await load_connector_class(call.registry, config.type)
-        described["abilities"] = sorted(abilities(connector_class))
+        described["abilities"] = _abilities_of(connector_class)
         if call.principal.is_admin:
             secrets = await asyncio.to_thread(
                 _secret_states, call, config, connector_class.options_class
@@ -343,6 +337,11 @@ async def describe_source(call: Call, config: DataSourceConfig) -> dict[str, Any
             "created_at": config.to_dict()["created_at"],
         }
     return described
+
+
+@lru_cache(maxsize=256)  # a list has many sources of few types
+def _abilities_of(connector_class: type[DataSourceConnector]) -> list[str]:
+    return sorted(abilities(connector_class))
 
 
 def _tables(config: DataSourceConfig) -> dict[str, Any]:
@@ -374,17 +373,6 @@ async def _source_response(call: Call, source_id: str, status: int = 200) -> Api
     config = await call.access.get_source(source_id)
     headers = {"ETag": f'"{config.version}"'}
     return ApiResponse(await describe_source(call, config), status, headers)
-
-
-async def _validate(call: Call, config: DataSourceConfig) -> None:
-    """Validate a source that is not stored.
-
-    Raises:
-        DataSourceError: It is not valid, or the policy does not allow it.
-    """
-    registry = call.registry
-    records = SourceRecords(MemoryStore(), registry.credentials)
-    await ConnectorFactory(records, registry.policy, registry.plugins).validate(config)
 
 
 def _expected_version(config: DataSourceConfig, if_match: str | None) -> int | None:
