@@ -84,6 +84,8 @@ def altered(workbook: bytes, part: str, old: str, new: str) -> bytes:
     with zipfile.ZipFile(io.BytesIO(workbook)) as source, zipfile.ZipFile(file, "w") as target:
         for name in source.namelist():
             text = source.read(name).decode()
-            assert name != part or old in text
-            target.writestr(name, text.replace(old, new) if name == part else text)
+            if name == part:
+                assert old in text
+                text = text.replace(old, new)
+            target.writestr(name, text)
     return file.getvalue()

@@ -133,7 +133,7 @@ def test_unknown_source_and_one_without_grant_give_the_same_answer(
     assert answers[0] == answers[1]
 
 
-@pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row[0]} {row[1]}")
+@pytest.mark.parametrize("row", OF_A_SOURCE, ids=lambda row: f"{row[0]} {row[1]}")
 async def test_route_asks_store_and_connector_as_often_for_an_unknown_source_as_for_one_without_grant(
     row: tuple[Any, ...],
 ) -> None:
@@ -149,8 +149,10 @@ async def test_route_asks_store_and_connector_as_often_for_an_unknown_source_as_
         async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
             for source_id in ("unknown", "hidden"):
                 store.asked = 0
-                address = "/v1" + path.format(id=source_id)
-                answer = await client.request(method, address, json=body, headers=headers)
+                made = Made(source_id)
+                answer = await client.request(
+                    method, "/v1" + made.fill(path), json=made.fill(body), headers=headers
+                )
                 document = answer.json()
                 document.pop("instance", None)
                 answers.append((answer.status_code, document, store.asked, connector.connects))
