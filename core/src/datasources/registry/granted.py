@@ -64,6 +64,8 @@ from datasources.registry.streaming import StreamOpener, StreamRequest
 from datasources.streams import ItemStream
 from datasources.workspace import Progress, Quota, Workspace
 
+_FEW = 100  # records that a store gives sooner than a thread starts
+
 
 @dataclass
 class Operations:
@@ -152,6 +154,8 @@ class GrantedOperations:
         def load() -> list[DataSourceConfig]:
             return [records.masked_config(record) for record in records.list(chosen, granted)]
 
+        if granted is not None and len(granted) <= _FEW:
+            return load()
         return await asyncio.to_thread(load)
 
     async def get_source(self, source_id: str) -> DataSourceConfig:

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from datasources.errors import StoreError
@@ -94,6 +95,7 @@ class SQLiteStore(Store):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.path.abspath(path)
         self._records: dict[str, StoredSource] = {}
+        self._sorted: list[StoredSource] | None = None  # the records, until one changes
         self._version = _BEFORE_ALL
         self._data_version = -1
         self._closed = False
@@ -117,7 +119,9 @@ class SQLiteStore(Store):
 
     def list(self) -> list[StoredSource]:
         with self._reading() as records:
-            return [record for _, record in sorted(records.items())]
+            if self._sorted is None:
+                self._sorted = sorted(records.values(), key=attrgetter("id"))
+            return self._sorted.copy()
 
     def write(
         self, *, add: Sequence[StoredSource] = (), update: Sequence[StoredSource] = ()
@@ -171,6 +175,7 @@ class SQLiteStore(Store):
         """Update the copy in memory after a commit, unless `_current` has read the commit."""
         with self._lock:
             if self._version == version - 1:
+                self._sorted = None
                 self._records.update((record.id, record) for record in records)
                 for source_id in removed:
                     self._records.pop(source_id, None)
@@ -349,6 +354,7 @@ class SQLiteStore(Store):
         return self._records
 
     def _apply(self, rows: Sequence[_Row], removed: Sequence[tuple[str, int]]) -> None:
+        self._sorted = None
         for source_id, _ in removed:
             self._records.pop(source_id, None)
         for record in map(StoredSource.from_row, rows):

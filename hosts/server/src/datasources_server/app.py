@@ -129,7 +129,9 @@ async def _find_principal(tokens: Tokens, principal_id: str) -> Principal | None
 
 
 async def _authenticate(tokens: Tokens, request: Request) -> Principal | None:
-    return await asyncio.to_thread(tokens.authenticate, request)  # it reads a file
+    if tokens.is_current():
+        return tokens.authenticate(request)
+    return await asyncio.to_thread(tokens.authenticate, request)  # it reads the file
 
 
 def _router(api: Api) -> APIRouter:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from inspect import isawaitable
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Path, Request
 
@@ -39,6 +39,8 @@ class Api:
     """Those that the routes below `/tokens` manage."""
     find_principal: FindPrincipal | None = None
     """For what a principal does without a request of its own, such as links and jobs."""
+    secret_states: dict[tuple[str, int | None], dict[str, Any]] = field(default_factory=dict)
+    """Fingerprints of secrets, by id and version of the source."""
     _tests: dict[str, deque[float]] = field(default_factory=dict)
 
     async def principal_of(self, request: Request) -> Principal:

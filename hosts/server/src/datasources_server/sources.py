@@ -26,6 +26,7 @@ from datasources import (
     abilities,
 )
 from datasources.forms import option_fields
+from datasources.json_values import to_iso_time
 from datasources.redaction import is_secret_name
 from datasources.stored_queries import read_queries
 from datasources_server.calls import AdminCall, AnyCall, Call, SourceId
@@ -43,6 +44,7 @@ from datasources_server.types import load_connector_class
 
 _ETAG = re.compile(r'\s*"(\d{1,18})"\s*')
 _FINGERPRINTS = "fingerprints of secrets"  # purpose of the derived key
+_MAX_CACHED = 10_000  # sources whose secrets' fingerprints are kept
 _FINGERPRINT_LENGTH = 16  # hexadecimal digits: tells if a secret has changed, no more
 
 
@@ -321,9 +323,7 @@ async def describe_source(call: Call, config: DataSourceConfig) -> dict[str, Any
         connector_class = await load_connector_class(call.registry, config.type)
         described["abilities"] = _abilities_of(connector_class)
         if call.principal.is_admin:
-            secrets = await asyncio.to_thread(
-                _secret_states, call, config, connector_class.options_class
-            )
+            secrets = await _secret_states(call, config, connector_class.options_class)
     except (PluginError, CredentialError) as exc:
         described["state"] = "unusable"
         described["reason"] = str(exc) if call.principal.is_admin else None
@@ -334,7 +334,7 @@ async def describe_source(call: Call, config: DataSourceConfig) -> dict[str, Any
             "metadata": config.metadata,
             "limits": config.limits,
             "queries": _tables(config),
-            "created_at": config.to_dict()["created_at"],
+            "created_at": to_iso_time(config.created_at),
         }
     return described
 
@@ -349,8 +349,23 @@ def _tables(config: DataSourceConfig) -> dict[str, Any]:
     return {name: query.to_dict() for name, query in config.queries.items()}
 
 
-def _secret_states(call: Call, config: DataSourceConfig, options_class: Any) -> dict[str, Any]:
+async def _secret_states(
+    call: Call, config: DataSourceConfig, options_class: Any
+) -> dict[str, Any]:
     """Return for each secret option if it is set, and a fingerprint that shows if it changes."""
+    # A version is never used again, so the states of one never change.
+    cache, key = call.api.secret_states, (config.id, config.version)
+    if key not in cache:
+        states = {}
+        if options_class is None or any(f.secret for f in option_fields(options_class)):
+            states = await asyncio.to_thread(_read_secret_states, call, config, options_class)
+        if len(cache) >= _MAX_CACHED:
+            cache.clear()
+        cache[key] = states
+    return cache[key]
+
+
+def _read_secret_states(call: Call, config: DataSourceConfig, options_class: Any) -> dict[str, Any]:
     options = call.registry.get_config(config.id, decrypt=True, sanitize=False).config
     names: dict[str, tuple[str, ...]]
     if options_class is None:

@@ -160,12 +160,20 @@ class Tokens:
         tokens = self._load().tokens
         return _principal(next((token for token in tokens if token.name == name), None))
 
+    def is_current(self) -> bool:
+        """Return True if the file has not changed since it was read."""
+        try:
+            stamp = _stamp(os.stat(self.path))
+        except OSError:
+            return False
+        return self._snapshot is not None and stamp == self._snapshot.stamp
+
     def _load(self) -> _Snapshot:
         """Return the content of the file, which is read if it has changed; raises as `list`."""
         try:
             with open(self.path, encoding="utf-8") as file:
                 status = os.fstat(file.fileno())
-                stamp = (status.st_ino, status.st_ctime_ns, status.st_size)
+                stamp = _stamp(status)
                 if self._snapshot is not None and stamp == self._snapshot.stamp:
                     return self._snapshot
                 if status.st_mode & 0o077:
@@ -244,6 +252,10 @@ def _principal(token: Token | None) -> Principal | None:
 
 def _hash(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _stamp(status: os.stat_result) -> tuple[int, int, int]:
+    return (status.st_ino, status.st_ctime_ns, status.st_size)
 
 
 def _read(name: str, entry: dict[str, Any]) -> Token:
