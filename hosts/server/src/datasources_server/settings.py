@@ -106,11 +106,11 @@ def _without(networks: Iterable[str], allowed: Iterable[str]) -> tuple[str, ...]
             admitted = ipaddress.ip_network(text)
         except ValueError:
             raise OptionError(f"{text!r} is not a network in CIDR notation") from None
-        kept = []
+        outside = []
         for network in remaining:
             if network.version != admitted.version or not network.overlaps(admitted):
-                kept.append(network)
+                outside.append(network)
             elif network.prefixlen < admitted.prefixlen:
-                kept.extend(network.address_exclude(admitted))  # type: ignore[arg-type]  # one version
-        remaining = kept
+                outside.extend(network.address_exclude(admitted))  # type: ignore[arg-type]  # one version
+        remaining = outside
     return tuple(map(str, remaining))

@@ -27,8 +27,8 @@ class IdentifierChecks(Checks):
 
     async def test_a_listed_path_is_its_own_item_path(self, connector: DataSourceConnector) -> None:
         paths = [item.path for item in await connector.list_items()]
-        told = {path: connector.item_path(path) for path in paths}
-        wrong = {path: other for path, other in told.items() if other not in (None, path)}
+        item_paths = {path: connector.item_path(path) for path in paths}
+        wrong = {path: other for path, other in item_paths.items() if other not in (None, path)}
         assert wrong == {}, "item_path changes these listed paths"
 
     @pytest.mark.parametrize("text", _TEXTS)

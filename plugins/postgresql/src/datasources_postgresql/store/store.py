@@ -127,8 +127,8 @@ class PostgreSQLStore(Store):
 
     def remove(self, source_id: str) -> bool:
         def removal(version: int, schema_version: int) -> Sequence[Row]:
-            known = source_id in self._records
-            return [removal_row(source_id, version, schema_version)] if known else []
+            is_stored = source_id in self._records
+            return [removal_row(source_id, version, schema_version)] if is_stored else []
 
         return self._write_changes(removal)
 
