@@ -6,7 +6,7 @@ No timeout ends its analysis and planning while their memory grows.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 from datasources import PolicyError
@@ -18,6 +18,11 @@ as what it stands for. The server takes about 140 kB to plan each."""
 MAX_GROUPING_SETS = 512
 """Grouping sets of one query: CUBE of nine columns."""
 _MAX_STARRED = 500_000  # copies of nodes that `(expression).*` may make
+MAX_JOINS = 64
+"""JOINs of a query. The server keeps a list of all columns so far for each one; it admits 32,767."""
+MAX_STAR_COLUMNS = 250_000
+"""Columns that all `*` of a query may stand for. The server takes about 1 kB to analyse each."""
+_TABLE_COLUMNS = 100  # that `*` is taken to stand for, where it stands for one table
 _COLUMNS = 1_664  # that a result may have: MaxTupleAttributeNumber in access/htup_details.h
 
 Parts = Counter[str]
@@ -40,6 +45,41 @@ def bounded_relations(tree: Mapping[str, Any]) -> list[str]:
         )
     del parts[""]
     return list(parts.elements())
+
+
+def check_columns(tree: Mapping[str, Any]) -> None:
+    """Check how many columns a query has in its JOINs and by `*`: the server lists each.
+
+    Raises:
+        PolicyError: There are too many.
+    """
+    joins = columns = 0
+    common_tables = {body["ctename"] for node, body in nodes(tree) if node == "CommonTableExpr"}
+    for node, body in nodes(tree):
+        joins += node == "JoinExpr"
+        if node == "SelectStmt":
+            columns += _star_columns(body, common_tables)
+    if joins > MAX_JOINS:
+        raise PolicyError(f"the query has {joins} JOINs; {MAX_JOINS} are possible")
+    if columns > MAX_STAR_COLUMNS:
+        raise PolicyError(
+            f"the '*' of the query may stand for {columns} columns; {MAX_STAR_COLUMNS} are possible"
+        )
+
+
+def _star_columns(select: Mapping[str, Any], common_tables: Set[str]) -> int:
+    """Return about how many columns the `*` of a SELECT stand for."""
+    fields = [
+        target["ResTarget"].get("val", {}).get("ColumnRef", {}).get("fields", ())
+        for target in select.get("targetList", ())
+    ]
+    stars = sum("A_Star" in part for names in fields for part in names)
+    if not stars:
+        return 0
+    tables = [item.get("RangeVar") for item in select.get("fromClause", ())]
+    if stars == 1 and len(tables) == 1 and tables[0] and tables[0]["relname"] not in common_tables:
+        return _TABLE_COLUMNS
+    return _COLUMNS
 
 
 def check_star(indirection: Mapping[str, Any]) -> None:

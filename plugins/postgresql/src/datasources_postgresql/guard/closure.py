@@ -102,6 +102,11 @@ class Closure:
         """Return the ids of the rows that were read from a catalog."""
         return sorted({oid for name, oid, _ in self.rows if name == catalog})
 
+    @property
+    def functions(self) -> dict[int, Function]:
+        """The functions that were judged, by object id."""
+        return {function.oid: function for function in self._judged}
+
     async def follow(self, calls: Calls) -> None:
         """Look up all that `calls` bring with them.
 

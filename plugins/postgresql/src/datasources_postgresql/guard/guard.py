@@ -11,14 +11,17 @@ transaction and the role, are in `reading.py` and `connections.py`:
    COPY or an EXPLAIN, the query inside) and sends its tree, in which views and policies are expanded
    and every function has its id. What
    the tree does not say is looked up, and no function may be volatile, unless it is known to be
-   harmless or is allowed.
+   harmless or is allowed. The same tree tells what planning takes: what subqueries unfold to
+   (`unfolding.py`) and what constants are computed (`constants.py`).
 4. The evidence (`evidence.py`): right before the statement runs, and after it, nothing that was
    looked up has changed.
 
 The server parses the text again when it runs. That it means the same then rests on three things: the
 caller's search path in both, the locks of the transaction, and the evidence. With `names-first`, a
-query skips step 3 if its names are clear and it has no query in FROM or WITH; with `names`, every
-query does, and what expressions unfold to is not bounded.
+query skips step 3 if its names are clear, no function in it makes large values of small ones, and it
+has no query in FROM or WITH; with `names`, every
+query does, and what expressions unfold to and constants take is not bounded: both are seen in the
+tree alone.
 """
 
 from __future__ import annotations
@@ -28,10 +31,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from datasources import PolicyError, run_in_thread
-from datasources_postgresql.guard import literals, names, unfolding
+from datasources_postgresql.guard import constants, literals, lookup, names, unfolding
 from datasources_postgresql.guard.bounds import MAX_PARTS
-from datasources_postgresql.guard.calls import Calls, Place, collect
-from datasources_postgresql.guard.closure import Closure, Refusal
+from datasources_postgresql.guard.calls import FIRST_NORMAL, Calls, Place, collect
+from datasources_postgresql.guard.closure import Closure, Function, Refusal
 from datasources_postgresql.guard.evidence import Evidence
 from datasources_postgresql.guard.policy import FunctionPolicy
 from datasources_postgresql.guard.text import Statement, parse_read
@@ -45,6 +48,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _FAST_TO_PARSE = 1_000  # characters of a query that are parsed on the event loop, in less than 5 ms
+_MAX_TREE = 16 << 20  # characters of a tree; it takes about 10 times as much memory when it is read
+_SMALL_CONSTANTS = 64 << 10  # bytes that the planner may copy for each of many partitions
 _SHORT_TREE = 20_000  # characters of a tree that are read on the event loop, in about 3 ms
 
 # Views are expanded during the analysis. Each of the given names counts as often as it is given.
@@ -155,19 +160,31 @@ class Guard:
         transaction, evidence = self._transaction, self._evidence
         assert evidence is not None  # `check_before_parsing` comes first
         await evidence.refresh(transaction.execute)
-        # What a query in FROM or WITH unfolds to is seen in the tree alone.
-        trusts_names = self._mode == "names" or (
-            self._mode == "names-first" and not statement.nested
-        )
+        # What a query in FROM or WITH unfolds to, and what constants take, is seen in the tree alone.
+        is_small = not statement.nested and not statement.names & constants.GROWING_NAMES
+        trusts_names = self._mode == "names" or (self._mode == "names-first" and is_small)
         if trusts_names and await self._check_names(statement) is None:
             return Permit(evidence, transaction)
         queries, size = await self._analyse(text)
-        calls = await _run(size, _SHORT_TREE, _calls, queries)
+        unfolded, calls = await _run(size, _SHORT_TREE, _unfolded, queries)
         if calls.writes:
             raise PolicyError(f"the source is read-only, and {calls.writes} is not a read")
         await self._add_named_types(calls)
         closure = await self._judged_closure(evidence, calls, text, statement.query)
+        planned = await _run(size, _SHORT_TREE, _check_constants, (unfolded, closure.functions))
+        if planned > _SMALL_CONSTANTS:
+            await self._check_copied_constants(planned, calls)
         return Permit(evidence.with_closure(closure), transaction)
+
+    async def _check_copied_constants(self, size: float, calls: Calls) -> None:
+        """Check what the constants of a query take where each partition gets a copy."""
+        tables = [oid for oid in calls.relations if oid >= FIRST_NORMAL]
+        ((count,),) = await self._transaction.execute(lookup.COUNT_OF_CHILDREN, [tables])
+        if size * count > constants.MAX_COPIED_BYTES:
+            raise PolicyError(
+                f"planning the query computes constants of about {size:,.0f} bytes for each of {count} "
+                f"partitions; {constants.MAX_COPIED_BYTES:,} bytes for all are possible"
+            )
 
     async def _check_names(self, statement: Statement) -> str | None:
         what = await names.unclear(self._transaction.execute, statement, self._policy)
@@ -183,8 +200,12 @@ class Guard:
         details = await self._transaction.analyse(text)
         if len(details) != 1:
             raise _unreadable("the server has sent none" if not details else "there are several")
+        tree = details[0]
+        if len(tree) > _MAX_TREE:
+            raise PolicyError(
+                f"the server's analysis of the query has {len(tree)} characters; {_MAX_TREE} are possible"
+            )
         try:
-            tree = details[0]
             return await _run(len(tree), _SHORT_TREE, parse, tree), len(tree)
         except UnreadableTreeError as exc:
             raise _unreadable(str(exc)) from exc
@@ -223,14 +244,21 @@ async def _run(size: int, short: int, function: Callable[[T], R], argument: T) -
     return await run_in_thread(function, argument)
 
 
-def _calls(queries: list[Node]) -> Calls:
+def _unfolded(queries: list[Node]) -> tuple[list[unfolding.Query], Calls]:
+    """Return queries with the sizes of their parts, and what they call."""
     try:
-        unfolding.check(queries)
+        return unfolding.check(queries), collect(queries)
     except unfolding.TooLargeError as exc:
         raise PolicyError(f"the query unfolds to {exc}, which is too much to plan") from None
     except UnreadableTreeError as exc:
         raise _unreadable(str(exc)) from exc
-    return collect(queries)
+
+
+def _check_constants(given: tuple[list[unfolding.Query], dict[int, Function]]) -> float:
+    try:
+        return constants.check(*given)
+    except constants.TooManyBytesError as exc:
+        raise PolicyError(f"planning the query computes {exc}") from None
 
 
 def _add_constants(calls: Calls, tree: Node) -> None:

@@ -230,3 +230,12 @@ FROM (
 JOIN pg_catalog.pg_opclass opc ON opc.oid = used.class
 WHERE opc.oid >= 16384
 """
+
+# How many tables, partitions and inheritance children planning has for given tables.
+COUNT_OF_CHILDREN = b"""
+WITH RECURSIVE tables(oid) AS (
+    SELECT oid FROM pg_catalog.unnest(%s::pg_catalog.oid[]) AS given(oid)
+  UNION
+    SELECT i.inhrelid FROM tables JOIN pg_catalog.pg_inherits i ON i.inhparent = tables.oid)
+SELECT pg_catalog.count(*) FROM tables
+"""

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import pgparse  # type: ignore[import-not-found]  # one binary, without types
 
 from datasources import DataFetchError, PolicyError
-from datasources_postgresql.guard.bounds import bounded_relations, check_star
+from datasources_postgresql.guard.bounds import bounded_relations, check_columns, check_star
 from datasources_postgresql.guard.syntax import nodes, strings
 
 MAX_LENGTH = 50_000
@@ -203,6 +203,7 @@ def _select(
         elif node.startswith("Json"):
             names |= _JSON_FUNCTIONS
         nested |= node in {"RangeSubselect", "CommonTableExpr"}
+    check_columns(tree)
     folded = {name.lower() for name in names if not name.isascii()}
     return Statement(
         text,
