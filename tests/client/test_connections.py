@@ -106,6 +106,7 @@ def test_threads_do_not_share_a_connection() -> None:
         assert sorted(int(page.cursor or -1) for page in pages) == list(range(40))
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_child_process_does_not_use_the_connection_of_its_parent() -> None:
     with ScriptedServer(EMPTY, EMPTY, EMPTY) as server, Client(server.url) as client:
         client.items_page("shop")
