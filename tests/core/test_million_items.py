@@ -1,0 +1,96 @@
+"""A million items are listed page by page, with one call for each page and memory for one page."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Awaitable, Callable
+from typing import ClassVar
+
+import pytest
+
+from datasources import DataItem, DataSourceRegistry, Grant, Page, Principal
+from tests.core.fakes import SeedConnector, registry_of, source
+
+ITEMS = 1_000_000
+LIMIT = 10_000  # the most that a page may have
+FOLDERS = 10
+
+
+class Million(SeedConnector):
+    calls: ClassVar[int] = 0
+
+    async def list_items(self, path: str | None = None) -> list[DataItem]:
+        raise AssertionError("pages are asked for")
+
+    async def list_page(
+        self, path: str | None = None, *, cursor: str | None = None, limit: int
+    ) -> Page:
+        type(self).calls += 1
+        first = int(cursor or 0)
+        end = min(first + limit, ITEMS)
+        paths = (f"{number * FOLDERS // ITEMS}/{number:07}" for number in range(first, end))
+        return Page([DataItem(path, path) for path in paths], str(end) if end < ITEMS else None)
+
+
+NextPage = Callable[[str | None], Awaitable[Page]]
+WAYS: dict[str, tuple[Callable[[DataSourceRegistry], NextPage], int]] = {
+    "registry": (
+        lambda registry: lambda cursor: registry.list_page("s", limit=LIMIT, cursor=cursor),
+        ITEMS,
+    ),
+    "access to one folder": (
+        lambda registry: lambda cursor: registry.access(
+            Principal("ann", grants=[Grant("s", {"read"}, items=["3/*"])])
+        ).list_page("s", limit=LIMIT, cursor=cursor),
+        ITEMS // FOLDERS,
+    ),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_million_items_take_one_call_for_each_page_and_memory_for_one(way: str) -> None:
+    list_through, expected = WAYS[way]
+    Million.calls = 0
+    items, pages, cursor = 0, 0, None
+    last = ""
+    async with registry_of(Million) as registry:
+        await registry.register_data_source(source())
+        next_page = list_through(registry)
+        while True:
+            if pages == 30:  # a few pages tell of all, and tracing is slow
+                tracemalloc.start()
+            page = await next_page(cursor)
+            pages += 1
+            items += len(page.items)
+            assert all(item.path > last for item in page.items[:1])
+            last = page.items[-1].path if page.items else last
+            cursor = page.cursor
+            if pages == 35:
+                peak = tracemalloc.get_traced_memory()[1]
+                tracemalloc.stop()
+            if cursor is None:
+                break
+            assert len(cursor) < 1000
+    assert (items, pages, Million.calls) == (expected, ITEMS // LIMIT, ITEMS // LIMIT)
+    # Two pages at most: the one before is let go while the next is made.
+    assert peak < 2 * LIMIT * 700
+
+
+async def test_iterating_over_a_million_items_holds_none_of_them() -> None:
+    class Iterated(Million):
+        async def iter_items(self, path: str | None = None):  # type: ignore[no-untyped-def]
+            for number in range(ITEMS // 10):
+                yield DataItem("n", f"{number:07}")
+
+    async with registry_of(Iterated) as registry:
+        await registry.register_data_source(source())
+        count = 0
+        async for _ in registry.iter_items("s"):
+            if count == 1_000:
+                tracemalloc.start()
+            if count == 3_000:
+                peak = tracemalloc.get_traced_memory()[1]
+                tracemalloc.stop()
+            count += 1
+    assert count == ITEMS // 10
+    assert peak < 100_000
