@@ -58,6 +58,8 @@ class ScriptedServer:
         self.requests: list[Request] = []
         self.connections = 0
         self._listener = socket.create_server((HOST, 0))
+        self.closed = 0
+        """Connections that this server has closed."""
         self._open: list[socket.socket] = []
         self._threads = [threading.Thread(target=self._accept)]
 
@@ -103,6 +105,7 @@ class ScriptedServer:
                     connection.sendall(part)
                 if script.close:
                     connection.shutdown(socket.SHUT_RDWR)
+                    self.closed += 1
                     return
 
 

@@ -27,6 +27,7 @@ from datasources_client import (
 from datasources_client.addresses import find_target
 from datasources_client.transport import Transport
 from tests.client.scripted import Answer, ScriptedServer, answer, problem
+from tests.waiting import wait_until_blocking
 
 EMPTY = answer(body={"items": [], "next_cursor": None})
 ITEMS = "GET /v1/sources/shop/items HTTP/1.1"
@@ -143,6 +144,7 @@ def test_connection_that_the_server_has_closed_is_replaced_for_post() -> None:
     closed = Answer(EMPTY.content, close=True)
     with ScriptedServer(closed, problem("conflict", 412)) as server, Client(server.url) as client:
         client.items_page("shop")
+        wait_until_blocking(lambda: server.closed == 1)
         with pytest.raises(DataSourceError) as caught:
             client.resume_source("shop")
         assert caught.value.slug == "conflict"

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from datasources import CredentialManager, DataSourceRegistry
-from datasources_client import Client, DataSourceError
+from datasources_client import Client, DataSourceError, Link
 from datasources_server import Tokens, create_app
 from tests.client.scripted import ScriptedServer, problem
 
 ID, BODY = "shop", {"path": "x"}
+LINK = Link("https://data.example/v1/links/code", datetime.now(UTC))
 # The route and the call of each method that sends one request.
 CALLS: list[tuple[str, Callable[[Client], Any]]] = [
     ("GET /healthz", lambda client: client.check_health()),
     ("GET /readyz", lambda client: client.check_ready()),
+    ("GET /v1/me", lambda client: client.caller()),
     ("GET /v1/types", lambda client: client.types()),
     ("GET /v1/types/{}", lambda client: client.describe_type("local_file")),
     ("GET /v1/sources", lambda client: next(client.sources(type="local_file", q="a"))),
@@ -36,6 +39,7 @@ CALLS: list[tuple[str, Callable[[Client], Any]]] = [
     ("POST /v1/sources/{}/resume", lambda client: client.resume_source(ID)),
     ("POST /v1/sources/{}/test", lambda client: client.check_source(ID)),
     ("POST /v1/test", lambda client: client.check_new_source("local_file", BODY)),
+    ("POST /v1/discover", lambda client: client.discover("local_file", BODY)),
     ("GET /v1/sources/{}/items", lambda client: next(client.items(ID, "folder/"))),
     ("GET /v1/sources/{}/items", lambda client: client.items_page(ID, pattern="**.csv")),
     ("POST /v1/sources/{}/describe", lambda client: client.describe(ID, "a")),
@@ -43,6 +47,9 @@ CALLS: list[tuple[str, Callable[[Client], Any]]] = [
     ("POST /v1/sources/{}/statistics", lambda client: client.statistics(ID, "a")),
     ("POST /v1/sources/{}/content", lambda client: client.open_content(ID, "a", stream=True)),
     ("POST /v1/sources/{}/content", lambda client: client.fetch(ID, "a", format="csv")),
+    ("GET /v1/receipts/{}", lambda client: client.receipt("request")),
+    ("POST /v1/links", lambda client: client.make_link(ID, "a", format="csv")),
+    ("GET /v1/links/{}", lambda client: client.open_link(LINK)),
     ("GET /v1/tokens", lambda client: client.tokens()),
     ("POST /v1/tokens", lambda client: client.add_token("ann", admin=True)),
     ("DELETE /v1/tokens/{}", lambda client: client.revoke_token("ann")),

@@ -14,6 +14,7 @@ import pytest
 
 import datasources_client as ds
 from datasources_client import (
+    Caller,
     Client,
     ColumnStatistics,
     ConflictError,
@@ -170,6 +171,41 @@ def test_file_is_fetched_in_one_part_and_in_two(client: Client, lake: str, tmp_p
         with client.open_content(lake, "public/orders.csv", start=9, etag=tag) as content:
             assert content.start == start
             assert b"".join(content) == ORDERS[start:]
+
+
+def test_link_is_opened_once(client: Client, lake: str) -> None:
+    link = client.make_link(lake, "public/orders.csv")
+    with client.open_link(link) as content:
+        assert b"".join(content) == ORDERS
+    with pytest.raises(DataSourceError) as caught:
+        client.open_link(link)
+    assert (caught.value.slug, caught.value.status) == ("link-not-found", 404)
+
+
+def test_receipt_of_a_stream_is_had_after_its_end(client: Client, lake: str) -> None:
+    with client.open_content(lake, "public/orders.csv", stream=True) as content:
+        assert b"".join(content) == ORDERS
+    assert content.request_id
+    assert client.receipt(content.request_id).size == len(ORDERS)
+    with pytest.raises(DataSourceError) as caught:
+        client.receipt("another")
+    assert caught.value.slug == "receipt-not-found"
+
+
+def test_caller_rights_queries_and_choices(server: ApiServer, client: Client, shop: str) -> None:
+    assert client.caller() == Caller("root", admin=True, tokens=False)
+    query = {
+        "text": "SELECT id FROM orders WHERE total >= :least ORDER BY id",
+        "parameters": {"least": {"type": "number", "required": True}},
+    }
+    changed = client.update_source(shop, {"queries": {"large": query}}, version=None)
+    assert changed.queries
+    assert list(changed.queries) == ["large"]
+    assert changed.rights == ("query", "read", "write")
+    least = {"least": 1.0}
+    assert client.preview(shop, "query:large", parameters=least).rows == ((2,), (3,))
+    assert client.statistics(shop, "query:large", parameters=least)["id"].count == 2
+    assert client.discover("local_file", {"path": str(server.data)}) is not None
 
 
 def test_errors_of_data(client: Client, lake: str) -> None:

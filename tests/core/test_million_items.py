@@ -39,9 +39,11 @@ WAYS: dict[str, tuple[Callable[[DataSourceRegistry], NextPage], int]] = {
         ITEMS,
     ),
     "access to one folder": (
-        lambda registry: lambda cursor: registry.access(
-            Principal("ann", grants=[Grant("s", {"read"}, items=["3/*"])])
-        ).list_page("s", limit=LIMIT, cursor=cursor),
+        lambda registry: (
+            lambda cursor: registry.access(
+                Principal("ann", grants=[Grant("s", {"read"}, items=["3/*"])])
+            ).list_page("s", limit=LIMIT, cursor=cursor)
+        ),
         ITEMS // FOLDERS,
     ),
 }

@@ -52,12 +52,14 @@ from datasources_client.errors import (
     UnsupportedError,
 )
 from datasources_client.models import (
+    Caller,
     ColumnStatistics,
     ConnectionCheck,
     ContentReceipt,
     Grant,
     Item,
     Limits,
+    Link,
     Page,
     Preview,
     Receipt,
@@ -72,6 +74,7 @@ from datasources_client.models import (
 
 __all__ = [
     "AuthenticationError",
+    "Caller",
     "Client",
     "ColumnStatistics",
     "ConflictError",
@@ -93,6 +96,7 @@ __all__ = [
     "ItemNotFoundError",
     "LimitExceededError",
     "Limits",
+    "Link",
     "MissingKeyError",
     "OptionError",
     "Page",

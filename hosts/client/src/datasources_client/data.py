@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from datasources_client.content import Content, download
-from datasources_client.errors import OptionError
+from datasources_client.errors import OptionError, error_from_problem
 from datasources_client.files import default_path
-from datasources_client.models import ColumnStatistics, Item, Page, Preview, Receipt
+from datasources_client.models import (
+    ColumnStatistics,
+    ContentReceipt,
+    Item,
+    Link,
+    Page,
+    Preview,
+    Receipt,
+)
 from datasources_client.reading import read_model
 from datasources_client.requests import (
     Requests,
@@ -16,6 +24,7 @@ from datasources_client.requests import (
     encode,
     member,
     query_string,
+    segment,
     source_path,
 )
 
@@ -67,14 +76,34 @@ class DataMethods(Requests):
         )
         return member(answer, "metadata", dict)
 
-    def preview(self, source: str, item: str, rows: int = 10) -> Preview:
-        """Return the first rows of an item or a query."""
-        body = {"item": item, "rows": rows}
+    def preview(
+        self,
+        source: str,
+        item: str,
+        rows: int = 10,
+        *,
+        parameters: Mapping[str, Any] | None = None,
+    ) -> Preview:
+        """Return the first rows of an item or a query.
+
+        Args:
+            source: The id of the source.
+            item: The path of an item, a query, or `query:NAME` for a stored one.
+            rows: The most rows.
+            parameters: Values of the parameters of a stored query.
+        """
+        body = {"item": item, "rows": rows, "parameters": dict(parameters or {})}
         return read_model(Preview, self._json("POST", f"{source_path(source)}/preview", body))
 
-    def statistics(self, source: str, item: str) -> dict[str, ColumnStatistics]:
-        """Return figures of the numeric columns of an item or a query, by column."""
-        answer = self._json("POST", f"{source_path(source)}/statistics", {"item": item})
+    def statistics(
+        self, source: str, item: str, *, parameters: Mapping[str, Any] | None = None
+    ) -> dict[str, ColumnStatistics]:
+        """Return figures of the numeric columns of an item or a query, by column.
+
+        The arguments are those of `preview`.
+        """
+        body = {"item": item, "parameters": dict(parameters or {})}
+        answer = self._json("POST", f"{source_path(source)}/statistics", body)
         columns = member(answer, "columns", dict)
         return {name: read_model(ColumnStatistics, figures) for name, figures in columns.items()}
 
@@ -84,6 +113,7 @@ class DataMethods(Requests):
         item: str,
         *,
         format: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
         stream: bool = False,
         start: int = 0,
         etag: str | None = None,
@@ -94,13 +124,16 @@ class DataMethods(Requests):
             source: The id of the source.
             item: The path of an item, or a query.
             format: Such as `csv` or `parquet`; by default that of the connector.
+            parameters: As for `preview`.
             stream: True to have bytes sent as the source gives them, without size and receipt; False
                 to have the server fetch the item completely first, within its limits.
             start: The first byte.
             etag: Of the content that `start` belongs to. If the content has another one, all of it is
                 sent; see `Content.start`.
         """
-        body = {"item": item} if format is None else {"item": item, "format": format}
+        body: dict[str, Any] = {"item": item, "parameters": dict(parameters or {})}
+        if format is not None:
+            body["format"] = format
         headers = {"Content-Type": "application/json"}
         if start:
             headers["Range"] = f"bytes={start}-"
@@ -123,6 +156,7 @@ class DataMethods(Requests):
         item: str,
         *,
         format: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
         path: str | None = None,
         directory: str = ".",
         stream: bool = False,
@@ -136,6 +170,7 @@ class DataMethods(Requests):
             source: The id of the source.
             item: The path of an item, or a query.
             format: Such as `csv` or `parquet`; by default that of the connector.
+            parameters: As for `preview`.
             path: The path of the file. By default it is below `directory`, in a folder named like
                 the source, under the name that the server gives.
             directory: For files without `path`.
@@ -149,7 +184,13 @@ class DataMethods(Requests):
 
         def open_content(start: int, etag: str | None) -> Content:
             return self.open_content(
-                source, item, format=format, stream=stream, start=start, etag=etag
+                source,
+                item,
+                format=format,
+                parameters=parameters,
+                stream=stream,
+                start=start,
+                etag=etag,
             )
 
         def path_of(content: Content) -> str:
@@ -157,3 +198,28 @@ class DataMethods(Requests):
 
         retries = self._transport.retries
         return download(open_content, path_of, source=source, item=item, retries=retries)
+
+    def receipt(self, request_id: str) -> ContentReceipt:
+        """Return the server's receipt of a stream that has ended within the last hour.
+
+        Args:
+            request_id: That of the stream's `Content`.
+
+        Raises:
+            DataSourceError: What has ended the stream early, or the server has no receipt.
+        """
+        outcome = self._json("GET", f"/v1/receipts/{segment(request_id)}")
+        if isinstance(outcome, dict) and isinstance(problem := outcome.get("problem"), dict):
+            status = problem.get("status")
+            raise error_from_problem(problem, status if isinstance(status, int) else 500, None)
+        return read_model(ContentReceipt, member(outcome, "receipt", dict))
+
+    def make_link(self, source: str, item: str, *, format: str | None = None) -> Link:
+        """Make a link to the content of an item, for a browser: usable once, within a minute."""
+        body = {"source": source, "item": item, "format": format}
+        return read_model(Link, self._json("POST", "/v1/links", body))
+
+    def open_link(self, link: Link) -> Content:
+        """Open the content of a link of this server; the link cannot be used again."""
+        path = f"/v1/links/{segment(link.url.rpartition('/')[2])}"
+        return Content(self._transport.send("GET", path, timeout=self._content_timeout))

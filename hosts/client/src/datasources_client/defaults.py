@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from datasources_client.addresses import CA_FILE, SOCKET, TOKEN, URL
@@ -44,14 +44,18 @@ def describe(source: str, item: str, *, refresh: bool = False) -> dict[str, Any]
     return default_client().describe(source, item, refresh=refresh)
 
 
-def preview(source: str, item: str, rows: int = 10) -> Preview:
+def preview(
+    source: str, item: str, rows: int = 10, *, parameters: Mapping[str, Any] | None = None
+) -> Preview:
     """Return the first rows of an item or a query; as `Client.preview`."""
-    return default_client().preview(source, item, rows)
+    return default_client().preview(source, item, rows, parameters=parameters)
 
 
-def statistics(source: str, item: str) -> dict[str, ColumnStatistics]:
+def statistics(
+    source: str, item: str, *, parameters: Mapping[str, Any] | None = None
+) -> dict[str, ColumnStatistics]:
     """Return figures of the numeric columns of an item or a query; as `Client.statistics`."""
-    return default_client().statistics(source, item)
+    return default_client().statistics(source, item, parameters=parameters)
 
 
 def fetch(
@@ -59,11 +63,18 @@ def fetch(
     item: str,
     *,
     format: str | None = None,
+    parameters: Mapping[str, Any] | None = None,
     path: str | None = None,
     directory: str = ".",
     stream: bool = False,
 ) -> Receipt:
     """Download an item or a query into a file; as `Client.fetch`."""
     return default_client().fetch(
-        source, item, format=format, path=path, directory=directory, stream=stream
+        source,
+        item,
+        format=format,
+        parameters=parameters,
+        path=path,
+        directory=directory,
+        stream=stream,
     )

@@ -27,6 +27,16 @@ class Page(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
+class Caller:
+    """The principal of the token."""
+
+    id: str
+    admin: bool
+    tokens: bool
+    """True if the caller may manage tokens."""
+
+
+@dataclass(frozen=True, slots=True)
 class SourceType:
     """A type that sources of the server can have."""
 
@@ -99,6 +109,8 @@ class Source:
     """Why the source is paused, or, for administrators only, unusable."""
     version: int | None
     """Rises with each change; a change names the version that it was made for."""
+    rights: tuple[str, ...] = ()
+    """Those that the caller has: of `read`, `query` and `write`."""
     options: Mapping[str, Any] | None = None
     """With secrets masked."""
     secrets: Mapping[str, SecretState] | None = None
@@ -106,6 +118,8 @@ class Source:
     metadata: Mapping[str, Any] | None = None
     limits: Limits | None = None
     """None also for those of the server's policy."""
+    queries: Mapping[str, Any] | None = None
+    """The stored queries by name."""
     created_at: datetime | None = None
 
 
@@ -221,6 +235,14 @@ class Receipt:
     def truncated(self) -> bool:
         """True if the item has more rows than the server's limits admit; a stream is never cut."""
         return self.content is not None and self.content.truncated
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A link to content, which needs no token and is usable once."""
+
+    url: str
+    expires: datetime
 
 
 @dataclass(frozen=True, slots=True)

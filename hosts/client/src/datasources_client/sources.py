@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from datasources_client.models import (
+    Caller,
     ConnectionCheck,
     Limits,
     Page,
@@ -15,11 +16,15 @@ from datasources_client.models import (
     TypeDescription,
 )
 from datasources_client.reading import read_model
-from datasources_client.requests import Requests, all_items, segment, source_path
+from datasources_client.requests import Requests, all_items, member, segment, source_path
 
 
 class SourceMethods(Requests):
     """The routes below `/types` and `/sources` but those for data, and `/test`."""
+
+    def caller(self) -> Caller:
+        """Return who the server takes the caller for."""
+        return read_model(Caller, self._json("GET", "/v1/me"))
 
     def types(self) -> tuple[SourceType, ...]:
         """Return the types that sources can have."""
@@ -133,8 +138,8 @@ class SourceMethods(Requests):
 
         Args:
             id: Of the source.
-            changes: A JSON merge patch (RFC 7396) of `name`, `options`, `metadata` and `limits`;
-                None removes.
+            changes: A JSON merge patch (RFC 7396) of `name`, `options`, `metadata`, `limits` and
+                `queries`; None removes.
             version: The version that is changed; None changes any.
             test: True to change it only if the new connection works.
 
@@ -175,6 +180,11 @@ class SourceMethods(Requests):
         """Connect to a source that is not stored."""
         body = _source_body(type, options, None, None, None)
         return read_model(ConnectionCheck, self._json("POST", "/v1/test", body))
+
+    def discover(self, type: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return lists of what options of a source that is not stored could be, by option."""
+        body = _source_body(type, options, None, None, None)
+        return member(self._json("POST", "/v1/discover", body), "choices", dict)
 
 
 def _match(version: int | None) -> str:
