@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import traceback
+from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,13 @@ class Loud(MemoryConnector):
     def fault(self, error: type[Exception] = DataFetchError) -> Exception:
         assert self.options.password is not None
         exc = error(f"refused {self.options.password.get_secret_value()}")
-        exc.__cause__ = ValueError({"password": self.options.password.get_secret_value()})
+        cause: Any = ValueError({"password": self.options.password.get_secret_value()})
+        cause.request = {"auth": ("me", self.options.password.get_secret_value())}
+        exc.__cause__ = cause
+        cause.__cause__ = ExceptionGroup(str(exc), [KeyError(str(exc))])
+        header = b64encode(f"me:{self.options.password.get_secret_value()}".encode()).decode()
+        exc.__context__ = ValueError(f"sent Basic {header}")
+        exc.__context__.add_note(f"sent {cause.request}")
         return exc
 
     async def connect(self) -> bool:
@@ -114,8 +121,16 @@ async def test_secrets_are_masked_in_errors_logs_and_audit(
             await OPERATIONS[operation](registry, tmp_path)
     shown = "".join(traceback.format_exception(caught.value)) + caplog.text + log.read_text()
     assert "refused" in log.read_text()
-    for part in (SECRET, "a/b+c d"):
+    for part in (SECRET, "a/b+c d", b64encode(f"me:{SECRET}".encode()).decode()):
         assert part not in shown
+    linked: list[BaseException | None] = [caught.value]
+    held = []
+    while linked:
+        if (error := linked.pop()) is not None:
+            held.append(vars(error))
+            linked += [error.__cause__, error.__context__]
+    assert SECRET not in repr(held)
+    assert ("request" in repr(held)) == (connector is Loud)
 
 
 class OpaqueError(Exception):

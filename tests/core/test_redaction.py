@@ -7,8 +7,9 @@ import json
 import logging
 import shlex
 import traceback
-from base64 import b64encode
+from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, quote_plus, urlencode
 from xml.sax import saxutils
@@ -202,12 +203,34 @@ class OddError(Exception):
         return self.text
 
 
+@dataclass
+class Response:
+    """An answer of a server, as exceptions of drivers hold it."""
+
+    text: str
+
+
+class FixedError(Exception):
+    """An exception whose text is nowhere among its attributes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = lambda: text
+
+    def __str__(self) -> str:
+        return self.text()
+
+
 class DefiantError(Exception):
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(name)
 
 
 def errors_with(secret: str) -> list[Exception]:
+    holding: Any = ValueError(f"refused {secret}")
+    holding.request = {"headers": [("Authorization", (secret, {"deep": {secret}}))]}
+    holding.body = f'{{"password": "{secret}"}}'.encode()
+    holding.response = Response(secret)
     noted = ValueError("x")
     noted.add_note(f"with {secret}")
     return [
@@ -218,6 +241,7 @@ def errors_with(secret: str) -> list[Exception]:
         FileNotFoundError(2, "No such file", f"/run/{secret}"),
         OddError(f"refused {secret}"),
         noted,
+        holding,
         ExceptionGroup("several", [ValueError(secret), ExceptionGroup("x", [KeyError(secret)])]),
     ]
 
@@ -233,6 +257,49 @@ def test_an_error_and_its_causes_are_masked_in_place(number: int):
     assert "hunter2" not in "".join(traceback.format_exception(error))
     assert "hunter2" not in f"{error!r} {vars(error)}"
     assert MARK in "".join(traceback.format_exception(error))
+
+
+def test_what_an_error_holds_keeps_its_types():
+    error: Any = ValueError("x")
+    error.parts = ["hunter2", 1, None]
+    error.status = {"code": 401, "reason": "hunter2 is wrong"}
+    error.plain = plain = {"a": [1, ("b",)], "c": b"x"}
+    mask_error(error, ["hunter2"])
+    assert vars(error) == {
+        "parts": [MARK, 1, None],
+        "status": {"code": 401, "reason": f"{MARK} is wrong"},
+        "plain": plain,
+    }
+    assert vars(error)["plain"] is plain
+
+
+def test_what_an_error_holds_may_be_a_circle():
+    error: Any = ValueError("x")
+    circle: dict[str, Any] = {"password": "hunter2"}
+    error.request = circle
+    circle["self"] = circle
+    mask_error(error, ["hunter2"])
+    assert "hunter2" not in repr(vars(error))
+
+
+def test_linked_errors_that_cannot_be_changed_are_replaced():
+    def fixed() -> list[Exception]:
+        # The message of a group cannot be changed, and this text is not among the arguments.
+        return [ExceptionGroup("hunter2", [ValueError("x")]), FixedError("hunter2")]
+
+    for cause in fixed():
+        error = ConnectError("refused")
+        error.__cause__ = KeyError("between")
+        error.__cause__.__context__ = cause
+        error.__context__ = ExceptionGroup("several", [*fixed(), ValueError("plain")])
+        mask_error(error, ["hunter2"])
+        assert error.__suppress_context__
+        causes = "".join(traceback.format_exception(error))
+        context = "".join(traceback.format_exception(error.__context__))
+        assert "hunter2" not in causes + context
+        assert "KeyError: 'between'" in causes
+        assert "ValueError: plain" in context
+        assert "RuntimeError: FixedError: ***" in context
 
 
 def test_an_error_without_secrets_stays_as_it_is():
@@ -301,6 +368,28 @@ def test_given_secret_is_masked_as_programs_write_it(secret: str):
             assert MARK in text, name
             assert text.startswith("refused: ")
             assert text.endswith(" at host")
+
+
+@pytest.mark.parametrize("secret", ["hunter2", "pässwörd", "p/w+x?", "a b~"])
+@pytest.mark.parametrize("user", ["u", "me", "you", "", "someone@example.org"])
+@pytest.mark.parametrize("encode", [b64encode, urlsafe_b64encode])
+def test_given_secret_is_masked_inside_of_base64(
+    secret: str, user: str, encode: Callable[[bytes], bytes]
+):
+    word = encode(f"{user}:{secret}".encode()).decode()
+    for form in (word, word.rstrip("=")):
+        text = mask_secrets(f"sent 'Authorization: Basic {form}', at a/b/c-d_e/0123456", [secret])
+        assert text.replace("=", "") == (
+            f"sent 'Authorization: Basic {MARK}', at a/b/c-d_e/0123456"
+        )
+    harmless = encode(f"{user}:something-else".encode()).decode()
+    assert mask_secrets(harmless, [secret, "u:s"]) == harmless
+
+
+def test_given_secret_of_a_million_characters_is_masked():
+    secret = "x;" * 500_000
+    assert mask_secrets(f"refused {secret}!", [secret]) == f"refused {MARK}!"
+    assert mask_secrets("refused", [secret]) == "refused"
 
 
 def test_only_given_secrets_are_masked_where_nothing_else_is_to_be():

@@ -167,3 +167,17 @@ async def test_connection_string_without_a_limit_has_that_of_the_pool(
     for dsn in (f"{url}?connect_timeout={timeout}", f"connect_timeout={timeout}"):
         connector = await source(dsn=dsn)
         assert (await connector.preview("SELECT 1")).rows == [(1,)]
+
+
+@pytest.mark.parametrize(
+    ("dsn", "reason"),
+    [
+        ("1" * 1_000_000, "it has more than 8192 characters"),
+        ("postgresql://u:p@h/d?" + "1=1&" * 10_000, "it has more than 8192 characters"),
+        ("host=h dbname=d user=u connect_timeout=" + "1" * 5000, "its connect_timeout is not a"),
+        ("host=h dbname=d user=u port=" + "1" * 5000, "its port is not a number from 1 to 65535"),
+    ],
+)
+def test_string_of_thousands_of_characters_is_a_clear_error(dsn: str, reason: str) -> None:
+    with pytest.raises(OptionError, match=f"option 'dsn': {reason}"):
+        PostgreSQLOptions.load({"dsn": dsn})

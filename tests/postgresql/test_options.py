@@ -304,3 +304,16 @@ LOGIN = {"database": "d", "user": "u", "password": "p"}
 )
 def test_identities_of_the_machine_are_named(options: PostgreSQLOptions, ambient: bool) -> None:
     assert options.ambient() is ambient
+
+
+def test_tilde_in_a_path_of_a_certificate_is_the_home_directory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    for values in (
+        {**BASE, "sslrootcert": "~/ca.pem", "sslkey": "keys/~me"},
+        {**BASE, "dsn": "sslrootcert=~/ca.pem sslkey=keys/~me"},
+    ):
+        options = PostgreSQLOptions.load(values)
+        assert options.conninfo()["sslrootcert"] == "/home/me/ca.pem"
+        assert list(options.paths()) == ["/home/me/ca.pem", "keys/~me"]

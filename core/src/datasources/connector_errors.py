@@ -25,17 +25,7 @@ def mask_connector_error(connector: DataSourceConnector, error: E) -> E | Connec
         The error; or another one with its masked text, if it keeps the text where it cannot be
         changed, as an `ExceptionGroup` does.
     """
-    if connector.options is not None:
-        secrets = connector.options.secret_values()
-    else:
-        secrets = [
-            leaf
-            for name, value in connector.config.config.items()
-            if is_secret_name(name)
-            for leaf in leaves(value)
-            if isinstance(leaf, str)
-        ]
-    secrets = [*secrets, *getattr(connector, "_late_secrets", ())]
+    secrets = _secrets_of(connector)
     mask_error(error, secrets)
     text = _text_of(error)
     masked = mask_secrets(text, secrets)
@@ -51,7 +41,11 @@ def as_connector_error(
     that names the connector and the source.
     """
     masked = mask_connector_error(connector, error)
-    return masked if isinstance(masked, DataSourceError) else wrap_error(connector.config, error)
+    if isinstance(masked, DataSourceError):
+        return masked
+    wrapped = wrap_error(connector.config, error)
+    mask_error(wrapped, _secrets_of(connector))  # of a group, the members that cannot be changed
+    return wrapped
 
 
 def wrap_error(config: DataSourceConfig, error: BaseException) -> ConnectorError:
@@ -71,6 +65,20 @@ def connector_errors(connector: DataSourceConnector) -> Iterator[None]:
         if error is exc:
             raise
         raise error from error.__cause__
+
+
+def _secrets_of(connector: DataSourceConnector) -> list[str]:
+    if connector.options is not None:
+        secrets = connector.options.secret_values()
+    else:
+        secrets = [
+            leaf
+            for name, value in connector.config.config.items()
+            if is_secret_name(name)
+            for leaf in leaves(value)
+            if isinstance(leaf, str)
+        ]
+    return [*secrets, *getattr(connector, "_late_secrets", ())]
 
 
 def _named_error(config: DataSourceConfig, error: BaseException, text: str) -> ConnectorError:

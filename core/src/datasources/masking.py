@@ -3,60 +3,139 @@
 from __future__ import annotations
 
 import json
+import operator
 import re
-from base64 import b64encode, urlsafe_b64encode
+from base64 import b64decode, b64encode, urlsafe_b64encode
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import lru_cache
+from typing import Any
 from urllib.parse import quote, quote_plus
 
 MARK = "***REDACTED***"
+_DEPTH = 20  # containers inside one another; what is deeper is masked as text
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{6,}")
 
 
 def mask_secrets(text: str, secrets: Iterable[str]) -> str:
     """Mask the given secrets in a text, in each of its spellings.
 
     A secret of up to three characters or four letters, and a piece of one, is masked as a word
-    only, as it would also be found inside ordinary words.
+    only, as it would also be found inside ordinary words. A word of base64 is masked if a secret is
+    in what it encodes, as in a header of `Basic` with `user:secret`.
     """
-    pattern = _pattern_of((secrets,) if isinstance(secrets, str) else tuple(secrets))
-    return pattern.sub(MARK, text) if pattern else text
+    secrets = (secrets,) if isinstance(secrets, str) else tuple(secrets)
+    text = _mask_encoded(text, secrets)
+    # Spellings are at least as long as the secret, so those of one that is too long need no look.
+    spellings = {
+        spelling
+        for secret in secrets
+        if len(secret.strip()) <= len(text)
+        for spelling in _spellings(secret)
+        if spelling and spelling in text
+    }
+    pieces = {piece for secret in secrets for piece in _pieces(secret) if piece in text} - spellings
+    if not spellings and not pieces:
+        return text
+    return _pattern_of(frozenset(spellings), frozenset(pieces)).sub(MARK, text)
 
 
 def mask_error(error: BaseException, secrets: Iterable[str]) -> None:
     """Mask the given secrets in an exception and in those it is chained to, in place.
 
-    Masked are arguments, notes, and attributes that are texts, such as the file name of an
-    `OSError`; an argument of another type whose `repr` shows a secret becomes that text, masked.
-    A message that an exception keeps elsewhere stays as it is.
+    Masked are arguments, notes, and attributes, such as the file name of an `OSError`, also inside
+    of dicts, lists, tuples and sets, which are replaced by masked copies. An object of another type
+    whose `repr` shows a secret becomes that text, masked. A cause, a context or a member of a group
+    whose message cannot be changed is replaced by an exception with its masked message; `error`
+    itself then stays as it is.
     """
     secrets = [secrets] if isinstance(secrets, str) else [s for s in secrets if s]
     if not secrets:
         return
-    seen: set[int] = set()
+    seen: dict[int, BaseException] = {}
     waiting: list[BaseException | None] = [error]
     while waiting:
         current = waiting.pop()
         if current is None or id(current) in seen:
             continue
-        seen.add(id(current))
+        seen[id(current)] = current
         waiting += [current.__cause__, current.__context__]
         if isinstance(current, BaseExceptionGroup):
             waiting += current.exceptions
+        _mask_exception(current, secrets)
+    replacements: dict[int, BaseException] = {}
+    for current in seen.values():
         with suppress(Exception):  # a driver's exception may refuse it
-            _mask_exception(current, secrets)
+            _replace_linked(current, secrets, replacements)
 
 
-@lru_cache(maxsize=64)  # a secret with many spellings takes a millisecond
-def _pattern_of(secrets: tuple[str, ...]) -> re.Pattern[str] | None:
-    spellings = {spelling for secret in secrets for spelling in _spellings(secret) if spelling}
-    pieces = {piece for secret in secrets for piece in _pieces(secret)} - spellings
+def _replace_linked(
+    error: BaseException, secrets: list[str], replacements: dict[int, BaseException]
+) -> None:
+    suppressed = error.__suppress_context__
+    for name in ("__cause__", "__context__"):
+        linked = getattr(error, name)
+        if linked is None:
+            continue
+        replacement = _without_secrets(linked, secrets, replacements)
+        if replacement is not linked:
+            setattr(error, name, replacement)
+    error.__suppress_context__ = suppressed  # setting the cause has set it
+
+
+def _without_secrets(
+    error: BaseException, secrets: list[str], replacements: dict[int, BaseException]
+) -> BaseException:
+    """Return a masked exception, or another one in its place if it shows a secret nevertheless."""
+    if id(error) in replacements:
+        return replacements[id(error)]
+    replacement = error
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001  (a driver's exception may be broken itself)
+        text = ""
+    masked = mask_secrets(text, secrets)
+    if isinstance(error, BaseExceptionGroup):
+        members = [_without_secrets(member, secrets, replacements) for member in error.exceptions]
+        if masked != text or any(map(operator.is_not, members, error.exceptions)):
+            message = mask_secrets(error.message, secrets)
+            replacement = BaseExceptionGroup(message, members)
+    elif masked != text:
+        replacement = RuntimeError(f"{type(error).__name__}: {masked}")
+    if replacement is not error:
+        replacement.__cause__, replacement.__context__ = error.__cause__, error.__context__
+        replacement.__suppress_context__ = error.__suppress_context__
+        replacement.__traceback__ = error.__traceback__
+    replacements[id(error)] = replacement
+    return replacement
+
+
+@lru_cache(maxsize=64)
+def _pattern_of(spellings: frozenset[str], pieces: frozenset[str]) -> re.Pattern[str]:
     ordered = sorted(spellings | pieces, key=len, reverse=True)
     patterns = [
         rf"(?<!\w){re.escape(text)}(?!\w)" if _is_short(text) or text in pieces else re.escape(text)
         for text in ordered
     ]
-    return re.compile("|".join(patterns)) if patterns else None
+    return re.compile("|".join(patterns))
+
+
+def _mask_encoded(text: str, secrets: Iterable[str]) -> str:
+    """Mask the words of base64 that have a secret in what they encode."""
+    encoded = [secret.encode(errors="replace") for secret in secrets if len(secret) > 3]
+    shortest = min(map(len, encoded), default=0) * 4 // 3
+    if not shortest or len(text) < shortest:
+        return text
+
+    def masked(match: re.Match[str]) -> str:
+        word = match[0]
+        if len(word) < shortest:
+            return word
+        end = len(word) - (1 if len(word) % 4 == 1 else 0)  # one character is no byte
+        plain = b64decode(f"{word[:end]}==", altchars=b"-_")
+        return MARK if any(secret in plain for secret in encoded) else word
+
+    return _BASE64.sub(masked, text)
 
 
 def _is_short(secret: str) -> bool:
@@ -65,28 +144,41 @@ def _is_short(secret: str) -> bool:
 
 
 def _mask_exception(error: BaseException, secrets: list[str]) -> None:
-    arguments = tuple(_mask_argument(argument, secrets) for argument in error.args)
-    if arguments != error.args:
-        error.args = arguments
-    for name in ("strerror", "filename", "filename2", *vars(error)):
-        value = getattr(error, name, None)
-        if isinstance(value, str) and (masked := mask_secrets(value, secrets)) != value:
-            setattr(error, name, masked)
-        elif isinstance(value, dict) and all(isinstance(text, str) for text in value.values()):
-            for key, text in value.items():  # as `OptionError.fields`
-                value[key] = mask_secrets(text, secrets)
-    if hasattr(error, "__notes__"):
-        error.__notes__ = [mask_secrets(note, secrets) for note in error.__notes__]
+    with suppress(Exception):  # a driver's exception may refuse each of these
+        arguments = _mask_value(error.args, secrets)
+        if arguments is not error.args:
+            error.args = arguments
+    for name in ("strerror", "filename", "filename2", "__notes__", *getattr(error, "__dict__", ())):
+        with suppress(Exception):
+            value = getattr(error, name, None)
+            if (masked := _mask_value(value, secrets)) is not value:
+                setattr(error, name, masked)
 
 
-def _mask_argument(argument: object, secrets: list[str]) -> object:
-    if isinstance(argument, str):
-        return mask_secrets(argument, secrets)
-    text = repr(argument)
+def _mask_value(value: Any, secrets: list[str], depth: int = _DEPTH) -> Any:
+    """Return a value itself if it shows no secret, else a masked copy, or its text, masked."""
+    if value is None or isinstance(value, (bool, int, float, BaseException)):
+        return value  # exceptions among the attributes are those of the chain
+    if isinstance(value, str):
+        masked = mask_secrets(value, secrets)
+        return value if masked == value else masked
+    if depth and type(value) is dict:
+        copy = {
+            _mask_value(key, secrets, 0): _mask_value(part, secrets, depth - 1)
+            for key, part in value.items()
+        }
+        parts = [*copy, *copy.values()]
+        same = len(copy) == len(value) and all(map(operator.is_, parts, [*value, *value.values()]))
+        return value if same else copy
+    if depth and type(value) in (list, tuple, set, frozenset):
+        parts = [_mask_value(part, secrets, depth - 1) for part in value]
+        return value if all(map(operator.is_, parts, value)) else type(value)(parts)
+    text = repr(value)
     masked = mask_secrets(text, secrets)
-    return argument if masked == text else masked
+    return value if masked == text else masked
 
 
+@lru_cache(maxsize=256)  # a secret with many spellings takes a millisecond
 def _spellings(secret: str) -> set[str]:
     """Return a secret as it is, and as URLs, markup, JSON, Python and headers show it."""
     encoded = secret.encode(errors="replace")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
@@ -110,7 +111,10 @@ _MAX_PORT = 65535
 
 _URL = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.:-]*://")
 # `name = value` of a connection string, the value perhaps in single quotes.
-_PARAMETER = re.compile(r"([^\s=]+)\s*=\s*('(?:[^'\\]|\\.)*'|(?:[^\s\\]|\\.)*)", re.DOTALL)
+_PARAMETER = re.compile(
+    r"(?<![^\s='])([^\s=]+)\s*=\s*('(?:[^'\\]|\\.)*'|(?:[^\s\\]|\\.)*)", re.DOTALL
+)
+_MAX_DSN = 8192  # characters; the longest ones in use have a few hundred
 _SEMICOLONS = re.compile(r"[\w ]+=[^;=]*;[\w ]+=")
 # Names of parameters are of letters, as in other drivers; what else stands there may be a secret.
 _PLAIN_NAME = re.compile(r"[A-Za-z][A-Za-z_]*")
@@ -416,7 +420,7 @@ class PostgreSQLOptions(ConnectorOptions):
         return {**compiled, **neutral, **merged, "client_encoding": "UTF8"}
 
     def _parameters(self) -> dict[str, str]:
-        """Return the parameters that have a value.
+        """Return the parameters that have a value, with `~` in paths of certificates expanded.
 
         To libpq an empty value means the default, such as a certificate in the home directory.
         """
@@ -428,6 +432,9 @@ class PostgreSQLOptions(ConnectorOptions):
             merged.pop("hostaddr", None)
         if self.password is not None:
             merged["password"] = self.password.get_secret_value()
+        for name in _SSL_FILES:
+            if merged.get(name, "").startswith("~"):
+                merged[name] = os.path.expanduser(merged[name])
         return {name: value for name, value in merged.items() if value}
 
 
@@ -446,6 +453,8 @@ def _parse_dsn(dsn: SecretStr) -> dict[str, str]:
             of a password.
     """
     text = dsn.get_secret_value()
+    if len(text) > _MAX_DSN:
+        raise ValueError(f"it has more than {_MAX_DSN} characters")
     if is_url := _URL.match(text) is not None:
         text = text.strip()  # blanks around it, such as the line break of a file
         _check_url(text)
@@ -464,7 +473,7 @@ def _parse_dsn(dsn: SecretStr) -> dict[str, str]:
 
 def _check_values(parameters: Mapping[str, Any]) -> None:
     """Raise ValueError if a parameter has a value that libpq does not take."""
-    for name, pattern in (("port", r"[\d,]*"), ("connect_timeout", r"-?\d*")):
+    for name, pattern in (("port", r"[\d,]*"), ("connect_timeout", r"-?\d{0,9}")):
         if not re.fullmatch(pattern, str(parameters.get(name, ""))):
             raise ValueError(f"its {name} is not a number")
     for port in str(parameters.get("port", "")).split(","):
