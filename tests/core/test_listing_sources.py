@@ -23,7 +23,14 @@ from datasources import (
     blocking,
     hookimpl,
 )
-from tests.core.fakes import AbleConnector, CountingStore, MemoryConnector, registry_of, source
+from tests.core.fakes import (
+    AbleConnector,
+    CountingStore,
+    MemoryConnector,
+    fresh,
+    registry_of,
+    source,
+)
 
 IDS = ["a", "b", "c", "d", "e"]
 
@@ -137,7 +144,8 @@ async def test_who_writes_between_check_and_write_is_not_overwritten(tmp_path: P
 
 async def test_a_source_is_validated_without_a_connection_and_not_stored() -> None:
     policy = Policy(allowed_hosts=("localhost",), allowed_references={"env:*": None})
-    async with registry_of(AbleConnector, policy=policy) as registry:
+    connector = fresh(AbleConnector)
+    async with registry_of(connector, policy=policy) as registry:
         await registry.validate_config(source("s"))
         for config, error in (
             (source("s", host="evil"), PolicyError),
@@ -150,7 +158,7 @@ async def test_a_source_is_validated_without_a_connection_and_not_stored() -> No
         with pytest.raises(PolicyError, match="only an administrator"):
             await registry.validate_config(unbound, by_administrator=False)
         assert registry.list_data_sources() == []
-        assert AbleConnector.connects == 0
+        assert connector.connects == 0
     with pytest.raises(Exception, match="closed"):
         await registry.validate_config(source("s"))
 

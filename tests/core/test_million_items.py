@@ -80,7 +80,7 @@ async def test_a_million_items_take_one_call_for_each_page_and_memory_for_one(wa
 
 async def test_iterating_over_a_million_items_holds_none_of_them() -> None:
     class Iterated(Million):
-        async def iter_items(self, path: str | None = None):  # type: ignore[no-untyped-def]
+        async def iter_items(self, path: str | None = None):
             for number in range(ITEMS // 10):
                 yield DataItem("n", f"{number:07}")
 

@@ -333,8 +333,8 @@ class DataSourceRegistry:
             principal: The caller that the host acts for.
             limits: Of each fetch, in addition to the source's or the policy's: the smaller counts.
             quota: Bytes that the files of each workspace may have together; None is no bound.
-            concurrency: Fetches and streams at once of all objects for principals of the same id;
-                more wait. None is no bound.
+            concurrency: Fetches and streams at once of all objects for principals of the same id,
+                whatever bounds those objects have; more wait. None is no bound, and not counted.
 
         Raises:
             OptionError: `quota` is negative, or `concurrency` not at least 1.
