@@ -422,7 +422,8 @@ def test_query_is_run_cancelled_and_stored(tab: Tab, server: ConsoleServer) -> N
     assert tab.violations() == []
     dialog.get_by_role("button", name="Save").click()
     expect(page.get_by_text("Stored as query:by-country")).to_be_visible()
-    editor.fill("select pg_sleep(60)")
+    numbers = "generate_series(1, 300000)"
+    editor.fill(f"select count(*) from {numbers} a, {numbers} b")  # takes minutes
     page.get_by_role("button", name="Run").click()
     page.get_by_role("button", name="Cancel").click()
     expect(page.get_by_text("Cancelled")).to_be_visible()

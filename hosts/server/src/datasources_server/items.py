@@ -33,6 +33,9 @@ from datasources_server.responses import (
     select_part,
 )
 
+CONTENT: dict[str, Any] = {"content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}}
+"""The description of content in the OpenAPI document."""
+
 
 class ItemBody(BaseModel):
     """The identifier of an item, which may be a query."""
@@ -73,8 +76,7 @@ def item_routes(route_class: type[APIRoute]) -> APIRouter:
     routes.post("/describe", response_model=MetadataDocument)(describe_item)
     routes.post("/preview", response_model=PreviewDocument)(preview_item)
     routes.post("/statistics", response_model=StatisticsDocument)(item_statistics)
-    content = {"content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}}
-    routes.post("/content", response_class=Response, responses={200: content, 206: content})(
+    routes.post("/content", response_class=Response, responses={200: CONTENT, 206: CONTENT})(
         item_content
     )
     return routes

@@ -24,7 +24,7 @@ from datasources.json_values import to_iso_time
 from datasources_server.calls import AnyCall, Api, ExitStack
 from datasources_server.documents import LinkDocument
 from datasources_server.guard import guarded_route
-from datasources_server.items import ContentBody, send_content
+from datasources_server.items import CONTENT, ContentBody, send_content
 from datasources_server.problems import Problem
 from datasources_server.responses import ApiResponse
 
@@ -62,6 +62,8 @@ def link_routes(api: Api, route_class: type[APIRoute]) -> APIRouter:
         use_link,
         methods=["GET"],
         response_class=Response,
+        responses={200: CONTENT},
+        openapi_extra={"security": []},
         route_class_override=by_code,
     )
     return routes
@@ -95,7 +97,12 @@ async def make_link(call: AnyCall, request: Request, body: LinkBody) -> ApiRespo
     return ApiResponse({"url": url, "expires": to_iso_time(expires_at)}, 201)
 
 
-async def use_link(request: Request, call: AnyCall, stack: ExitStack) -> Response:
+async def use_link(
+    request: Request,
+    call: AnyCall,
+    stack: ExitStack,
+    code: str,  # noqa: ARG001  (`_authenticate` uses it; here it is for the OpenAPI document)
+) -> Response:
     """Return the content of a link's item; the link cannot be used again.
 
     It needs no token. The principal that has made the link must still be allowed to fetch the item.
