@@ -184,6 +184,14 @@ def judges(session: nox.Session) -> None:
 
 
 @nox.session
+def screenshots(session: nox.Session) -> None:
+    """Write the pictures of the console in docs/images anew, in Debian's Chromium."""
+    session.install(*EDITABLE, *TEST, PLAYWRIGHT)
+    session.run("python", "-m", "tests.servers.debian", "browser")
+    session.run("python", "-m", "tests.judges.screenshots")
+
+
+@nox.session
 def soak(session: nox.Session) -> None:
     """Run the tests that put minutes of load and faults on the servers."""
     session.install(*EDITABLE, *TEST)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import IN_CI
-from tests.docs.blocks import DOCS, Block, Runner, Shell, blocks, commands
+from tests.docs.blocks import DOCS, ROOT, Block, Runner, Shell, blocks, commands
 
 STEPS = ("start", "source", "options", "methods", "abilities", "publish")
 GUIDE = [DOCS / "connector" / f"{name}.md" for name in STEPS]
@@ -85,6 +86,12 @@ def test_a_page_has_no_block_that_nothing_runs(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_a_page_is_short(page: Path) -> None:
     assert len(page.read_text("utf-8").splitlines()) <= MOST_LINES
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda page: page.name)
+def test_an_image_that_a_page_shows_is_there(page: Path) -> None:
+    for target in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", page.read_text("utf-8")):
+        assert (page.parent / target).is_file(), f"{page.name} shows {target}, which is missing"
 
 
 def test_every_page_is_in_the_contents() -> None:
