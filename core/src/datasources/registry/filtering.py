@@ -30,6 +30,8 @@ class SourceFilter:
 
     def of(self, records: Iterable[StoredSource]) -> list[StoredSource]:
         """Return the page of records that are in the order of their ids; reads no more of them."""
+        if self.after is None and self.type is None and not self.q:
+            return list(itertools.islice(records, self.limit))
         text = self.q.casefold()
         matching = (
             record

@@ -372,7 +372,8 @@ def _config(record: StoredSource, options: dict[str, Any]) -> DataSourceConfig:
     config.limits = Limits(**record.limits) if record.limits else None
     config.version = record.version
     config.paused = record.paused
-    config.queries = {name: StoredQuery.from_dict(query) for name, query in record.queries.items()}
+    queries = record.queries  # most sources have none
+    config.queries = {n: StoredQuery.from_dict(q) for n, q in queries.items()} if queries else {}
     return config
 
 
