@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ pytest.importorskip("datasources_sqlite", reason="examples/sqlite is not install
 @pytest.fixture
 def shop(ok, tmp_path: Path) -> str:
     path = tmp_path / "shop.db"
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("CREATE TABLE orders (id INTEGER, day TEXT)")
         connection.execute("INSERT INTO orders VALUES (1, '2026-01-01'), (2, '2026-02-01')")
     ok("add", "sqlite", "--id", "shop", "-o", f"path={path}")

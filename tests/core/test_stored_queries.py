@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -113,7 +114,7 @@ def test_a_query_with_a_reference_or_a_mask_or_no_text_is_refused(text: str) -> 
 def database(tmp_path: Path) -> Path:
     pytest.importorskip("datasources_sqlite")
     path = tmp_path / "shop.db"
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("CREATE TABLE orders (id INTEGER, name TEXT)")
         rows = [(1, "a"), (2, _HOSTILE), (3, "a")]
         connection.executemany("INSERT INTO orders VALUES (?, ?)", rows)
