@@ -22,7 +22,6 @@ from datasources.errors import (
 from datasources.models import FetchReceipt, FetchRequest, FetchResult, Limits, Preview
 from datasources.plugins import Plugins
 from datasources.policy import Policy
-from datasources.preview import preview_file
 from datasources.registry.listing import ItemLister
 from datasources.registry.observing import observe
 from datasources.registry.pools import SourcePools
@@ -198,10 +197,10 @@ class Fetcher:
         """
         source_id, identifier = request.source_id, request.identifier
         with observe(self._plugins, "fetch", source_id, identifier=identifier) as outcome:
-            self._records.check_not_paused(source_id)
             if request.parameters:  # receipts know the item, not the values of its parameters
                 receipts = None
             if receipts and receipts.has(request):
+                self._records.check_not_paused(source_id)  # as a lease does, which this has none of
                 max_bytes = target.limits.max_bytes
                 unchanged = await asyncio.to_thread(receipts.unchanged, request, max_bytes)
                 if unchanged is not None:
@@ -296,5 +295,7 @@ async def preview_by_fetching(
 
 
 def _preview_file(path: str, folder: str, rows: int) -> Preview:
+    from datasources.preview import preview_file  # with its readers of workbooks and archives
+
     with open(path, "rb") as file:
         return preview_file(file, os.path.relpath(path, folder), rows)
