@@ -57,9 +57,14 @@ _LOWER_TIMEOUT = (
     "least(nullif(pg_catalog.date_part('epoch',"
     " pg_catalog.current_setting('statement_timeout')::pg_catalog.interval) * 1000, 0), {})"
 )
+# A backend that computes does not notice that its client was killed, unless it looks. A server on
+# another system than Linux may refuse the setting; one before PostgreSQL 14 does not have it.
 _SET_TIMEOUT = (
     "SELECT milliseconds,"
-    " pg_catalog.set_config('statement_timeout', milliseconds::pg_catalog.text, true)"
+    " pg_catalog.set_config('statement_timeout', milliseconds::pg_catalog.text, true),"
+    " CASE WHEN pg_catalog.strpos(pg_catalog.version(), 'linux') > 0"
+    " AND pg_catalog.current_setting('client_connection_check_interval', true) = '0'"
+    " THEN pg_catalog.set_config('client_connection_check_interval', '2000', true) END"
     " FROM (SELECT {timeout}::pg_catalog.int4) AS limits(milliseconds)"
 )
 _SEARCH_PATH = (
@@ -101,7 +106,7 @@ async def begin(connection: Connection, options: PostgreSQLOptions) -> Transacti
     """Begin a transaction, which is read-only unless the option `read_only` is off."""
     results = await libpq.execute_all(connection, _begin_statements(options).as_bytes())
     (path,) = next(rows for rows in results if rows)
-    ((milliseconds, _),) = results[-1]
+    ((milliseconds, *_),) = results[-1]
     connection.statement_timeout = milliseconds / 1000
     connection.answer_timeout = connection.statement_timeout + _GRACE
     if libpq.has_no_encoding(connection):
