@@ -46,6 +46,11 @@ class ApiServer(Server):
         return self.directory / "tmp"
 
     @property
+    def workspaces(self) -> Path:
+        """The directory of the workspaces of all workers."""
+        return self._shared.directory / "workspaces"
+
+    @property
     def log(self) -> str:
         return (self.directory / "log").read_text("utf-8")
 
@@ -88,7 +93,7 @@ class ApiServer(Server):
             "TMPDIR": str(self.temporary),
             "ROOTS": str(self._shared.data),
             "PRINCIPALS": str(self._shared.directory / "principals.json"),
-            "SETTINGS": json.dumps(self._settings),
+            "SETTINGS": json.dumps({"workspace_root": str(self.workspaces), **self._settings}),
             "DATASOURCE_ENCRYPTION_KEY": self.key,
         }
 

@@ -13,6 +13,7 @@ from datasources_server import create_app
 from tests.core.fakes import CountingStore, fresh, registry_of, source
 from tests.server.client import HOST, Client
 from tests.server.conftest import ApiServer
+from tests.waiting import wait_until_blocking
 
 ITEM = {"item": "public/orders.csv"}
 PATCH = ({"name": "x"}, {"If-Match": "*"})
@@ -40,10 +41,34 @@ TABLE: list[tuple[str, str, Any, dict[str, str], int, int, int]] = [
     ("POST", "/sources/{id}/content", ITEM, {}, 200, 200, 404),
     ("POST", "/links", {"source": "{id}"} | ITEM, {}, 201, 201, 404),
     ("GET", "/receipts/{receipt}", None, {}, 404, 200, 404),
+    ("POST", "/workspaces", {"sources": ["{id}"]}, {}, 201, 201, 404),
+    ("GET", "/workspaces/{workspace}", None, {}, 404, 200, 404),
+    (
+        "POST",
+        "/workspaces/{workspace}/fetch",
+        {"items": [{"source": "{id}"} | ITEM]},
+        {},
+        404,
+        200,
+        404,
+    ),
+    ("GET", "/workspaces/{workspace}/files/x", None, {}, 404, 404, 404),
+    ("GET", "/jobs/{job}", None, {}, 404, 200, 404),
+    ("GET", "/jobs/{job}/events", None, {}, 404, 200, 404),
+    ("DELETE", "/jobs/{job}", None, {}, 404, 200, 404),
+    ("DELETE", "/workspaces/{workspace}", None, {}, 404, 204, 404),
     ("DELETE", "/sources/{id}", None, {}, 204, 403, 403),
 ]
 # A link is used without a token; test_links.py shows by whom.
 WITHOUT_TOKEN = {("GET", "/links/{code}")}
+# The parameters of the OpenAPI document for parts of the paths above.
+NAMED = {
+    "local_file": "{type_name}",
+    "{receipt}": "{request_id}",
+    "{workspace}": "{workspace_id}",
+    "{job}": "{job_id}",
+    "/files/x": "/files/{path}",
+}
 each_route = pytest.mark.parametrize(
     ("method", "path", "body", "headers", "for_admin", "for_reader", "for_stranger"),
     TABLE,
@@ -59,10 +84,18 @@ class Made(dict[str, str]):
         self._reader = reader
 
     def __missing__(self, name: str) -> str:
-        assert self._reader is not None
-        path = f"/sources/{self['id']}/content"
-        streamed = self._reader("POST", path, ITEM, stream=True)
-        return str(streamed.headers["x-request-id"])
+        reader, source_id = self._reader, self["id"]
+        assert reader is not None
+        if name == "receipt":
+            streamed = reader("POST", f"/sources/{source_id}/content", ITEM, stream=True)
+            return str(streamed.headers["x-request-id"])
+        made: str = reader("POST", "/workspaces", {"sources": [source_id]}).json["id"]
+        if name == "workspace":
+            return made
+        items = {"items": [ITEM | {"source": source_id}], "wait": False}
+        job: str = reader("POST", f"/workspaces/{made}/fetch", items).json["id"]
+        wait_until_blocking(lambda: reader("GET", f"/jobs/{job}").json["state"] == "finished")
+        return job
 
     def fill(self, value: Any) -> Any:
         """Return a value of JSON with the names in its texts filled in."""
@@ -108,13 +141,20 @@ def test_every_route_is_in_the_table(server: ApiServer) -> None:
         for method in methods
         if path.startswith("/v1")
     }
-    tested = {(row[0], row[1].replace("local_file", "{type_name}")) for row in TABLE}
-    assert routes - WITHOUT_TOKEN == {
-        (method, path.replace("{receipt}", "{request_id}")) for method, path in tested
-    }
+    tested = set()
+    for method, path, *_ in TABLE:
+        parameters = path
+        for name, parameter in NAMED.items():
+            parameters = parameters.replace(name, parameter)
+        tested.add((method, parameters))
+    assert routes - WITHOUT_TOKEN == tested
 
 
-OF_A_SOURCE = [row for row in TABLE if row[6] == 404 and "{id}" in f"{row[1]} {row[2]}"]
+OF_A_SOURCE = [
+    row
+    for row in TABLE
+    if row[6] == 404 and "{id}" in f"{row[1]} {row[2]}" and "{workspace}" not in row[1]
+]
 
 
 @pytest.mark.parametrize("row", OF_A_SOURCE, ids=lambda row: row[1])

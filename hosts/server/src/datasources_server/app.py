@@ -18,15 +18,18 @@ from datasources_server.console_routes import console_routes
 from datasources_server.documents import ProblemDocument, StatusDocument, describe_api, methods_of
 from datasources_server.guard import guarded_route
 from datasources_server.items import item_routes
+from datasources_server.jobs import job_routes
 from datasources_server.links import link_routes
 from datasources_server.problems import ProblemResponse, problem_of
 from datasources_server.receipts import receipt_routes
 from datasources_server.responses import ApiResponse
+from datasources_server.running import JobRunner
 from datasources_server.settings import ServerSettings
 from datasources_server.sources import source_routes
 from datasources_server.token_routes import token_routes
 from datasources_server.tokens import Tokens
 from datasources_server.types import type_routes
+from datasources_server.workspaces import workspace_routes
 
 _PROBLEM = {"model": ProblemDocument, "content": {"application/problem+json": {}}}
 _PROBLEMS: dict[int | str, dict[str, Any]] = dict.fromkeys(
@@ -121,7 +124,9 @@ def _api(
             raise OptionError("a server needs 'authenticate' or 'tokens'")
         authenticate = partial(_authenticate, tokens)
         find_principal = find_principal or partial(_find_principal, tokens)
-    return Api(registry, authenticate, settings or ServerSettings(), tokens, find_principal)
+    api = Api(registry, authenticate, settings or ServerSettings(), tokens, find_principal)
+    api.runner = JobRunner(api)
+    return api
 
 
 async def _find_principal(tokens: Tokens, principal_id: str) -> Principal | None:
@@ -135,14 +140,16 @@ async def _authenticate(tokens: Tokens, request: Request) -> Principal | None:
 
 
 def _router(api: Api) -> APIRouter:
+    assert api.runner is not None
     routes = APIRouter(
+        lifespan=api.runner.lifespan,
         # For the OpenAPI document.
         dependencies=[Depends(HTTPBearer(auto_error=False))],
         generate_unique_id_function=lambda route: route.name,
         responses=_PROBLEMS,
     )
     route_class = guarded_route(api)
-    parts = [type_routes, source_routes, item_routes, receipt_routes]
+    parts = [type_routes, source_routes, item_routes, receipt_routes, workspace_routes, job_routes]
     if api.tokens is not None:
         parts.append(token_routes)
     for part in parts:

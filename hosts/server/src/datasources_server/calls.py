@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from inspect import isawaitable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, Path, Request
 
@@ -16,6 +16,9 @@ from datasources import Access, DataSourceRegistry, Principal, Records
 from datasources_server.problems import Problem, invalid
 from datasources_server.settings import ServerSettings
 from datasources_server.tokens import Tokens
+
+if TYPE_CHECKING:
+    from datasources_server.running import JobRunner
 
 Authenticate = Callable[[Request], Principal | Awaitable[Principal | None] | None]
 """Returns the principal of a request, or None if it has none; may be a coroutine function."""
@@ -41,6 +44,8 @@ class Api:
     """For what a principal does without a request of its own, such as links and jobs."""
     secret_states: dict[tuple[str, int | None], dict[str, Any]] = field(default_factory=dict)
     """Fingerprints of secrets, by id and version of the source."""
+    runner: JobRunner | None = None
+    """The jobs of this process."""
     _tests: dict[str, deque[float]] = field(default_factory=dict)
 
     async def principal_of(self, request: Request) -> Principal:

@@ -105,11 +105,14 @@ def open_tokens(context: CliContext, path: str | None) -> Tokens:
     """Return the tokens of a file, by default that beside the store."""
     from datasources_server.tokens import Tokens
 
-    if path is not None:
-        return Tokens(paths.expand(path))
+    return Tokens(beside_store(context, "tokens.json") if path is None else paths.expand(path))
+
+
+def beside_store(context: CliContext, name: str) -> str:
+    """Return the path of a name in the directory of the store, or of the default store."""
     store = paths.store_file(context.store_url)
     directory = context.home if store is None else os.path.dirname(os.path.abspath(store))
-    return Tokens(os.path.join(directory, "tokens.json"))
+    return os.path.join(directory, name)
 
 
 def _grant(text: str) -> Grant:

@@ -230,6 +230,54 @@ class LinkDocument(Document):
     expires: Time
 
 
+class WorkspaceDocument(Document):
+    """A workspace."""
+
+    id: str
+    sources: list[str]
+    quota: int
+    """Bytes."""
+    created_at: Time
+    expires: Time
+
+
+class FileReceiptDocument(ReceiptDocument):
+    """The receipt of a file in a workspace."""
+
+    source: str
+    path: Annotated[str, Field(examples=["public.orders.csv"])]
+
+
+class ReceiptsDocument(Document):
+    """The receipts of a fetch into a workspace, in the order of its items."""
+
+    receipts: list[FileReceiptDocument]
+
+
+class ProgressDocument(Document):
+    """The progress of a job."""
+
+    item: int
+    """The number of the item that is being fetched, from 1."""
+    items: int
+    bytes: int
+    total: int | None
+
+
+class JobDocument(Document):
+    """A job: `progress` while it runs, then receipts or a problem."""
+
+    id: str
+    workspace: str
+    state: Literal["running", "finished", "failed", "cancelled", "lost"]
+    cancelling: bool
+    created_at: Time
+    ended_at: Time | None
+    progress: ProgressDocument | None
+    receipts: list[FileReceiptDocument]
+    problem: ProblemDocument | None
+
+
 class GrantDocument(Document):
     """Rights for one source; no items are all."""
 

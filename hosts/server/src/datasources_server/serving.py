@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from datasources.cli import output
+from datasources.cli import output, paths
 from datasources.cli.context import CliContext
 from datasources.errors import OptionError
 from datasources.models import check_keys
-from datasources_server.commands import open_tokens, tokens_option
+from datasources_server.commands import beside_store, open_tokens, tokens_option
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -57,7 +57,7 @@ def _options_of(table: Mapping[str, Any], options: Iterable[click.Parameter]) ->
                 raise OptionError(f"[server]: {name!r} must be a list of texts")
         elif not isinstance(value, (str, int)):
             raise OptionError(f"[server]: {name!r} must be a single value")
-        if name in ("tls_cert", "tls_key", "allow_root"):
+        if name in ("tls_cert", "tls_key", "allow_root", "workspace_root"):
             texts = value if isinstance(value, list) else [value]
             if not all(os.path.isabs(str(text)) for text in texts):
                 raise OptionError(f"[server]: {name!r} must be an absolute path")
@@ -85,6 +85,12 @@ def _options_of(table: Mapping[str, Any], options: Iterable[click.Parameter]) ->
     "--allow-reference", multiple=True, metavar="PATTERN", help="References such as env:SHOP_*."
 )
 @click.option("--allow-ambient", is_flag=True, help="Identities of this machine.")
+@click.option(
+    "--workspace-root",
+    metavar="DIR",
+    help="The directory of workspaces, of this server and its workers alone. "
+    "[default: workspaces beside the store]",
+)
 @click.option("--check", is_flag=True, help="Check the settings, and serve nothing.")
 @tokens_option
 @click.pass_obj
@@ -147,12 +153,17 @@ def _settings(context: CliContext, options: Mapping[str, Any]) -> ServerSettings
     from datasources_server.settings import ServerSettings
 
     table = context.settings.server
-    names = ServerSettings.__dataclass_fields__.keys() - {"public_url", "limits"}
+    names = ServerSettings.__dataclass_fields__.keys() - {"public_url", "limits", "workspace_root"}
     check_keys(table, sorted({*names, *options} - {"check", "tokens_path"}), "[server]")
     limits = {key: table[key] for key in table if key in names}
     if isinstance(limits.get("allowed_hosts"), list):
         limits["allowed_hosts"] = tuple(limits["allowed_hosts"])
-    return ServerSettings(public_url=options["public_url"], **limits)
+    root = options["workspace_root"]
+    return ServerSettings(
+        public_url=options["public_url"],
+        workspace_root=beside_store(context, "workspaces") if root is None else paths.expand(root),
+        **limits,
+    )
 
 
 def _check_exposure(options: Mapping[str, Any]) -> None:

@@ -43,6 +43,22 @@ class ServerSettings:
     """Tests of connections by one principal, in each process."""
     concurrent_fetches: int = 4
     """Fetches and streams of one principal at once, in each process; more of them wait."""
+    workspace_root: str | None = None
+    """The directory of workspaces, for which there are no routes without one. It belongs to the
+    servers on one store alone, as they delete what they do not know; servers on several machines
+    need a shared disk."""
+    workspaces: int = 20
+    """Workspaces of one principal at once."""
+    workspace_quota: int = 1 << 30
+    """Bytes of the files of one workspace."""
+    workspace_ttl: int = 86_400
+    """Seconds until a workspace ends."""
+    concurrent_jobs: int = 2
+    """Jobs of one principal at once, in all processes; more of them are refused."""
+    job_wait: float = 3.0
+    """Seconds that the response of a fetch into a workspace waits for the receipts."""
+    heartbeat_timeout: float = 20.0
+    """Seconds without a sign of the process that runs a job after which the job is lost."""
     recheck_seconds: float = 4.0
     """Seconds after which a request that still runs is authenticated again, so that a token that
     was revoked ends what it has started."""

@@ -1,0 +1,131 @@
+"""Routes of jobs: their state, cancellation, and events."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Request, Response
+from fastapi.routing import APIRoute
+
+from datasources import Record
+from datasources.json_values import to_iso_time
+from datasources_server.calls import AnyCall, Call
+from datasources_server.documents import JobDocument
+from datasources_server.problems import Problem
+from datasources_server.responses import ApiResponse, ContentResponse
+from datasources_server.running import JobRunner, Runner
+
+ACCEPTED: dict[int | str, dict[str, Any]] = {
+    202: {"model": JobDocument, "description": "The job goes on."}
+}
+_POLL_SECONDS = 1.0  # between two looks for new events
+_HEARTBEAT_SECONDS = 15.0  # without an event, after which a comment is sent
+_EVENTS = 100  # that are read at once
+
+
+def job_routes(route_class: type[APIRoute]) -> APIRouter:
+    """Return the routes below `/jobs`."""
+    routes = APIRouter(tags=["workspaces"], prefix="/jobs", route_class=route_class)
+    routes.get("/{job_id}", response_model=JobDocument)(get_job)
+    routes.delete("/{job_id}", response_model=JobDocument, responses=ACCEPTED)(cancel_job)
+    events: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
+    routes.get("/{job_id}/events", response_class=Response, responses=events)(job_events)
+    return routes
+
+
+async def get_job(call: AnyCall, runner: Runner, job_id: str) -> ApiResponse:
+    """Return the state of a job: its progress while it runs, then receipts or a problem."""
+    return ApiResponse(await _view(runner, await _job(call, runner, job_id)))
+
+
+async def cancel_job(call: AnyCall, runner: Runner, job_id: str) -> ApiResponse:
+    """Cancel a job, which ends within two seconds; one that has ended stays as it is."""
+    job = await _job(call, runner, job_id)
+    running = job.data["state"] == "running"
+    if running:
+        job = await runner.cancel(job) or job
+    return ApiResponse(await _view(runner, job), 202 if running else 200)
+
+
+async def job_events(
+    call: AnyCall,
+    runner: Runner,
+    job_id: str,
+    last_event_id: Annotated[int | None, Header(ge=0, lt=2**63)] = None,
+) -> Response:
+    """Return the events of a job as they happen, as server-sent events.
+
+    `progress` and `receipt` have numbers, after which `Last-Event-ID` resumes; `end` is the last
+    one, and has what the job's own address returns.
+    """
+    await _job(call, runner, job_id)
+    headers = {"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"}
+    return ContentResponse(_events(call, runner, job_id, last_event_id or 0), 200, headers)
+
+
+async def accepted(request: Request, runner: JobRunner, job: Record) -> ApiResponse:
+    """Return the response about a job that goes on, with the address of the job."""
+    response = ApiResponse(await _view(runner, job), 202)
+    root = request.url.path.rpartition("/workspaces/")[0]
+    response.headers["Location"] = f"{root}/jobs/{job.id}"
+    return response
+
+
+async def _events(call: Call, runner: JobRunner, job_id: str, after: int) -> AsyncIterator[bytes]:
+    records = runner.records()
+    yield b":\n\n"  # so that the client has the headers
+    sent = time.monotonic()
+    while True:
+        # The job before its events, so that none is missed of one that has ended.
+        job = await _job(call, runner, job_id)
+        while events := await asyncio.to_thread(records.events, job_id, after):
+            for number, event in events:
+                yield _event(event["event"], event["data"], number)
+            after, sent = events[-1][0], time.monotonic()
+            if len(events) < _EVENTS:
+                break
+        if job.data["state"] != "running":
+            yield _event("end", await _view(runner, job))
+            return
+        if time.monotonic() >= sent + _HEARTBEAT_SECONDS:
+            sent = time.monotonic()
+            yield b":\n\n"
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+def _event(name: str, data: Any, number: int | None = None) -> bytes:
+    """Return one event; its data is on one line, as JSON escapes line ends."""
+    identifier = "" if number is None else f"id: {number}\n"
+    return f"{identifier}event: {name}\ndata: {json.dumps(data)}\n\n".encode()
+
+
+async def _job(call: Call, runner: JobRunner, job_id: str) -> Record:
+    """Return a job of the principal, which is ended if its worker has died."""
+    job = await asyncio.to_thread(runner.records().get, job_id)
+    if job is not None and job.owner == call.principal.id:
+        job = await runner.settle(job)
+        if job is not None:
+            return job
+    raise Problem(404, "job-not-found", "you have no job of this id")
+
+
+async def _view(runner: JobRunner, job: Record) -> dict[str, Any]:
+    data, progress = job.data, None
+    if data["state"] == "running":
+        event = await asyncio.to_thread(runner.records().last_event, job.id)
+        progress = event["data"] if event is not None and event["event"] == "progress" else None
+    return {
+        "id": job.id,
+        "workspace": data["workspace"],
+        "state": data["state"],
+        "cancelling": data["state"] == "running" and data["cancel"],
+        "created_at": to_iso_time(data["created_at"]),
+        "ended_at": to_iso_time(data["ended_at"]),
+        "progress": progress,
+        "receipts": data["receipts"],
+        "problem": data["problem"],
+    }

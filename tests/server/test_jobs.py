@@ -1,0 +1,215 @@
+"""Jobs fetch into workspaces while nobody waits; each worker of a server answers for all of them."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.server.client import HOST, Answer, Client
+from tests.server.conftest import ApiServer
+from tests.servers import Database
+from tests.waiting import wait_until_blocking
+
+QUICK = "SELECT * FROM orders"
+# Takes minutes, and is told from other queries by its comment.
+SLOW = "SELECT count(*) FROM generate_series(1, 300000) a, generate_series(1, 300000) b /* slow */"
+
+
+def running(database: Database) -> int:
+    """Return how many slow queries run on the database's server."""
+    with psycopg.connect(database.dsn(), autocommit=True) as connection:
+        row = connection.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+            " AND state = 'active' AND query LIKE '%/* slow */%' AND pid <> pg_backend_pid()"
+        ).fetchone()
+    assert row
+    return int(row[0])
+
+
+@pytest.fixture
+def shop(pg_database: Database) -> Database:
+    with psycopg.connect(pg_database.dsn(), autocommit=True) as connection:
+        connection.execute("CREATE TABLE orders AS SELECT n AS id FROM generate_series(1, 3) n")
+    return pg_database
+
+
+@pytest.fixture
+def two(shop: Database) -> Iterator[tuple[ApiServer, ApiServer]]:
+    """Two workers on one store, which find out within seconds that the other one has died."""
+    with ApiServer(heartbeat_timeout=4.0) as one:
+        one.admin.create("shop", "postgresql", dsn=shop.dsn(), allow_privileged_role=True)
+        with one.another_worker() as other:
+            yield one, other
+
+
+def as_user(server: ApiServer, name: str = "ann") -> Client:
+    return server.client(name, ["shop", ["read", "query"]])
+
+
+def start(client: Client, *queries: str, workspace: str | None = None) -> tuple[str, str]:
+    """Start a job; return its id and that of its workspace."""
+    workspace = workspace or client("POST", "/workspaces", {"sources": ["shop"]}).json["id"]
+    items = [{"source": "shop", "item": query} for query in queries]
+    answer = client("POST", f"/workspaces/{workspace}/fetch", {"items": items, "wait": False})
+    assert answer.status == 202, answer.body
+    job = answer.json["id"]
+    assert answer.headers["location"] == f"/v1/jobs/{job}"
+    return job, str(workspace)
+
+
+def ended(client: Client, job: str) -> dict[str, Any]:
+    """Return a job when it has ended."""
+
+    def has_ended() -> bool:
+        return bool(client("GET", f"/jobs/{job}").json["state"] != "running")
+
+    wait_until_blocking(has_ended, timeout=30)
+    document: dict[str, Any] = client("GET", f"/jobs/{job}").json
+    return document
+
+
+def events(client: Client, job: str, last: int = 0) -> list[tuple[str, int | None, Any]]:
+    """Return the events of a job up to its end: names, numbers and data."""
+    headers = {"Authorization": f"Bearer {client.token}", "Last-Event-ID": str(last)}
+    with closing(http.client.HTTPConnection(HOST, client.port, timeout=60)) as connection:
+        connection.request("GET", f"/v1/jobs/{job}/events", headers=headers)
+        response = connection.getresponse()
+        assert response.status == 200
+        assert response.headers["content-type"] == "text/event-stream"
+        blocks = response.read().decode().split("\n\n")
+    found = []
+    for block in blocks:
+        lines = [line for line in block.splitlines() if line and not line.startswith(":")]
+        fields = dict(line.split(": ", 1) for line in lines)
+        if fields:
+            number = int(fields["id"]) if "id" in fields else None
+            found.append((fields["event"], number, json.loads(fields["data"])))
+    return found
+
+
+def files(server: ApiServer, workspace: str) -> list[Path]:
+    return [path for path in (server.workspaces / workspace).rglob("*") if path.is_file()]
+
+
+def test_every_worker_answers_for_a_job(two: tuple[ApiServer, ApiServer]) -> None:
+    one, other = two
+    ann, there = as_user(one), Client(other.port, "ann")
+    job, workspace = start(ann, QUICK)
+    document = ended(there, job)
+    assert (document["state"], document["problem"]) == ("finished", None)
+    (receipt,) = document["receipts"]
+    assert (receipt["rows"], receipt["source"]) == (3, "shop")
+    fetched = there("GET", f"/workspaces/{workspace}/files/{receipt['path']}")
+    assert fetched.body == b"id\n1\n2\n3\n"
+    seen = events(there, job)
+    assert [name for name, _, _ in seen if name != "progress"] == ["receipt", "end"]
+    assert seen[-1] == ("end", None, document)
+    # After the last number, only the end is left.
+    numbers = [number for _, number, _ in seen if number is not None]
+    assert events(ann, job, numbers[-1]) == seen[-1:]
+    for client in (one.client("eve", ["shop", ["read"]]), one.admin):
+        for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/events")):
+            refused = client(method, f"/jobs/{job}{path}")
+            assert (refused.status, refused.slug) == (404, "job-not-found")
+    assert ann("GET", f"/jobs/{'0' * 32}").slug == "job-not-found"
+
+
+def test_job_that_another_worker_cancels_ends_and_its_query_too(
+    two: tuple[ApiServer, ApiServer], shop: Database
+) -> None:
+    one, other = two
+    ann, there = as_user(one), Client(other.port, "ann")
+    job, workspace = start(ann, QUICK, SLOW)
+    wait_until_blocking(lambda: running(shop) == 1)
+    assert there("DELETE", f"/jobs/{job}").status == 202
+    document = ended(there, job)
+    assert (document["state"], document["receipts"]) == ("cancelled", [])
+    assert document["problem"]["type"].endswith(":job-cancelled")
+    wait_until_blocking(lambda: running(shop) == 0)
+    assert files(one, workspace) == []
+    assert there("DELETE", f"/jobs/{job}").status == 200  # it stays as it is
+
+
+@pytest.mark.parametrize("point", ["begun", "in a query", "with a file"])
+def test_job_of_a_killed_worker_is_lost_and_leaves_nothing(
+    two: tuple[ApiServer, ApiServer], shop: Database, point: str
+) -> None:
+    one, other = two
+    ann, there = as_user(one), Client(other.port, "ann")
+    job, workspace = start(ann, *([QUICK] if point == "with a file" else []), SLOW)
+    if point != "begun":
+        wait_until_blocking(lambda: running(shop) == 1)
+    one.kill()
+    document = ended(there, job)
+    assert (document["state"], document["receipts"]) == ("lost", [])
+    assert document["problem"]["type"].endswith(":job-lost")
+    assert events(there, job)[-1][0] == "end"
+    wait_until_blocking(lambda: files(one, workspace) == [], timeout=30)
+    wait_until_blocking(lambda: running(shop) == 0, timeout=30)
+    again, _ = start(there, QUICK, workspace=workspace)  # the workspace is usable again
+    assert ended(there, again)["state"] == "finished"
+
+
+def test_a_principal_has_two_jobs_at_once_in_all_workers(
+    two: tuple[ApiServer, ApiServer], shop: Database
+) -> None:
+    one, other = two
+    ann, there = as_user(one), Client(other.port, "ann")
+    jobs = [start(ann, SLOW)[0], start(there, SLOW)[0]]
+    workspace = ann("POST", "/workspaces", {"sources": ["shop"]}).json["id"]
+    body = {"items": [{"source": "shop", "item": QUICK}], "wait": False}
+    for client in (ann, there):
+        refused: Answer = client("POST", f"/workspaces/{workspace}/fetch", body)
+        assert (refused.status, refused.slug) == (429, "too-many-jobs")
+    for job in jobs:
+        there("DELETE", f"/jobs/{job}")
+        assert ended(ann, job)["state"] == "cancelled"
+    assert ended(ann, start(ann, QUICK, workspace=workspace)[0])["state"] == "finished"
+
+
+def test_job_ends_when_its_owner_may_not_go_on(
+    two: tuple[ApiServer, ApiServer], shop: Database
+) -> None:
+    one, _ = two
+    ann = as_user(one)
+    job, _ = start(ann, SLOW)
+    wait_until_blocking(lambda: running(shop) == 1)
+    one.client("ann", ["shop", ["read"]])  # without the right `query`
+    assert ended(ann, job)["state"] == "cancelled"
+    wait_until_blocking(lambda: running(shop) == 0)
+
+
+def test_server_that_ends_cancels_its_jobs(
+    two: tuple[ApiServer, ApiServer], shop: Database
+) -> None:
+    one, other = two
+    job, _ = start(as_user(one), SLOW)
+    wait_until_blocking(lambda: running(shop) == 1)
+    one._end(one.stop_signal)
+    document = ended(Client(other.port, "ann"), job)
+    assert (document["state"], document["problem"]["detail"]) == (
+        "cancelled",
+        "the server was stopped",
+    )
+    wait_until_blocking(lambda: running(shop) == 0)
+
+
+def test_client_that_waits_gets_the_job_if_it_takes_long(
+    two: tuple[ApiServer, ApiServer],
+) -> None:
+    one, _ = two
+    ann = as_user(one)
+    workspace = ann("POST", "/workspaces", {"sources": ["shop"]}).json["id"]
+    body = {"items": [{"source": "shop", "item": SLOW}]}
+    answer = ann("POST", f"/workspaces/{workspace}/fetch", body)
+    assert (answer.status, answer.json["state"]) == (202, "running")
+    assert ann("DELETE", f"/workspaces/{workspace}").status == 204
+    assert ended(ann, answer.json["id"])["state"] == "cancelled"
+    wait_until_blocking(lambda: not (one.workspaces / workspace).exists(), timeout=20)
