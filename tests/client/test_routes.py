@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from datasources import CredentialManager, DataSourceRegistry
-from datasources_client import Client, DataSourceError, Link
+from datasources_client import Client, DataSourceError, Link, Selection
 from datasources_server import Tokens, create_app
 from tests.client.scripted import ScriptedServer, problem
 
@@ -50,6 +50,17 @@ CALLS: list[tuple[str, Callable[[Client], Any]]] = [
     ("GET /v1/receipts/{}", lambda client: client.receipt("request")),
     ("POST /v1/links", lambda client: client.make_link(ID, "a", format="csv")),
     ("GET /v1/links/{}", lambda client: client.open_link(LINK)),
+    ("POST /v1/workspaces", lambda client: client.make_workspace(ID, ttl=60)),
+    ("GET /v1/workspaces/{}", lambda client: client.workspace("work")),
+    ("DELETE /v1/workspaces/{}", lambda client: client.delete_workspace("work")),
+    (
+        "POST /v1/workspaces/{}/fetch",
+        lambda client: client.fetch_into("work", [Selection(ID, "a")]),
+    ),
+    ("GET /v1/workspaces/{}/files/{}", lambda client: client.open_file("work", "a")),
+    ("GET /v1/jobs/{}", lambda client: client.job("job")),
+    ("DELETE /v1/jobs/{}", lambda client: client.cancel_job("job")),
+    ("GET /v1/jobs/{}/events", lambda client: next(client.job_events("job"))),
     ("GET /v1/tokens", lambda client: client.tokens()),
     ("POST /v1/tokens", lambda client: client.add_token("ann", admin=True)),
     ("DELETE /v1/tokens/{}", lambda client: client.revoke_token("ann")),

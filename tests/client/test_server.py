@@ -24,11 +24,13 @@ from datasources_client import (
     DataSourceNotFoundError,
     Grant,
     ItemNotFoundError,
+    Job,
     LimitExceededError,
     Limits,
     OptionError,
     PolicyError,
     SecretRequiredError,
+    Selection,
     ServerError,
     ServerUnreachableError,
     SourcePausedError,
@@ -190,6 +192,27 @@ def test_receipt_of_a_stream_is_had_after_its_end(client: Client, lake: str) -> 
     with pytest.raises(DataSourceError) as caught:
         client.receipt("another")
     assert caught.value.slug == "receipt-not-found"
+
+
+def test_items_are_fetched_into_a_workspace_in_a_job(client: Client, lake: str) -> None:
+    workspace = client.make_workspace(lake, ttl=600)
+    items = [Selection(lake, "public/orders.csv")]
+    receipts = client.fetch_into(workspace.id, items)
+    assert isinstance(receipts, tuple)
+    assert [receipt.size for receipt in receipts] == [len(ORDERS)]
+    with client.open_file(workspace.id, receipts[0].path) as content:
+        assert b"".join(content) == ORDERS
+    job = client.fetch_into(workspace.id, items, wait=False)
+    assert isinstance(job, Job)
+    events = list(client.job_events(job.id))
+    assert [event.name for event in events if event.name != "progress"] == ["receipt", "end"]
+    assert client.job(job.id).state == events[-1].data["state"] == "finished"
+    assert client.cancel_job(job.id).state == "finished"
+    assert client.workspace(workspace.id).sources == (lake,)
+    client.delete_workspace(workspace.id)
+    with pytest.raises(DataSourceError) as caught:
+        client.workspace(workspace.id)
+    assert caught.value.slug == "workspace-not-found"
 
 
 def test_caller_rights_queries_and_choices(server: ApiServer, client: Client, shop: str) -> None:

@@ -12,9 +12,10 @@ from datasources_client.errors import OptionError
 from datasources_client.sources import SourceMethods
 from datasources_client.tokens import TokenMethods
 from datasources_client.transport import Transport
+from datasources_client.workspaces import WorkspaceMethods
 
 
-class Client(SourceMethods, DataMethods, TokenMethods):
+class Client(SourceMethods, DataMethods, WorkspaceMethods, TokenMethods):
     """A client of one server.
 
     It may be used by several threads at once. One connection is kept open; calls that run at the

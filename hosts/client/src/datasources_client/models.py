@@ -246,6 +246,68 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
+class Workspace:
+    """A directory of the server for files of some sources."""
+
+    id: str
+    sources: tuple[str, ...]
+    quota: int
+    created_at: datetime
+    expires: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """An item to fetch into a workspace."""
+
+    source: str
+    item: str
+    format: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FileReceipt:
+    """The facts of a file in a workspace."""
+
+    source: str
+    path: str
+    """Relative to the workspace."""
+    size: int
+    sha256: str
+    rows: int | None
+    truncated: bool
+    version: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A fetch into a workspace."""
+
+    id: str
+    workspace: str
+    state: str
+    """`running`, `finished`, `failed`, `cancelled` or `lost`."""
+    created_at: datetime
+    ended_at: datetime | None
+    progress: Mapping[str, Any] | None
+    """`item`, `items`, `bytes` and `total` while it runs."""
+    receipts: tuple[FileReceipt, ...]
+    problem: Mapping[str, Any] | None
+    """The problem document of a job that has not finished."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobEvent:
+    """An event of a job."""
+
+    name: str
+    """`progress`, `receipt`, or `end`, which is the last one."""
+    data: Mapping[str, Any]
+    number: int | None
+    """The number to go on after; None for `end`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Grant:
     """Rights for one source."""
 

@@ -36,6 +36,7 @@ class Requests:
         if_match: str | None = None,
         if_none_match: str | None = None,
         media_type: str = "application/json",
+        timeout: float | None = None,
     ) -> Any:
         """Send a request and return the JSON of its response, None if that has no content."""
         conditions = {"If-Match": if_match, "If-None-Match": if_none_match}
@@ -47,6 +48,7 @@ class Requests:
             f"{path}{query_string(query or {})}",
             body=None if body is None else encode(body),
             headers=headers,
+            timeout=timeout,
         )
         answer = _decode(response.read(_LARGEST_JSON))
         if response.status == 204:
