@@ -36,7 +36,7 @@ def served() -> Iterator[ServeCommand]:
 def test_schemathesis_finds_nothing(served: ServeCommand, tmp_path: Path) -> None:
     data = served.directory / "data"
     (data / "t.csv").write_text("name,n\nann,1\n")
-    # Under a name that no request revokes.
+    # Under a name that the hooks keep from being revoked.
     token = served.command("tokens", "add", f"judge-{uuid4()}", "--admin").strip()
     (tmp_path / "schemathesis.toml").write_text(CONFIG)
     command: list[str | Path] = [
