@@ -37,6 +37,15 @@ async def test_table_of_which_some_columns_may_be_read_names_them(
     assert (await connector.preview('SELECT id, "Name" FROM public.people')).rows == []
 
 
+async def test_table_is_listed_if_one_of_its_columns_may_be_read(
+    people: None, admin: Admin, source: Source
+) -> None:
+    connector = await source()
+    assert "public.people" not in [item.path for item in await connector.list_items()]
+    admin.execute("GRANT SELECT (id) ON people TO reader")
+    assert "public.people" in [item.path for item in await connector.list_items()]
+
+
 async def test_metadata_marks_the_columns_that_may_not_be_read(
     people: None, admin: Admin, source: Source
 ) -> None:
