@@ -61,6 +61,7 @@ CALLS: list[tuple[str, Callable[[Client], Any]]] = [
     ("GET /v1/jobs/{}", lambda client: client.job("job")),
     ("DELETE /v1/jobs/{}", lambda client: client.cancel_job("job")),
     ("GET /v1/jobs/{}/events", lambda client: next(client.job_events("job"))),
+    ("GET /v1/audit", lambda client: next(client.audit(user="ann"))),
     ("GET /v1/tokens", lambda client: client.tokens()),
     ("POST /v1/tokens", lambda client: client.add_token("ann", admin=True)),
     ("DELETE /v1/tokens/{}", lambda client: client.revoke_token("ann")),

@@ -40,6 +40,7 @@ from tests.client.conftest import SocketServer, TlsServer
 from tests.server.conftest import ApiServer
 from tests.server.served import ServeCommand
 from tests.servers import Database
+from tests.waiting import wait_until_blocking
 
 ORDERS = b"id,total\n1,9.5\n2,20\n3,7\n"
 
@@ -299,6 +300,12 @@ def test_tokens_are_made_listed_and_revoked() -> None:
                 with pytest.raises(DataSourceError) as caught:
                     list(ann.sources())
                 assert caught.value.status == 401
+            wait_until_blocking(lambda: any(admin.audit(operation="token_revoked")))
+            audited = [entry.operation for entry in admin.audit(user="admin")]
+            assert audited[0] == "token_revoked"
+            assert {"token_made", "registered"} < set(audited)
+            refused = next(admin.audit(operation="refused"))
+            assert (refused.user, refused.outcome) == (None, "not-authenticated")
 
 
 def end_after_the_first_piece(monkeypatch: pytest.MonkeyPatch, end: Callable[[], None]) -> None:

@@ -41,6 +41,7 @@ TABLE: list[tuple[str, str, Any, dict[str, str], int, int, int]] = [
     ("POST", "/sources/{id}/content", ITEM, {}, 200, 200, 404),
     ("POST", "/links", {"source": "{id}"} | ITEM, {}, 201, 201, 404),
     ("GET", "/receipts/{receipt}", None, {}, 404, 200, 404),
+    ("GET", "/audit", None, {}, 200, 403, 403),
     ("POST", "/workspaces", {"sources": ["{id}"]}, {}, 201, 201, 404),
     ("GET", "/workspaces/{workspace}", None, {}, 404, 200, 404),
     (

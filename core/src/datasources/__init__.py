@@ -80,7 +80,7 @@ if TYPE_CHECKING:
         Rotation as Rotation,
         TextFormat as TextFormat,
     )
-    from datasources.observers import AuditLog as AuditLog
+    from datasources.observers import AuditLog as AuditLog, AuditObserver as AuditObserver
     from datasources.option_types import Option as Option
     from datasources.options import ConnectorOptions as ConnectorOptions
     from datasources.plugins import (
@@ -153,6 +153,7 @@ _MODULE_OF = {
     "API_VERSION": "connector",
     "Access": "registry",
     "AuditLog": "observers",
+    "AuditObserver": "observers",
     "AuthenticationError": "errors",
     "BoundQuery": "stored_queries",
     "ColumnStatistics": "models",

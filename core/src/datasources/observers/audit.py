@@ -25,7 +25,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+from abc import ABC, abstractmethod
 from datetime import UTC, datetime
+from typing import Any
 
 from datasources.errors import OptionError
 from datasources.models import DataSourceConfig, Operation, Outcome
@@ -39,7 +41,69 @@ from datasources.registry import (
 )
 
 
-class AuditLog:
+class AuditObserver(ABC):
+    """Makes an entry of each operation, and of each source registered or removed.
+
+    A subclass says where the entries go. Its `write` is called on the thread of the operation, which
+    may be that of an event loop.
+    """
+
+    @abstractmethod
+    def write(self, entry: dict[str, Any]) -> None:
+        """Write an entry, whose keys are those of a line of the audit log."""
+        ...
+
+    @hookimpl
+    def datasources_operation_finished(
+        self, operation: Operation, duration: float, error: BaseException | None, outcome: Outcome
+    ) -> None:
+        receipt = outcome.receipt
+        self._make(
+            operation.started_at,
+            operation.name,
+            operation.source_id,
+            (operation.user, operation.request_id),
+            identifier=operation_target(operation),
+            outcome=status(error),
+            error=describe_error(error) if isinstance(error, Exception) else None,
+            duration=round(duration, 6),
+            bytes=outcome.size,
+            rows=outcome.rows,
+            items=outcome.items,
+            sha256=receipt and receipt.sha256,
+            truncated=receipt and receipt.truncated,
+            unchanged=receipt and receipt.unchanged,
+        )
+
+    @hookimpl
+    def datasources_source_registered(self, config: DataSourceConfig) -> None:
+        self._make(datetime.now(UTC), "registered", config.id, current_caller(), type=config.type)
+
+    @hookimpl
+    def datasources_source_unregistered(self, source_id: str) -> None:
+        self._make(datetime.now(UTC), "unregistered", source_id, current_caller())
+
+    def _make(
+        self,
+        time: datetime,
+        operation: str,
+        source_id: str,
+        caller: tuple[str | None, str | None],
+        **more: object,
+    ) -> None:
+        user, request_id = (text and redacted_excerpt(text) for text in caller)
+        fields = {
+            "time": time.isoformat(timespec="microseconds"),
+            "operation": operation,
+            "source": redacted_excerpt(source_id),
+            "request_id": request_id,
+            "user": user,
+            **more,
+        }
+        self.write({key: value for key, value in fields.items() if value is not None})
+
+
+class AuditLog(AuditObserver):
     """Appends lines to a file that threads and processes may share.
 
     The file is made with mode 600. It is opened for each line, so that a rotation by renaming needs
@@ -62,57 +126,9 @@ class AuditLog:
             reason = exc.strerror if isinstance(exc, OSError) else exc
             raise OptionError(f"the audit log {self.path!r} cannot be written: {reason}") from exc
 
-    @hookimpl
-    def datasources_operation_finished(
-        self, operation: Operation, duration: float, error: BaseException | None, outcome: Outcome
-    ) -> None:
-        receipt = outcome.receipt
-        self._append(
-            operation.started_at,
-            operation.name,
-            operation.source_id,
-            (operation.user, operation.request_id),
-            identifier=operation_target(operation),
-            outcome=status(error),
-            error=describe_error(error) if isinstance(error, Exception) else None,
-            duration=round(duration, 6),
-            bytes=outcome.size,
-            rows=outcome.rows,
-            items=outcome.items,
-            sha256=receipt and receipt.sha256,
-            truncated=receipt and receipt.truncated,
-            unchanged=receipt and receipt.unchanged,
-        )
-
-    @hookimpl
-    def datasources_source_registered(self, config: DataSourceConfig) -> None:
-        now = datetime.now(UTC)
-        self._append(now, "registered", config.id, current_caller(), type=config.type)
-
-    @hookimpl
-    def datasources_source_unregistered(self, source_id: str) -> None:
-        self._append(datetime.now(UTC), "unregistered", source_id, current_caller())
-
-    def _append(
-        self,
-        time: datetime,
-        operation: str,
-        source_id: str,
-        caller: tuple[str | None, str | None],
-        **more: object,
-    ) -> None:
-        user, request_id = (text and redacted_excerpt(text) for text in caller)
-        fields = {
-            "time": time.isoformat(timespec="microseconds"),
-            "operation": operation,
-            "source": redacted_excerpt(source_id),
-            "request_id": request_id,
-            "user": user,
-            **more,
-        }
-        present = {key: value for key, value in fields.items() if value is not None}
+    def write(self, entry: dict[str, Any]) -> None:
         # `default`, as figures of a connector may have any type.
-        self._write(json.dumps(present, default=str).encode() + b"\n")
+        self._write(json.dumps(entry, default=str).encode() + b"\n")
 
     def _write(self, line: bytes) -> None:
         """Append a line in one call, so that lines of other writers are not mixed into it."""

@@ -52,6 +52,7 @@ from datasources_client.errors import (
     UnsupportedError,
 )
 from datasources_client.models import (
+    AuditEntry,
     Caller,
     ColumnStatistics,
     ConnectionCheck,
@@ -78,6 +79,7 @@ from datasources_client.models import (
 )
 
 __all__ = [
+    "AuditEntry",
     "AuthenticationError",
     "Caller",
     "Client",

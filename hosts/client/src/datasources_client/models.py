@@ -319,6 +319,24 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """An entry of the audit trail: an operation, or a request that was refused."""
+
+    time: datetime
+    operation: str
+    """Such as `fetch`, `registered`, `token_made` or `refused`."""
+    source: str | None = None
+    user: str | None = None
+    request_id: str | None = None
+    outcome: str | None = None
+    """`ok`, `cancelled`, `stopped`, the error's class, or the reason of a refusal."""
+    identifier: str | None = None
+    error: str | None = None
+    duration: float | None = None
+    """Seconds."""
+
+
+@dataclass(frozen=True, slots=True)
 class Token:
     """A token of the server, without the token itself."""
 

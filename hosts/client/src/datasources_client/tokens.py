@@ -1,20 +1,53 @@
-"""Methods that manage tokens."""
+"""Methods that manage tokens, and read the audit trail."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from datetime import datetime
 
-from datasources_client.models import Grant, Token
-from datasources_client.requests import Requests, member, segment
+from datasources_client.models import AuditEntry, Grant, Token
+from datasources_client.requests import Requests, all_items, member, segment
 
 
 class TokenMethods(Requests):
-    """The routes below `/tokens`, for administrators."""
+    """The routes below `/tokens`, and `/audit`, for administrators."""
 
     def tokens(self) -> tuple[Token, ...]:
         """Return who may do what with which source, by name."""
         return self._list(Token, "/v1/tokens")
+
+    def audit(
+        self,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        user: str | None = None,
+        source: str | None = None,
+        operation: str | None = None,
+        outcome: str | None = None,
+    ) -> Iterator[AuditEntry]:
+        """Yield the entries of the audit trail, the newest first, page by page.
+
+        Args:
+            since: Only entries of this time or later; in UTC if it has no zone.
+            until: Only entries before this time.
+            user: The id of a principal.
+            source: The id of a source.
+            operation: As in the entries.
+            outcome: As in the entries.
+        """
+        query = {
+            "since": None if since is None else since.isoformat(),
+            "until": None if until is None else until.isoformat(),
+            "user": user,
+            "source": source,
+            "operation": operation,
+            "outcome": outcome,
+        }
+        return all_items(
+            lambda cursor: self._page(AuditEntry, "/v1/audit", {**query, "cursor": cursor})
+        )
 
     def add_token(
         self,

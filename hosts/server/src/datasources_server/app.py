@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 from uuid import uuid4
@@ -13,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from datasources import DataSourceRegistry, OptionError, Principal, __version__
+from datasources_server.audit import AuditTrail, audit_routes
 from datasources_server.calls import Api, Authenticate, FindPrincipal
 from datasources_server.console_routes import console_routes
 from datasources_server.documents import ProblemDocument, StatusDocument, describe_api, methods_of
@@ -126,6 +129,8 @@ def _api(
         find_principal = find_principal or partial(_find_principal, tokens)
     api = Api(registry, authenticate, settings or ServerSettings(), tokens, find_principal)
     api.runner = JobRunner(api)
+    api.trail = AuditTrail(api)
+    registry.plugins.register_plugin(api.trail)
     return api
 
 
@@ -139,17 +144,33 @@ async def _authenticate(tokens: Tokens, request: Request) -> Principal | None:
     return await asyncio.to_thread(tokens.authenticate, request)  # it reads the file
 
 
-def _router(api: Api) -> APIRouter:
+@asynccontextmanager
+async def _lifespan(api: Api, app: object) -> AsyncIterator[None]:
+    """Run what goes on beside requests: the audit trail, and in it the jobs."""
+    assert api.trail is not None
     assert api.runner is not None
+    async with api.trail.lifespan(app), api.runner.lifespan(app):
+        yield
+
+
+def _router(api: Api) -> APIRouter:
     routes = APIRouter(
-        lifespan=api.runner.lifespan,
+        lifespan=partial(_lifespan, api),
         # For the OpenAPI document.
         dependencies=[Depends(HTTPBearer(auto_error=False))],
         generate_unique_id_function=lambda route: route.name,
         responses=_PROBLEMS,
     )
     route_class = guarded_route(api)
-    parts = [type_routes, source_routes, item_routes, receipt_routes, workspace_routes, job_routes]
+    parts = [
+        type_routes,
+        source_routes,
+        item_routes,
+        receipt_routes,
+        workspace_routes,
+        job_routes,
+        audit_routes,
+    ]
     if api.tokens is not None:
         parts.append(token_routes)
     for part in parts:

@@ -18,6 +18,7 @@ from datasources_server.settings import ServerSettings
 from datasources_server.tokens import Tokens
 
 if TYPE_CHECKING:
+    from datasources_server.audit import AuditTrail
     from datasources_server.running import JobRunner
 
 Authenticate = Callable[[Request], Principal | Awaitable[Principal | None] | None]
@@ -44,6 +45,8 @@ class Api:
     """For what a principal does without a request of its own, such as links and jobs."""
     secret_states: dict[tuple[str, int | None], dict[str, Any]] = field(default_factory=dict)
     """Fingerprints of secrets, by id and version of the source."""
+    trail: AuditTrail | None = None
+    """The entries of the audit trail that this process adds."""
     runner: JobRunner | None = None
     """The jobs of this process."""
     _tests: dict[str, deque[float]] = field(default_factory=dict)

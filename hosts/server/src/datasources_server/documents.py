@@ -278,6 +278,24 @@ class JobDocument(Document):
     problem: ProblemDocument | None
 
 
+class AuditEntry(Document):
+    """An operation on a source or a token, or a request that was refused."""
+
+    time: Time
+    operation: Annotated[str, Field(examples=["fetch"])]
+    source: str | None = None
+    user: str | None = None
+    request_id: str | None = None
+    outcome: str | None = None
+
+
+class AuditPage(Document):
+    """A page of the audit trail."""
+
+    items: list[AuditEntry]
+    next_cursor: str | None
+
+
 class GrantDocument(Document):
     """Rights for one source; no items are all."""
 

@@ -24,6 +24,8 @@ from datasources_server.settings import ServerSettings
 # those that no page has made.
 _OWN_SITES = (None, "none", "same-origin")
 
+_REFUSALS = (401, 403, 421, 429)  # statuses that the audit trail has
+
 
 def guarded_route(api: Api, *, public: bool = False, page: bool = False) -> type[APIRoute]:
     """Return the class of routes that are guarded, and answer errors with problem documents.
@@ -51,6 +53,7 @@ def guarded_route(api: Api, *, public: bool = False, page: bool = False) -> type
                     call = request.scope.get("datasources.call")
                     is_admin = call is not None and call.principal.is_admin
                     problem = problem_of(exc, is_admin=is_admin)
+                    _note_refusal(api, problem, request.scope)
                     return ProblemResponse(problem, request.scope["datasources.request_id"])
 
             return handle_errors
@@ -94,7 +97,9 @@ class RequestGuard:
                     stack.enter_context(caller(user=call.principal.id, request_id=request_id))
                 body = await _read_body(Headers(scope=scope), receive, self._api.settings)
             except Exception as exc:  # noqa: BLE001  (answered, and logged if unexpected)
-                response = ProblemResponse(problem_of(exc), request_id)
+                problem = problem_of(exc)
+                _note_refusal(self._api, problem, scope)
+                response = ProblemResponse(problem, request_id)
                 await response(scope, receive, send_with_headers)
                 return
             if body is not None:
@@ -146,6 +151,23 @@ class RequestGuard:
             return False
         same: bool = principal == scope["datasources.call"].principal
         return same
+
+
+def _note_refusal(api: Api, problem: Problem, scope: Scope) -> None:
+    """Add a request that was refused for who has made it, or from where, to the audit trail."""
+    if api.trail is None or problem.status not in _REFUSALS:
+        return
+    fields = {
+        "outcome": problem.slug,
+        "request_id": scope["datasources.request_id"],
+        "method": scope["method"],
+        "route": getattr(scope.get("route"), "path", None),
+    }
+    call = scope.get("datasources.call")
+    if call is None:
+        api.trail.note_stranger(**fields)
+    else:
+        api.trail.note("refused", user=call.principal.id, **fields)
 
 
 def check_origin(scope: Scope, settings: ServerSettings, *, page: bool = False) -> None:

@@ -59,6 +59,8 @@ class ServerSettings:
     """Seconds that the response of a fetch into a workspace waits for the receipts."""
     heartbeat_timeout: float = 20.0
     """Seconds without a sign of the process that runs a job after which the job is lost."""
+    audit_days: int = 90
+    """Days for which entries of the audit trail are kept."""
     recheck_seconds: float = 4.0
     """Seconds after which a request that still runs is authenticated again, so that a token that
     was revoked ends what it has started."""

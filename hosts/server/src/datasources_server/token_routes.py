@@ -62,6 +62,7 @@ async def add_token(call: AdminCall, body: TokenBody) -> ApiResponse:
     token = await asyncio.to_thread(
         _tokens(call).add, body.name, admin=body.admin, grants=grants, seconds=seconds
     )
+    _note(call, "token_made", body.name)
     return ApiResponse({"name": body.name, "token": token}, 201)
 
 
@@ -69,7 +70,19 @@ async def revoke_token(call: AdminCall, name: str) -> Response:
     """Revoke a token, and end what runs under it within seconds."""
     if not await asyncio.to_thread(_tokens(call).revoke, name):
         raise Problem(404, "token-not-found", "there is no such token")
+    _note(call, "token_revoked", name)
     return Response(status_code=204)
+
+
+def _note(call: Call, operation: str, name: str) -> None:
+    if call.api.trail is not None:
+        call.api.trail.note(
+            operation,
+            token=name,
+            user=call.principal.id,
+            request_id=call.request_id,
+            outcome="ok",
+        )
 
 
 def _tokens(call: Call) -> Tokens:
