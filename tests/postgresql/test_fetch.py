@@ -463,7 +463,8 @@ async def test_missing_table_is_not_found(
         await reader.fetch_data("public.missing", workspace)
 
 
-HUGE = "SELECT repeat('x', 300000000) AS huge"
+# Of a number that a row has, as the guard refuses constants of such a size.
+HUGE = "SELECT repeat('x', n) AS huge FROM generate_series(300000000, 300000000) n"
 
 
 @pytest.mark.parametrize("platform", ["linux", "another"])
@@ -476,7 +477,9 @@ async def test_row_that_comes_whole_is_refused_as_one_that_is_cut_off(
     monkeypatch.setattr(sys, "platform", platform)  # another does not tell how much has come
     limited = with_limits(workspace, max_bytes=1_000_000)
     with pytest.raises(LimitExceededError, match="one row has 1000000 bytes or more"):
-        await reader.fetch_data("SELECT repeat('x', 30000000)", limited)
+        await reader.fetch_data(
+            "SELECT repeat('x', n) FROM generate_series(30000000, 30000000) n", limited
+        )
     assert os.listdir(limited) == []
     assert await reader.test_connection()
 
@@ -512,8 +515,9 @@ async def test_long_row_within_the_limit_arrives_whole(
     reader: PostgreSQLConnector, workspace: Workspace
 ) -> None:
     path = await reader.fetch_data(
-        "SELECT repeat('x', 50000000) AS a UNION ALL SELECT 'y' UNION ALL"
-        " SELECT repeat('z', 30000000)",
+        "SELECT repeat('x', n) AS a FROM generate_series(50000000, 50000000) n"
+        " UNION ALL SELECT 'y' UNION ALL"
+        " SELECT repeat('z', n) FROM generate_series(30000000, 30000000) n",
         workspace,
     )
     text = Path(path).read_text()

@@ -17,7 +17,7 @@ from datasources_postgresql.guard.calls import FIRST_NORMAL
 from datasources_postgresql.guard.tree import Node
 from datasources_postgresql.guard.unfolding import Query
 
-MAX_BYTES = 4 << 20
+MAX_BYTES = 16 << 20
 """Bytes of all constants that planning computes. The planner keeps up to about 20 copies of each."""
 MAX_COPIED_BYTES = 64 << 20
 """Bytes of the constants that are copied for all partitions of the tables of a query."""
