@@ -284,6 +284,8 @@ class SourceRecords:
 
     def masked_config(self, record: StoredSource) -> DataSourceConfig:
         """Return a masked configuration; one that does not open has the options `{"error": …}`."""
+        if record.options is not None:  # as most are, of which a host may list thousands
+            return _config(record, record.options)
         try:
             return self.config(record)
         except CredentialError as exc:
@@ -368,7 +370,7 @@ def _config(record: StoredSource, options: dict[str, Any]) -> DataSourceConfig:
     config.name = record.name
     config.config = _copy(options)
     config.created_at = record.created_at
-    config.metadata = _copy(record.metadata)
+    config.metadata = _copy(record.metadata) if record.metadata else {}
     config.limits = Limits(**record.limits) if record.limits else None
     config.version = record.version
     config.paused = record.paused
