@@ -392,6 +392,7 @@ def test_table_has_types_figures_and_plots(tab: Tab) -> None:
     expect(page.get_by_role("row", name="amount 5,000 0 0.12 465.595 999.75")).to_be_visible()
     expect(page.get_by_role("img", name="Histogram of amount")).to_be_visible()
     tab.go("item/lake?item=reports%2F2026%2Funits.csv")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("units.csv")  # the new page
     page.get_by_role("tab", name="Statistics").click()
     expect(page.get_by_role("row", name="units 2 1 3 7.5 12")).to_be_visible()
 
