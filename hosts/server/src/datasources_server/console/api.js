@@ -80,7 +80,7 @@ export async function download(source, item, format) {
   try {
     made = await api("POST", "links", { body: { source, ...body } });
   } catch (error) {
-    if (error.status !== 404 || error.slug !== "not-found") throw error;
+    if (error.slug !== "not-found" && error.slug !== "not-supported") throw error;
     return downloadHere(source, item, body);
   }
   const url = new URL(made.url, BASE);
