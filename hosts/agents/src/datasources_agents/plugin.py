@@ -1,0 +1,3 @@
+"""Commands of the command line; this module stays light to import."""
+
+from __future__ import annotations
