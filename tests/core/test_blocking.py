@@ -42,6 +42,8 @@ ASYNCHRONOUS_ONLY = {"open", "connection", "get_connector", "get_pool_stats", "a
 RETURNED = {
     "AsyncIterator[DataItem]": "Iterator[DataItem]",
     "AsyncIterator[ItemStream]": "Iterator[ItemStream]",
+    "AsyncIterator[SplitPlan]": "Iterator[SplitPlan]",
+    "AsyncIterator[Any]": "Iterator[Any]",
     "WorkspaceSession": "Iterator[WorkspaceSession]",  # by a context manager
 }
 

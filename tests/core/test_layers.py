@@ -33,6 +33,8 @@ uri
 stored_queries
 models
 streams
+splits
+gathering
 option_types
 option_rules
 options
@@ -50,7 +52,7 @@ principals
 stores
 plugins: hookspecs discovery compatibility manager
 pool: calls state pool
-registry: cache observing opening filtering records factory checking queries updates pools listing paging progress fetching streaming reading authorization gates granted sweeping sessions access registry
+registry: cache observing opening filtering records factory checking queries updates pools listing paging progress fetching streaming splitting reading authorization gates granted sweeping sessions access registry
 blocking
 observers: audit telemetry
 telemetry

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         SupportsQueryMetadata as SupportsQueryMetadata,
         SupportsQueryStatistics as SupportsQueryStatistics,
         SupportsReadTable as SupportsReadTable,
+        SupportsSplits as SupportsSplits,
         SupportsStatistics as SupportsStatistics,
         SupportsStream as SupportsStream,
         SupportsUpload as SupportsUpload,
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     )
     from datasources.files import open_regular as open_regular
     from datasources.forms import form as form
+    from datasources.gathering import gather_splits as gather_splits
     from datasources.media_types import guess_media_type as guess_media_type
     from datasources.models import (
         ColumnStatistics as ColumnStatistics,
@@ -113,6 +115,10 @@ if TYPE_CHECKING:
         caller as caller,
     )
     from datasources.retrying import backoff as backoff
+    from datasources.splits import (
+        Split as Split,
+        SplitPlan as SplitPlan,
+    )
     from datasources.stored_queries import (
         BoundQuery as BoundQuery,
         QueryParameter as QueryParameter,
@@ -224,6 +230,8 @@ _MODULE_OF = {
     "SecretRequiredError": "errors",
     "SourcePausedError": "errors",
     "SourceURI": "uri",
+    "Split": "splits",
+    "SplitPlan": "splits",
     "Store": "stores",
     "StoreError": "errors",
     "StoredQuery": "stored_queries",
@@ -237,6 +245,7 @@ _MODULE_OF = {
     "SupportsQueryStatistics": "connector",
     "SupportsPreview": "connector",
     "SupportsReadTable": "connector",
+    "SupportsSplits": "connector",
     "SupportsStatistics": "connector",
     "SupportsStream": "connector",
     "SupportsUpload": "connector",
@@ -256,6 +265,7 @@ _MODULE_OF = {
     "copy_file": "copying",
     "csv_file": "tabular",
     "form": "forms",
+    "gather_splits": "gathering",
     "glob_prefix": "tabular",
     "glob_regex": "tabular",
     "guess_media_type": "media_types",

@@ -23,22 +23,25 @@ from collections.abc import (
     Callable,
     Collection,
     Coroutine,
+    Generator,
     Iterator,
     Mapping,
+    Sequence,
 )
 from concurrent.futures import CancelledError, Future
-from contextlib import AbstractAsyncContextManager, aclosing, contextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, closing, contextmanager
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, overload
 
-from datasources import registry as asynchronous, streams
+from datasources import registry as asynchronous, splits, streams
 from datasources.credentials import CredentialManager
 from datasources.errors import RegistryError
 from datasources.models import DataItem, FetchReceipt, Limits, PoolConfig
 from datasources.plugins import Plugins
 from datasources.policy import Policy
 from datasources.principals import Principal
+from datasources.splits import Split
 from datasources.stores import Store
 from datasources.workspace import Workspace
 
@@ -146,6 +149,40 @@ class ItemStream(_Asynchronous):
         return await anext(self._asynchronous, None)
 
 
+class SplitPlan(_Asynchronous):
+    """A `datasources.SplitPlan` for code without an event loop.
+
+    `DataSourceRegistry.plan` and `Access.plan` make them.
+    """
+
+    @property
+    def schema(self) -> Any:
+        """The `pyarrow.Schema` of the rows of every split."""
+        return self._asynchronous.schema
+
+    @property
+    def splits(self) -> Sequence[Split]:
+        """The splits; together they have each row of the item once."""
+        every_split: Sequence[Split] = self._asynchronous.splits
+        return every_split
+
+    @property
+    def consistent(self) -> bool:
+        """True if all splits are read from one state of the source."""
+        consistent: bool = self._asynchronous.consistent
+        return consistent
+
+    @property
+    def concurrency(self) -> int | None:
+        """Splits that may be read at once, over all readers; None if the source sets no bound."""
+        concurrency: int | None = self._asynchronous.concurrency
+        return concurrency
+
+    def read(self, split: Split, columns: Sequence[str] | None = None) -> Iterator[Any]:
+        """Yield the rows of a split as `pyarrow.RecordBatch`; any thread may read."""
+        return self._registry._iterate(lambda: self._asynchronous.read(split, columns))
+
+
 class Access(_Asynchronous):
     """A `datasources.Access` for code without an event loop.
 
@@ -204,6 +241,35 @@ class Access(_Asynchronous):
         )
         with self._registry._stream(opening) as stream:
             yield stream
+
+    @contextmanager
+    def plan(
+        self,
+        source_id: str,
+        identifier: str,
+        *,
+        target_bytes: int = 128 << 20,
+        max_splits: int = 64,
+        key: str | None = None,
+        consistent: bool = True,
+        max_age: float = 3600.0,
+    ) -> Iterator[SplitPlan]:
+        """Divide an item into splits for a block, as `DataSourceRegistry.plan` does."""
+        planning = self._asynchronous.plan(
+            source_id,
+            identifier,
+            target_bytes=target_bytes,
+            max_splits=max_splits,
+            key=key,
+            consistent=consistent,
+            max_age=max_age,
+        )
+        with self._registry._plan(planning) as plan:
+            yield plan
+
+    def read_split(self, split: Split, columns: Sequence[str] | None = None) -> Iterator[Any]:
+        """Yield the rows of a split, as `DataSourceRegistry.read_split` does."""
+        return self._registry._iterate(lambda: self._asynchronous.read_split(split, columns))
 
     @contextmanager
     def workspace(
@@ -344,9 +410,9 @@ class DataSourceRegistry:
         )
         return Access(access, self)
 
-    def _iterate(self, iterate: Callable[[], AsyncIterator[DataItem]]) -> Iterator[DataItem]:
+    def _iterate(self, iterate: Callable[[], AsyncIterator[T]]) -> Generator[T]:
         """Yield the items of an asynchronous generator, which `iterate` makes."""
-        received: SimpleQueue[DataItem | None] = SimpleQueue()
+        received: SimpleQueue[T | None] = SimpleQueue()
         resume = asyncio.Event()
         ended = threading.Event()
 
@@ -426,6 +492,66 @@ class DataSourceRegistry:
             yield stream
 
     @contextmanager
+    def plan(
+        self,
+        source_id: str,
+        identifier: str,
+        *,
+        target_bytes: int = 128 << 20,
+        max_splits: int = 64,
+        key: str | None = None,
+        consistent: bool = True,
+        max_age: float = 3600.0,
+    ) -> Iterator[SplitPlan]:
+        """Divide an item into splits for an `with` block, in which readers may read them.
+
+        All splits together are the item as it was on entering. What holds that state at the source,
+        such as an open transaction, ends with the block; a split that is read later is an error.
+
+        Args:
+            source_id: The source.
+            identifier: As for `fetch`; stored queries have no splits.
+            target_bytes: Bytes that a split should have, as far as they can be estimated.
+            max_splits: The most splits.
+            key: A column whose ranges divide what cannot be divided otherwise: a query, a view.
+            consistent: False to accept splits of different states of the source, where its readers
+                cannot have one, such as those of several servers.
+            max_age: Seconds after which the block ends with LimitExceededError.
+
+        Raises:
+            UnsupportedError: The connector has no splits.
+            OptionError: A number is out of its range, or there is no column `key`.
+            ConnectorError: The outside system failed.
+        """
+        planning = self._asynchronous.plan(
+            source_id,
+            identifier,
+            target_bytes=target_bytes,
+            max_splits=max_splits,
+            key=key,
+            consistent=consistent,
+            max_age=max_age,
+        )
+        with self._plan(planning) as plan:
+            yield plan
+
+    def read_split(self, split: Split, columns: Sequence[str] | None = None) -> Iterator[Any]:
+        """Yield the rows of a split as `pyarrow.RecordBatch`, of a plan of this or another process.
+
+        Close the iterator, or read it to its end: it holds a connection.
+
+        Args:
+            split: A split of a plan whose block has not ended.
+            columns: The columns to read, in this order; None is all.
+
+        Raises:
+            ConflictError: The source has another configuration now, or the split was changed.
+            OptionError: There is no such column.
+            ConnectorError: The plan has ended, or the outside system failed.
+        """
+        return self._iterate(lambda: self._asynchronous.read_split(split, columns))
+
+    @contextmanager
     def workspace(
         self,
         workspace_id: str,
@@ -471,6 +597,17 @@ class DataSourceRegistry:
         finally:
             if self._unusable() is None:  # closing the registry has closed the stream
                 self._run(opening.__aexit__(None, None, None))
+
+    @contextmanager
+    def _plan(self, planning: AbstractAsyncContextManager[splits.SplitPlan]) -> Iterator[SplitPlan]:
+        """Keep a plan open for a block, in one task on the loop."""
+
+        async def hold() -> AsyncIterator[splits.SplitPlan]:
+            async with planning as plan:
+                yield plan
+
+        with closing(self._iterate(hold)) as plans:
+            yield SplitPlan(next(plans), self)
 
     @contextmanager
     def _session(self, session: asynchronous.WorkspaceSession) -> Iterator[WorkspaceSession]:

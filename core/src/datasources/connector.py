@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from datasources.errors import ConnectError, OptionError
@@ -18,6 +19,7 @@ from datasources.models import (
     Preview,
 )
 from datasources.redaction import REFERENCE
+from datasources.splits import Split, SplitPlan
 from datasources.stored_queries import BoundQuery
 from datasources.streams import ItemStream
 
@@ -470,6 +472,50 @@ class SupportsQueryStatistics(Protocol):
         ...
 
 
+@runtime_checkable
+class SupportsSplits(Protocol):
+    """The ability `splits`: dividing an item into parts that several readers read."""
+
+    def plan_splits(
+        self,
+        identifier: str,
+        *,
+        target_bytes: int,
+        max_splits: int,
+        key: str | None = None,
+        consistent: bool = True,
+    ) -> AbstractAsyncContextManager[SplitPlan]:
+        """Return a plan for an `async with` block; what the readers need is kept for so long.
+
+        The splits together have each row of the item once, in the state that it has on entering.
+        Core sets `Split.fingerprint`, which authenticates the whole split, and `SplitPlan.reader`.
+
+        Args:
+            identifier: As for `fetch_data`.
+            target_bytes: Bytes that a split should have, as far as they can be estimated.
+            max_splits: The most splits, 1 at least.
+            key: A column whose ranges divide what cannot be divided otherwise, such as a query.
+            consistent: False to accept that the splits are read from different states.
+
+        Raises:
+            ItemNotFoundError: The source has no such item.
+            OptionError: There is no column `key`.
+        """
+        ...
+
+    def read_split(self, split: Split, columns: Sequence[str] | None = None) -> AsyncIterator[Any]:
+        """Yield the rows of a split as `pyarrow.RecordBatch`, also on another connector.
+
+        The caller may stop before the end. Every batch has the schema of the plan, or that of
+        `columns`, in the order of `columns`.
+
+        Raises:
+            OptionError: There is no such column.
+            ItemNotFoundError: The plan has ended, or the item has changed since.
+        """
+        ...
+
+
 ABILITIES = {
     "iter_items": "iter_items",
     "pages": "list_page",
@@ -479,6 +525,7 @@ ABILITIES = {
     "upload": "upload_file",
     "stream": "open_stream",
     "read_table": "read_table",
+    "splits": "plan_splits",
     "discover": "discover",
     "parameters": "fetch_query",
     "query_metadata": "describe_query",

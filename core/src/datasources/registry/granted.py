@@ -22,7 +22,7 @@ from contextlib import (
     asynccontextmanager,
     nullcontext,
 )
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 from weakref import WeakValueDictionary
 
@@ -60,7 +60,9 @@ from datasources.registry.listing import ItemLister
 from datasources.registry.paging import ItemPager
 from datasources.registry.reading import ItemReader
 from datasources.registry.records import SourceRecords
+from datasources.registry.splitting import SplitPlanner, SplitRequest
 from datasources.registry.streaming import StreamOpener, StreamRequest
+from datasources.splits import Split, SplitPlan
 from datasources.streams import ItemStream
 from datasources.workspace import Progress, Quota, Workspace
 
@@ -81,6 +83,7 @@ class Operations:
     reader: ItemReader
     fetcher: Fetcher
     streams: StreamOpener
+    planner: SplitPlanner
     plugins: Plugins
     gates: Gates = field(default_factory=Gates)
     _quotas: WeakValueDictionary[tuple[str, int], Quota] = field(
@@ -431,6 +434,46 @@ class GrantedOperations:
                 )
                 stream = await stack.enter_async_context(self._operations.streams.open(request))
             yield stream
+
+    @asynccontextmanager
+    async def plan(
+        self,
+        source_id: str,
+        identifier: str,
+        *,
+        target_bytes: int = 128 << 20,
+        max_splits: int = 64,
+        key: str | None = None,
+        consistent: bool = True,
+        max_age: float = 3600.0,
+    ) -> AsyncIterator[SplitPlan]:
+        """Divide an item into splits for a block, as `DataSourceRegistry.plan` does."""
+        await self._authorization.require_identifier("plan", source_id, identifier)
+        request = SplitRequest(
+            source_id, identifier, target_bytes, max_splits, key, consistent, max_age
+        )
+        async with AsyncExitStack() as stack:
+            # The user is named for the opening only, as in `open_stream`.
+            with self._authorization.named():
+                plan = await stack.enter_async_context(self._operations.planner.plan(request))
+            yield replace(plan, reader=self.read_split)
+
+    async def read_split(
+        self, split: Split, columns: Sequence[str] | None = None
+    ) -> AsyncIterator[Any]:
+        """Yield the rows of a split, as `DataSourceRegistry.read_split` does."""
+        await self._authorization.require_identifier(
+            "read_split", split.source_id, split.identifier
+        )
+        iterator = self._operations.planner.read(split, columns)
+        # Annotated as an iterator, but a generator.
+        async with self._gate(), aclosing(cast("AsyncGenerator[Any]", iterator)) as batches:
+            while True:
+                with self._authorization.named():
+                    batch = await anext(batches, None)
+                if batch is None:
+                    return
+                yield batch
 
     async def authorize_fetch(self, source_id: str, identifier: str) -> None:
         """Raise if the principal may not fetch an identifier; a `Workspace` takes it."""

@@ -46,9 +46,11 @@ from datasources.registry.pools import SourcePools
 from datasources.registry.reading import ItemReader
 from datasources.registry.records import SourceRecords
 from datasources.registry.sessions import WorkspaceSession
+from datasources.registry.splitting import SplitPlanner, SplitRequest
 from datasources.registry.streaming import StreamOpener, StreamRequest
 from datasources.registry.sweeping import sweep_workspaces
 from datasources.registry.updates import SourceUpdates
+from datasources.splits import Split, SplitPlan
 from datasources.stores import MemoryStore, Store
 from datasources.streams import ItemStream
 from datasources.threads import call_in_daemon_thread
@@ -106,6 +108,7 @@ class DataSourceRegistry:
         )
         self._pager = ItemPager(self._records, self._pools, self.credentials, self.plugins)
         self._streams = StreamOpener(self._pools, self._fetcher, self.plugins)
+        self._planner = SplitPlanner(self._records, self._pools, self.credentials, self.plugins)
         self._operations = Operations(
             self._records,
             self._factory,
@@ -114,6 +117,7 @@ class DataSourceRegistry:
             self._reader,
             self._fetcher,
             self._streams,
+            self._planner,
             self.plugins,
         )
 
@@ -748,6 +752,60 @@ class DataSourceRegistry:
         request = StreamRequest(source_id, identifier, format, limits, start, end, parameters or {})
         async with self._streams.open(request) as stream:
             yield stream
+
+    @asynccontextmanager
+    async def plan(
+        self,
+        source_id: str,
+        identifier: str,
+        *,
+        target_bytes: int = 128 << 20,
+        max_splits: int = 64,
+        key: str | None = None,
+        consistent: bool = True,
+        max_age: float = 3600.0,
+    ) -> AsyncIterator[SplitPlan]:
+        """Divide an item into splits for an `async with` block, in which readers may read them.
+
+        All splits together are the item as it was on entering. What holds that state at the source,
+        such as an open transaction, ends with the block; a split that is read later is an error.
+
+        Args:
+            source_id: The source.
+            identifier: As for `fetch`; stored queries have no splits.
+            target_bytes: Bytes that a split should have, as far as they can be estimated.
+            max_splits: The most splits.
+            key: A column whose ranges divide what cannot be divided otherwise: a query, a view.
+            consistent: False to accept splits of different states of the source, where its readers
+                cannot have one, such as those of several servers.
+            max_age: Seconds after which the block ends with LimitExceededError.
+
+        Raises:
+            UnsupportedError: The connector has no splits.
+            OptionError: A number is out of its range, or there is no column `key`.
+            ConnectorError: The outside system failed.
+        """
+        request = SplitRequest(
+            source_id, identifier, target_bytes, max_splits, key, consistent, max_age
+        )
+        async with self._planner.plan(request) as plan:
+            yield plan
+
+    def read_split(self, split: Split, columns: Sequence[str] | None = None) -> AsyncIterator[Any]:
+        """Yield the rows of a split as `pyarrow.RecordBatch`, of a plan of this or another process.
+
+        Close the iterator, or read it to its end: it holds a connection.
+
+        Args:
+            split: A split of a plan whose block has not ended.
+            columns: The columns to read, in this order; None is all.
+
+        Raises:
+            ConflictError: The source has another configuration now, or the split was changed.
+            OptionError: There is no such column.
+            ConnectorError: The plan has ended, or the outside system failed.
+        """
+        return self._planner.read(split, columns)
 
     def limits(self, source_id: str) -> Limits:
         """Return the limits of a source's fetches: its own, or those of the policy."""

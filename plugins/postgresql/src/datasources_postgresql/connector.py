@@ -5,11 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar
-
-import psycopg
-from psycopg import sql
 
 from datasources import (
     BoundQuery,
@@ -24,9 +20,10 @@ from datasources import (
     LimitExceededError,
     Limits,
     Page,
-    PermissionDeniedError,
     Preview,
     QueryValue,
+    Split,
+    SplitPlan,
     Workspace,
     WorkspaceFile,
     glob_regex,
@@ -38,18 +35,13 @@ from datasources_postgresql.connections import LeasingPool, retry_pauses
 from datasources_postgresql.copying import ServerSilentError
 from datasources_postgresql.discovering import discover
 from datasources_postgresql.errors import mapped
-from datasources_postgresql.guard import (
-    FunctionPolicy,
-    Statement,
-    parse_one,
-    parse_read,
-    parse_statement,
-    plain_select,
-)
+from datasources_postgresql.guard import Statement
 from datasources_postgresql.identifiers import TableName, listed_path, schema_name, table_name
 from datasources_postgresql.options import PostgreSQLOptions
 from datasources_postgresql.reading import Column, Transaction, begin, counted, limited
+from datasources_postgresql.resolving import ReadQuery, parse_identifier, resolve
 from datasources_postgresql.role import ROLE
+from datasources_postgresql.splits import SplitPlanner, SplitRequest
 
 T = TypeVar("T")
 
@@ -57,19 +49,6 @@ T = TypeVar("T")
 # apply a change of the primary that the read is in the way of. The next attempt sees the change.
 _TRANSIENT = frozenset({"40001", "40P01"})
 _NONE: Mapping[str, QueryValue] = {}
-
-
-@dataclass(frozen=True, slots=True)
-class _ReadQuery:
-    """The query that reads an identifier, which is a relation or a query itself."""
-
-    text: str
-    path: str | None = None
-    """Canonical name of the table; None if the identifier is a query."""
-    oid: int = 0
-    kind: str = "select"
-    relkind: str = ""
-    estimated_rows: int | None = None
 
 
 class PostgreSQLConnector(DataSourceConnector):
@@ -89,6 +68,7 @@ class PostgreSQLConnector(DataSourceConnector):
     def __init__(self, config: DataSourceConfig) -> None:
         super().__init__(config)
         self._connections: LeasingPool | None = None
+        self._splits: SplitPlanner | None = None
         self._connect_lock = asyncio.Lock()
 
     @classmethod
@@ -140,11 +120,14 @@ class PostgreSQLConnector(DataSourceConnector):
                     await connections.close()
                     raise
                 self._connections = connections
+                self._splits = SplitPlanner(
+                    connections, self.options, self._read, self.pool_config.max_size
+                )
         return True
 
     async def disconnect(self) -> None:
         """Close the connections; statements under way are cancelled and end with ConnectError."""
-        connections, self._connections = self._connections, None
+        connections, self._connections, self._splits = self._connections, None, None
         if connections is not None:
             await connections.close()
 
@@ -208,10 +191,10 @@ class PostgreSQLConnector(DataSourceConnector):
             identifier: A table or a query.
             exact_rows: Count the rows, which reads them all; otherwise `rows` is None.
         """
-        target = await self._parse_identifier(identifier)
+        target = await parse_identifier(identifier, self.options)
 
         async def read_metadata(t: Transaction) -> dict[str, Any]:
-            query, columns = await self._resolve(t, target, reads_rows=exact_rows)
+            query, columns = await resolve(t, target, self.options, reads_rows=exact_rows)
             if query.path is None:
                 metadata = await _describe_query(t, columns)
             else:
@@ -229,7 +212,7 @@ class PostgreSQLConnector(DataSourceConnector):
 
         async def read_columns(t: Transaction) -> dict[str, Any]:
             await parameters.set_values(t, query.values)
-            _, columns = await self._resolve(t, target)
+            _, columns = await resolve(t, target, self.options)
             return await _describe_query(t, columns)
 
         return await self._read(read_columns)
@@ -239,7 +222,7 @@ class PostgreSQLConnector(DataSourceConnector):
 
         JSON null, which is not NULL, and intervals of months are such text.
         """
-        return await self._preview(await self._parse_identifier(identifier), rows)
+        return await self._preview(await parse_identifier(identifier, self.options), rows)
 
     async def preview_query(self, query: BoundQuery, rows: int = 10) -> Preview:
         """Return the first rows of a stored query, as `preview` does."""
@@ -253,7 +236,7 @@ class PostgreSQLConnector(DataSourceConnector):
     ) -> Preview:
         async def read_preview(t: Transaction) -> Preview:
             await parameters.set_values(t, bound_values)
-            query, columns = await self._resolve(t, target)
+            query, columns = await resolve(t, target, self.options)
             select = query.kind == "select"
             text = limited(query.text, rows + 1) if select else query.text
             values = await t.fetch_all(text)
@@ -273,7 +256,7 @@ class PostgreSQLConnector(DataSourceConnector):
         the server's estimate, a sample of about a million rows is read; the figures are marked as
         sampled.
         """
-        return await self._statistics(await self._parse_identifier(identifier))
+        return await self._statistics(await parse_identifier(identifier, self.options))
 
     async def query_statistics(self, query: BoundQuery) -> dict[str, ColumnStatistics]:
         """Compute figures of a stored query's result, as `statistics` does."""
@@ -284,7 +267,7 @@ class PostgreSQLConnector(DataSourceConnector):
     ) -> dict[str, ColumnStatistics]:
         async def compute(t: Transaction) -> dict[str, ColumnStatistics]:
             await parameters.set_values(t, bound_values)
-            query, columns = await self._resolve(t, target)
+            query, columns = await resolve(t, target, self.options)
             if query.kind != "select":
                 return {}
             share = statistics.sample_share(query.estimated_rows, query.relkind)
@@ -312,7 +295,9 @@ class PostgreSQLConnector(DataSourceConnector):
             LimitExceededError: A limit or the statement timeout ended the fetch.
             DataFetchError: The server refused the query, or the file cannot be written.
         """
-        return await self._fetch(await self._parse_identifier(identifier), identifier, workspace)
+        return await self._fetch(
+            await parse_identifier(identifier, self.options), identifier, workspace
+        )
 
     async def fetch_query(self, query: BoundQuery, workspace: str) -> str:
         """Write the result of a stored query to `<name>.csv` or `.parquet`, as `fetch_data` does.
@@ -338,7 +323,7 @@ class PostgreSQLConnector(DataSourceConnector):
 
         async def write_file(t: Transaction) -> str:
             await parameters.set_values(t, values)
-            query, columns = await self._resolve(t, target)
+            query, columns = await resolve(t, target, self.options)
             name = f"{file_name or query.path or query_name(identifier)}.{format_}"
             with directory.create(name, flat=True) as file:
                 if format_ == "parquet":
@@ -368,14 +353,60 @@ class PostgreSQLConnector(DataSourceConnector):
             LimitExceededError: The result is larger.
             DataFetchError: The type of a column cannot hold a value, or pyarrow is missing.
         """
-        target = await self._parse_identifier(identifier)
+        target = await parse_identifier(identifier, self.options)
         await import_arrow()
 
         async def read_rows(t: Transaction) -> Any:
-            query, columns = await self._resolve(t, target)
+            query, columns = await resolve(t, target, self.options)
             return await load_table(t, (query.text, query.kind), columns, max_rows)
 
         return await self._read(read_rows)
+
+    @asynccontextmanager
+    async def plan_splits(
+        self,
+        identifier: str,
+        *,
+        target_bytes: int,
+        max_splits: int,
+        key: str | None = None,
+        consistent: bool = True,
+    ) -> AsyncIterator[SplitPlan]:
+        """Divide a table by ranges of its blocks, a partitioned one by those of its leaves.
+
+        The plan holds a connection, and locks the tables against changes of their definition, until
+        its block ends. Its snapshot also keeps the server from removing rows that were deleted
+        since. A view or a query is one split, or several ranges of `key`, which reads it once more;
+        values such as `now()` then differ between its splits. What a row security policy filters,
+        and what the role may read through its parent only, is one split.
+
+        Raises:
+            OptionError: There is no column `key`.
+            LimitExceededError: The tables were locked by others for the statement timeout.
+            DataFetchError: pyarrow is missing; or the server has too few locks for the partitions.
+        """
+        request = SplitRequest(
+            self.config.id, identifier, target_bytes, max_splits, key, consistent
+        )
+        async with self._planner().plan(request) as plan:
+            yield plan
+
+    def read_split(self, split: Split, columns: Sequence[str] | None = None) -> AsyncIterator[Any]:
+        """Yield the rows of a split, with the types of Parquet, in the snapshot of its plan.
+
+        The statement timeout holds.
+
+        Raises:
+            OptionError: There is no such column.
+            DataFetchError: The plan has ended, or the server is not that of the plan; or the type of
+                a column cannot hold a value.
+        """
+        return self._planner().read(split, columns)
+
+    def _planner(self) -> SplitPlanner:
+        if self._splits is None:
+            raise ConnectError(f"source {self.config.id!r} is not connected")
+        return self._splits
 
     def _schemas(self, path: str | None) -> list[str]:
         """Return the schemas to list for a path; none for all.
@@ -391,54 +422,12 @@ class PostgreSQLConnector(DataSourceConnector):
             raise ItemNotFoundError(f"{path!r} is not a schema of this source")
         return [schema]
 
-    async def _parse_identifier(self, identifier: str) -> TableName | Statement:
-        """Return the table name or the statement of an identifier; needs no connection."""
-        if (table := table_name(identifier)) is not None:
-            return table
-        if self.options.read_only:
-            return await parse_statement(identifier, FunctionPolicy(self.options))
-        tree, text = parse_one(identifier)
-        return Statement(text, "select" if plain_select(tree) else "other")
-
     async def _parse_query(self, query: BoundQuery) -> Statement:
         """Return the statement of a stored query, checked as every query of a caller is."""
-        target = await self._parse_identifier(parameters.bound_text(query))
+        target = await parse_identifier(parameters.bound_text(query), self.options)
         if isinstance(target, TableName):
             raise DataFetchError(f"the stored query {query.name!r} is a name, and no query")
         return target
-
-    async def _resolve(
-        self, t: Transaction, target: TableName | Statement, *, reads_rows: bool = True
-    ) -> tuple[_ReadQuery, list[Column]]:
-        """Lock and authorize `target`; return the query that reads it, and its columns."""
-        if isinstance(target, Statement):
-            columns = await t.authorize(target)
-            return _ReadQuery(target.text, kind=target.kind), columns
-        if not target.text.isascii():
-            ((parts,),) = await t.execute(catalog.FOLD, [target.text.strip()])
-            target = TableName(parts[-2] if len(parts) > 1 else None, parts[-1])
-        while True:
-            searched = t.schemas if target.schema is None else [target.schema]
-            relations = await t.execute(catalog.RESOLVE, [target.name, searched, searched])
-            schemas = self.options.schemas
-            # A table of another schema than those of the source does not exist for its users.
-            if not relations or (schemas and relations[0][1] not in schemas):
-                raise await _not_found_error(t, target, schemas)
-            oid, schema, name, path, relkind, rows, is_readable = relations[0]
-            if reads_rows and not is_readable:
-                await _check_columns(t, oid, path)
-            text = sql.SQL("SELECT * FROM {}").format(sql.Identifier(schema, name)).as_string()
-            try:
-                columns = await t.authorize(parse_read(text), qualified=True)
-            except psycopg.errors.LockNotAvailable as exc:
-                exc.add_note(f"the table is {path}")
-                raise
-            except psycopg.errors.UndefinedTable:  # the failed transaction runs no more queries
-                raise ItemNotFoundError(f"{path} was dropped meanwhile", code="42P01") from None
-            # Another table may have been given the name while the lock was waited for.
-            if all(column.table == oid for column in columns):
-                break
-        return _ReadQuery(text, path, oid, "select", relkind, rows), columns
 
     async def _read(self, read: Callable[[Transaction], Awaitable[T]]) -> T:
         """Run `read` in a transaction; repeat it after a broken connection or a recovery conflict.
@@ -472,9 +461,7 @@ class PostgreSQLConnector(DataSourceConnector):
                 await asyncio.sleep(pause)
 
 
-async def _write_csv(
-    t: Transaction, query: _ReadQuery, file: WorkspaceFile, limits: Limits
-) -> None:
+async def _write_csv(t: Transaction, query: ReadQuery, file: WorkspaceFile, limits: Limits) -> None:
     rows = limits.max_rows
     if query.kind in {"explain", "show"}:
         await t.write_csv(query.text, file, rows)
@@ -494,34 +481,6 @@ async def _describe_query(t: Transaction, columns: list[Column]) -> dict[str, An
         ],
         "rows": None,
     }
-
-
-async def _check_columns(t: Transaction, oid: int, path: str) -> None:
-    """Raise PermissionDeniedError if the role may read some columns of a table, but not all.
-
-    If it may read none, the server refuses the query itself.
-    """
-    columns = [name for (name,) in await t.execute(catalog.READABLE_COLUMNS, [oid])]
-    if columns:
-        possible = f"SELECT {', '.join(columns)} FROM {path}"  # noqa: S608  # a message
-        raise PermissionDeniedError(
-            f"the role may read some columns of {path} only; possible: {possible}", code="42501"
-        )
-
-
-async def _not_found_error(
-    t: Transaction, table: TableName, schemas: Sequence[str]
-) -> ItemNotFoundError:
-    paths = [path for (path,) in await t.execute(catalog.SIMILAR, [table.name])]
-    similar = [path for path in paths if not schemas or _schema_of(path) in schemas]
-    hint = f"; did you mean {' or '.join(similar)}?" if similar else ""
-    name = f"{table.schema}.{table.name}" if table.schema else table.name
-    return ItemNotFoundError(f"there is no table or view {name!r}{hint}", code="42P01")
-
-
-def _schema_of(path: str) -> str | None:
-    table = table_name(path)
-    return table.schema if table else None
 
 
 @asynccontextmanager

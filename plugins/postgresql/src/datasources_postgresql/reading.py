@@ -6,7 +6,7 @@ import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from psycopg import errors, sql
 
@@ -18,6 +18,12 @@ from datasources_postgresql.libpq import Connection
 from datasources_postgresql.options import PostgreSQLOptions
 from datasources_postgresql.values import load_rows, register_lenient_loaders
 
+# READ ONLY can be turned off until the transaction has taken a snapshot. Each SELECT takes one, so
+# no later statement can turn it off.
+# READ COMMITTED, so that each statement takes a snapshot of its own: one that is older than
+# the lock on a table sees no row of a table that was truncated or rewritten while the lock was
+# waited for (https://www.postgresql.org/docs/current/mvcc-caveats.html).
+_READ_COMMITTED = sql.SQL("BEGIN ISOLATION LEVEL READ COMMITTED READ {}; ")
 # Set for the transaction alone, whatever the defaults of the role or the database are: how the
 # server reads strings and writes values. The queries of this package run without JIT: their
 # estimated cost on the catalog is high, so the server would compile them for seconds, each time.
@@ -88,6 +94,19 @@ JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
 JOIN pg_catalog.pg_type argument ON argument.oid = p.proargtypes[0]
 ORDER BY c.position
 """
+_LOCKS = b"""
+SELECT c.oid, n.nspname, c.relname, c.relkind::text,
+    pg_catalog.has_schema_privilege(n.oid, 'USAGE')
+        AND pg_catalog.has_table_privilege(c.oid, 'SELECT')
+FROM pg_catalog.pg_locks l
+JOIN pg_catalog.pg_database d ON d.oid = l.database
+JOIN pg_catalog.pg_class c ON c.oid = l.relation
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE l.locktype = 'relation' AND l.pid = pg_catalog.pg_backend_pid() AND l.granted
+    AND d.datname = pg_catalog.current_database()
+    AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname <> 'pg_catalog'
+ORDER BY c.oid
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +121,19 @@ class Column:
     """Object id of the table or view that the column is read from; 0 for an expression."""
 
 
-async def begin(connection: Connection, options: PostgreSQLOptions) -> Transaction:
-    """Begin a transaction, which is read-only unless the option `read_only` is off."""
-    results = await libpq.execute_all(connection, _begin_statements(options).as_bytes())
+async def begin(
+    connection: Connection, options: PostgreSQLOptions, snapshot: Snapshot | None = None
+) -> Transaction:
+    """Begin a transaction, which is read-only unless the option `read_only` is off.
+
+    With a snapshot it is read-only in any case, and every statement sees the state of the snapshot.
+    """
+    start = _READ_COMMITTED.format(sql.SQL("ONLY" if options.read_only else "WRITE"))
+    if snapshot is not None:
+        await snapshot.begin(connection)
+        start = sql.SQL("").format()
+    statements = start + _first_statements(options)
+    results = await libpq.execute_all(connection, statements.as_bytes())
     (path,) = next(rows for rows in results if rows)
     ((milliseconds, *_),) = results[-1]
     connection.statement_timeout = milliseconds / 1000
@@ -115,13 +144,14 @@ async def begin(connection: Connection, options: PostgreSQLOptions) -> Transacti
     return Transaction(connection, options, *path)
 
 
-def _begin_statements(options: PostgreSQLOptions) -> sql.Composed:
-    # READ ONLY can be turned off until the transaction has taken a snapshot. Each SELECT takes one, so
-    # no later statement can turn it off.
-    # READ COMMITTED, so that each statement takes a snapshot of its own: one that is older than
-    # the lock on a table sees no row of a table that was truncated or rewritten while the lock was
-    # waited for (https://www.postgresql.org/docs/current/mvcc-caveats.html).
-    mode = "READ ONLY" if options.read_only else "READ WRITE"
+class Snapshot(Protocol):
+    """A state of the database that a transaction is to see, from before its first statement."""
+
+    async def begin(self, connection: Connection) -> None:
+        """Begin a read-only transaction that has this snapshot, or will take it next."""
+
+
+def _first_statements(options: PostgreSQLOptions) -> sql.Composed:
     path: sql.Composable = sql.SQL("")
     if options.search_path:
         names = sql.SQL(", ").join(map(sql.Identifier, options.search_path))
@@ -129,10 +159,9 @@ def _begin_statements(options: PostgreSQLOptions) -> sql.Composed:
     timeout: sql.Composable = sql.Literal(max(1, round(options.statement_timeout * 1000)))
     if "statement_timeout" not in options.model_fields_set:
         timeout = sql.SQL(_LOWER_TIMEOUT).format(timeout)
-    return sql.SQL(
-        f"BEGIN ISOLATION LEVEL READ COMMITTED {mode}; {{path}}{_SEARCH_PATH}{_OWN_PATH}{_SETTINGS}"
-        f"{_SET_TIMEOUT}"
-    ).format(path=path, timeout=timeout)
+    return sql.SQL(f"{{path}}{_SEARCH_PATH}{_OWN_PATH}{_SETTINGS}{_SET_TIMEOUT}").format(
+        path=path, timeout=timeout
+    )
 
 
 class Transaction:
@@ -292,6 +321,23 @@ class Transaction:
         if permit is not None:
             await permit.check()
 
+    async def locks(self) -> list[tuple[Any, ...]]:
+        """Return the relations that the transaction has locked, without indexes and the catalog.
+
+        Each is its object id, schema, name, kind, and True if the role may read it itself.
+        """
+        return await self.execute(_LOCKS)
+
+    async def plan(self, text: str) -> list[tuple[Any, ...]]:
+        """Check and plan a described query, and return what the transaction has locked, as `locks`."""
+        async with self._permitted(text):
+            return await self.locks()
+
+    async def rollback_to(self, savepoint: Literal["figures", "split"]) -> None:
+        """Undo what was done since a savepoint; the settings are those of that time."""
+        await libpq.execute(self._connection, f"ROLLBACK TO SAVEPOINT {savepoint}".encode())
+        self._settings = "unknown"
+
     async def _use_own_settings(self) -> None:
         if self._settings != "own":
             await libpq.execute(self._connection, self._own_settings.encode())
@@ -334,8 +380,7 @@ class Transaction:
         try:
             (row,) = await self.fetch_all(text, jit=False)
         except errors.NumericValueOutOfRange:
-            await libpq.execute(self._connection, b"ROLLBACK TO SAVEPOINT figures")
-            self._settings = "own"  # as they were at the savepoint
+            await self.rollback_to("figures")
             (row,) = await self.fetch_all(exact, jit=False)
         return row
 

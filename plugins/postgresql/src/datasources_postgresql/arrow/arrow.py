@@ -9,19 +9,20 @@ about as long as ADBC does; the table of measurements is in the README.
 
 from __future__ import annotations
 
+import copy
 import datetime as dt
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from psycopg import adapters
 
-from datasources import DataFetchError, LimitExceededError
+from datasources import DataFetchError, LimitExceededError, OptionError
 from datasources_postgresql.arrow import binary
 from datasources_postgresql.copying import Rows
 from datasources_postgresql.reading import Column
@@ -103,9 +104,35 @@ class Layout:
         else:
             self._codecs = [_codec(*pair) for pair in zip(columns, outputs, strict=True)]
         self._names = _unique_names(column.name for column in columns)
-        self.schema = pa.schema(
-            pa.field(name, codec.arrow, metadata={"postgresql_type": type_})
-            for name, codec, type_ in zip(self._names, self._codecs, types, strict=True)
+        self._types = types
+        self._chosen = list(range(len(columns)))
+        """Numbers of the columns to read, in their order."""
+        self.schema = self._schema()
+
+    def projected(self, names: Sequence[str]) -> Self:
+        """Return a layout of some columns, in the order of their names.
+
+        Raises:
+            OptionError: There is no such column.
+        """
+        if unknown := [name for name in names if name not in self._names]:
+            raise OptionError(
+                f"there is no column {unknown[0]!r}; the columns are "
+                f"{', '.join(map(repr, self._names))}"
+            )
+        layout = copy.copy(self)
+        layout._chosen = [self._names.index(name) for name in names]
+        layout.schema = layout._schema()
+        return layout
+
+    def _schema(self) -> Any:
+        return pa.schema(
+            pa.field(
+                self._names[number],
+                self._codecs[number].arrow,
+                metadata={"postgresql_type": self._types[number]},
+            )
+            for number in self._chosen
         )
 
     def query(self, text: str) -> str:
@@ -116,8 +143,8 @@ class Layout:
         """
         names = [f"c{number}" for number in range(len(self._codecs))]
         columns = ", ".join(
-            f"{codec.expression(name)} AS {name}"
-            for codec, name in zip(self._codecs, names, strict=True)
+            f"{self._codecs[number].expression(names[number])} AS {names[number]}"
+            for number in self._chosen
         )
         return f"SELECT {columns} FROM (\n{text}\n) AS q({', '.join(names)})"  # noqa: S608
 
@@ -127,10 +154,12 @@ class Layout:
         Raises:
             DataFetchError: A value has no place in its column's type.
         """
-        cells = binary.cells(rows, [codec.width for codec in self._codecs])
+        cells = binary.cells(rows, [self._codecs[number].width for number in self._chosen])
         if not cells:
             return _concatenated([], self.schema)
-        columns = [self._decode(number, column) for number, column in enumerate(cells)]
+        columns = [
+            self._decode(number, column) for number, column in zip(self._chosen, cells, strict=True)
+        ]
         return pa.Table.from_arrays(columns, schema=self.schema)
 
     def text_table(self, rows: Sequence[Sequence[bytes | None]]) -> Any:

@@ -55,7 +55,7 @@ async def write_parquet(
         have.
     """
     arrow = await import_arrow()
-    layout = await _layout(arrow, t, statement, columns)
+    layout = await layout_of(t, statement, columns)
     loop = asyncio.get_running_loop()
 
     async def put(piece: bytes) -> None:
@@ -80,15 +80,19 @@ async def load_table(
         LimitExceededError: The table has more than 1 GiB.
     """
     arrow = await import_arrow()
-    layout = await _layout(arrow, t, statement, columns)
+    layout = await layout_of(t, statement, columns)
     builder = arrow.TableBuilder(layout, _IN_MEMORY)
     await _feed(t, statement, layout, builder, max_rows, _IN_MEMORY)
     return builder.table()
 
 
-async def _layout(
-    arrow: Any, t: Transaction, statement: tuple[str, str], columns: Sequence[Column]
-) -> Any:
+async def layout_of(t: Transaction, statement: tuple[str, str], columns: Sequence[Column]) -> Any:
+    """Return the `Layout` of a statement's rows, given its text and kind, and its columns.
+
+    Raises:
+        DataFetchError: The rows have no form in Arrow, or pyarrow is missing.
+    """
+    arrow = await import_arrow()
     _, kind = statement
     if kind == "other":
         raise DataFetchError("only what a SELECT returns can be Parquet or Arrow; possible: csv")

@@ -1,0 +1,47 @@
+"""Yield rows that a thread decodes, as the reader asks for them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any
+
+
+async def iterate_batches(
+    read: Callable[[Callable[[Any], None]], Awaitable[None]],
+) -> AsyncGenerator[Any]:
+    """Yield the batches of the `pyarrow.Table` objects that `read` passes to its argument.
+
+    `read` runs in a task of its own, and may call its argument in a thread, never on the event
+    loop: the call waits until the reader wants the table. When the generator is closed, the task is
+    cancelled.
+    """
+    loop = asyncio.get_running_loop()
+    tables: asyncio.Queue[Any] = asyncio.Queue(1)
+    is_closed = False
+
+    async def put(table: Any) -> None:
+        if not is_closed:
+            await tables.put(table)
+
+    def add(table: Any) -> None:
+        asyncio.run_coroutine_threadsafe(put(table), loop).result()
+
+    async def run() -> None:
+        try:
+            await read(add)
+        finally:
+            await put(None)
+
+    reading = asyncio.ensure_future(run())
+    try:
+        while (table := await tables.get()) is not None:
+            for batch in table.to_batches():
+                yield batch
+        await reading
+    finally:
+        is_closed = True
+        reading.cancel()
+        while not tables.empty():  # a thread may wait for room, and the task for the thread
+            tables.get_nowait()
+        await asyncio.gather(reading, return_exceptions=True)

@@ -1,0 +1,542 @@
+"""Splits of tables and queries: together they are exactly the item, in one snapshot."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any, cast
+
+import psycopg
+import pytest
+
+from datasources import (
+    DataFetchError,
+    ItemNotFoundError,
+    LimitExceededError,
+    OptionError,
+    PolicyError,
+    PoolConfig,
+    Split,
+    SplitPlan,
+    gather_splits,
+)
+from datasources_postgresql import PostgreSQLConnector
+from tests.postgresql.conftest import PASSWORD, Admin, Source, active, number, sessions
+from tests.servers import Database
+from tests.waiting import wait_until
+
+SMALL: dict[str, Any] = {"target_bytes": 1, "max_splits": 8}
+Rows = Counter[tuple[Any, ...]]
+
+
+async def rows_of(batches: AsyncIterator[Any]) -> list[tuple[Any, ...]]:
+    return [tuple(row.values()) async for batch in batches for row in batch.to_pylist()]
+
+
+async def read_all(
+    connector: PostgreSQLConnector, plan: SplitPlan, columns: list[str] | None = None
+) -> list[list[tuple[Any, ...]]]:
+    """Return the rows of each split."""
+    return [await rows_of(connector.read_split(split, columns)) for split in plan.splits]
+
+
+def generator(connector: PostgreSQLConnector, plan: SplitPlan) -> AsyncGenerator[Any]:
+    return cast("AsyncGenerator[Any]", connector.read_split(plan.splits[0]))
+
+
+def joined(parts: list[list[tuple[Any, ...]]]) -> Rows:
+    return Counter(row for part in parts for row in part)
+
+
+def numbers(*bounds: int) -> Rows:
+    return Counter((i,) for i in range(*bounds))
+
+
+def whole(plan: SplitPlan) -> Split:
+    """Return a split with every row of a table, in the snapshot of the plan."""
+    part = plan.splits[0].part
+    oid, file, *_ = part["blocks"][0]
+    return replace(plan.splits[0], part=part | {"blocks": [[oid, file, 0, None]]})
+
+
+def sessions_in_transaction(admin: Admin) -> int:
+    return number(
+        admin,
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE usename = 'reader' AND state LIKE 'idle in transaction%%'",
+    )
+
+
+async def test_splits_of_a_table_are_ranges_of_its_blocks(
+    admin: Admin, reader: PostgreSQLConnector
+) -> None:
+    admin.execute("CREATE TABLE t (i int, text text)")
+    admin.execute("INSERT INTO t SELECT i, repeat('x', 300) FROM generate_series(1, 3000) i")
+    async with reader.plan_splits("t", **SMALL) as plan:
+        parts = await read_all(reader, plan)
+    assert len(parts) == 8
+    assert all(parts[:6])
+    assert joined(parts) == Counter((i, "x" * 300) for i in range(1, 3001))
+    assert plan.schema.names == ["i", "text"]
+    assert plan.consistent
+
+
+async def test_a_plan_has_no_more_splits_than_its_bytes_need(
+    admin: Admin, reader: PostgreSQLConnector
+) -> None:
+    admin.execute("CREATE TABLE t AS SELECT i FROM generate_series(1, 10000) i")
+    admin.execute("ANALYZE t")
+    async with reader.plan_splits("t", target_bytes=1 << 30, max_splits=64) as plan:
+        (split,) = plan.splits
+    assert split.estimated_rows == 10000
+    assert split.estimated_bytes == number(admin, "SELECT pg_relation_size('t')")
+
+
+@pytest.mark.parametrize("identifier", ["t", "SELECT * FROM t"], ids=["table", "query"])
+async def test_a_table_without_rows_has_one_split_without_rows(
+    admin: Admin, reader: PostgreSQLConnector, identifier: str
+) -> None:
+    admin.execute("CREATE TABLE t (i int)")
+    async with reader.plan_splits(identifier, **SMALL, key="i") as plan:
+        assert [await rows_of(reader.read_split(split)) for split in plan.splits] == [[]]
+
+
+async def test_splits_of_a_partitioned_table_are_those_of_its_leaves(
+    admin: Admin, reader: PostgreSQLConnector
+) -> None:
+    admin.execute(
+        "CREATE TABLE t (i int, text text) PARTITION BY RANGE (i);"
+        "CREATE TABLE low PARTITION OF t FOR VALUES FROM (0) TO (1000);"
+        "CREATE TABLE high (text text, dropped int, i int);"
+        "ALTER TABLE high DROP COLUMN dropped;"
+        "ALTER TABLE t ATTACH PARTITION high FOR VALUES FROM (1000) TO (3000);"
+        "CREATE TABLE none PARTITION OF t DEFAULT PARTITION BY LIST (text);"
+        "INSERT INTO t SELECT i, i || repeat('x', 300) FROM generate_series(0, 2999) i"
+    )
+    async with reader.plan_splits("t", **SMALL) as plan:
+        parts = await read_all(reader, plan)
+    assert len(parts) == 8
+    assert joined(parts) == Counter((i, f"{i}{'x' * 300}") for i in range(3000))
+
+
+async def test_children_by_inheritance_belong_to_the_splits_of_their_parent(
+    admin: Admin, reader: PostgreSQLConnector
+) -> None:
+    admin.execute(
+        "CREATE TABLE t (i int); CREATE TABLE child (extra text) INHERITS (t);"
+        "INSERT INTO t SELECT generate_series(1, 1000); INSERT INTO child VALUES (1001, 'x')"
+    )
+    async with reader.plan_splits("t", **SMALL) as plan:
+        parts = await read_all(reader, plan)
+    assert len(parts) > 1
+    assert joined(parts) == numbers(1, 1002)
+
+
+async def test_columns_are_read_in_the_order_asked_for(
+    admin: Admin, reader: PostgreSQLConnector
+) -> None:
+    admin.execute("""CREATE TABLE t AS SELECT 1 AS a, 'x'::text AS "B c", 2.5::float8 AS d""")
+    async with reader.plan_splits("t", **SMALL) as plan:
+        assert await read_all(reader, plan, ["d", "B c"]) == [[(2.5, "x")]]
+        with pytest.raises(OptionError, match="no column 'e'; the columns are 'a', 'B c', 'd'"):
+            await read_all(reader, plan, ["e"])
+
+
+async def test_ranges_of_a_key_divide_a_query(admin: Admin, reader: PostgreSQLConnector) -> None:
+    admin.execute("CREATE TABLE t AS SELECT i % 50 AS k, i FROM generate_series(1, 2000) i")
+    admin.execute("INSERT INTO t VALUES (NULL, -1), (NULL, -2)")
+    query = "SELECT k, i FROM t WHERE i <> 7 -- odd"
+    async with reader.plan_splits(query, **SMALL, key="k") as plan:
+        parts = await read_all(reader, plan)
+    assert len(parts) == 8
+    assert all(parts)
+    expected = Counter[tuple[Any, ...]]((i % 50, i) for i in range(1, 2001) if i != 7)
+    assert joined(parts) == expected + Counter([(None, -1), (None, -2)])
+    assert sum(len({k for k, _ in part}) for part in parts) == 51
+
+
+KEYS = {
+    "text": r"chr(64 + i % 20) || '''\ %'",
+    "float8": "CASE i % 4 WHEN 0 THEN 'NaN' WHEN 1 THEN '-Infinity' ELSE i / 7.0 END::float8",
+    "numeric(9,3)": "i / 7.0",
+    "timestamptz": "'2026-03-29 00:00+00'::timestamptz + i * interval '7 minutes'",
+    "uuid": "md5(i::text)::uuid",
+    "date": "CASE WHEN i % 9 = 0 THEN 'infinity' ELSE date '2026-01-01' + i END",
+    "interval": "i * interval '1 month 3 hours'",
+    "bytea": "decode(md5(i::text), 'hex')",
+    "bool": "i % 2 = 0",
+}
+
+
+@pytest.mark.parametrize("type_", KEYS)
+async def test_keys_of_every_kind_divide_a_view(
+    admin: Admin, reader: PostgreSQLConnector, type_: str
+) -> None:
+    admin.execute(
+        f"CREATE TABLE t AS SELECT i, ({KEYS[type_]})::{type_} AS k FROM generate_series(1, 300) i;"
+        "CREATE VIEW v AS SELECT * FROM t"
+    )
+    async with reader.plan_splits("v", **SMALL, key="k") as plan:
+        parts = await read_all(reader, plan, ["i"])
+    assert len(parts) > 1
+    assert joined(parts) == numbers(1, 301)
+
+
+async def test_what_cannot_be_divided_is_one_split(
+    admin: Admin, reader: PostgreSQLConnector
+) -> None:
+    admin.execute(
+        "CREATE TABLE t AS SELECT i FROM generate_series(1, 1000) i;"
+        "CREATE VIEW v AS SELECT i FROM t; CREATE MATERIALIZED VIEW m AS SELECT i FROM t;"
+        "CREATE VIEW over_m AS SELECT i FROM m"
+    )
+    for identifier, key in [("v", None), ("SELECT i FROM t", None), ("over_m", "i")]:
+        async with reader.plan_splits(identifier, **SMALL, key=key) as plan:
+            parts = await read_all(reader, plan)
+        assert len(parts) == 1
+        assert joined(parts) == numbers(1, 1001)
+
+
+async def test_policies_filter_the_rows_of_splits_as_those_of_the_table(
+    admin: Admin, reader: PostgreSQLConnector
+) -> None:
+    admin.execute(
+        "CREATE TABLE t (i int) PARTITION BY RANGE (i);"
+        "CREATE TABLE leaf PARTITION OF t DEFAULT;"
+        "INSERT INTO t SELECT generate_series(1, 1000);"
+        "ALTER TABLE t ENABLE ROW LEVEL SECURITY;"
+        "CREATE POLICY low ON t USING (i <= 10)"
+    )
+    async with reader.plan_splits("t", **SMALL) as plan:
+        assert joined(await read_all(reader, plan)) == numbers(1, 11)
+
+
+async def test_leaves_that_the_role_may_read_through_the_parent_only_are_one_split(
+    admin: Admin, reader: PostgreSQLConnector
+) -> None:
+    admin.execute(
+        "CREATE TABLE t (i int) PARTITION BY RANGE (i); CREATE TABLE leaf PARTITION OF t DEFAULT;"
+        "INSERT INTO t SELECT generate_series(1, 1000); REVOKE ALL ON leaf FROM reader"
+    )
+    async with reader.plan_splits("t", **SMALL) as plan:
+        parts = await read_all(reader, plan)
+    assert len(parts) == 1
+    assert joined(parts) == numbers(1, 1001)
+
+
+async def test_a_view_on_tables_of_others_is_divided_by_its_key(
+    admin: Admin, reader: PostgreSQLConnector
+) -> None:
+    admin.execute(
+        "CREATE TABLE t AS SELECT i FROM generate_series(1, 1000) i; REVOKE ALL ON t FROM reader;"
+        "CREATE VIEW v AS SELECT i FROM t"
+    )
+    async with reader.plan_splits("v", **SMALL, key="i") as plan:
+        parts = await read_all(reader, plan)
+    assert len(parts) == 8
+    assert joined(parts) == numbers(1, 1001)
+
+
+async def test_splits_do_not_see_what_is_written_after_the_plan(
+    admin: Admin, reader: PostgreSQLConnector
+) -> None:
+    admin.execute("CREATE TABLE t AS SELECT i FROM generate_series(1, 1000) i")
+    async with reader.plan_splits("t", **SMALL) as plan:
+        admin.execute("UPDATE t SET i = i + 5000 WHERE i % 2 = 0")
+        admin.execute("DELETE FROM t WHERE i % 3 = 0")
+        admin.execute("INSERT INTO t SELECT generate_series(1, 1000)")
+        assert joined(await read_all(reader, plan)) == numbers(1, 1001)
+
+
+async def test_readers_get_exactly_the_rows_of_the_snapshot_while_rows_change(
+    admin: Admin, reader: PostgreSQLConnector, pg_database: Database
+) -> None:
+    admin.execute(
+        "CREATE TABLE t (id int, version int, filler text);"
+        "INSERT INTO t SELECT i, 0, repeat('x', 200) FROM generate_series(1, 4000) i"
+    )
+    stop = asyncio.Event()
+
+    async def change() -> None:
+        dsn = pg_database.dsn()
+        async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+            while not stop.is_set():
+                await connection.execute("UPDATE t SET version = version + 1 WHERE id % 7 = 0")
+                await connection.execute("DELETE FROM t WHERE id % 11 = 0")
+                await connection.execute(
+                    "INSERT INTO t SELECT i, -1 FROM generate_series(11, 99, 11) i"
+                )
+
+    changing = asyncio.ensure_future(change())
+    for _ in range(3):
+        async with reader.plan_splits("t", **SMALL) as plan:
+            expected = await rows_of(reader.read_split(whole(plan)))
+            assert len(plan.splits) == 8
+            parts = await gather_splits(
+                replace(plan, reader=reader.read_split),
+                lambda _, batches: rows_of(batches),
+                concurrency=8,
+            )
+        assert joined(parts) == Counter(expected)
+    stop.set()
+    await changing
+
+
+async def test_a_plan_waits_for_a_reload_and_reads_what_it_left(
+    admin: Admin, reader: PostgreSQLConnector, pg_database: Database
+) -> None:
+    """A snapshot from before the lock would see no row of a table that was filled again."""
+    admin.execute("CREATE TABLE t AS SELECT i FROM generate_series(1, 1000) i")
+    with psycopg.connect(pg_database.dsn()) as other:
+        other.execute("TRUNCATE t; INSERT INTO t SELECT generate_series(2001, 3000)")
+
+        async def plan_and_read() -> Rows:
+            async with reader.plan_splits("t", **SMALL) as plan:
+                return joined(await read_all(reader, plan))
+
+        planning = asyncio.ensure_future(plan_and_read())
+        await wait_until(lambda: number(admin, "SELECT count(*) FROM pg_locks WHERE NOT granted"))
+        other.commit()
+        assert await planning == numbers(2001, 3001)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "TRUNCATE leaf",
+        "ALTER TABLE t DETACH PARTITION leaf",
+        "ALTER TABLE leaf RENAME TO other",
+        "DROP TABLE t",
+        "REFRESH MATERIALIZED VIEW m",
+    ],
+)
+async def test_an_open_plan_keeps_its_tables_as_they_are(
+    admin: Admin, reader: PostgreSQLConnector, change: str
+) -> None:
+    admin.execute(
+        "CREATE TABLE t (i int) PARTITION BY RANGE (i);"
+        "CREATE TABLE leaf PARTITION OF t DEFAULT; INSERT INTO t SELECT generate_series(1, 1000);"
+        "CREATE MATERIALIZED VIEW m AS SELECT i FROM generate_series(1, 1000) i"
+    )
+    admin.execute("SET lock_timeout = 100")
+    identifier = "m" if "VIEW m" in change else "t"
+    async with reader.plan_splits(identifier, **SMALL) as plan:
+        assert len(plan.splits) > 1
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            admin.execute(change)
+        assert joined(await read_all(reader, plan)) == numbers(1, 1001)
+    admin.execute("SET lock_timeout = 0")
+    admin.execute(change)
+
+
+async def test_tables_that_are_locked_too_long_are_an_error(
+    admin: Admin, source: Source, pg_database: Database
+) -> None:
+    admin.execute("CREATE TABLE t (i int)")
+    connector = await source(statement_timeout=0.5)
+    with psycopg.connect(pg_database.dsn()) as other:
+        other.execute("LOCK TABLE t IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(LimitExceededError):
+            async with connector.plan_splits("t", **SMALL):
+                pass
+
+
+@pytest.mark.parametrize(
+    ("identifier", "change"), [("t", "TRUNCATE t"), ("m", "REFRESH MATERIALIZED VIEW m")]
+)
+async def test_without_one_snapshot_a_table_that_was_rewritten_is_refused(
+    admin: Admin, reader: PostgreSQLConnector, identifier: str, change: str
+) -> None:
+    admin.execute(
+        "CREATE TABLE t AS SELECT i FROM generate_series(1, 1000) i;"
+        "CREATE MATERIALIZED VIEW m AS SELECT i FROM t"
+    )
+    async with reader.plan_splits(identifier, **SMALL, consistent=False) as plan:
+        admin.execute(change)
+        with pytest.raises(DataFetchError, match="rewritten or dropped since; plan again"):
+            await read_all(reader, plan)
+
+
+async def test_a_view_refreshed_while_it_is_planned_is_read_whole(
+    admin: Admin, reader: PostgreSQLConnector, pg_database: Database
+) -> None:
+    admin.execute("CREATE MATERIALIZED VIEW m AS SELECT i FROM generate_series(1, 1000) i")
+    with psycopg.connect(pg_database.dsn()) as other:
+        other.execute("REFRESH MATERIALIZED VIEW m")
+
+        async def plan_and_read() -> Rows:
+            async with reader.plan_splits("m", **SMALL) as plan:
+                return joined(await read_all(reader, plan))
+
+        planning = asyncio.ensure_future(plan_and_read())
+        await wait_until(lambda: number(admin, "SELECT count(*) FROM pg_locks WHERE NOT granted"))
+        other.commit()
+        assert await planning == numbers(1, 1001)
+
+
+async def test_a_split_of_a_plan_that_has_ended_is_refused(
+    admin: Admin, reader: PostgreSQLConnector
+) -> None:
+    admin.execute("CREATE TABLE t AS SELECT i FROM generate_series(1, 1000) i")
+    async with reader.plan_splits("t", **SMALL) as plan:
+        pass
+    with pytest.raises(DataFetchError, match="the plan of the split has ended"):
+        await read_all(reader, plan)
+
+
+async def test_splits_of_a_plan_whose_session_was_ended_are_refused(
+    admin: Admin, reader: PostgreSQLConnector
+) -> None:
+    admin.execute("CREATE TABLE t AS SELECT i FROM generate_series(1, 1000) i")
+    async with reader.plan_splits("t", **SMALL) as plan:
+        admin.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+            " WHERE usename = 'reader' AND state = 'idle in transaction'"
+        )
+        with pytest.raises(DataFetchError, match="the plan of the split has ended"):
+            await read_all(reader, plan)
+
+
+async def test_a_reader_on_another_server_gets_an_error(
+    admin: Admin, reader: PostgreSQLConnector
+) -> None:
+    """Two servers may have a snapshot of one name; they were not started at the same time."""
+    admin.execute("CREATE TABLE t AS SELECT i FROM generate_series(1, 1000) i")
+    async with reader.plan_splits("t", **SMALL) as plan:
+        split = plan.splits[0]
+        elsewhere = replace(split, part=split.part | {"server": "1.5"})
+        with pytest.raises(DataFetchError, match="needs a plan with consistent=False"):
+            await rows_of(reader.read_split(elsewhere))
+
+
+async def test_splits_without_one_snapshot_must_be_asked_for(
+    admin: Admin, reader: PostgreSQLConnector
+) -> None:
+    admin.execute("CREATE TABLE t AS SELECT i FROM generate_series(1, 1000) i")
+    async with reader.plan_splits("t", **SMALL, consistent=False) as plan:
+        assert sessions_in_transaction(admin) == 0
+    assert not plan.consistent
+    assert len(plan.splits) > 1
+    assert joined(await read_all(reader, plan)) == numbers(1, 1001)
+
+
+async def test_a_malformed_snapshot_never_reaches_the_server(
+    admin: Admin, reader: PostgreSQLConnector
+) -> None:
+    admin.execute("CREATE TABLE t (i int)")
+    async with reader.plan_splits("t", **SMALL) as plan:
+        bad = replace(plan.splits[0], snapshot="0'; SELECT 1; --")
+        with pytest.raises(OptionError, match="malformed"):
+            await rows_of(reader.read_split(bad))
+
+
+async def test_with_one_connection_readers_use_that_of_the_plan(
+    admin: Admin, source: Source
+) -> None:
+    admin.execute("CREATE TABLE t AS SELECT i FROM generate_series(1, 1000) i")
+    connector = await source(pool=PoolConfig(max_size=1, acquire_timeout=5))
+    async with connector.plan_splits("t", **SMALL) as plan:
+        assert plan.concurrency == 1
+        async with aclosing(generator(connector, plan)) as batches:
+            await anext(batches)  # left before its end
+        with pytest.raises(OptionError, match="no column"):
+            await rows_of(connector.read_split(plan.splits[0], ["x"]))
+        assert joined(await read_all(connector, plan)) == numbers(1, 1001)
+        assert sessions(admin) == 1
+
+
+async def test_a_reader_that_stops_early_returns_its_connection(
+    admin: Admin, source: Source
+) -> None:
+    admin.execute("CREATE TABLE t (i int, text text)")
+    admin.execute("INSERT INTO t SELECT i, repeat('x', 1000) FROM generate_series(1, 20000) i")
+    connector = await source(pool=PoolConfig(max_size=2, acquire_timeout=5))
+    async with connector.plan_splits("t", target_bytes=1 << 30, max_splits=1) as plan:
+        for _ in range(3):
+            async with aclosing(generator(connector, plan)) as batches:
+                assert (await anext(batches)).num_rows < 20000
+        await wait_until(lambda: active(admin, "COPY") == 0)
+
+
+async def test_a_plan_outlives_the_idle_timeout_of_its_session(
+    admin: Admin, source: Source
+) -> None:
+    admin.execute("CREATE TABLE t AS SELECT i FROM generate_series(1, 1000) i")
+    connector = await source(dsn="options='-c idle_in_transaction_session_timeout=600'")
+    async with connector.plan_splits("t", **SMALL) as plan:
+        await wait_until(
+            lambda: number(
+                admin,
+                "SELECT count(*) FROM pg_stat_activity WHERE usename = 'reader'"
+                " AND state = 'idle in transaction' AND state_change > xact_start + '2s'::interval",
+            )
+        )
+        assert joined(await read_all(connector, plan)) == numbers(1, 1001)
+
+
+async def test_a_query_of_a_split_is_checked_as_every_query_is(
+    admin: Admin, reader: PostgreSQLConnector
+) -> None:
+    admin.execute(
+        "CREATE FUNCTION harm(i int) RETURNS int LANGUAGE sql VOLATILE AS 'SELECT i';"
+        "CREATE TABLE t AS SELECT 1 AS i"
+    )
+    query = "SELECT harm(i) AS i FROM t"
+    with pytest.raises(PolicyError, match="harm"):
+        async with reader.plan_splits(query, **SMALL, key="i"):
+            pass
+    async with reader.plan_splits(query, **SMALL) as plan:
+        with pytest.raises(PolicyError, match="harm"):
+            await read_all(reader, plan)
+
+
+async def test_errors_of_a_plan_name_what_is_wrong(
+    admin: Admin, reader: PostgreSQLConnector
+) -> None:
+    admin.execute("CREATE TABLE t (i int, j int)")
+    for identifier, key, error, text in [
+        ("missing", None, ItemNotFoundError, "no table or view 'missing'"),
+        ("t", "k", OptionError, "no column 'k' to split by; the columns are 'i', 'j'"),
+        ("EXPLAIN SELECT 1", None, DataFetchError, "only what a SELECT returns has splits"),
+    ]:
+        with pytest.raises(error, match=text):
+            async with reader.plan_splits(identifier, **SMALL, key=key):
+                pass
+
+
+async def test_a_plan_returns_its_connection_when_its_block_fails(
+    admin: Admin, reader: PostgreSQLConnector
+) -> None:
+    admin.execute("CREATE TABLE t AS SELECT i FROM generate_series(1, 1000) i")
+    with pytest.raises(ZeroDivisionError):
+        async with reader.plan_splits("t", **SMALL):
+            raise ZeroDivisionError
+    await wait_until(lambda: sessions_in_transaction(admin) == 0)
+
+
+async def test_a_split_is_json_without_any_option(
+    admin: Admin, reader: PostgreSQLConnector
+) -> None:
+    admin.execute("CREATE TABLE t AS SELECT i FROM generate_series(1, 1000) i")
+    async with reader.plan_splits("t", **SMALL) as plan:
+        text = json.dumps([split.to_dict() for split in plan.splits])
+        assert [Split.from_dict(values) for values in json.loads(text)] == list(plan.splits)
+    assert PASSWORD not in text
+    assert str(reader.options.port) not in text
+
+
+@pytest.mark.soak
+async def test_ten_thousand_partitions_are_planned_on_a_server_as_it_is_delivered(
+    admin: Admin, reader: PostgreSQLConnector
+) -> None:
+    admin.execute("CREATE TABLE t (i int) PARTITION BY LIST (i)")
+    create = "CREATE TABLE p{0} PARTITION OF t FOR VALUES IN ({0})"
+    for start in range(0, 10_000, 500):
+        admin.execute("; ".join(create.format(number) for number in range(start, start + 500)))
+    admin.execute("INSERT INTO t SELECT i FROM generate_series(0, 9999, 100) i")
+    async with reader.plan_splits("t", **SMALL) as plan:
+        assert joined(await read_all(reader, plan)) == numbers(0, 10_000, 100)
