@@ -134,6 +134,9 @@ async def test_six_methods_are_enough_for_every_operation(
         assert Path((await session.fetch("s", "emma.csv")).path).is_relative_to(session.path)
     with pytest.raises(RegistryError, match="cannot compute statistics"):
         await registry.statistics("s", "emma.csv")
+    with pytest.raises(RegistryError, match="cannot split items"):
+        async with registry.plan("s", "emma.csv"):
+            pass
     with pytest.raises(RegistryError, match="cannot take files"):
         await registry.upload("s", receipt.path)
     assert [item.path for item in (await registry.list_page("s", limit=1)).items] == ["emma.csv"]

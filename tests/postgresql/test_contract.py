@@ -144,6 +144,7 @@ class TestContract(ConnectorContract):
                 "glob",
                 "preview",
                 "read_table",
+                "splits",
                 "statistics",
             },
             echo="SELECT :value AS value",

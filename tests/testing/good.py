@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +29,8 @@ from datasources import (
     OptionError,
     Page,
     Preview,
+    Split,
+    SplitPlan,
     UnsupportedError,
     Workspace,
     byte_range,
@@ -65,6 +69,7 @@ ABILITIES = {
     "upload",
     "stream",
     "read_table",
+    "splits",
 }
 
 
@@ -87,6 +92,21 @@ class GoodTable:
 
     def __init__(self, columns: list[str], rows: list[tuple[str, ...]]) -> None:
         self.column_names, self.num_rows = columns, len(rows)
+
+
+@dataclass(frozen=True)
+class GoodSchema:
+    """As much of an Arrow schema as is asked of it."""
+
+    names: list[str]
+
+
+@dataclass(frozen=True)
+class GoodBatch:
+    """As much of a record batch as is asked of it."""
+
+    schema: GoodSchema
+    num_rows: int
 
 
 class GoodConnector(DataSourceConnector):
@@ -268,6 +288,33 @@ class GoodConnector(DataSourceConnector):
 
     async def read_table(self, identifier: str) -> Any:
         return GoodTable(*await self._rows(identifier))
+
+    @asynccontextmanager
+    async def plan_splits(
+        self,
+        identifier: str,
+        *,
+        target_bytes: int,
+        max_splits: int,
+        key: str | None = None,
+        consistent: bool = True,
+    ) -> AsyncIterator[SplitPlan]:
+        columns, rows = await self._rows(identifier)
+        count = min(max_splits, len(rows))
+        splits = [
+            Split(self.config.id, identifier, index, count, {"first": index, "step": count})
+            for index in range(count)
+        ]
+        yield SplitPlan(GoodSchema(columns), splits)
+
+    async def read_split(
+        self, split: Split, columns: Sequence[str] | None = None
+    ) -> AsyncIterator[GoodBatch]:
+        names, rows = await self._rows(split.identifier)
+        schema = GoodSchema(names if columns is None else list(columns))
+        for _ in rows[split.part["first"] :: split.part["step"]]:
+            await asyncio.sleep(0)
+            yield GoodBatch(schema, 1)
 
     def _version(self, path: str, content: bytes) -> str | None:
         """Return the version of the one item that changes."""

@@ -25,6 +25,7 @@ from datasources.testing.checks.queries import QueryChecks
 from datasources.testing.checks.read_only import ReadOnlyChecks
 from datasources.testing.checks.rotation import RotationChecks
 from datasources.testing.checks.secrets import SecretChecks
+from datasources.testing.checks.splits import SplitChecks
 from datasources.testing.checks.streams import StreamChecks
 from datasources.testing.checks.under_way import UnderWayChecks
 
@@ -54,6 +55,7 @@ class ConnectorContract(
     ParameterChecks,
     DiscoverChecks,
     StreamChecks,
+    SplitChecks,
     HostedChecks,
 ):
     """The contract of connectors; subclass it as `Test…` with a fixture `subject`.
