@@ -42,7 +42,7 @@ connector
 connector_errors
 threads
 workspace: paths quota checksums locking partfiles order directory receipts
-preview: compression encodings delimited text parquet sheets workbook files
+preview: compression encodings delimited text parquet sheets sheet_lines sheet_process workbook files
 tabular
 workbooks
 copying

@@ -6,11 +6,29 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from functools import partial
 from typing import TypeVar
 
 T = TypeVar("T")
+
+
+class _Call:
+    """A call of `run_in_thread`, as the called function sees it."""
+
+    __slots__ = ("is_cancelled",)
+
+    def __init__(self) -> None:
+        self.is_cancelled = False
+
+
+_current_call: ContextVar[_Call | None] = ContextVar("_current_call", default=None)
+
+
+def is_cancelled() -> bool:
+    """Return True if the caller of the `run_in_thread` that this code runs in was cancelled."""
+    call = _current_call.get()
+    return call is not None and call.is_cancelled
 
 
 async def run_in_thread(
@@ -33,7 +51,10 @@ async def run_in_thread(
         own_thread: True for long calls, which get a new thread. The loop's worker threads are few,
             and looking up the address of a host needs one of them.
     """
-    in_context = partial(copy_context().run, function, *arguments)
+    state = _Call()
+    context = copy_context()
+    context.run(_current_call.set, state)
+    in_context = partial(context.run, function, *arguments)
     call: asyncio.Future[T]
     if own_thread:
         call = asyncio.wrap_future(call_in_daemon_thread("run_in_thread", in_context))
@@ -44,6 +65,7 @@ async def run_in_thread(
         # around it would do so, too, but take twice as many callbacks of the event loop.
         await asyncio.wait([call])
     except asyncio.CancelledError:
+        state.is_cancelled = True
         if on_cancel is not None and not call.done():
             on_cancel()
         while not call.done():

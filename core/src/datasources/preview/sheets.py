@@ -1,15 +1,9 @@
-"""Read the cells of a workbook with python-calamine, as the program of a process of its own.
-
-A workbook of a few kilobytes may have one cell at the end of its sheet. python-calamine allocates
-all cells before it, and a failed allocation of Rust code ends the process that it is in.
-"""
+"""Read the cells of a workbook with python-calamine."""
 
 from __future__ import annotations
 
 import io
-import pickle
 import re
-import sys
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,11 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from python_calamine import CalamineSheet
 
-MAX_MEMORY = 2 * 1024 * 1024 * 1024
-"""Bytes of address space that the process may have."""
-MAX_SECONDS = 120
-"""Processor time that it may take."""
 _EXACT = 2.0**53  # above it, a float does not hold each whole number
+_ENCRYPTED = "EncryptedPackage".encode("utf-16-le")
 _SAMPLE = 1024 * 1024  # bytes of each sheet that are searched for formulas
 # A formula without a value; the one of a text may be empty.
 _UNSET = re.compile(
@@ -60,7 +51,7 @@ def read(content: bytes, rows: int | None) -> Sheets:
     except PasswordError:
         raise ValueError("it is protected by a password") from None
     except Exception:
-        if "EncryptedPackage".encode("utf-16-le") in content:
+        if _ENCRYPTED in content:
             raise ValueError("it is protected by a password") from None
         raise
     visible = {
@@ -106,23 +97,3 @@ def _has_unset_formulas(content: bytes) -> bool:
                     if _UNSET.search(part.read(_SAMPLE)):
                         return True
     return False
-
-
-def main() -> None:
-    """Read a workbook from standard input; write its `Sheets`, or the text of an error, pickled."""
-    try:
-        import resource
-    except ImportError:  # on Windows
-        pass
-    else:
-        resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
-        resource.setrlimit(resource.RLIMIT_CPU, (MAX_SECONDS, MAX_SECONDS))
-    content = sys.stdin.buffer.read()
-    answer: Sheets | str
-    try:
-        answer = read(content, int(sys.argv[1]) if sys.argv[1] else None)
-    except MemoryError:
-        raise
-    except BaseException as exc:  # noqa: BLE001  (a panic of Rust code is no Exception)
-        answer = str(exc)
-    pickle.dump(answer, sys.stdout.buffer)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import io
-import json
 import os
-import pickle
-import subprocess
 import sys
 import zipfile
 from collections.abc import Sequence
@@ -15,18 +12,13 @@ from typing import Any
 
 from datasources.errors import DataFetchError
 from datasources.models import Preview
-from datasources.preview.sheets import MAX_MEMORY, MAX_SECONDS, Row, Sheets, read
+from datasources.preview.sheet_process import read_apart
+from datasources.preview.sheets import Row, Sheets, read
 
 MAX_WORKBOOK = 64 * 1024 * 1024
 """Bytes of a workbook that is read: all of it is in memory, as its sheets share their texts."""
 _MAX_CONTENT = 1024 * 1024 * 1024  # bytes of its parts, decompressed
 _EXTENSIONS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
-_PROGRAM = """\
-import json, sys
-sys.path[:] = json.loads(sys.argv.pop())
-from datasources.preview.sheets import main
-main()
-"""
 
 
 def is_workbook(name: str) -> bool:
@@ -39,7 +31,9 @@ def preview_workbook(content: bytes, name: str, rows: int = 10) -> Preview:
 
     The first row that is not empty gives the columns. `Preview.notes` names the sheets that are not
     shown, and tells of formulas whose values are not stored. The workbook is read in a process of
-    its own, as a small one may need more memory than there is. This blocks; call it in a thread.
+    its own, as a small one may need more memory than there is, or be made to take over its reader:
+    that process has no variables of the host, can open nothing, and is killed after 3 minutes or
+    when the caller of `run_in_thread` is cancelled. This blocks; call it in a thread.
 
     Raises:
         DataFetchError: It is no workbook, is damaged or too large, or python-calamine is not
@@ -97,7 +91,7 @@ def _read(content: bytes, name: str, rows: int | None) -> Sheets:
     if getattr(sys, "frozen", False) or not program.startswith(("python", "pypy")):
         answer = _read_here(content, rows)  # as in uWSGI, which is its own executable
     else:
-        answer = _read_apart(content, rows)
+        answer = read_apart(content, rows)
     if isinstance(answer, Sheets):
         return answer
     reason = answer.partition("\n")[0]
@@ -112,23 +106,6 @@ def _read_here(content: bytes, rows: int | None) -> Sheets | str:
         if isinstance(exc, Exception) or type(exc).__name__ == "PanicException":
             return str(exc)
         raise
-
-
-def _read_apart(content: bytes, rows: int | None) -> Sheets | str:
-    arguments = ["" if rows is None else str(rows), json.dumps(sys.path)]
-    try:
-        done = subprocess.run(  # noqa: S603  (this Python, with a program of ours)
-            [sys.executable, "-I", "-c", _PROGRAM, *arguments],
-            input=content,
-            capture_output=True,
-            check=False,
-        )
-    except OSError as exc:
-        return f"no process can be started for it: {exc.strerror}"
-    if done.returncode:
-        return f"it takes more than {MAX_MEMORY} bytes of memory or {MAX_SECONDS} seconds"
-    answer: Sheets | str = pickle.loads(done.stdout)  # noqa: S301  (written by `sheets.main`)
-    return answer
 
 
 def _require_size(content: bytes, name: str) -> None:
