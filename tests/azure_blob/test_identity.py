@@ -47,6 +47,7 @@ class Authority:
 
     def __init__(self, lifetime: float) -> None:
         self.lifetime = lifetime
+        self.secret = SECRET
         self.given = 0
 
     async def serve(self, certificate: Path, key: Path) -> asyncio.Server:
@@ -61,7 +62,7 @@ class Authority:
             for line in head.split(b"\r\n")
             if line.lower().startswith(b"content-length:")
         )
-        good = SECRET.encode() in await reader.readexactly(length)
+        good = self.secret.encode() in await reader.readexactly(length)
         body = json.dumps(self._token() if good else {"error": "invalid_client"}).encode()
         writer.write(
             b"HTTP/1.1 %d X\r\nContent-Type: application/json\r\nConnection: close\r\n"

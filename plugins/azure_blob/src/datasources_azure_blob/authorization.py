@@ -6,7 +6,7 @@ import asyncio
 import base64
 import hmac
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from email.utils import formatdate
 from hashlib import sha256
@@ -130,16 +130,24 @@ class Token:
     expired token gets a 401 from the service and is renewed for that.
     """
 
-    def __init__(self, credential: Any, subject: Subject) -> None:
-        self.credential = credential
+    def __init__(
+        self, credential: Any, subject: Subject, newer_credential: Callable[[], Awaitable[Any]]
+    ) -> None:
+        self._credential = credential
         self._subject = subject
+        self._newer_credential = newer_credential
         self._lock = asyncio.Lock()
-        self._header = ""
+        self._token: Any = None
         self._received_at = 0.0
         self._renew_at = 0.0
 
     async def apply(self, request: Request) -> None:
-        """Add the token; renew it first if it is time.
+        """Add the token, as `get_token` returns it."""
+        token = await self.get_token()
+        request.headers["Authorization"] = f"Bearer {token.token}"
+
+    async def get_token(self, *_scopes: str, **_options: Any) -> Any:
+        """Return the token; renew it first if it is time. The SDK calls this as well.
 
         Raises:
             AuthenticationError: azure-identity gives no token.
@@ -150,7 +158,7 @@ class Token:
                 # Of the requests that wait here, the first one renews.
                 if time() >= self._renew_at:
                     await self._renew()
-        request.headers["Authorization"] = self._header
+        return self._token
 
     def renew_after_refusal(self) -> bool:
         """Have the next request renew the token, unless it is new."""
@@ -161,54 +169,85 @@ class Token:
 
     async def close(self) -> None:
         """Close the credential of azure-identity."""
-        await self.credential.close()
+        await self._credential.close()
 
     async def _renew(self) -> None:
+        """Renew the token, after a refusal with the client secret of now, if that is another one."""
+        try:
+            token = await self._request_token()
+        except AuthenticationError:
+            newer = await self._newer_credential()
+            if newer is None:
+                raise
+            await self._credential.close()
+            self._credential = newer
+            token = await self._request_token()
+        self._token = token
+        self._received_at = time()
+        lifetime = token.expires_on - self._received_at
+        self._renew_at = self._received_at + max(lifetime - _RENEW_BEFORE_EXPIRY, lifetime / 2)
+
+    async def _request_token(self) -> Any:
         from azure.core.exceptions import AzureError, ClientAuthenticationError
 
         try:
-            token = await self.credential.get_token(_SCOPE)
+            return await self._credential.get_token(_SCOPE)
         except ClientAuthenticationError as exc:
             raise _identity_error(self._subject, exc) from exc
         except AzureError as exc:
             raise TransientError(
                 self._subject.error(ConnectError, "the service that gives tokens did not answer")
             ) from exc
-        self._header = f"Bearer {token.token}"
-        self._received_at = time()
-        lifetime = token.expires_on - self._received_at
-        self._renew_at = self._received_at + max(lifetime - _RENEW_BEFORE_EXPIRY, lifetime / 2)
 
 
-async def authorization(
-    options: AzureBlobOptions, account: Account, session: ClientSession, subject: Subject
-) -> Authorization:
-    """Return the authorization that the options describe.
-
-    Tokens are requested through `session`, which stays the caller's to close.
-    """
-    if options.uses_identity:
-        return Token(await _identity_credential(options, session, subject), subject)
+def key_authorization(account: Account) -> Authorization:
+    """Return the authorization by the account's key, or by nothing in the headers."""
     if account.key is not None and account.name is not None:
         return SharedKey(account.name, account.key)
     return NoAuthorization()
 
 
+async def token_authorization(
+    options: AzureBlobOptions,
+    session: ClientSession,
+    subject: Subject,
+    secret: Callable[[str], Awaitable[str]] | None,
+) -> Authorization:
+    """Return the authorization by tokens of azure-identity.
+
+    Tokens are requested through `session`, which stays the caller's to close. `secret` resolves
+    the client secret anew when it is refused.
+    """
+    current = options.client_secret.get_secret_value() if options.client_secret else None
+
+    async def newer_credential() -> Any:
+        nonlocal current
+        if current is None or secret is None:
+            return None
+        refused, current = current, await secret("client_secret")
+        if current == refused:
+            return None
+        return await _identity_credential(options, current, session, subject)
+
+    credential = await _identity_credential(options, current, session, subject)
+    return Token(credential, subject, newer_credential)
+
+
 async def _identity_credential(
-    options: AzureBlobOptions, session: ClientSession, subject: Subject
+    options: AzureBlobOptions, client_secret: str | None, session: ClientSession, subject: Subject
 ) -> Any:
     identity = await import_in_thread("azure.identity.aio")
     await import_in_thread("azure.core.pipeline.transport")
     transport = sdk_transport(session, subject)
     try:
-        if options.client_secret is None:
+        if client_secret is None:
             return identity.DefaultAzureCredential(
                 transport=transport, **_managed_identity(options.client_id)
             )
         return identity.ClientSecretCredential(
             options.tenant_id,
             options.client_id,
-            options.client_secret.get_secret_value(),
+            client_secret,
             transport=transport,
         )
     except ValueError as exc:  # a malformed tenant, AZURE_AUTHORITY_HOST, AZURE_TOKEN_CREDENTIALS

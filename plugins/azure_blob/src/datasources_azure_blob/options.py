@@ -8,6 +8,7 @@ import importlib.util
 import os
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, Literal, Self
 from urllib.parse import unquote, urlsplit
 
@@ -305,6 +306,31 @@ class AzureBlobOptions(ConnectorOptions):
             self.sas_token.get_secret_value() if self.sas_token else None,
         )
 
+    @property
+    def credential_option(self) -> str | None:
+        """The option that holds the account's key or SAS, or None if there is none."""
+        names = ("connection_string", "account_key", "sas_token")
+        return next((name for name in names if getattr(self, name) is not None), None)
+
+    def renewed(self, account: Account, secret: str) -> Account:
+        """Return an account with the key or SAS in a new value of its option `credential_option`.
+
+        A connection string that names another URL leaves the account as it is: that URL has passed
+        no check, and its credential is not meant for this one.
+
+        Raises:
+            OptionError: There is no key or SAS that can be used.
+        """
+        try:
+            if self.credential_option == "account_key":
+                return replace(account, key=decode_key(secret))
+            if self.credential_option == "sas_token":
+                return replace(account, sas=clean_sas(secret))
+            renewed = parse_connection_string(secret)
+        except ValueError as exc:
+            raise OptionError(f"option {self.credential_option!r}: {exc}") from None
+        return renewed if renewed.url == account.url else account
+
     def ambient(self) -> bool:
         """Return True if azure-identity looks for an identity on the machine."""
         return self.credential == "default"
@@ -343,34 +369,18 @@ class AzureBlobOptions(ConnectorOptions):
 
     def secret_values(self) -> list[str]:
         """Return all secrets, also the key or SAS in a connection string and a SAS's signature."""
-        account = self.account()
-        secrets = super().secret_values()
-        if account.key is not None:
-            secrets.append(base64.b64encode(account.key).decode())
-        if account.sas is not None:
-            secrets += sas_secrets(account.sas)
+        secrets = [*super().secret_values(), *account_secrets(self.account())]
         return list(dict.fromkeys(filter(None, secrets)))
 
-    @staticmethod
-    def sas_in(name: str, text: str) -> str | None:
-        """Return the SAS in a new value of the option `sas_token` or `connection_string`.
 
-        Of a connection string only the SAS is used: its host has passed no check.
-
-        Raises:
-            OptionError: There is none that can be used.
-        """
-        try:
-            return clean_sas(text) if name == "sas_token" else parse_connection_string(text).sas
-        except ValueError as exc:
-            raise OptionError(f"option {name!r}: {exc}") from None
-
-
-def sas_secrets(sas: str) -> list[str]:
-    """Return the texts of a SAS that are masked: itself, and its signature, encoded and not."""
-    signature = re.search(r"(?:^|&)sig=([^&]*)", sas)
-    encoded = signature[1] if signature else ""
-    return [text for text in (sas, encoded, unquote(encoded)) if text]
+def account_secrets(account: Account) -> list[str]:
+    """Return the texts of a key or SAS that are masked; of a SAS, also its signature, encoded and not."""
+    secrets = [] if account.key is None else [base64.b64encode(account.key).decode()]
+    if account.sas is not None:
+        signature = re.search(r"(?:^|&)sig=([^&]*)", account.sas)
+        encoded = signature[1] if signature else ""
+        secrets += filter(None, (account.sas, encoded, unquote(encoded)))
+    return secrets
 
 
 def _reference_or_digest(text: str) -> str:

@@ -20,9 +20,16 @@ import aiohttp
 from yarl import URL
 
 from datasources import ConnectError, ConnectorError, backoff
-from datasources_azure_blob.authorization import API_VERSION, Authorization, Request, authorization
+from datasources_azure_blob.account import Account
+from datasources_azure_blob.authorization import (
+    API_VERSION,
+    Authorization,
+    Request,
+    key_authorization,
+    token_authorization,
+)
 from datasources_azure_blob.errors import Subject, TransientError, error_from_response
-from datasources_azure_blob.options import AzureBlobOptions, sas_secrets
+from datasources_azure_blob.options import AzureBlobOptions, account_secrets
 from datasources_azure_blob.proxies import proxy_for
 
 T = TypeVar("T")
@@ -60,7 +67,6 @@ class BlobService:
         endpoint = urlsplit(self.account.url)
         self._origin = f"{endpoint.scheme}://{endpoint.netloc}"
         self._path = f"{quote(endpoint.path)}/{quote(options.container)}"
-        self._sas = self.account.sas or ""
         self._proxy: str | None = None
         self._sockets: WeakSet[socket.socket] = WeakSet()
 
@@ -92,9 +98,11 @@ class BlobService:
             skip_auto_headers=("Accept-Encoding", "Content-Type"),
         )
         try:
-            self.authorization = await authorization(
-                self.options, self.account, self.session, self.subject()
-            )
+            self.authorization = key_authorization(self.account)
+            if self.options.uses_identity:
+                self.authorization = await token_authorization(
+                    self.options, self.session, self.subject(), self._secret
+                )
         except BaseException:
             await self.session.close()
             raise
@@ -162,10 +170,10 @@ class BlobService:
         query = query or {}
         path = self._path if blob is None else f"{self._path}/{quote_name(blob)}"
         all_headers = {"x-ms-version": API_VERSION, **(headers or {})}
+        account = self.account
         await self.authorization.apply(Request(method, path, query, all_headers))
         # The SAS is appended as it was given: decoding and encoding could change its signature.
-        sas = self._sas
-        full_query = "&".join(filter(None, (urlencode(query, quote_via=quote), sas)))
+        full_query = "&".join(filter(None, (urlencode(query, quote_via=quote), account.sas)))
         url = URL(f"{self._origin}{path}{'?' if full_query else ''}{full_query}", encoded=True)
         try:
             response = await self.session.request(
@@ -181,10 +189,10 @@ class BlobService:
             raise self.disconnected_error(blob) from exc
         if response.status < 300:
             return response
-        raise await self._response_error(response, blob, sas)
+        raise await self._response_error(response, blob, account)
 
     async def _response_error(
-        self, response: aiohttp.ClientResponse, blob: str | None, sas: str
+        self, response: aiohttp.ClientResponse, blob: str | None, account: Account
     ) -> ConnectorError | TransientError:
         body = bytearray()
         try:
@@ -194,22 +202,31 @@ class BlobService:
             pass  # status, headers and the part of the body that has arrived are used
         finally:
             response.close()
-        if response.status == 401 and self.authorization.renew_after_refusal():
-            return TransientError(self.subject(blob).error(ConnectError, "the token was refused"))
-        if response.status in (401, 403) and await self._has_newer_sas(sas):
-            return TransientError(self.subject(blob).error(ConnectError, "the SAS was refused"))
-        return error_from_response(self.subject(blob), response.status, response.headers, body)
+        error = error_from_response(self.subject(blob), response.status, response.headers, body)
+        if isinstance(error, ConnectorError) and await self.renew(response.status, account):
+            return TransientError(error)
+        return error
 
-    async def _has_newer_sas(self, refused: str) -> bool:
-        """Resolve the SAS anew after a refusal; return True if it differs from the refused one."""
-        name = "sas_token" if self.options.sas_token is not None else "connection_string"
-        if not refused or self._secret is None:
+    async def renew(self, status: int, account: Account) -> bool:
+        """Renew the credential of a request that was refused; return True if it is to be repeated.
+
+        Key and SAS are resolved anew, once for all requests that had the same ones.
+
+        Args:
+            status: The status of the response.
+            account: What `account` was when the request was sent.
+        """
+        if status == 401 and self.authorization.renew_after_refusal():
+            return True
+        name = self.options.credential_option
+        if status not in (401, 403) or name is None or self._secret is None:
             return False
-        if refused == self._sas:
-            current = self.options.sas_in(name, await self._secret(name))
-            self._sas = current or self._sas
-            self._secrets = (*self._secrets, *sas_secrets(self._sas))
-        return refused != self._sas
+        if account is self.account:
+            renewed = self.options.renewed(account, await self._secret(name))
+            if account is self.account and renewed != account:  # none of the others was faster
+                self.account, self.authorization = renewed, key_authorization(renewed)
+                self._secrets = (*self._secrets, *account_secrets(renewed))
+        return account is not self.account
 
     def disconnected_error(self, blob: str | None) -> ConnectorError:
         """Return the error for a request during which the session was closed.

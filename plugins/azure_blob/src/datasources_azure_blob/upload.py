@@ -28,7 +28,7 @@ from datasources import (
     run_in_thread,
 )
 from datasources_azure_blob.authorization import API_VERSION, Token, import_in_thread
-from datasources_azure_blob.errors import error_from_response
+from datasources_azure_blob.errors import TransientError, error_from_response
 from datasources_azure_blob.listing import http_time
 from datasources_azure_blob.proxies import sdk_transport
 from datasources_azure_blob.service import BlobService, has_dot_segments
@@ -76,8 +76,7 @@ async def upload(
             DataFetchError, "names with '.' or '..' between slashes cannot be stored"
         )
     sdk = await import_in_thread("azure.storage.blob.aio")
-    client = _client(service, blob, sdk)
-    upload = _Upload(service, blob, client, file, size, overwrite, progress)
+    upload = _Upload(service, blob, sdk, file, size, overwrite, progress)
     # Without `overwrite`, a retry finds a blob in the way that may be this upload's own, stored by
     # an attempt whose response was lost. The names of its blocks tell; an empty file has none.
     in_one_request = size <= _MAX_SINGLE_PUT and (overwrite or size == 0)
@@ -96,7 +95,7 @@ class _Upload:
         self,
         service: BlobService,
         blob: str,
-        client: Any,
+        sdk: Any,
         file: BinaryIO,
         size: int,
         overwrite: bool,
@@ -104,7 +103,9 @@ class _Upload:
     ) -> None:
         self._service = service
         self._blob = blob
-        self._client = client
+        self._sdk = sdk
+        self._account = service.account
+        self._client = _client(service, blob, sdk)
         self._file = file
         self._size = size
         self._overwrite = overwrite
@@ -229,9 +230,11 @@ class _Upload:
         """
         from azure.core.exceptions import AzureError, HttpResponseError
 
-        subject = self._service.subject(self._blob)
-
         async def attempt() -> dict[str, Any]:
+            account = self._service.account
+            if account is not self._account:  # another key or SAS than that of the client
+                self._account = account
+                self._client = _client(self._service, self._blob, self._sdk)
             try:
                 return await request()
             except HttpResponseError as exc:
@@ -240,7 +243,12 @@ class _Upload:
                 headers = response.headers if response is not None else {}
                 if headers.get("x-ms-error-code") == "ConditionNotMet":
                     headers = _BLOB_EXISTS_HEADERS
-                raise error_from_response(subject, status, headers, response.body()) from None
+                subject = self._service.subject(self._blob)
+                body = response.body() if response is not None else b""
+                error = error_from_response(subject, status, headers, body)
+                if isinstance(error, ConnectorError) and await self._service.renew(status, account):
+                    error = TransientError(error)
+                raise error from None
             except AzureError as exc:
                 raise self._service.network_error(exc.inner_exception or exc, self._blob) from None
 
@@ -255,7 +263,7 @@ def _client(service: BlobService, blob: str, sdk: Any) -> Any:
     account, authorization = service.account, service.authorization
     credential: Any = account.sas
     if isinstance(authorization, Token):
-        credential = authorization.credential
+        credential = authorization
     elif account.key is not None:
         key = b64encode(account.key).decode()
         credential = {"account_name": account.name, "account_key": key}
