@@ -198,7 +198,7 @@ def test_what_is_no_key_file_is_an_error(path: str, monkeypatch: pytest.MonkeyPa
 
 def test_key_file_is_written_whole_for_its_owner_only(tmp_path: Path):
     path = tmp_path / "new" / "keys"
-    old_mask = os.umask(0)
+    old_mask = os.umask(0o277)
     try:
         write_key_file(path, [KEY])
         write_key_file(path, [OTHER, KEY])

@@ -280,15 +280,16 @@ def test_sqlite_keeps_records_over_a_restart(open_sqlite: Callable[[], SQLiteSto
     assert open_sqlite().list() == before
 
 
-def test_files_are_their_owners_only_whatever_the_umask(tmp_path: Path):
-    old = os.umask(0)
+@pytest.mark.parametrize("umask", [0o000, 0o277], ids=oct)
+def test_files_are_their_owners_only_whatever_the_umask(tmp_path: Path, umask: int):
+    old = os.umask(umask)
     try:
-        store = SQLiteStore(tmp_path / "new" / "s.db")
+        store = SQLiteStore(tmp_path / "new" / "inner" / "s.db")
         store.add(stored())
-        modes = {f.name: stat.S_IMODE(f.stat().st_mode) for f in (tmp_path / "new").iterdir()}
     finally:
         os.umask(old)
-    assert modes == {"s.db": 0o600, "s.db-wal": 0o600, "s.db-shm": 0o600}
+    modes = {f.name: stat.S_IMODE(f.stat().st_mode) for f in (tmp_path / "new").rglob("*")}
+    assert modes == {"inner": 0o700, "s.db": 0o600, "s.db-wal": 0o600, "s.db-shm": 0o600}
     assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o700
     store.close()
 

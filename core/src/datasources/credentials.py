@@ -21,6 +21,7 @@ from datasources.errors import (
     PluginError,
     SecretNotFoundError,
 )
+from datasources.files import make_private_directory
 from datasources.nested import leaves, map_leaves
 from datasources.redaction import REFERENCE, redact
 
@@ -288,11 +289,12 @@ def write_key_file(path: str | os.PathLike[str], keys: Iterable[str]) -> None:
         target = os.path.realpath(path)
         if os.path.islink(target):  # a link in a circle
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-        os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
+        make_private_directory(os.path.dirname(target))
         temporary = f"{target}.{os.getpid()}.tmp"
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             with open(descriptor, "w", encoding="ascii") as file:
+                os.fchmod(descriptor, 0o600)  # whatever the umask
                 file.writelines(f"{key}\n" for key in keys)
                 file.flush()
                 os.fsync(file.fileno())

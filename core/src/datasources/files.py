@@ -1,10 +1,11 @@
-"""Open files that may have been replaced by something else."""
+"""Open files that may have been replaced by something else, and make private directories."""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
+from contextlib import suppress
 
 
 def open_regular(
@@ -33,3 +34,13 @@ def open_regular(
         os.close(descriptor)
         raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
     return descriptor
+
+
+def make_private_directory(path: str) -> None:
+    """Make a directory and the missing ones above it, for their owner alone whatever the umask."""
+    if not path or os.path.isdir(path):
+        return
+    make_private_directory(os.path.dirname(path))
+    with suppress(FileExistsError):  # another process was faster
+        os.mkdir(path, 0o700)
+        os.chmod(path, 0o700)

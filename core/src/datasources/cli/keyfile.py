@@ -16,6 +16,7 @@ from datasources.credentials import (
     write_key_file,
 )
 from datasources.errors import MissingKeyError
+from datasources.files import make_private_directory
 
 
 class KeyFile:
@@ -117,7 +118,7 @@ class KeyFile:
         """
         directory = os.path.dirname(os.path.abspath(self.require_path()))
         try:
-            os.makedirs(directory, mode=0o700, exist_ok=True)
+            make_private_directory(directory)
             descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
         except OSError as exc:
             raise MissingKeyError(

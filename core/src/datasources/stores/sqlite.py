@@ -23,6 +23,7 @@ from operator import attrgetter
 from typing import Any
 
 from datasources.errors import StoreError
+from datasources.files import make_private_directory
 from datasources.retrying import backoff
 from datasources.stores import Store, StoredSource, check_write
 from datasources.stores.read_only import FileState, connect_read_only, file_state
@@ -195,7 +196,7 @@ class SQLiteStore(Store):
         self._connections.clear()
 
     def _prepare(self) -> None:
-        os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
+        make_private_directory(os.path.dirname(self.path))
         # Before SQLite opens the file: it gives its log and index the mode that the file has.
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
