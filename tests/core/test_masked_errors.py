@@ -21,6 +21,7 @@ from datasources import (
     DataSourceRegistry,
 )
 from tests.core.fakes import MemoryConnector, MemoryOptions, registry_of, source
+from tests.core.tracebacks import local_variables
 
 SECRET = "a/b+c d?e=f&g#h'i"
 
@@ -167,6 +168,124 @@ async def test_error_whose_text_cannot_be_changed_becomes_another_one(
             await OPERATIONS[operation](registry, tmp_path)
     shown = "".join(traceback.format_exception(caught.value)) + log.read_text()
     assert SECRET not in shown
+
+
+class HiddenError(OpaqueError):
+    """Holds its message where no attribute leads to."""
+
+    __slots__ = ("_hidden",)
+
+    def __init__(self, message: str) -> None:
+        super().__init__("")
+        self._hidden = lambda: message
+
+    def __str__(self) -> str:
+        return self._hidden()
+
+    __repr__ = __str__
+
+
+class Hiding(Loud):
+    """Raises errors that cannot be changed, alone, as causes, contexts and members of groups."""
+
+    def fault(self, error: type[Exception] = DataFetchError) -> Exception:
+        plain = str(super().fault())
+        exc: Exception = (
+            OpaqueError("refused") if self.options.fail_at == "cause" else HiddenError(plain)
+        )
+        if self.options.fail_at == "group":
+            exc = ExceptionGroup("refused", [HiddenError(plain)])
+        exc.add_note(f"noted {plain}")
+        exc.__cause__ = HiddenError(plain)
+        exc.__cause__.__context__ = ExceptionGroup("inner", [HiddenError(plain)])
+        exc.__context__ = HiddenError(plain)
+        return exc
+
+
+def everything_linked(error: BaseException) -> list[BaseException]:
+    """Return an error with all that its causes, contexts and groups lead to, shown or not."""
+    linked: dict[int, BaseException] = {}
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        current = waiting.pop()
+        if current is None or id(current) in linked:
+            continue
+        linked[id(current)] = current
+        waiting += [current.__cause__, current.__context__]
+        if isinstance(current, BaseExceptionGroup):
+            waiting += current.exceptions
+    return list(linked.values())
+
+
+def require_no_secret(error: BaseException) -> None:
+    for current in everything_linked(error):
+        texts = [str(current), repr(current), repr(vars(current))]
+        texts += getattr(current, "__notes__", [])
+        texts += traceback.format_exception(current)
+        texts.append(local_variables(current))
+        assert SECRET not in "".join(texts)
+
+
+@pytest.mark.parametrize("operation", [*OPERATIONS, "fetch_many", "check", "lease"])
+@pytest.mark.parametrize("fail_at", ["use", "cause", "group", "connect"])
+async def test_nothing_that_an_error_is_linked_to_holds_a_secret(
+    fail_at: str, operation: str, tmp_path: Path
+) -> None:
+    error: BaseException | None
+    async with registry_of(Hiding) as registry:
+        await registry.register_data_source(source(password=SECRET, fail_at=fail_at))
+        if operation == "fetch_many":
+            ((_, error),) = [
+                (result.request, result.error)
+                for result in await registry.fetch_many([("s", "a")], tmp_path)
+            ]
+        elif operation == "check" and fail_at == "connect":
+            error = (await registry.check_connection("s")).error
+        else:
+            call = OPERATIONS.get(operation, _lease)
+            with pytest.raises(Exception, match="refused") as caught:
+                await call(registry, tmp_path)
+            error = caught.value
+    assert error is not None
+    require_no_secret(error)
+
+
+async def _lease(registry: DataSourceRegistry, _: Path) -> None:
+    async with registry.connection("s") as connector:
+        await connector.list_items()
+
+
+@pytest.mark.parametrize("place", ["hosts", "instance"])
+async def test_nothing_that_an_error_of_a_class_is_linked_to_holds_a_secret(place: str) -> None:
+    def fail(password: object) -> None:
+        reveal = getattr(password, "get_secret_value", lambda: password)
+        error = HiddenError(f"refused {reveal()}")
+        error.__context__ = HiddenError(f"refused {reveal()}")
+        raise error
+
+    class FailingOptions(MemoryOptions):
+        def hosts(self) -> list[str]:
+            if place == "hosts":
+                fail(self.password)
+            return []
+
+    class Failing(MemoryConnector):
+        options_class = FailingOptions
+
+        def __init__(self, config: Any) -> None:
+            if place == "instance":
+                fail(config.config["password"])
+            super().__init__(config)
+
+    async with registry_of(Failing) as registry:
+        if place == "instance":
+            error = (await registry.check_config(source(password=SECRET))).error
+        else:
+            with pytest.raises(ConnectorError, match="refused") as caught:
+                await registry.check_config(source(password=SECRET))
+            error = caught.value
+    assert error is not None
+    require_no_secret(error)
 
 
 async def test_secrets_are_masked_in_errors_that_leave_a_lease() -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TypeVar
+from collections.abc import Iterable
+from types import TracebackType
+from typing import NoReturn, TypeVar
 
 from datasources.connector import DataSourceConnector
 from datasources.errors import ConnectorError, DataSourceError
@@ -25,11 +25,20 @@ def mask_connector_error(connector: DataSourceConnector, error: E) -> E | Connec
         The error; or another one with its masked text, if it keeps the text where it cannot be
         changed, as an `ExceptionGroup` does.
     """
-    secrets = _secrets_of(connector)
-    mask_error(error, secrets)
-    text = _text_of(error)
-    masked = mask_secrets(text, secrets)
-    return error if masked == text else _named_error(connector.config, error, masked)
+    return mask_source_error(connector.config, error, _secrets_of(connector))
+
+
+def mask_source_error(
+    config: DataSourceConfig, error: E, secrets: Iterable[str]
+) -> E | ConnectorError:
+    """Mask given secrets in an error about a source, as `mask_connector_error` does."""
+    secrets = tuple(secrets)
+    replacement = mask_error(error, secrets)
+    if replacement is error:
+        return error
+    named = _named_error(config, error, mask_secrets(_text_of(error), secrets))
+    named.__cause__ = replacement
+    return named
 
 
 def as_connector_error(
@@ -40,11 +49,19 @@ def as_connector_error(
     A `DataSourceError` is returned as it is. Another error becomes the cause of a `ConnectorError`
     that names the connector and the source.
     """
-    masked = mask_connector_error(connector, error)
+    return as_source_error(connector.config, error, _secrets_of(connector))
+
+
+def as_source_error(
+    config: DataSourceConfig, error: Exception | SystemExit, secrets: Iterable[str]
+) -> DataSourceError:
+    """Mask given secrets in an error about a source, and return it as `as_connector_error` does."""
+    secrets = tuple(secrets)
+    masked = mask_source_error(config, error, secrets)
     if isinstance(masked, DataSourceError):
         return masked
-    wrapped = wrap_error(connector.config, error)
-    mask_error(wrapped, _secrets_of(connector))  # of a group, the members that cannot be changed
+    wrapped = wrap_error(config, error)
+    mask_error(wrapped, secrets)  # of a group, the members that cannot be changed
     return wrapped
 
 
@@ -55,16 +72,40 @@ def wrap_error(config: DataSourceConfig, error: BaseException) -> ConnectorError
     return wrapped
 
 
-@contextmanager
-def connector_errors(connector: DataSourceConnector) -> Iterator[None]:
-    """Raise what a connector raises in the block as `as_connector_error` returns it."""
+def raise_masked(error: BaseException) -> NoReturn:
+    """Raise an error that stands for another one, without a trace of that one.
+
+    Python makes the error that is handled at the moment the context of each that is raised. Here
+    that is the one with the secrets: no text shows it, but tools that report errors may follow it.
+    """
     try:
-        yield
-    except (Exception, SystemExit) as exc:  # a driver that exits must not end the host
-        error = as_connector_error(connector, exc)
-        if error is exc:
-            raise
         raise error from error.__cause__
+    finally:
+        error.__context__ = None
+
+
+class ConnectorErrors:
+    """A `with` block that raises what a connector raises in it as `as_connector_error` returns it."""
+
+    __slots__ = ("_connector",)
+
+    def __init__(self, connector: DataSourceConnector) -> None:
+        self._connector = connector
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if isinstance(error, (Exception, SystemExit)):  # a driver that exits must not end the host
+            masked = as_connector_error(self._connector, error)
+            if masked is not error:
+                del error  # tools that report errors show the local variables of frames
+                raise_masked(masked)
 
 
 def _secrets_of(connector: DataSourceConnector) -> list[str]:

@@ -40,18 +40,20 @@ def mask_secrets(text: str, secrets: Iterable[str]) -> str:
     return _pattern_of(frozenset(spellings), frozenset(pieces)).sub(MARK, text)
 
 
-def mask_error(error: BaseException, secrets: Iterable[str]) -> None:
+def mask_error(error: BaseException, secrets: Iterable[str]) -> BaseException:
     """Mask the given secrets in an exception and in those it is chained to, in place.
 
     Masked are arguments, notes, and attributes, such as the file name of an `OSError`, also inside
     of dicts, lists, tuples and sets, which are replaced by masked copies. An object of another type
     whose `repr` shows a secret becomes that text, masked. A cause, a context or a member of a group
-    whose message cannot be changed is replaced by an exception with its masked message; `error`
-    itself then stays as it is.
+    whose message cannot be changed is replaced by an exception with its masked message.
+
+    Returns:
+        The exception; or the one that would replace it, if it cannot be changed itself.
     """
     secrets = [secrets] if isinstance(secrets, str) else [s for s in secrets if s]
     if not secrets:
-        return
+        return error
     seen: dict[int, BaseException] = {}
     waiting: list[BaseException | None] = [error]
     while waiting:
@@ -64,9 +66,13 @@ def mask_error(error: BaseException, secrets: Iterable[str]) -> None:
             waiting += current.exceptions
         _mask_exception(current, secrets)
     replacements: dict[int, BaseException] = {}
+    replacement = _without_secrets(error, secrets, replacements)
     for current in seen.values():
         with suppress(Exception):  # a driver's exception may refuse it
             _replace_linked(current, secrets, replacements)
+    for current in list(replacements.values()):  # they are linked to what the others were
+        _replace_linked(current, secrets, replacements)
+    return replacement
 
 
 def _replace_linked(

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TypeVar
 
 from datasources.connector import DataSourceConnector
-from datasources.connector_errors import as_connector_error, mask_connector_error
+from datasources.connector_errors import as_connector_error, mask_connector_error, raise_masked
 from datasources.errors import ConnectError, PluginError
 from datasources.models import PoolConfig
 from datasources.retrying import backoff
@@ -204,7 +204,7 @@ class ConnectorCalls:
                 error = await self._connect_error(pending, exc, config.connect_timeout)
                 pause = next(pauses, None) if isinstance(error, ConnectError) else None
                 if pause is None:
-                    raise error from error.__cause__
+                    raise_masked(error)
                 pending.error = error
             else:
                 self._counters.connects += 1
@@ -311,7 +311,10 @@ async def run_with_deadline(call: Callable[[], Awaitable[T]], seconds: float) ->
         raise DeadlineExceededError
     if task.cancelled():
         raise PluginError("a connector cancelled itself")
-    return task.result()
+    try:
+        return task.result()
+    finally:
+        del task  # its `repr` has the error; tools that report errors show the variables of frames
 
 
 async def _end(task: asyncio.Task[T]) -> None:

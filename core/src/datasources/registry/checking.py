@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from datasources.connector import DataSourceConnector
-from datasources.connector_errors import connector_errors
+from datasources.connector_errors import ConnectorErrors
 from datasources.errors import ConnectError, DataSourceError
 from datasources.models import ConnectionCheck, DataSourceConfig, PoolConfig
 from datasources.pool import DISCONNECT_TIMEOUT, DeadlineExceededError, run_with_deadline
@@ -40,7 +40,7 @@ class ConnectionTester:
         async def connect() -> None:
             connector = await self._factory.create(config, PoolConfig(max_size=1))
             connectors.append(connector)
-            with connector_errors(connector):
+            with ConnectorErrors(connector):
                 await connector.connect()
                 if not await connector.test_connection():
                     raise ConnectError(f"source {config.id!r} was reached but does not work")
@@ -58,7 +58,7 @@ class ConnectionTester:
 
 async def _disconnect(connector: DataSourceConnector) -> None:
     async def disconnect() -> None:
-        with connector_errors(connector):
+        with ConnectorErrors(connector):
             await connector.disconnect()
 
     subject = f"source {connector.config.id!r} works, but did not disconnect"

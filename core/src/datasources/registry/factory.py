@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from datasources.connector import DataSourceConnector, SupportsDiscover, abilities
-from datasources.connector_errors import wrap_error
+from datasources.connector_errors import as_source_error, raise_masked
 from datasources.credentials import resolve_references
 from datasources.errors import (
     ConnectError,
@@ -21,7 +21,6 @@ from datasources.errors import (
     PluginLoadError,
     UnsupportedError,
 )
-from datasources.masking import mask_error
 from datasources.models import DataSourceConfig, PoolConfig, check_config
 from datasources.nested import leaves
 from datasources.plugins import IMPORT_TIMEOUT, Plugins
@@ -218,10 +217,9 @@ class ConnectorFactory:
             return connector_class(resolved)
         except DataSourceError:
             raise
-        except (Exception, SystemExit) as exc:
+        except (Exception, SystemExit) as exc:  # noqa: BLE001  (raised again, masked)
             # No instance says which options are secret, so every text is masked.
-            mask_error(exc, [leaf for leaf in leaves(resolved.config) if isinstance(leaf, str)])
-            raise wrap_error(config, exc) from exc
+            raise_masked(as_source_error(config, exc, _texts_in(resolved)))
         finally:
             del resolved  # tools that report errors show the local variables of frames
 
@@ -272,11 +270,16 @@ def _class_errors(
     try:
         yield
     except (Exception, SystemExit) as exc:  # a driver that exits must not end the host
-        mask_error(exc, _secret_values(options))
-        if isinstance(exc, DataSourceError):
+        texts = [] if isinstance(exc, DataSourceError) else _texts_in(config)
+        error = as_source_error(config, exc, [*texts, *_secret_values(options)])
+        del texts  # tools that report errors show the local variables of frames
+        if error is exc:
             raise
-        mask_error(exc, [leaf for leaf in leaves(config.config) if isinstance(leaf, str)])
-        raise wrap_error(config, exc) from exc
+        raise_masked(error)
+
+
+def _texts_in(config: DataSourceConfig) -> list[str]:
+    return [leaf for leaf in leaves(config.config) if isinstance(leaf, str)]
 
 
 def _secret_values(options: ConnectorOptions | None) -> list[str]:

@@ -11,7 +11,7 @@ from datasources.connector import (
     SupportsIterItems,
     SupportsParameters,
 )
-from datasources.connector_errors import connector_errors
+from datasources.connector_errors import ConnectorErrors
 from datasources.errors import DataFetchError, DataSourceError, ItemNotFoundError
 from datasources.models import DataItem
 from datasources.plugins import Plugins
@@ -50,7 +50,7 @@ class ItemLister:
                 while True:
                     # Closing the source may cancel the connector, but not the code that iterates.
                     async with lease.cancelled_by_close():
-                        with connector_errors(connector):
+                        with ConnectorErrors(connector):
                             item = await anext(items, None)
                     if item is None:
                         return

@@ -29,7 +29,7 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 
 from datasources.connector import DataSourceConnector
-from datasources.connector_errors import connector_errors, mask_connector_error
+from datasources.connector_errors import ConnectorErrors, mask_connector_error, raise_masked
 from datasources.errors import (
     DataSourceError,
     DataSourceNotFoundError,
@@ -179,7 +179,7 @@ class SourcePools:
         """
         lease = SourceLease(self, source_id)
         async with lease as connector, lease.cancelled_by_close():
-            with connector_errors(connector):
+            with ConnectorErrors(connector):
                 yield connector
 
     async def connector(self, source_id: str) -> DataSourceConnector:
@@ -328,7 +328,8 @@ class SourceLease:
         if isinstance(exc, Exception):
             masked = mask_connector_error(self._connector, exc)
             if masked is not exc:
-                raise masked from None
+                del exc  # tools that report errors show the local variables of frames
+                raise_masked(masked)
 
     @asynccontextmanager
     async def cancelled_by_close(self) -> AsyncIterator[None]:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, cast
 
 from datasources.connector import DataSourceConnector, SupportsSplits, abilities
-from datasources.connector_errors import connector_errors
+from datasources.connector_errors import ConnectorErrors
 from datasources.credentials import CredentialManager
 from datasources.errors import ConflictError, LimitExceededError, OptionError, UnsupportedError
 from datasources.plugins import Plugins
@@ -71,7 +71,7 @@ class SplitPlanner:
                 _until(request),
                 AsyncExitStack() as stack,
             ):
-                with connector_errors(connector):
+                with ConnectorErrors(connector):
                     plan = await stack.enter_async_context(
                         _able(source_id, connector).plan_splits(
                             identifier,
@@ -136,7 +136,7 @@ async def _batches(
     # Annotated as an iterator, but a generator.
     async with aclosing(cast("AsyncGenerator[Any]", iterator)) as batches:
         while True:
-            with connector_errors(connector):
+            with ConnectorErrors(connector):
                 async with lease.cancelled_by_close():
                     batch = await anext(batches, None)
             if batch is None:

@@ -23,7 +23,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
 from datasources.connector import SupportsStream
-from datasources.connector_errors import connector_errors
+from datasources.connector_errors import ConnectorErrors
 from datasources.errors import DataFetchError, LimitExceededError, UnsupportedError
 from datasources.media_types import guess_media_type
 from datasources.models import FetchReceipt, Limits
@@ -90,7 +90,7 @@ class StreamOpener:
                 return None
             try:
                 async with lease.cancelled_by_close():
-                    with connector_errors(connector):
+                    with ConnectorErrors(connector):
                         stream = await connector.open_stream(
                             request.identifier,
                             format=request.format,
@@ -102,11 +102,11 @@ class StreamOpener:
                 return None
 
         async def close() -> None:
-            with connector_errors(connector):
+            with ConnectorErrors(connector):
                 await stream.aclose()
 
         stack.push_async_callback(close)
-        errors = partial(connector_errors, connector)
+        errors = partial(ConnectorErrors, connector)
         return _checked(stream, request, deadline, lease.cancelled_by_close, errors, close)
 
     async def _open_fetched(self, stack: AsyncExitStack, request: StreamRequest) -> ItemStream:
