@@ -276,7 +276,7 @@ def test_directory_pipe_and_impossible_path_are_refused(tmp_path: Path):
     os.mkfifo(tmp_path / "pipe")
     unusable(tmp_path / "pipe", "not a file")
     (tmp_path / "file").touch()
-    unusable(tmp_path / "file" / "s.db", "File exists")
+    unusable(tmp_path / "file" / "s.db", "Not a directory")
     unusable(Path(f"{tmp_path}/nul\0"), "embedded null")
 
 
