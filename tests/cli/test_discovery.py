@@ -148,5 +148,5 @@ def test_results_are_not_written_to_stderr_where_stdout_is_closed(docs, site: Si
     done = subprocess.run(
         ["/bin/sh", "-c", shell, sys.executable], capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0
+    assert done.returncode == 1
     assert "a.csv" not in done.stderr

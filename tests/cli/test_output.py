@@ -20,6 +20,7 @@ from rich.cells import cell_len
 from datasources import FetchRequest
 from datasources.cli import output, progress, tables
 from tests.cli.conftest import command
+from tests.core.plugin_fixtures import Site
 
 
 @given(
@@ -170,13 +171,52 @@ def test_bars_of_what_did_not_end_are_erased(monkeypatch) -> None:
     assert "\x1b[1A\x1b[2K" in after
 
 
-@pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&-", "2>&-"])
-def test_closed_streams_are_no_error(docs, closed: str) -> None:
-    shell = f'exec "$0" -m datasources.cli items docs {closed}'
-    done = subprocess.run(
-        ["/bin/sh", "-c", shell, sys.executable], capture_output=True, check=False
+def run_in_shell(command: str) -> subprocess.CompletedProcess[str]:
+    shell = f'exec "$0" -m datasources.cli {command}'
+    return subprocess.run(
+        ["/bin/sh", "-c", shell, sys.executable], capture_output=True, text=True, check=False
     )
-    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("closed", ["<&-", "2>&-", "<&- 2>&-"])
+def test_closed_streams_are_no_error(docs, closed: str) -> None:
+    done = run_in_shell(f"items docs {closed}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "a.csv" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "items docs", "items docs --json", "list", "plugins", "types", "template local_file",
+        "show docs", "preview docs a.csv", "export", "keys list", "--version", "--help",
+        "fetch docs a.csv --into ws",
+    ],
+)  # fmt: skip
+def test_result_that_nobody_can_read_is_an_error(docs, command: str) -> None:
+    for closed in (">&-", "<&- >&-"):
+        done = run_in_shell(f"{command} {closed}")
+        assert (done.returncode, done.stderr) == (1, "Error: the output: Bad file descriptor\n")
+    assert run_in_shell(f"{command} >&- 2>&-").returncode == 1
+
+
+def test_change_without_a_result_needs_no_output(docs) -> None:
+    for change in ("pause docs --reason r", "resume docs", "remove docs --yes"):
+        assert run_in_shell(f"{change} >&-").returncode == 0
+
+
+def test_no_file_takes_the_place_of_a_closed_stream(docs, site: Site) -> None:
+    site.observer(
+        "descriptors",
+        "import os, datasources\n"
+        "@datasources.hookimpl\n"
+        "def datasources_operation_finished(operation):\n"
+        "    opened = [os.readlink(f'/proc/self/fd/{n}') for n in range(3)]\n"
+        "    assert opened[0] == opened[1] == opened[2] == os.devnull\n"
+        "    open('closed', 'w').close()\n",
+    )
+    run_in_shell("items docs <&- >&- 2>&-")
+    assert Path("closed").exists()
 
 
 def fake_terminal(monkeypatch: pytest.MonkeyPatch, columns: str = "80") -> Terminal:

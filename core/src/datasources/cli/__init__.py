@@ -11,6 +11,7 @@ def main() -> int:
     from importlib.util import find_spec
 
     _leave_ascii()
+    _fill_closed_descriptors()
     if missing := [name for name in ("click", "rich") if find_spec(name) is None]:
         sys.stderr.write(
             f"Error: the command line needs {' and '.join(missing)}: "
@@ -29,6 +30,17 @@ def main() -> int:
     except KeyboardInterrupt:  # during the imports, before `Group.main` can report it
         sys.stderr.write("Interrupted.\n")
         return 130
+
+
+def _fill_closed_descriptors() -> None:
+    """Put /dev/null in place of standard streams that the caller has closed.
+
+    The next files to be opened, such as a store, would have their numbers, and get what libraries
+    and other processes write there.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
 
 
 def _leave_ascii() -> None:

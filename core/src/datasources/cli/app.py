@@ -59,6 +59,8 @@ class Group(SuggestingGroup):
 
     def run(self) -> int:
         """Run on `sys.argv`; return the exit code: 0, 1 for errors, 2 for wrong usage."""
+        if sys.stdout is None:
+            sys.stdout = output.ClosedOutput()
         try:
             for stream in (sys.stdout, sys.stderr):
                 # Characters that the terminal's encoding lacks are escaped instead of an error.
@@ -87,8 +89,7 @@ class Group(SuggestingGroup):
         """Run the command; an error becomes click's `Exit` with the right exit code."""
         try:
             super().invoke(ctx)
-            if sys.stdout is not None:  # the caller has closed it
-                sys.stdout.flush()
+            sys.stdout.flush()
         except (click.exceptions.Exit, click.ClickException):
             raise
         except BaseException as exc:  # noqa: BLE001  (as in `main`)
@@ -196,7 +197,7 @@ def _is_output_error(exc: BaseException) -> bool:
 
     *_, (frame, _) = walk_tb(exc.__traceback__)
     module = str(frame.f_globals.get("__name__"))
-    return module == __name__ or module.partition(".")[0] in ("click", "rich")
+    return module in (__name__, output.__name__) or module.partition(".")[0] in ("click", "rich")
 
 
 def _discard_output(stream: Any) -> None:

@@ -7,6 +7,9 @@ they cannot act on the terminal.
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -22,6 +25,14 @@ _MIN_SECRET_LENGTH = 4  # characters; masking shorter ones would leave no messag
 _secrets: set[str] = set()
 _flags: set[str] = set()
 _redirected: list[TextIO | None] = []  # the stdout of the process while `sys.stdout` is stderr
+
+
+class ClosedOutput(io.TextIOBase):
+    """Stands for a stdout that the caller has closed: a result that is lost is an error."""
+
+    def write(self, _text: str) -> int:
+        """Raise the error of a closed file descriptor."""
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
 
 def printable(value: object) -> str:
@@ -62,7 +73,7 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 
 def stdout() -> TextIO | None:
-    """Return the stream for results; None if the caller has closed it."""
+    """Return the stream for results; None for one that is closed, outside of the command."""
     return _redirected[0] if _redirected else sys.stdout
 
 

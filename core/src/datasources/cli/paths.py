@@ -77,9 +77,9 @@ def store_file(url: str) -> str | None:
     Raises:
         StoreError: The URL names a host, a database in memory or parameters.
     """
-    scheme, separator, rest = url.partition(":")
-    if scheme == "memory" and separator:
+    if url.lower().startswith("memory:") or ":memory:" in url:
         raise StoreError(f"{url!r} is no store: in memory it would end with the command")
+    scheme, separator, rest = url.partition(":")
     if scheme != "sqlite":
         return url if not separator or "/" in scheme else None
     path = rest.removeprefix("///")
@@ -87,8 +87,6 @@ def store_file(url: str) -> str | None:
         raise StoreError(
             f"{url!r} is no store: a file is given as sqlite:///relative or sqlite:////absolute"
         )
-    if path == ":memory:":
-        raise StoreError(f"{url!r} is no store: in memory it would end with the command")
     if not path or "?" in path:
         problem = "it has parameters, which are not supported" if path else "it names no file"
         raise StoreError(f"{url!r} is no store: {problem}")

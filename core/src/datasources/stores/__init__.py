@@ -272,12 +272,12 @@ def open_builtin(url: str | os.PathLike[str]) -> Store | None:
     """Open a store in memory or in a SQLite file; return None for a URL of another scheme.
 
     Args:
-        url: `memory:` or `sqlite:///:memory:`, or as `sqlite_path` takes it.
+        url: `memory:`, `:memory:` or `sqlite:///:memory:`, or as `sqlite_path` takes it.
 
     Raises:
         StoreError: The URL is malformed, or the file cannot be opened.
     """
-    if url in ("memory:", "sqlite:///:memory:"):
+    if url in ("memory:", ":memory:", "sqlite:///:memory:"):
         return MemoryStore()
     path = sqlite_path(url)
     if path is None:
@@ -301,7 +301,7 @@ def sqlite_path(url: str | os.PathLike[str]) -> str | None:
     scheme, separator, rest = text.partition(":")
     if isinstance(url, str) and scheme == "sqlite" and separator:
         path = rest.removeprefix("///")
-        if path in (rest, "") or "?" in path:
+        if path in (rest, "") or "?" in path or ":memory:" in path:
             raise StoreError(
                 f"{text!r} is not the URL of a SQLite store; one is sqlite:///relative/path or "
                 "sqlite:////absolute/path, without parameters"
