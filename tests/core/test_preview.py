@@ -84,6 +84,17 @@ def test_older_encodings_are_guessed_and_marked_as_guesses(encoding: str, text: 
     assert "encoding" in preview.format.guessed
 
 
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [("iso2022_jp", "名前,住所\n山田,東京\n"), ("iso2022_kr", "이름,주소\n김,서울\n")],
+)
+def test_encodings_with_escape_sequences_are_known_by_these(encoding: str, text: str) -> None:
+    preview = preview_text("a.csv", text.encode(encoding), complete=True)
+    assert [preview.columns, *preview.rows] == [tuple(line.split(",")) for line in text.split()]
+    assert preview.format is not None
+    assert (preview.format.encoding, preview.format.guessed) == (encoding, ())
+
+
 def test_text_with_a_few_bad_bytes_stays_utf_8() -> None:
     preview = shown("a.txt", ("é" * 20).encode() + b"\xff\n")
     assert list(preview.rows) == [("é" * 20 + "\ufffd",)]
@@ -189,6 +200,65 @@ def test_decimal_commas_in_one_column_divide_nothing() -> None:
     assert "commas are taken for those of decimal numbers in one column" in preview.notes
 
 
+@pytest.mark.parametrize("mark", ["^", "~", "\u00a6"])
+def test_rare_delimiter_is_taken_where_no_other_one_divides_the_text(mark: str) -> None:
+    preview = preview_text("a.csv", f"id{mark}name\n1{mark}Ann\n".encode(), complete=True)
+    assert (preview.columns, list(preview.rows)) == (("id", "name"), [("1", "Ann")])
+    assert preview.notes == (f"the columns are separated by {mark!r}",)
+
+
+@pytest.mark.parametrize("mark", [":", " "])
+def test_single_column_that_an_ordinary_character_divides_is_doubted(mark: str) -> None:
+    preview = preview_text("a.csv", f"id{mark}name\n1{mark}Ann\n".encode(), complete=True)
+    assert preview.columns == (f"id{mark}name",)
+    assert preview.notes == (f"the columns may be separated by {mark!r} instead",)
+    text = f"name\nAnn{mark}Lee\nBob\n".encode()
+    assert preview_text("a.csv", text, complete=True).notes == ()
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.csv.gz"])
+@pytest.mark.parametrize(
+    ("text", "note"),
+    [
+        ("<!DOCTYPE html>\n<p>a,b</p>\n", "the file is HTML or XML"),
+        ("\n <html><body>\n", "the file is HTML or XML"),
+        ("<?xml version='1.0'?>\n<a>1,2</a>\n", "the file is HTML or XML"),
+        ('{"a": 1, "b": 2}\n{"a": 3, "b": 4}\n', "the lines are JSON"),
+        ('[1, "x"]\r\n[2, "y"]\r\n', "the lines are JSON"),
+    ],
+)
+def test_what_is_no_table_is_not_shown_as_one(name: str, text: str, note: str) -> None:
+    content = text.encode()
+    preview = preview_text(
+        name, gzip.compress(content) if name.endswith(".gz") else content, complete=True
+    )
+    assert preview.columns == ("line",)
+    assert preview.notes[0].startswith(note)
+
+
+@pytest.mark.parametrize("header", ["[id],[name]", "{id},b", "<5,>5", "<a>,<b>"])
+def test_table_whose_header_begins_like_something_else_is_a_table(header: str) -> None:
+    preview = preview_text("a.csv", f"{header}\n1,2\n".encode(), complete=True)
+    assert preview.columns == tuple(header.split(","))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("Report 2024;;\n\nid;name;v\n1;Ann;2\n", True),
+        ("Report,,,\nid,name,v,w\n", True),
+        (",,c,d\n1,2,3,4\n", True),
+        ("id,name,\n1,Ann,x\n", False),
+        ("a,,\n1,,\n", False),
+    ],
+)
+def test_title_above_the_header_is_doubted(text: str, told: bool) -> None:
+    preview = preview_text("a.csv", text.encode(), complete=True)
+    assert any("it may be a title" in note for note in preview.notes) is told
+    assert preview.format is not None
+    assert ("header" in preview.format.guessed) is told
+
+
 def test_quotation_mark_that_is_not_closed_is_told() -> None:
     note = "a quotation mark is not closed: its value goes on to the end of the file"
     assert note in shown("a.csv", b'a,b\n1,"x\n2,y\n3,z\n').notes
@@ -267,7 +337,7 @@ def test_lines_end_with_lf_crlf_or_cr(end: str, complete: bool) -> None:
 @pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\v", "\f", "\x1c", "\x1e"])
 @pytest.mark.parametrize("name", ["a.jsonl", "a.txt", "a.csv"])
 def test_other_separators_of_unicode_do_not_end_a_line(name: str, mark: str) -> None:
-    preview = shown(name, f'{{"a": "x{mark}y"}}\n{{"a": 1}}\n{{"a": 2}}\n'.encode())
+    preview = shown(name, f'"x{mark}y",1\n"b",2\n"c",3\n'.encode())
     assert len(preview.rows) == (2 if name == "a.csv" else 3)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".psv": "|"}
 """The delimiters that extensions stand for."""
 NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+_RARE = ("^", "~", "\u00a6")  # delimiters that are taken where no other one fits
+_ORDINARY = (":", " ")  # delimiters that single values often have inside
 UNTOLD = ("", ".txt", ".text", ".dat", ".asc")
 """Extensions of files that are tables as often as prose; `""` is a name without one."""
 _SAMPLE = 64 * 1024  # characters that a guess looks at
@@ -25,6 +28,7 @@ _DECIMAL_COMMA = re.compile(r"\s*[-+]?[\d.' \u00a0]*,\d+\s*%?\s*")
 _YEAR = re.compile(r"\s*(?:19|20)\d\d\s*")
 # A quotation mark after a backslash, where it does not end a value.
 _ESCAPED_QUOTE = re.compile(r'(?<!\\)\\"[^",;|\t\r\n]')
+_MARKUP = re.compile(r"\s*<(?:!doctype|html|\?xml)\b", re.IGNORECASE)
 _SEPARATOR_LINE = re.compile(r"sep=([^\"\r\n])(?:\r\n?|\n|$)", re.IGNORECASE)
 
 Record = list[str]
@@ -41,6 +45,20 @@ class Dialect:
     """True if neither the extension nor the file says so."""
     note: str = ""
     """A doubt, as a sentence; empty if there is none."""
+
+
+def choose_dialect(text: str, extension: str, *, complete: bool) -> tuple[Dialect | None, str]:
+    """Return the dialect of a text, or None if its lines are to be shown as they are.
+
+    The second value tells why a text that is expected to be a table, or resembles one, is none.
+    """
+    if extension in UNTOLD:
+        return find_table(text, complete=complete)
+    if extension not in DELIMITERS:
+        return None, ""
+    if reason := _why_no_table(text):
+        return None, reason
+    return find_dialect(text, extension, complete=complete), ""
 
 
 def find_table(text: str, *, complete: bool) -> tuple[Dialect | None, str]:
@@ -97,7 +115,8 @@ def find_dialect(text: str, extension: str, *, complete: bool) -> Dialect:
         note = "commas are taken for those of decimal numbers in one column"
         return Dialect(";", guessed=True, note=note)
     if not fitting:
-        return _ragged(tables, default)
+        rare = {other: _records(sample, other, complete) for other in (*_RARE, *_ORDINARY)}
+        return _ragged(tables, default, [other for other in rare if _fits(rare[other])])
     if extension != ".csv" and default in fitting:
         return Dialect(default)
     clean = [
@@ -109,17 +128,24 @@ def find_dialect(text: str, extension: str, *, complete: bool) -> Dialect:
     return Dialect(delimiter, guessed=delimiter != default or bool(others), note=note)
 
 
-def _ragged(tables: dict[str, list[Record]], default: str) -> Dialect:
-    """Return the dialect of records of different lengths: what divides more than half of them."""
+def _ragged(tables: dict[str, list[Record]], default: str, rare: Sequence[str]) -> Dialect:
+    """Return the dialect of records of different lengths: what divides more than half of them.
+
+    If none does, it is the first of the rare delimiters, which fit.
+    """
     shares = {
         delimiter: sum(len(record) > 1 for record in records) / max(len(records), 1)
         for delimiter, records in tables.items()
     }
     delimiter = max(shares, key=shares.__getitem__)  # of equal ones the first, the default
     if shares[delimiter] <= _MIN_DIVIDED:
+        if rare and rare[0] in _RARE:
+            return Dialect(rare[0], guessed=True)
         delimiter = default
     widths = {len(record) for record in tables[delimiter]}
     note = "the rows have different numbers of columns" if len(widths) > 1 else ""
+    if widths == {1} and rare:
+        note = f"the columns may be separated by {rare[0]!r} instead"
     return Dialect(delimiter, guessed=delimiter != default, note=note)
 
 
@@ -145,12 +171,43 @@ def quoting_doubts(text: str, delimiter: str) -> list[str]:
     return notes
 
 
+def _why_no_table(text: str) -> str:
+    """Return what the text of a delimited file is instead of a table; empty if it may be one."""
+    if _MARKUP.match(text):
+        return "the file is HTML or XML, and no table: its lines are shown"
+    first = text.lstrip().partition("\n")[0][:_SAMPLE]
+    if first[:1] in ("{", "["):
+        try:
+            json.loads(first)
+        except (ValueError, RecursionError):
+            return ""
+        return "the lines are JSON, and no table"
+    return ""
+
+
+def header_doubt(records: Sequence[Record]) -> str:
+    """Return a sentence that says why the first record may be no header, or an empty one."""
+    if _may_lack_header(records):
+        return "the first row looks like data: the file may have no header"
+    if _may_be_title(records):
+        return "the first row fills less than half of the columns: it may be a title"
+    return ""
+
+
+def _may_be_title(records: Sequence[Record]) -> bool:
+    """Return True if the first record names less than half of the columns that others fill."""
+    if not records or len(records[0]) < 2:
+        return False
+    filled = [sum(bool(value.strip()) for value in record) for record in records[:_RECORDS]]
+    return filled[0] <= len(records[0]) / 2 and max(filled) > filled[0]
+
+
 def is_blank(record: Record) -> bool:
     """Return True for a line without anything but blanks, which pandas skips as well."""
     return not record or (len(record) == 1 and not record[0].strip())
 
 
-def may_lack_header(records: Sequence[Record]) -> bool:
+def _may_lack_header(records: Sequence[Record]) -> bool:
     """Return True if the first record looks like the ones below it, not like names of columns."""
     if len(records) < 2:
         return False

@@ -19,6 +19,12 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+# Escape sequences that nothing else has: of ISO 2022, for Japanese and Korean.
+_ESCAPES = {
+    b"\x1b$B": "iso2022_jp",
+    b"\x1b$@": "iso2022_jp",
+    b"\x1b$)C": "iso2022_kr",
+}
 _SIGNS = "“”„’‘–—…€£§°©®«»·¿¡"  # noqa: RUF001  (they are meant)
 _APOSTROPHE = "\u2019"
 # Encodings with one byte for each character, with the characters beyond ASCII that are frequent in
@@ -72,6 +78,10 @@ def decode(data: bytes, *, complete: bool) -> Decoded:
         if data.startswith(mark):
             text = _decode_beginning(data, encoding, complete=complete, errors="replace")
             return Decoded(text, encoding.removesuffix("-sig"), False, text.count("\ufffd"))
+    for escape, encoding in _ESCAPES.items():
+        if escape in data:
+            text = _decode_beginning(data, encoding, complete=complete, errors="replace")
+            return Decoded(text, encoding, False, text.count("\ufffd"))
     if utf16 := _utf16_without_mark(data):
         text = _decode_beginning(data, utf16, complete=complete, errors="replace")
         return Decoded(text, utf16, True, text.count("\ufffd"))

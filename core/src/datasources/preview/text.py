@@ -12,13 +12,11 @@ from datasources.preview.compression import SUFFIXES, decompress, inflate
 from datasources.preview.delimited import (
     DELIMITERS,
     NAMES,
-    UNTOLD,
     Dialect,
     Record,
-    find_dialect,
-    find_table,
+    choose_dialect,
+    header_doubt,
     is_blank,
-    may_lack_header,
     quoting_doubts,
 )
 from datasources.preview.encodings import Decoded, decode
@@ -94,13 +92,9 @@ def preview_text(
         text = text.replace("\0", "")
         notes.append("NUL characters are left out")
     extension = _extension(name)
-    dialect = None
     records: list[Record]
-    if extension in DELIMITERS:
-        dialect = find_dialect(text, extension, complete=complete)
-    elif extension in UNTOLD:
-        dialect, reason = find_table(text, complete=complete)
-        notes += [reason] if reason else []
+    dialect, reason = choose_dialect(text, extension, complete=complete)
+    notes += [reason] if reason else []
     if dialect is not None:
         records = _read_records(name, text[dialect.start :], dialect.delimiter, rows)
     else:
@@ -115,8 +109,8 @@ def preview_text(
     if dialect is not None:
         notes += _dialect_notes(dialect, extension)
         guessed += ["delimiter"] if dialect.guessed else []
-        if may_lack_header(records):
-            notes.append("the first row looks like data: the file may have no header")
+        if doubt := header_doubt(records):
+            notes.append(doubt)
             guessed.append("header")
         if complete and len(records) < rows + 3:
             notes += quoting_doubts(text[dialect.start :], dialect.delimiter)
