@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,16 @@ def test_an_export_may_be_piped_in(ok, fails, docs, monkeypatch, tmp_path) -> No
     ok("items", "docs")
     assert fails("import", "-", pipe="{") == "'-' is not JSON"
     assert "no export of sources" in fails("import", "-", pipe="[]")
+
+
+def test_an_audit_log_that_cannot_be_written_ends_an_import_before_it_makes_a_key(
+    ok, fails, docs, store: Path, monkeypatch, tmp_path
+) -> None:
+    text = ok("export").out
+    shutil.rmtree(store.parent)
+    monkeypatch.setenv("DATASOURCES_AUDIT_LOG", str(tmp_path / "none" / "audit.jsonl"))
+    assert "audit" in fails("import", "-", pipe=text)
+    assert not store.parent.exists()
 
 
 def test_a_declared_id_is_not_imported(ok, fails, docs, monkeypatch) -> None:

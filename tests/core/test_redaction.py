@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import logging
+import re
 import shlex
 import traceback
 from base64 import b64encode, urlsafe_b64encode
@@ -368,6 +369,69 @@ def test_given_secret_is_masked_as_programs_write_it(secret: str):
             assert MARK in text, name
             assert text.startswith("refused: ")
             assert text.endswith(" at host")
+
+
+def numbered(form: str, *, characters: bool) -> Callable[[str], str]:
+    """Return a spelling of everything but letters and digits of ASCII by numbers."""
+
+    def spell(secret: str) -> str:
+        return "".join(
+            character
+            if character.isascii() and character.isalnum()
+            else form % ord(character)
+            if characters
+            else "".join(form % byte for byte in character.encode())
+            for character in secret
+        )
+
+    return spell
+
+
+NUMBERED = {
+    "strings of JavaScript": numbered("\\x%02x", characters=False),
+    "strings of C": numbered("\\%03o", characters=False),
+    "quoted-printable": numbered("=%02X", characters=False),
+    "entities": numbered("&#%d;", characters=True),
+    "hexadecimal entities": numbered("&#X%X;", characters=True),
+    "percent of Latin-1": lambda text: quote(text.encode("latin-1", errors="replace"), safe=""),
+    "JSON of Go": lambda text: re.sub(
+        "[<>&]", lambda match: f"\\u00{ord(match[0]):02x}", json.dumps(text)
+    ),
+    "JSON of Java": lambda text: re.sub(
+        r"\\u\w{4}", lambda match: f"\\u{match[0][2:].upper()}", json.dumps(text)
+    ),
+    "hexadecimal": lambda text: text.encode().hex(),
+    "bytea": lambda text: f"\\x{text.encode().hex()}",
+    "taken for Latin-1": lambda text: text.encode().decode("latin-1"),
+    "taken for cp1252": lambda text: text.encode().decode("cp1252", errors="replace"),
+    "braces of ODBC": lambda text: "{" + text.replace("}", "}}") + "}",
+    "joined lines": lambda text: " ".join(text.split()),
+}
+
+
+@pytest.mark.parametrize("spelling", NUMBERED)
+@pytest.mark.parametrize(
+    "secret", ["PÄSS-WÖRD/1", "A<B>&C;1", "密-码-文", "😀 A1", "{A}=B", "A-1\nB-2\n", "\\X41-=3D"]
+)
+def test_given_secret_is_masked_where_characters_are_written_by_numbers(
+    secret: str, spelling: str
+) -> None:
+    if "Latin-1" in spelling and not secret.isascii() and spelling.startswith("percent"):
+        secret = "PÄSS-WÖRD"
+    form = NUMBERED[spelling](secret)
+    masked = mask_secrets(f"refused: <{form}> at host%20", [secret, "WÖRD/1"])
+    assert masked.strip() in (
+        f"refused: <{MARK}> at host%20",
+        f'refused: <"{MARK}"> at host%20',
+        f"refused: <{{{MARK}}}> at host%20",
+        f"refused: <\\x{MARK}> at host%20",
+    )
+
+
+def test_a_text_with_millions_of_numbered_characters_is_masked_in_one_pass() -> None:
+    text = "%41=42\\x43&#68;\\u0045" * 100_000
+    assert mask_secrets(text, ["ABCDEABCDE", "CDEAB", "another"]).replace(MARK, "") in ("", text)
+    assert mask_secrets(f"{text}-", ["another"]) == f"{text}-"
 
 
 @pytest.mark.parametrize("secret", ["hunter2", "pässwörd", "p/w+x?", "a b~"])

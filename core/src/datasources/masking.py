@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import operator
 import re
+import sys
 from base64 import b64decode, b64encode, urlsafe_b64encode
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -14,6 +15,12 @@ from urllib.parse import quote, quote_plus
 
 MARK = "***REDACTED***"
 _DEPTH = 20  # containers inside one another; what is deeper is masked as text
+# One byte or character that is written by its number: `%3D`, `=3D`, `\x3d`, `\075`, `&#61;`,
+# `\u003D`, the last three also for characters beyond ASCII.
+_NUMBERED = re.compile(
+    r"(?:%(?:25)*|=|\\+x)([0-9A-Fa-f]{2})|\\+([0-3][0-7]{2})"
+    r"|\\+u([0-9A-Fa-f]{4})|&#[xX]([0-9A-Fa-f]{1,6});|&#([0-9]{1,7});"
+)
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{6,}")
 
 
@@ -25,7 +32,7 @@ def mask_secrets(text: str, secrets: Iterable[str]) -> str:
     in what it encodes, as in a header of `Basic` with `user:secret`.
     """
     secrets = (secrets,) if isinstance(secrets, str) else tuple(secrets)
-    text = _mask_encoded(text, secrets)
+    text = _mask_numbered(_mask_encoded(text, secrets), secrets)
     # Spellings are at least as long as the secret, so those of one that is too long need no look.
     spellings = {
         spelling
@@ -144,6 +151,61 @@ def _mask_encoded(text: str, secrets: Iterable[str]) -> str:
     return _BASE64.sub(masked, text)
 
 
+def _mask_numbered(text: str, secrets: Iterable[str]) -> str:
+    """Mask the secrets of which some bytes or characters are written by their numbers.
+
+    Bytes are those of UTF-8, or of Latin-1 where they are not.
+    """
+    if not _NUMBERED.search(text):
+        return text
+    parts: list[str] = []
+    places: list[int] = []  # in the text, of each character of the parts
+    position = 0
+    for match in _NUMBERED.finditer(text):
+        parts += text[position : match.start()], _character(match)
+        places += range(position, match.start() + 1)
+        position = match.end()
+    plain = "".join([*parts, text[position:]])
+    places += range(position, len(text) + 1)
+    spans: list[tuple[int, int]] = []
+    for form in {form for secret in secrets if not _is_short(secret) for form in _as_bytes(secret)}:
+        spans += (
+            (places[match.start()], places[match.end()])
+            for match in re.finditer(re.escape(form), plain)
+        )
+    return _mask_spans(text, spans)
+
+
+def _mask_spans(text: str, spans: Iterable[tuple[int, int]]) -> str:
+    masked: list[str] = []
+    position = 0
+    for start, end in sorted(spans):
+        if start >= position:
+            masked += text[position:start], MARK
+        position = max(position, end)
+    return "".join([*masked, text[position:]])
+
+
+def _character(match: re.Match[str]) -> str:
+    """Return the character that a match of `_NUMBERED` stands for."""
+    byte, octal, *code_points = match.groups()
+    if byte or octal:
+        return chr(int(byte, 16) if byte else int(octal, 8))
+    hexadecimal = code_points[0] or code_points[1]
+    number = int(hexadecimal, 16) if hexadecimal else int(code_points[2])
+    return chr(number) if number <= sys.maxunicode else "\ufffd"
+
+
+def _as_bytes(secret: str) -> set[str]:
+    r"""Return a secret as it is, and with each byte of it in UTF-8 as a character.
+
+    Beyond the first 65,536 characters, one is two of `\u`.
+    """
+    wide = secret.encode("utf-16-be", errors="replace")
+    units = [int.from_bytes(wide[i : i + 2]) for i in range(0, len(wide), 2)]
+    return {secret, secret.encode(errors="replace").decode("latin-1"), "".join(map(chr, units))}
+
+
 def _is_short(secret: str) -> bool:
     """Return True if ordinary words have a secret inside them, as `connection` has `conn`."""
     return len(secret) <= 3 or (len(secret) == 4 and secret.isalpha())
@@ -191,10 +253,14 @@ def _spellings(secret: str) -> set[str]:
     spellings = {secret, secret.strip(), repr(encoded)[2:-1]}
     if len(secret) > 3:
         spellings |= {b64encode(encoded).decode(), urlsafe_b64encode(encoded).decode()}
+        spellings |= {encoded.hex(), encoded.hex().upper()}
+    # UTF-8 that was taken for Latin-1 or cp1252, and lines that were joined.
+    spellings |= {encoded.decode("latin-1"), encoded.decode("cp1252", errors="replace")}
+    spellings.add(" ".join(secret.split()))
     spellings |= _percent_encoded(encoded) | _in_markup(secret)
     # In a literal of SQL, in single quotes of a shell, and in a field of CSV.
     spellings |= {secret.replace("'", "''"), secret.replace("'", "'\"'\"'")}
-    spellings.add(secret.replace('"', '""'))
+    spellings |= {secret.replace('"', '""'), secret.replace("}", "}}")}  # the second is ODBC's
     for _ in range(2):  # as in the `repr` of a JSON text
         spellings |= {escape(form) for form in spellings for escape in _ESCAPES}
     return spellings
