@@ -45,6 +45,7 @@ TYPOS = "typos==1.52.0"
 TOWNCRIER = "towncrier==26.9.0"
 PLAYWRIGHT = "playwright>=1.50"
 SCHEMATHESIS = "schemathesis>=4.32,<5"
+PYINSTALLER = "pyinstaller>=6"
 CORE_TEST = [
     *SERVERS,
     "editables",
@@ -168,7 +169,7 @@ def field(session: nox.Session) -> None:
 
     As root on Debian 12 the session installs their packages; none of their services is started.
     """
-    session.install(*EDITABLE, *TEST)
+    session.install(*EDITABLE, *TEST, PYINSTALLER)
     session.run("python", "-m", "tests.servers.debian")
     session.run("pytest", "-q", *(session.posargs or ["tests/field"]))
     if not session.posargs:

@@ -196,6 +196,12 @@ def test_slashes_around_a_prefix_are_ignored(prefix: str) -> None:
     assert load(connection_string=STRING, prefix=prefix).prefix == "exports/2024/"
 
 
+@pytest.mark.parametrize("container", ["$root", "$web", "$logs", "$blobchangefeed", "a-1"])
+def test_containers_of_the_service_itself_can_be_sources(container: str) -> None:
+    options = AzureBlobOptions.load({"container": container, "connection_string": STRING})
+    assert options.container == container
+
+
 def test_missing_container_is_named() -> None:
     with pytest.raises(OptionError, match="option 'container' is missing"):
         AzureBlobOptions.load({"connection_string": STRING})

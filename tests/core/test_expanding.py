@@ -58,7 +58,19 @@ class Globbing(Names):
         return [item for item in await self.list_items() if regex.fullmatch(item.path)]
 
 
-@pytest.mark.parametrize("connector", [Names, Globbing])
+class Quiet(Names):
+    """Lists nothing below an item, where others raise an error."""
+
+    async def list_items(self, path: str | None = None) -> list[DataItem]:
+        try:
+            return await super().list_items(path)
+        except ItemNotFoundError:
+            if path in NAMES:
+                return []
+            raise
+
+
+@pytest.mark.parametrize("connector", [Names, Globbing, Quiet])
 @pytest.mark.parametrize(
     ("path", "expanded"),
     [

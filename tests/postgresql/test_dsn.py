@@ -115,7 +115,22 @@ def test_value_that_libpq_has_is_accepted(value: str) -> None:
     PostgreSQLOptions.load({"dsn": f"host=h,i dbname=d user=u {value}"})
 
 
-@pytest.mark.parametrize("dsn", ["reader:pw@host/conn", "u:on@begin/connect#host", "host", "conn"])
+@pytest.mark.parametrize(
+    "dsn",
+    ["host=h dbname=d user=u\0 sslmode=verify-full", "postgresql://u:p@h/d\0?sslmode=verify-full"],
+)
+def test_parameters_after_a_nul_are_not_lost(dsn: str) -> None:
+    with pytest.raises(OptionError, match="it holds a NUL character"):
+        PostgreSQLOptions.load({"dsn": dsn})
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "reader:pw@host/conn", "u:on@begin/connect#host", "host", "conn",
+        "postgresql:/u:pw@host/conn", "postgresql//u:pw@host/conn", "postgres:u@h",
+    ],
+)  # fmt: skip
 def test_pieces_of_a_malformed_string_mask_no_word_of_the_message(dsn: str) -> None:
     with pytest.raises(
         OptionError, match="not a connection string or URL that libpq can read"

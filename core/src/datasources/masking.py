@@ -21,6 +21,7 @@ _NUMBERED = re.compile(
     r"(?:%(?:25)*|=|\\+x)([0-9A-Fa-f]{2})|\\+([0-3][0-7]{2})"
     r"|\\+u([0-9A-Fa-f]{4})|&#[xX]([0-9A-Fa-f]{1,6});|&#([0-9]{1,7});"
 )
+_SCHEMES = {"postgres", "postgresql", "mysql", "http", "https", "jdbc"}  # no pieces of secrets
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{6,}")
 
 
@@ -270,7 +271,8 @@ def _pieces(secret: str) -> set[str]:
     """Return the pieces of a secret that messages show where a URL was taken apart too early."""
     if re.search(r"://|[=;]", secret):
         return set()
-    return {piece for piece in re.split(r"[/#?@:]", secret) if len(piece) > 3}
+    pieces = {piece for piece in re.split(r"[/#?@:]", secret) if len(piece) > 3}
+    return {piece for piece in pieces if piece.lower() not in _SCHEMES}
 
 
 _ESCAPES: tuple[Callable[[str], str], ...] = (

@@ -455,6 +455,8 @@ def _parse_dsn(dsn: SecretStr) -> dict[str, str]:
     text = dsn.get_secret_value()
     if len(text) > _MAX_DSN:
         raise ValueError(f"it has more than {_MAX_DSN} characters")
+    if "\0" in text:
+        raise ValueError("it holds a NUL character, and libpq ignores what stands behind one")
     if is_url := _URL.match(text) is not None:
         text = text.strip()  # blanks around it, such as the line break of a file
         _check_url(text)
