@@ -229,7 +229,9 @@ async def test_untrusted_certificate_is_a_connect_error(
             "container": "data",
         }
     )
-    with pytest.raises(ConnectError, match="no trusted TLS connection to 127.*SSL_CERT_FILE can name a file"):
+    with pytest.raises(
+        ConnectError, match=r"no trusted TLS connection to 127.*SSL_CERT_FILE can name a file"
+    ):
         await connector.connect()
 
 

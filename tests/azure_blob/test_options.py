@@ -59,6 +59,8 @@ def load(**options: Any) -> AzureBlobOptions:
         ),
         ({"account_url": URL, "credential": "anonymous"}, URL, "myaccount"),
         ({"account_url": f"  {URL}/ \n", "account_key": f"{KEY}\n"}, URL, "myaccount"),
+        ({"account_url": URL, "account_key": f'"{KEY}"\n'}, URL, "myaccount"),
+        ({"connection_string": f"'{STRING}'\n"}, URL, "myaccount"),
         ({"connection_string": f"BlobEndpoint={URL}/?{SAS};"}, URL, None),
         (
             {"account_url": "http://azurite:10000/devstore", "account_key": KEY},
@@ -105,6 +107,11 @@ def test_container_name_is_an_alias_of_container() -> None:
         ),
         ({"account_url": f"{URL}?{SAS}", "sas_token": SAS}, "carries a SAS already"),
         ({"connection_string": STRING, "sas_token": SAS}, "leave out sas_token"),
+        (
+            {"account_url": f"{URL}?sv=1"},
+            "query must be a SAS, which has a signature; nothing else",
+        ),
+        ({"connection_string": STRING, "prefix": "\ud800"}, "'prefix': it is not Unicode text"),
         ({"connection_string": "nonsense"}, "'connection_string': not a connection string"),
         ({"connection_string": "AccountName=a;"}, "holds no credential"),
         ({"connection_string": f"AccountKey={KEY}"}, "names no account"),
@@ -184,7 +191,15 @@ def test_wrong_options_are_named_and_never_shown(options: dict[str, Any], reason
 
 
 @pytest.mark.parametrize(
-    "token", [f"?{SAS}", f'"{SAS}"', f"'?{SAS}'\n", f"{URL}/exports?{SAS}", f" {SAS}&"]
+    "token",
+    [
+        f"?{SAS}",
+        f'"{SAS}"',
+        f"'?{SAS}'\n",
+        f"{URL}/exports?{SAS}",
+        f" {SAS}&",
+        f"SharedAccessSignature={SAS}",
+    ],
 )
 def test_sas_is_understood_quoted_and_as_the_query_of_a_url(token: str) -> None:
     assert load(account_url=URL, sas_token=token).account().sas == SAS

@@ -49,7 +49,7 @@ def parse_connection_string(text: str) -> Account:
     Raises:
         ValueError: It is not a connection string, or names no account or credential.
     """
-    pairs = [part.partition("=") for part in text.split(";") if part.strip()]
+    pairs = [part.partition("=") for part in _unquoted(text).split(";") if part.strip()]
     if not pairs or not all(key.strip() and equals for key, equals, _ in pairs):
         raise ValueError("not a connection string; one looks like AccountName=…;AccountKey=…")
     values = {key.strip().lower(): value.strip() for key, _, value in pairs}
@@ -136,12 +136,17 @@ def account_name(url: str) -> str | None:
 
 def decode_key(text: str) -> bytes:
     try:
-        key = base64.b64decode(text.strip(), validate=True)  # files of secrets end with a newline
+        key = base64.b64decode(_unquoted(text), validate=True)
     except (binascii.Error, ValueError):
         key = b""
     if not key:
         raise ValueError("the account key is not base64")
     return key
+
+
+def _unquoted(text: str) -> str:
+    """Return a pasted text without blanks and quotes around it; files end with a newline."""
+    return text.strip().strip("'\"").strip()
 
 
 def clean_sas(text: str) -> str:
@@ -150,7 +155,7 @@ def clean_sas(text: str) -> str:
     Raises:
         ValueError: It is not a SAS, or one for a single blob.
     """
-    text = text.strip().strip("'\"").strip()
+    text = _unquoted(text).removeprefix("SharedAccessSignature=")
     if text.startswith(("https://", "http://")):
         text = text.partition("?")[2]
     text = text.lstrip("?").strip("&")

@@ -220,7 +220,9 @@ class AzureBlobOptions(ConnectorOptions):
             return None
         parts = split_url(value)
         if parts.query or parts.fragment:
-            raise ValueError("its query must be a SAS, with 'sig='; nothing else can follow")
+            raise ValueError(
+                "its query must be a SAS, which has a signature; nothing else can follow"
+            )
         return value.strip().rstrip("/")
 
     @field_validator("account_key")
@@ -240,6 +242,10 @@ class AzureBlobOptions(ConnectorOptions):
     @field_validator("prefix")
     @classmethod
     def _end_prefix(cls, value: str) -> str:
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError("it is not Unicode text, as every blob's name is") from None
         folder = value.strip("/")
         return f"{folder}/" if folder else ""
 
