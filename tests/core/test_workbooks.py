@@ -132,6 +132,26 @@ def test_formulas_with_values_are_read(cell: str) -> None:
     assert preview_workbook(workbook, "a.xlsx").notes == ()
 
 
+def test_errors_in_cells_are_told() -> None:
+    cell = '<c r="B2" t="e"><v>#DIV/0!</v></c></row></sheetData>'
+    workbook = altered(xlsx(Data=[["a", "b"], ["x"]]), "xl/sheet1.xml", "</row></sheetData>", cell)
+    preview = preview_workbook(workbook, "a.xlsx")
+    assert list(preview.rows) == [("x", None)]
+    assert preview.notes == ("errors such as #DIV/0! are shown as empty cells",)
+
+
+@pytest.mark.parametrize(
+    ("rows", "note"),
+    [
+        ([["Report 2024"], [], ["id", "name", "v"], [1, "x", 2]], "it may be a title"),
+        ([[1, 2.5], [3, 4.5]], "the file may have no header"),
+    ],
+)
+def test_header_that_may_be_none_is_told(rows: list[list[Any]], note: str) -> None:
+    (told,) = preview_workbook(xlsx(Data=rows), "a.xlsx").notes
+    assert note in told
+
+
 def test_workbook_with_a_password_is_a_clear_error() -> None:
     content = (
         b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(1000) + "EncryptedPackage".encode("utf-16-le")

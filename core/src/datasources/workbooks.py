@@ -18,10 +18,10 @@ def convert_workbook(
 ) -> str:
     """Write the sheet of a workbook to `<name>.csv` or `<name>.parquet`; return the path.
 
-    The format is that of the workspace. The first row that is not empty gives the columns. In
-    Parquet, a column whose cells have several types is text, and columns of one name get numbers,
-    `total` and `total_2`; one without a name is `column_3`, by its place. This blocks; call it in a
-    thread.
+    The format is that of the workspace. The first row that is not empty gives the columns, and
+    cells with errors such as `#DIV/0!` are empty. In Parquet, a column whose cells have several
+    types is text, and columns of one name get numbers, `total` and `total_2`; one without a name is
+    `column_3`, by its place. This blocks; call it in a thread.
 
     Args:
         content: The workbook, `MAX_WORKBOOK` bytes at most.

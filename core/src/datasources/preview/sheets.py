@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 
 _EXACT = 2.0**53  # above it, a float does not hold each whole number
 _ENCRYPTED = "EncryptedPackage".encode("utf-16-le")
-_SAMPLE = 1024 * 1024  # bytes of each sheet that are searched for formulas
+_SAMPLE = 1024 * 1024  # bytes of each sheet that are searched
 # A formula without a value; the one of a text may be empty.
 _UNSET = re.compile(
     rb'<(?:\w+:)?c\b(?![^>]*t="str")[^>]*>\s*<(?:\w+:)?f\b(?:[^>]*/>|[^>]*>[^<]*</(?:\w+:)?f>)\s*'
     rb"(?:<(?:\w+:)?v\s*/>|<(?:\w+:)?v>\s*</(?:\w+:)?v>)?\s*</(?:\w+:)?c>"
 )
+_ERROR = re.compile(rb'<(?:\w+:)?c\b[^>]*\bt="e"')
 
 Row = list[Any]
 
@@ -36,6 +37,8 @@ class Sheets:
     rows: list[Row] = field(default_factory=list)
     unset_formulas: bool = False
     """True if values of formulas are missing, as programs that do not calculate leave them."""
+    errors: bool = False
+    """True if cells have errors such as `#DIV/0!`, which are read as empty ones."""
 
 
 def read(content: bytes, rows: int | None) -> Sheets:
@@ -64,7 +67,8 @@ def read(content: bytes, rows: int | None) -> Sheets:
     result = Sheets(
         [sheet.name for sheet in sheets],
         [sheet.name for sheet in sheets if not visible.get(sheet.name, True)],
-        unset_formulas=_has_unset_formulas(content),
+        unset_formulas=_has_cell(content, _UNSET),
+        errors=_has_cell(content, _ERROR),
     )
     if sheets:
         records = _records(sheets[0])
@@ -87,13 +91,14 @@ def _value(value: Any) -> Any:
     return int(value) if is_whole else value
 
 
-def _has_unset_formulas(content: bytes) -> bool:
+def _has_cell(content: bytes, pattern: re.Pattern[bytes]) -> bool:
+    """Return True if a cell at the beginning of a sheet in XML matches."""
     if not content.startswith(b"PK"):
         return False
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         for name in archive.namelist():
             if name.endswith(".xml") and "sheet" in name:
                 with archive.open(name) as part:
-                    if _UNSET.search(part.read(_SAMPLE)):
+                    if pattern.search(part.read(_SAMPLE)):
                         return True
     return False

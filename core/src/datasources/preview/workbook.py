@@ -12,6 +12,7 @@ from typing import Any
 
 from datasources.errors import DataFetchError
 from datasources.models import Preview
+from datasources.preview.delimited import header_doubt
 from datasources.preview.sheet_process import read_apart
 from datasources.preview.sheets import Row, Sheets, read
 
@@ -30,10 +31,11 @@ def preview_workbook(content: bytes, name: str, rows: int = 10) -> Preview:
     """Return the first rows of the first visible sheet that has cells.
 
     The first row that is not empty gives the columns. `Preview.notes` names the sheets that are not
-    shown, and tells of formulas whose values are not stored. The workbook is read in a process of
-    its own, as a small one may need more memory than there is, or be made to take over its reader:
-    that process has no variables of the host, can open nothing, and is killed after 3 minutes or
-    when the caller of `run_in_thread` is cancelled. This blocks; call it in a thread.
+    shown, and tells of formulas whose values are not stored, errors such as `#DIV/0!`, and a header
+    that may be none. The workbook is read in a process of its own, as a small one may need more
+    memory than there is, or be made to take over its reader: that process has no variables of the
+    host, can open nothing, and is killed after 3 minutes or when the caller of `run_in_thread` is
+    cancelled. This blocks; call it in a thread.
 
     Raises:
         DataFetchError: It is no workbook, is damaged or too large, or python-calamine is not
@@ -47,6 +49,11 @@ def preview_workbook(content: bytes, name: str, rows: int = 10) -> Preview:
         notes.append(f"this is the sheet {titles[0]}{others}")
     if sheets.unset_formulas:
         notes.append("formulas whose values are not stored are shown as empty cells")
+    if sheets.errors:
+        notes.append("errors such as #DIV/0! are shown as empty cells")
+    texts = [["" if value is None else str(value) for value in row] for row in sheets.rows]
+    if doubt := header_doubt([sheets.columns, *texts]):
+        notes.append(doubt)
     return Preview(
         tuple(sheets.columns),
         [tuple(row) for row in sheets.rows[:rows]],
