@@ -136,6 +136,12 @@ async def test_malformed_proxy_is_an_error_that_names_the_variable_and_no_passwo
         ("blobs.invalid:81", "http://blobs.invalid/x", True),
         ("blobs.invalid:81", "http://blobs.invalid:81/x", False),
         ("*", "http://blobs.invalid/x", False),
+        ("other, *.Invalid", "http://blobs.invalid/x", False),
+        ("*.blobs.invalid", "http://blobs.invalid/x", True),
+        ("10.0.0.0/8", "http://10.1.2.3/x", False),
+        ("10.0.0.1/8,fd00::/8", "http://[fd00::1]:10000/x", False),
+        ("10.0.0.0/8", "http://11.1.2.3/x", True),
+        ("10.0.0.0/8", "http://blobs.invalid/x", True),
         ("", "http://169.254.169.254/metadata", False),
     ],
 )

@@ -25,7 +25,8 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 def proxy_for(url: str, subject: Subject) -> str | None:
     """Return the URL of the proxy for `url`, from `HTTPS_PROXY` and the like; None for none.
 
-    `NO_PROXY` is a list of hosts and domain endings, each with or without a port, or `*`.
+    `NO_PROXY` is a list of hosts and domain endings, each with or without a port, of `*.` before
+    such an ending, of networks such as `10.0.0.0/8`, or `*`.
     Link-local addresses, such as that of Azure's metadata service, have no proxy.
 
     Raises:
@@ -38,6 +39,8 @@ def proxy_for(url: str, subject: Subject) -> str | None:
     scheme = parts.scheme if proxies.get(parts.scheme) else "all"
     proxy = proxies.get(scheme)
     if not proxy or _is_link_local(host) or proxy_bypass(host) or proxy_bypass(f"{host}:{port}"):
+        return None
+    if any(_is_in(host, entry.strip()) for entry in proxies.get("no", "").split(",")):
         return None
     if "://" not in proxy:
         proxy = f"http://{proxy}"
@@ -60,6 +63,16 @@ def _is_proxy_url(proxy: str) -> bool:
     except ValueError:  # a port that is no number, or a bracket that is not closed
         return False
     return usable and parts.scheme in ("http", "https") and not any(map(str.isspace, proxy))
+
+
+def _is_in(host: str, entry: str) -> bool:
+    """Return True if a host is of a network or a `*.ending`, which `proxy_bypass` does not know."""
+    if entry.startswith("*."):
+        return host.endswith(entry[1:].lower())
+    try:
+        return ipaddress.ip_address(host) in ipaddress.ip_network(entry, strict=False)
+    except ValueError:
+        return False
 
 
 def _is_link_local(host: str) -> bool:
