@@ -78,9 +78,9 @@ async def test_no_call_fails_when_the_key_of_the_account_is_replaced(
         rotate()
         assert [item.path for item in await registry.list_items("s")] == ["a.csv"]
         rotate()
-        assert (await registry.upload("s", tmp_path / "small")).size == 7
+        assert (await registry.upload("s", str(tmp_path / "small"))).size == 7
         rotate()
-        assert (await registry.upload("s", tmp_path / "large")).size == LARGE
+        assert (await registry.upload("s", str(tmp_path / "large"))).size == LARGE
         rotate()
         assert (await registry.fetch("s", "large", tmp_path / "ws")).size == LARGE
         assert registry.get_pool_stats("s")["connects"] == 1
@@ -145,7 +145,7 @@ async def test_client_secret_that_was_replaced_gives_the_next_token(
         assert await registry.list_items("s")
         for call in (
             lambda: registry.list_items("s"),
-            lambda: registry.upload("s", tmp_path / "small"),
+            lambda: registry.upload("s", str(tmp_path / "small")),
         ):
             authority.secret = secrets.token_hex(16)
             monkeypatch.setenv("ROTATING", authority.secret)
