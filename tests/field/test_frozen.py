@@ -56,7 +56,12 @@ def run(program: Path, *arguments: str | Path) -> subprocess.CompletedProcess[st
     home = program.parent.parent
     environment = {"HOME": str(home), "PATH": os.environ["PATH"]}
     return subprocess.run(
-        [program, *arguments], cwd=home, env=environment, capture_output=True, text=True, check=False
+        [program, *arguments],
+        cwd=home,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
