@@ -20,6 +20,7 @@ from datasources import (
     preview_file,
     preview_workbook,
 )
+from datasources.preview.sheet_process import interpreter
 from tests.core.workbooks import altered, xlsx
 
 pytest.importorskip("python_calamine")
@@ -64,7 +65,7 @@ def test_file_that_is_no_workbook_is_a_clear_error(content: bytes) -> None:
 
 
 def test_every_damaged_byte_gives_rows_or_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "executable", "/usr/sbin/uwsgi")  # no process for each of them
+    monkeypatch.setattr(sys, "frozen", True, raising=False)  # no process for each of them
     for position in range(0, len(WORKBOOK), 3):
         damaged = bytearray(WORKBOOK)
         damaged[position] ^= 0xFF
@@ -89,10 +90,23 @@ def test_cells_far_apart_do_not_end_the_process(tmp_path: Path) -> None:
 def test_workbook_is_read_where_no_process_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
     for executable in ("", "/usr/sbin/uwsgi"):
         monkeypatch.setattr(sys, "executable", executable)
+        monkeypatch.setattr(sys, "exec_prefix", "/missing")
+        assert interpreter() is None
         assert preview_workbook(WORKBOOK, "a.xlsx").columns[:2] == ("id", "name")
     monkeypatch.setattr(sys, "executable", "/missing/python")
     with pytest.raises(DataFetchError, match="no process can be started for it: No such file"):
         preview_workbook(WORKBOOK, "a.xlsx")
+
+
+def test_program_that_embeds_python_reads_with_the_interpreter_of_its_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    expected = Path(sys.exec_prefix, "bin", "python{}.{}".format(*sys.version_info))
+    if not expected.exists():
+        pytest.skip(f"there is no {expected}")
+    monkeypatch.setattr(sys, "executable", "/usr/sbin/uwsgi")
+    assert interpreter() == str(expected)
+    assert preview_workbook(WORKBOOK, "a.xlsx").columns[:2] == ("id", "name")
 
 
 def test_hidden_sheets_are_named_and_the_visible_one_is_read(tmp_path: Path) -> None:

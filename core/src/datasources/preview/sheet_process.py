@@ -47,10 +47,25 @@ class _ReadingError(Exception):
     """A process gives no answer; the text says why."""
 
 
-def read_apart(content: bytes, rows: int | None) -> Sheets | str:
+def interpreter() -> str | None:
+    """Return the path of this Python, or None in a program that has none, as of PyInstaller.
+
+    uWSGI and programs that embed Python are the executable themselves; the interpreter that they
+    were installed with is used then.
+    """
+    if getattr(sys, "frozen", False):
+        return None
+    if os.path.basename(sys.executable or "").lower().startswith(("python", "pypy")):
+        return sys.executable
+    name = "python{}.{}".format(*sys.version_info)
+    path = os.path.join(sys.exec_prefix, "bin", name)
+    return path if os.access(path, os.X_OK) else None
+
+
+def read_apart(python: str, content: bytes, rows: int | None) -> Sheets | str:
     """Return the sheets of a workbook, or the reason why they cannot be read. This blocks.
 
-    The process has ended when this returns, also if the caller of `run_in_thread` was cancelled.
+    `python` is the interpreter that reads. The process has ended when this returns, also if the caller of `run_in_thread` was cancelled.
     """
     arguments = ["" if rows is None else str(rows), json.dumps(sys.path)]
     try:
@@ -58,7 +73,7 @@ def read_apart(content: bytes, rows: int | None) -> Sheets | str:
             file.write(content)
             file.seek(0)
             process = subprocess.Popen(  # noqa: S603  (this Python, with a program of ours)
-                [sys.executable, "-I", "-c", _PROGRAM, *arguments],
+                [python, "-I", "-c", _PROGRAM, *arguments],
                 stdin=file,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,

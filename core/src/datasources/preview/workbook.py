@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-import sys
 import zipfile
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -13,7 +11,7 @@ from typing import Any
 from datasources.errors import DataFetchError
 from datasources.models import Preview
 from datasources.preview.delimited import header_doubt
-from datasources.preview.sheet_process import read_apart
+from datasources.preview.sheet_process import interpreter, read_apart
 from datasources.preview.sheets import Row, Sheets, read
 
 MAX_WORKBOOK = 64 * 1024 * 1024
@@ -94,11 +92,8 @@ def _read(content: bytes, name: str, rows: int | None) -> Sheets:
             f"reading {name!r} needs python-calamine; pip install 'datasources[excel]'"
         )
     _require_size(content, name)
-    program = os.path.basename(sys.executable or "").lower()
-    if getattr(sys, "frozen", False) or not program.startswith(("python", "pypy")):
-        answer = _read_here(content, rows)  # as in uWSGI, which is its own executable
-    else:
-        answer = read_apart(content, rows)
+    python = interpreter()
+    answer = _read_here(content, rows) if python is None else read_apart(python, content, rows)
     if isinstance(answer, Sheets):
         return answer
     reason = answer.partition("\n")[0]
