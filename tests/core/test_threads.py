@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 
 import pytest
 
 from datasources import ThreadWorker, run_in_thread
+from datasources.threads import is_cancelled
 
 
 @pytest.mark.parametrize("own", [False, True])
@@ -75,6 +77,23 @@ async def test_a_cancelled_caller_tells_its_call_to_end_and_waits_for_it() -> No
     with pytest.raises(asyncio.CancelledError):
         await task
     assert ended == [True]
+
+
+async def test_a_call_sees_that_its_own_caller_was_cancelled() -> None:
+    begun = threading.Event()
+
+    def work() -> None:
+        begun.set()
+        while not is_cancelled():
+            time.sleep(0.001)
+
+    assert not is_cancelled()
+    task = asyncio.create_task(run_in_thread(work))
+    await asyncio.to_thread(begun.wait)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not await run_in_thread(is_cancelled)
 
 
 async def test_a_call_that_ends_by_itself_is_not_told_to() -> None:
