@@ -145,6 +145,7 @@ class TestContract(ConnectorContract):
                 "preview",
                 "read_table",
                 "splits",
+                "rights",
                 "statistics",
             },
             echo="SELECT :value AS value",

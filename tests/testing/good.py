@@ -70,6 +70,7 @@ ABILITIES = {
     "stream",
     "read_table",
     "splits",
+    "rights",
 }
 
 
@@ -267,6 +268,9 @@ class GoodConnector(DataSourceConnector):
 
     async def query_statistics(self, query: BoundQuery) -> dict[str, ColumnStatistics]:
         return {}
+
+    async def excess_rights(self) -> list[str]:
+        return ["the account may write"]
 
     async def statistics(self, identifier: str) -> dict[str, ColumnStatistics]:
         columns, rows = await self._rows(identifier)

@@ -516,6 +516,19 @@ class SupportsSplits(Protocol):
         ...
 
 
+@runtime_checkable
+class SupportsRights(Protocol):
+    """The ability `rights`: telling what the account of a source may do besides reading."""
+
+    async def excess_rights(self) -> Sequence[str]:
+        """Return a sentence, without a period, for each right that a reader does not need.
+
+        Nothing is tried out: the connector asks the outside system. An empty list means that the
+        account can only read, as far as the system tells.
+        """
+        ...
+
+
 ABILITIES = {
     "iter_items": "iter_items",
     "pages": "list_page",
@@ -530,6 +543,7 @@ ABILITIES = {
     "parameters": "fetch_query",
     "query_metadata": "describe_query",
     "query_statistics": "query_statistics",
+    "rights": "excess_rights",
 }
 """The names of the optional abilities, and the method that a connector with one has."""
 

@@ -359,6 +359,8 @@ class ConnectionCheck(JsonModel):
     """Seconds that the test took."""
     error: Exception | None = None
     """Why it does not answer; `None` if it does."""
+    warnings: tuple[str, ...] = ()
+    """Sentences about rights of the account that a reader does not need, if the connector tells."""
 
     def __bool__(self) -> bool:
         return self.ok

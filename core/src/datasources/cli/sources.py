@@ -99,7 +99,7 @@ def show_command(context: CliContext, source_id: str, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def test_command(context: CliContext, source_id: str, as_json: bool) -> None:
-    """Connect to a source, and say whether that works or why not."""
+    """Connect to a source, and say whether that works or why not, and what its account could do."""
 
     async def check_connection(registry: DataSourceRegistry) -> ConnectionCheck:
         return await registry.check_connection(source_id)
@@ -107,11 +107,20 @@ def test_command(context: CliContext, source_id: str, as_json: bool) -> None:
     check = context.run(check_connection, source_id)
     if as_json:
         error = None if check.ok else output.mask(str(check.error))
+        warnings = [output.mask(warning) for warning in check.warnings]
         output.print_json(
-            {"id": source_id, "ok": check.ok, "duration": check.duration, "error": error}
+            {
+                "id": source_id,
+                "ok": check.ok,
+                "duration": check.duration,
+                "error": error,
+                "warnings": warnings,
+            }
         )
     elif check.ok:
         output.echo(f"{source_id}: works ({check.duration * 1000:.0f} ms)")
+        for warning in check.warnings:
+            output.echo(f"Not needed to read: {output.mask(warning)}.")
     if check.error is not None:
         raise check.error
 

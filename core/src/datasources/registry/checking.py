@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
-from datasources.connector import DataSourceConnector
+from datasources.connector import DataSourceConnector, SupportsRights
 from datasources.connector_errors import ConnectorErrors
 from datasources.errors import ConnectError, DataSourceError
 from datasources.models import ConnectionCheck, DataSourceConfig, PoolConfig
@@ -26,16 +26,17 @@ class ConnectionTester:
         self._factory = factory
         self._seconds = pool_config.connect_timeout
 
-    async def test(self, config: DataSourceConfig) -> None:
+    async def test(self, config: DataSourceConfig) -> tuple[str, ...]:
         """Connect to a source whose configuration is in clear, and disconnect again.
 
-        A connector that does not end in time, even if it ignores cancellation, is abandoned.
+        Returns what the account may do besides reading, if the connector tells. A connector that does not end in time, even if it ignores cancellation, is abandoned.
 
         Raises:
             DataSourceError: It does not work. After a failure to connect, an error of disconnecting
                 is left out.
         """
         connectors: list[DataSourceConnector] = []
+        warnings: list[str] = []
 
         async def connect() -> None:
             connector = await self._factory.create(config, PoolConfig(max_size=1))
@@ -44,6 +45,8 @@ class ConnectionTester:
                 await connector.connect()
                 if not await connector.test_connection():
                     raise ConnectError(f"source {config.id!r} was reached but does not work")
+                if isinstance(connector, SupportsRights):
+                    warnings.extend(await _excess_rights(connector))
 
         try:
             await _within(self._seconds, connect, f"source {config.id!r} did not answer")
@@ -54,6 +57,14 @@ class ConnectionTester:
             raise
         for connector in connectors:
             await _disconnect(connector)
+        return tuple(warnings)
+
+
+async def _excess_rights(connector: SupportsRights) -> Sequence[str]:
+    try:
+        return await connector.excess_rights()
+    except DataSourceError as exc:  # the source works nevertheless
+        return [f"the rights of the account could not be read: {exc}"]
 
 
 async def _disconnect(connector: DataSourceConnector) -> None:
@@ -73,15 +84,16 @@ async def _within(seconds: float, call: Callable[[], Awaitable[None]], subject: 
         raise ConnectError(f"{subject} within {seconds:g} seconds") from exc
 
 
-async def checked(test: Callable[[], Awaitable[None]]) -> ConnectionCheck:
-    """Run a test of a connection; return how it ended, and how long it took.
+async def checked(test: Callable[[], Awaitable[tuple[str, ...]]]) -> ConnectionCheck:
+    """Run a test of a connection; return how it ended, its warnings, and how long it took.
 
     A `DataSourceError` is in the result; other errors are raised.
     """
     started = time.monotonic()
     error: DataSourceError | None = None
+    warnings: tuple[str, ...] = ()
     try:
-        await test()
+        warnings = await test()
     except DataSourceError as exc:
         error = exc
-    return ConnectionCheck(error is None, time.monotonic() - started, error)
+    return ConnectionCheck(error is None, time.monotonic() - started, error, warnings)

@@ -399,10 +399,10 @@ class DataSourceRegistry:
         Only a `DataSourceError` is returned as the check's `error`; other errors are raised.
         """
 
-        async def test() -> None:
+        async def test() -> tuple[str, ...]:
             with observe(self.plugins, "check_connection", source_id):
                 self._records.check_not_paused(source_id)
-                await self._tester.test(config)
+                return await self._tester.test(config)
 
         record = self._records.get(source_id)
         with suppress(PluginError):  # reported below
@@ -438,9 +438,9 @@ class DataSourceRegistry:
         self._records.check_open()
         await self._factory.validate(config, by_administrator=by_administrator)
 
-        async def test() -> None:
+        async def test() -> tuple[str, ...]:
             with observe(self.plugins, "check_config", config.id):
-                await self._tester.test(config)
+                return await self._tester.test(config)
 
         return await checked(test)
 
@@ -459,9 +459,9 @@ class DataSourceRegistry:
             self._records.get(source_id), changes, by_administrator=by_administrator
         )
 
-        async def test() -> None:
+        async def test() -> tuple[str, ...]:
             with observe(self.plugins, "check_update", source_id):
-                await self._tester.test(config)
+                return await self._tester.test(config)
 
         return await checked(test)
 

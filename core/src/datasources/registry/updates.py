@@ -78,7 +78,7 @@ class SourceUpdates:
         changes: Mapping[str, Any],
         *,
         expected: int | None,
-        test: Callable[[DataSourceConfig], Awaitable[None]] | None,
+        test: Callable[[DataSourceConfig], Awaitable[object]] | None,
         by_administrator: bool,
     ) -> StoredSource:
         """Update a source and return its new record; see `DataSourceRegistry.update_data_source`.

@@ -40,6 +40,7 @@ from datasources_postgresql.identifiers import TableName, listed_path, schema_na
 from datasources_postgresql.options import PostgreSQLOptions
 from datasources_postgresql.reading import Column, Transaction, begin, counted, limited
 from datasources_postgresql.resolving import ReadQuery, parse_identifier, resolve
+from datasources_postgresql.rights import excess_rights
 from datasources_postgresql.role import ROLE
 from datasources_postgresql.splits import SplitPlanner, SplitRequest
 
@@ -140,6 +141,10 @@ class PostgreSQLConnector(DataSourceConnector):
         except DataSourceError:
             return False
         return True
+
+    async def excess_rights(self) -> list[str]:
+        """Return a sentence for each kind of right that the role has besides reading."""
+        return await self._read(lambda t: excess_rights(t.execute))
 
     async def list_items(self, path: str | None = None) -> list[DataItem]:
         """List tables, views, partitions, foreign tables; `path` is a schema.

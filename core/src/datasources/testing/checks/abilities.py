@@ -164,6 +164,11 @@ class AbilityChecks(Checks):
         with pytest.raises(ItemNotFoundError):
             await able.read_table(subject.missing)
 
+    async def test_rights_are_sentences(self, able: Any, subject: Subject) -> None:
+        _needs(subject, "rights")
+        for sentence in await able.excess_rights():
+            assert sentence.strip(" .\n") == sentence != "", "a sentence without a period"
+
     @pytest.mark.parametrize("ability", ["glob", "preview", "statistics", "upload", "read_table"])
     async def test_abilities_keep_the_loop_free(
         self, able: Any, subject: Subject, tmp_path: Path, ability: str
