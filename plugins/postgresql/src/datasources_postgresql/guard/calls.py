@@ -81,6 +81,8 @@ class Calls:
     """Functions that are called as functions, not for a type or an operator."""
     type_names: list[tuple[str | None, Place]] = field(default_factory=list)
     """Types that are named by a text; None for one that is computed."""
+    makes_json: bool = False
+    """True if the grammar of JSON makes values of it, as in `JSON_OBJECT('a': x)`."""
     writes: str = ""
     """The part of the statement that is no read; empty if all of it reads."""
 
@@ -157,6 +159,8 @@ def _add_other(calls: Calls, label: str, node: Node, place: Place) -> None:
         _note(calls.made_types, node.numbers("consttype"), place)
     elif label == "COERCETODOMAIN":
         _note(calls.checked_domains, node.numbers("resulttype"), place)
+    elif label == "JSONCONSTRUCTOREXPR":
+        calls.makes_json = True
     elif label == "RANGETBLENTRY" and _is_table(node):
         _note(calls.relations, node.numbers("relid"), place)
 

@@ -14,11 +14,14 @@ from typing import Any, Literal, TypeAlias
 
 from datasources_postgresql.guard import lookup
 from datasources_postgresql.guard.calls import FIRST_NORMAL, Calls, Place, collect
-from datasources_postgresql.guard.labels import CONVERTING, PLAIN_INPUT
+from datasources_postgresql.guard.labels import CASTING_TO_TEXT, CONVERTING, PLAIN_INPUT
 from datasources_postgresql.guard.policy import FunctionPolicy
 from datasources_postgresql.guard.tree import parse
 
 Execute: TypeAlias = Callable[[bytes, Sequence[object]], Awaitable[list[tuple[Any, ...]]]]
+
+# Object ids of types in pg_type.dat.
+_TEXT, _JSON, _RECORD, _RECORDS, _ANYARRAY = 25, 114, 2249, 2287, 2277
 
 TypeUse: TypeAlias = Literal["shown", "checked", "made"]
 """The way in which values of a type occur: written as text, checked as a domain, or made from text."""
@@ -95,7 +98,12 @@ class Closure:
         self._exempt: set[int] = set()
         """The transition and final functions of aggregates that are allowed."""
         self._changed_operators: frozenset[int] = frozenset()
-        self._makes_json = False
+        self._seen_types: dict[int, Place] = {}
+        """Every type that occurs, PostgreSQL's own too."""
+        self._cast_targets: set[int] = set()
+        """Types that functions of PostgreSQL cast values of any type to when they run."""
+        self._any_type: Place | None = None
+        """The first place of a value that may hold values of any type, as in `pg_stats`."""
         self._done: set[tuple[str, object]] = set()
 
     def oids(self, catalog: str) -> list[int]:
@@ -125,7 +133,11 @@ class Closure:
                 await self._follow_types(types)
             elif relations := self._next("relation", self._relations):
                 await self._follow_relations(relations)
-            elif not await self._follow_families() and not await self._follow_json():
+            elif not (
+                await self._follow_families()
+                or await self._follow_casts()
+                or await self._follow_any_type()
+            ):
                 return
 
     def _next(self, kind: str, places: dict[Any, Place]) -> list[Any]:
@@ -146,6 +158,10 @@ class Closure:
         for use, types in uses:
             for oid, place in types.items():
                 self._add_type(oid, use, place)
+        if _ANYARRAY in calls.types:
+            self._note_any_type(calls.types[_ANYARRAY])
+        if calls.makes_json:
+            self._cast_targets.add(_JSON)
         for oid, place in calls.relations.items():
             if oid >= FIRST_NORMAL:
                 self._relations.setdefault(oid, place)
@@ -157,7 +173,11 @@ class Closure:
         for oid, count in calls.fewest_arguments.items():
             self._fewest[oid] = min(self._fewest.get(oid, count), count)
 
+    def _note_any_type(self, place: Place) -> None:
+        self._any_type = self._any_type or place
+
     def _add_type(self, oid: int, use: TypeUse, place: Place) -> None:
+        self._seen_types.setdefault(oid, place)
         if oid >= FIRST_NORMAL:
             self._types.setdefault((oid, use), place)
 
@@ -179,11 +199,17 @@ class Closure:
                 self._judged.append(
                     Function(oid, schema, name, label == "v", converts, internal=internal)
                 )
-                self._makes_json |= "json" in name
+                self._note_casts(name)
                 if name in CONVERTING:
                     self._makers.add(oid)
         if others := [oid for oid in oids if oid >= FIRST_NORMAL]:
             await self._follow_user_functions(others)
+
+    def _note_casts(self, name: str) -> None:
+        if "json" in name:
+            self._cast_targets.add(_JSON)
+        if name in CASTING_TO_TEXT:
+            self._cast_targets.add(_TEXT)
 
     async def _read_system_functions(self, oids: list[int]) -> list[tuple[Any, ...]]:
         rows = self._system_functions
@@ -201,7 +227,7 @@ class Closure:
             self.rows.add(("function", oid, xmin))
             function = Function(oid, schema, name, label == "v", converts, in_extension, internal)
             (libraries if is_library and not in_extension else self._judged).append(function)
-            self._makes_json |= "json" in name
+            self._note_casts(name)
             place = self._functions[oid]
             self._add_functions([support], place)
             if self._fewest.get(oid, argument_count) < argument_count:
@@ -243,6 +269,8 @@ class Closure:
     def _follow_results(self, results: list[tuple[int, int]]) -> None:
         for key in results:
             function, type_ = key
+            if function >= FIRST_NORMAL and type_ in {_RECORD, _RECORDS}:
+                self._note_any_type(self._results[key])
             if function in self._makers:
                 self._add_type(type_, "made", self._results[key])
 
@@ -316,14 +344,21 @@ class Closure:
                 self._operators.setdefault(called, place)
         return True
 
-    async def _follow_json(self) -> bool:
-        """Look up the casts to JSON; return True if there is more to follow."""
-        types = self._next("json", self._types) if self._makes_json else []
-        oids = sorted({oid for oid, _ in types})
-        if not oids:
+    async def _follow_casts(self) -> bool:
+        """Look up the casts that are looked for by type on running; return True if types were left."""
+        types = self._next("cast", self._seen_types) if self._cast_targets else []
+        if not types:
             return False
-        for (function,) in await self._execute(lookup.CASTS_TO_JSON, [oids]):
-            self._add_functions([function], Place("a cast to json"))
+        for (function,) in await self._execute(lookup.CASTS, [types, sorted(self._cast_targets)]):
+            self._functions.setdefault(function, Place("a cast to text or json"))
+        return True
+
+    async def _follow_any_type(self) -> bool:
+        """Look up all types that could bring something along; return True if it was not done yet."""
+        if self._any_type is None or not self._next("any type", {"": self._any_type}):
+            return False
+        for (oid,) in await self._execute(lookup.TYPES_WITH_MORE, []):
+            self._add_type(oid, "shown", self._any_type)
         return True
 
     async def refusal(self) -> Refusal | None:

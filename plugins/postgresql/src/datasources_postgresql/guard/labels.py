@@ -32,7 +32,7 @@ HARMLESS = frozenset({
 })  # fmt: skip
 # Functions that are not volatile, or not always, and yet run SQL given as text, call what checks
 # the values of a type given as text, use up a transaction id, reach out of the database, or leave
-# something in the session.
+# something in the session. `satisfies_hash_partition` calls the hash functions of a table given by id.
 DENIED = frozenset({
     "connectby", "crosstab", "crosstab2", "crosstab3", "crosstab4", "crosstabn", "cursor_to_xml",
     "cursor_to_xmlschema", "database_to_xml", "database_to_xml_and_xmlschema",
@@ -40,12 +40,15 @@ DENIED = frozenset({
     "dblink_fetch", "dblink_get_result", "dblink_open", "dblink_record", "dblink_send_query",
     "isn_weak", "pg_current_xact_id", "query_to_xml", "query_to_xml_and_xmlschema",
     "query_to_xmlschema", "schema_to_xml", "schema_to_xml_and_xmlschema", "schema_to_xmlschema",
-    "st_mapalgebra", "st_mapalgebraexpr", "st_mapalgebrafct", "st_mapalgebrafctngb",
+    "satisfies_hash_partition", "st_mapalgebra", "st_mapalgebraexpr", "st_mapalgebrafct", "st_mapalgebrafctngb",
     "table_to_xml", "table_to_xml_and_xmlschema", "table_to_xmlschema", "ts_rewrite", "ts_stat",
     "txid_current", "xpath_table",
 })  # fmt: skip
 # The input function of text does nothing but copy; queries of this package call it.
 PLAIN_INPUT = "textin"
+# The functions of PostgreSQL whose body casts an argument of any type to text when it runs; the first
+# two are the operator `||`.
+CASTING_TO_TEXT = frozenset({"anytextcat", "textanycat", "quote_literal", "quote_nullable"})
 # The functions of PostgreSQL that make values of a type which the query gives, from text or JSON.
 CONVERTING = frozenset({
     "json_populate_record", "json_populate_recordset", "json_to_record", "json_to_recordset",

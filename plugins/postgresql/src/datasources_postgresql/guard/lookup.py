@@ -187,11 +187,26 @@ FROM pg_catalog.pg_type t
 WHERE t.oid = ANY (%s::pg_catalog.oid[])
 """
 
-# The functions that make JSON use a cast to json (114), if there is one.
-CASTS_TO_JSON = b"""
-SELECT c.castfunc
+# The casts of the database's own between types: the functions that make JSON look for one to json,
+# and `||` for one to text.
+CASTS = b"""
+SELECT c.castfunc::pg_catalog.oid
 FROM pg_catalog.pg_cast c
-WHERE c.castsource = ANY (%s::pg_catalog.oid[]) AND c.casttarget = 114 AND c.castfunc <> 0
+WHERE c.castsource = ANY (%s::pg_catalog.oid[]) AND c.casttarget = ANY (%s::pg_catalog.oid[])
+    AND c.oid >= 16384 AND c.castfunc <> 0
+"""
+
+# The types of the database's own that a value of unknown type may bring along to more than their
+# output function in PostgreSQL: those with a cast, a default operator class or a function of their own.
+TYPES_WITH_MORE = b"""
+SELECT c.castsource FROM pg_catalog.pg_cast c WHERE c.oid >= 16384 AND c.casttarget IN (25, 114)
+UNION
+SELECT opc.opcintype FROM pg_catalog.pg_opclass opc WHERE opc.oid >= 16384 AND opc.opcdefault
+UNION
+SELECT r.rngtypid FROM pg_catalog.pg_range r WHERE r.rngsubopc >= 16384
+UNION
+SELECT t.oid FROM pg_catalog.pg_type t
+WHERE t.typoutput::pg_catalog.oid >= 16384 OR t.typsend::pg_catalog.oid >= 16384
 """
 
 # True if `RELATIONS` may have rows for tables.
