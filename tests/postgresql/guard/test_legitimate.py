@@ -9,6 +9,7 @@ import pytest
 
 from datasources import DataFetchError, PolicyError
 from tests.postgresql.conftest import configured, readable
+from tests.postgresql.guard.analytical import LANGUAGE, TOOLS
 from tests.postgresql.guard.legitimate import AWKWARD, GENERATED
 from tests.postgresql.statements import LEGITIMATE, SETUP
 from tests.servers import Database, PostgresServer
@@ -44,8 +45,8 @@ def awkward(pg_roles: PostgresServer) -> Iterator[Database]:
 async def test_no_legitimate_statement_is_refused(awkward: Database, mode: str) -> None:
     connector = configured(awkward, guard=mode)
     await connector.connect()
-    statements = [*LEGITIMATE, *GENERATED]
-    assert len(set(statements)) >= 300
+    statements = [*LEGITIMATE, *GENERATED, *TOOLS, *LANGUAGE]
+    assert len(set(statements)) >= 390
     refused, failed = [], []
     for statement in statements:
         try:

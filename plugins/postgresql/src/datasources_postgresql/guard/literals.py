@@ -16,6 +16,8 @@ from datasources_postgresql.guard.text import Statement, parse_one
 
 # Fields in which the grammar or the server admits nothing but a text, of no type that checks it.
 _PLAIN_TEXTS = frozenset({"JsonTablePathSpec", "pathspec", "typmods"})
+# The argument that is a word of the grammar: `EXTRACT(year FROM x)`, `x IS NFC NORMALIZED`.
+_WORDS = {"extract": 0, "normalize": 1, "is_normalized": 1}
 
 # A text as SQL writes it: plain, with escapes, with Unicode escapes, or between dollars. Pieces on
 # several lines are one text.
@@ -86,10 +88,11 @@ def _edits(tree: Any, query: bytes) -> Iterator[tuple[int, int, bytes]]:
 
 
 def _parts(body: dict[str, Any], key: str) -> Iterable[tuple[str, Any]]:
-    """Return the fields of a node, without what EXTRACT takes out: the grammar admits texts only."""
-    is_syntax = key == "FuncCall" and body.get("funcformat") == "COERCE_SQL_SYNTAX"
-    if is_syntax and strings(body["funcname"])[-1] == "extract":
-        return [("args", body["args"][1:])]
+    """Return the fields of a node, without words of the grammar that stand in the tree as texts."""
+    if key == "FuncCall" and body.get("funcformat") == "COERCE_SQL_SYNTAX":
+        name, arguments = strings(body["funcname"])[-1], body.get("args", [])
+        if name in _WORDS:
+            return [("args", arguments[: _WORDS[name]] + arguments[_WORDS[name] + 1 :])]
     return body.items()
 
 

@@ -196,10 +196,13 @@ WHERE c.castsource = ANY (%s::pg_catalog.oid[]) AND c.casttarget = ANY (%s::pg_c
     AND c.oid >= 16384 AND c.castfunc <> 0
 """
 
-# The types of the database's own that a value of unknown type may bring along to more than their
-# output function in PostgreSQL: those with a cast, a default operator class or a function of their own.
+# The types of the database's own that bring more along, inside a value of unknown type, than output
+# functions of PostgreSQL: a cast to json, which does not count for rows (json_categorize_type in
+# utils/adt/jsonfuncs.c), a default operator class, or output functions of their own.
 TYPES_WITH_MORE = b"""
-SELECT c.castsource FROM pg_catalog.pg_cast c WHERE c.oid >= 16384 AND c.casttarget IN (25, 114)
+SELECT c.castsource
+FROM pg_catalog.pg_cast c JOIN pg_catalog.pg_type t ON t.oid = c.castsource
+WHERE c.oid >= 16384 AND c.casttarget = 114 AND t.typtype <> 'c'
 UNION
 SELECT opc.opcintype FROM pg_catalog.pg_opclass opc WHERE opc.oid >= 16384 AND opc.opcdefault
 UNION
