@@ -13,7 +13,7 @@ from psycopg import errors, sql
 from datasources import DataFetchError, WorkspaceFile
 from datasources_postgresql import catalog, libpq
 from datasources_postgresql.copying import RowsCallback
-from datasources_postgresql.guard import Guard, Statement
+from datasources_postgresql.guard import SNAPSHOT, Guard, Statement
 from datasources_postgresql.libpq import Connection
 from datasources_postgresql.options import PostgreSQLOptions
 from datasources_postgresql.values import load_rows, register_lenient_loaders
@@ -53,6 +53,9 @@ _HIDE_TREE = (
     "SET LOCAL debug_print_rewritten = off; SET LOCAL client_min_messages = error; "
     "SET LOCAL transform_null_equals TO DEFAULT; "
 )
+_Settings = Literal["own", "caller's", "tree"]
+"""Those of this package's queries, those of a caller's statement, and those that show its tree."""
+_SNAPSHOT = f"SELECT 'snapshot', {SNAPSHOT.decode()}; "
 # A database without an encoding holds bytes of any. In SQL_ASCII the server sends names and comments
 # as they are, and what is no UTF-8 is replaced here; in UTF8 it refuses the whole answer.
 _RAW_ENCODING = "SET LOCAL client_encoding = 'SQL_ASCII'; "
@@ -168,7 +171,8 @@ class Transaction:
     """A transaction on a leased connection; `lease` rolls it back if it is not committed.
 
     The queries of this package run under settings of its own, a caller's statement under those that
-    the role has; `_use_own_settings` and `_use_callers_settings` switch.
+    the role has, and its analysis under those that show its tree; `_use` switches, or a command that
+    begins with `_switch`, which saves a round trip.
 
     Args:
         connection: A connection on which the transaction has begun.
@@ -205,7 +209,7 @@ class Transaction:
             self._callers_settings += _CALLERS_ENCODING
             self._own_settings += _RAW_ENCODING
         self._search_path = search_path
-        self._settings: Literal["own", "caller's", "unknown"] = "own"
+        self._settings: _Settings | Literal["unknown"] = "own"
 
     @property
     def system_functions(self) -> dict[int, tuple[Any, ...]]:
@@ -220,8 +224,23 @@ class Transaction:
         self, query: bytes, parameters: Sequence[object] = ()
     ) -> list[tuple[Any, ...]]:
         """Run a query of this package and return its rows."""
-        await self._use_own_settings()
+        await self._use("own")
         return await libpq.execute_query(self._connection, query, parameters)
+
+    async def snapshot(self, then: _Settings = "own") -> str | None:
+        """Return the server's snapshot, which is the same while no transaction ends.
+
+        It is None on a standby.
+
+        Args:
+            then: The settings that the next statement needs, set in the same round trip.
+        """
+        command = self._switch("own") + _SNAPSHOT
+        command += self._switch(then)
+        results = await libpq.execute_all(self._connection, command.encode())
+        answers = [rows[0][1] for rows in results if rows and rows[0][0] == "snapshot"]
+        snapshot: str | None = answers[0]
+        return snapshot
 
     async def execute_with_callers_names(
         self, query: bytes, parameters: Sequence[object]
@@ -253,7 +272,7 @@ class Transaction:
         if self._options.read_only and statement.query:
             await self._guard.check_before_parsing(statement)
         if not qualified:
-            await self._use_callers_settings()
+            await self._use("caller's")
         return await self._describe(statement.text)
 
     async def analyse(self, text: str) -> list[str]:
@@ -261,15 +280,13 @@ class Transaction:
 
         Views and row security policies are expanded in a tree, and their relations are locked.
         """
-        await libpq.execute(self._connection, (self._callers_path + _SHOW_TREE).encode())
+        await self._use("tree")
         details = await libpq.analyse(self._connection, text)
-        await libpq.execute(self._connection, (_HIDE_TREE + self._own_settings).encode())
-        self._settings = "own"
         return [detail for detail in details if detail.startswith("({QUERY")]
 
     async def type_id(self, name: str) -> int:
         """Return the id of the type that a name means to the caller, or 0 if it means none."""
-        await self._use_callers_settings()
+        await self._use("caller's")
         query = b"SELECT pg_catalog.to_regtype(%s::pg_catalog.text)::pg_catalog.oid"
         ((oid,),) = await libpq.execute_query(self._connection, query, [name])
         return oid or 0
@@ -311,12 +328,11 @@ class Transaction:
         is_query = statement is None or statement.kind in {"select", "other"}
         if self._options.read_only and statement is not None and statement.query:
             permit = await self._guard.permit(statement, text if is_query else statement.query)
-        await self._use_own_settings()
         if is_query:
             await self._lock_relations(text)
         if permit is not None:
-            await permit.check()
-        await self._use_callers_settings()
+            await permit.check(then="caller's")
+        await self._use("caller's")
         yield
         if permit is not None:
             await permit.check()
@@ -338,15 +354,22 @@ class Transaction:
         await libpq.execute(self._connection, f"ROLLBACK TO SAVEPOINT {savepoint}".encode())
         self._settings = "unknown"
 
-    async def _use_own_settings(self) -> None:
-        if self._settings != "own":
-            await libpq.execute(self._connection, self._own_settings.encode())
-            self._settings = "own"
+    async def _use(self, wanted: _Settings) -> None:
+        if command := self._switch(wanted):
+            await libpq.execute(self._connection, command.encode())
 
-    async def _use_callers_settings(self) -> None:
-        if self._settings != "caller's":
-            await libpq.execute(self._connection, self._callers_settings.encode())
-            self._settings = "caller's"
+    def _switch(self, wanted: _Settings) -> str:
+        """Return what a command has to begin with that needs some settings; it must run next."""
+        before, self._settings = self._settings, wanted
+        if before == wanted:
+            return ""
+        # First of all, so that no tree is shown but that of the statement before.
+        command = _HIDE_TREE if before in {"tree", "unknown"} else ""
+        if wanted == "caller's":
+            return command + self._callers_settings
+        if before != "own":
+            command += self._own_settings
+        return command + (self._callers_path + _SHOW_TREE if wanted == "tree" else "")
 
     async def type_names(self, columns: Sequence[Column]) -> list[str]:
         """Return the types of columns as SQL writes them."""
@@ -375,7 +398,7 @@ class Transaction:
 
     async def fetch_figures(self, text: str, exact: str) -> tuple[Any, ...]:
         """Return the one row of a query, or that of `exact` if a figure overflows."""
-        await self._use_own_settings()
+        await self._use("own")
         await libpq.execute(self._connection, b"SAVEPOINT figures")
         try:
             (row,) = await self.fetch_all(text, jit=False)
@@ -438,7 +461,8 @@ class Transaction:
         """
         # Like the text of a COPY, this text has been parsed alone as one statement. It is planned
         # under the caller's search path, but while JIT is off: with JIT on, it would be compiled.
-        command = f"{self._callers_path}EXPLAIN (COSTS OFF)\n{text}\n; {self._own_settings}"
+        command = self._switch("own") + self._callers_path
+        command += f"EXPLAIN (COSTS OFF)\n{text}\n; {self._own_settings}"
         await libpq.execute(self._connection, command.encode())
 
     async def write_csv(self, text: str, file: WorkspaceFile, max_rows: int | None) -> None:

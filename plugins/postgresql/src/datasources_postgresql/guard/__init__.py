@@ -1,10 +1,12 @@
 """Decide whether a statement only reads; `guard.py` tells the layers in their order."""
 
 from datasources_postgresql.guard.guard import Guard, Permit, parse_statement
+from datasources_postgresql.guard.lookup import SNAPSHOT
 from datasources_postgresql.guard.policy import FunctionPolicy
 from datasources_postgresql.guard.text import Statement, parse_one, parse_read, plain_select
 
 __all__ = [
+    "SNAPSHOT",
     "FunctionPolicy",
     "Guard",
     "Permit",

@@ -67,6 +67,7 @@ class Closure:
         policy: Says which functions may be called.
         system_functions: The rows of PostgreSQL's own functions that the session has read; more are
             added.
+        has_casts: False if the database has no casts of its own, which saves a question.
     """
 
     def __init__(
@@ -74,10 +75,13 @@ class Closure:
         execute: Execute,
         policy: FunctionPolicy,
         system_functions: dict[int, tuple[Any, ...]],
+        *,
+        has_casts: bool,
     ) -> None:
         self._execute = execute
         self._system_functions = system_functions
         self._policy = policy
+        self._has_casts = has_casts
         self.rows: set[tuple[str, int, str]] = set()
         """The catalog rows that were read: catalog, object id, the transaction that wrote the row."""
         self.families: dict[int, Place] = {}
@@ -146,10 +150,24 @@ class Closure:
         return waiting
 
     def _add(self, calls: Calls) -> None:
-        for oid, place in calls.functions.items():
-            self._functions.setdefault(oid, place)
-        for oid, place in calls.operators.items():
-            self._operators.setdefault(oid, place)
+        for places, added in (
+            (self._functions, calls.functions),
+            (self._operators, calls.operators),
+            (self.families, calls.families),
+        ):
+            for oid, place in added.items():
+                places.setdefault(oid, place)
+        self._add_types(calls)
+        for oid, place in calls.relations.items():
+            if oid >= FIRST_NORMAL:
+                self._relations.setdefault(oid, place)
+        for oid, result in calls.results:
+            self._results.setdefault((oid, result), calls.functions.get(oid, Place()))
+        self._named |= calls.named
+        for oid, count in calls.fewest_arguments.items():
+            self._fewest[oid] = min(self._fewest.get(oid, count), count)
+
+    def _add_types(self, calls: Calls) -> None:
         uses: tuple[tuple[TypeUse, dict[int, Place]], ...] = (
             ("shown", calls.types),
             ("checked", calls.checked_domains),
@@ -162,16 +180,6 @@ class Closure:
             self._note_any_type(calls.types[_ANYARRAY])
         if calls.makes_json:
             self._cast_targets.add(_JSON)
-        for oid, place in calls.relations.items():
-            if oid >= FIRST_NORMAL:
-                self._relations.setdefault(oid, place)
-        for oid, place in calls.families.items():
-            self.families.setdefault(oid, place)
-        for oid, result in calls.results:
-            self._results.setdefault((oid, result), calls.functions.get(oid, Place()))
-        self._named |= calls.named
-        for oid, count in calls.fewest_arguments.items():
-            self._fewest[oid] = min(self._fewest.get(oid, count), count)
 
     def _note_any_type(self, place: Place) -> None:
         self._any_type = self._any_type or place
@@ -346,10 +354,12 @@ class Closure:
 
     async def _follow_casts(self) -> bool:
         """Look up the casts that are looked for by type on running; return True if types were left."""
-        types = self._next("cast", self._seen_types) if self._cast_targets else []
-        if not types:
+        if not self._has_casts or not self._cast_targets:
             return False
-        for (function,) in await self._execute(lookup.CASTS, [types, sorted(self._cast_targets)]):
+        targets = sorted(self._cast_targets)
+        if not (types := self._next(f"cast to {targets}", self._seen_types)):
+            return False
+        for (function,) in await self._execute(lookup.CASTS, [types, targets]):
             self._functions.setdefault(function, Place("a cast to text or json"))
         return True
 

@@ -11,30 +11,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from datasources import DataFetchError
 from datasources_postgresql.guard import lookup
 from datasources_postgresql.guard.closure import Closure, Execute
 from datasources_postgresql.guard.text import Statement
 
-# A change of the catalog is seen when its transaction has ended, and that changes the snapshot: it
-# tells which transactions have ended, of every database of the server. While it is the same, no row
-# has changed. On a standby it does not list them (GetSnapshotData in storage/ipc/procarray.c).
-_SNAPSHOT = b"""
-SELECT pg_catalog.pg_current_snapshot()::pg_catalog.text WHERE NOT pg_catalog.pg_is_in_recovery()
-"""
+if TYPE_CHECKING:
+    from datasources_postgresql.reading import Transaction
 
 # The transaction that wrote a row is another one after any change of it. Relations are on the list
 # for their names alone: one in a schema of the search path may hide another one. Views are there from
 # all schemas. The rows that are called class are those from which `lookup.FAMILIES_FOUND_FIRST`
 # follows, with the casts; a changed operator is one of PostgreSQL's own with something that is not.
 _NAMED = (
-    b"""
-SELECT 'snapshot', 0::pg_catalog.oid, ("""
-    + _SNAPSHOT
-    + b""")
-UNION ALL
+    b"SELECT 'snapshot', 0::pg_catalog.oid, "
+    + lookup.SNAPSHOT
+    + b"""UNION ALL
 SELECT 'function', p.oid, p.xmin::text FROM pg_catalog.pg_proc p
 WHERE p.proname = ANY (%s::text[]) AND p.oid >= 16384
 UNION ALL
@@ -124,33 +118,41 @@ class Evidence:
         await evidence._read_anew(execute)
         return evidence
 
-    async def refresh(self, execute: Execute) -> None:
-        """Read the rows anew, unless nothing has changed: the server may have waited for a lock."""
-        if not await self._is_unchanged(execute):
-            await self._read_anew(execute)
+    async def refresh(self, transaction: Transaction, then: Literal["own", "tree"]) -> None:
+        """Read the rows anew, unless nothing has changed: the server may have waited for a lock.
+
+        Args:
+            transaction: The transaction of the statement.
+            then: The settings that are needed next.
+        """
+        if not self._is_unchanged(await transaction.snapshot(then)):
+            await self._read_anew(transaction.execute)
 
     def with_closure(self, closure: Closure) -> Evidence:
         """Return the evidence with the rows that were read while the statement was analysed."""
         return replace(self, rows=self.rows | closure.rows, _closure=closure)
 
-    async def check(self, execute: Execute) -> None:
-        """Read the rows of the evidence again, and compare.
+    async def check(self, transaction: Transaction, then: Literal["own", "caller's"]) -> None:
+        """Read the rows of the evidence again, unless nothing has changed, and compare.
+
+        Args:
+            transaction: The transaction of the statement.
+            then: The settings that are needed next.
 
         Raises:
             DataFetchError: A row has changed, or others have come. Nothing must be delivered.
         """
-        if await self._is_unchanged(execute):
+        if self._is_unchanged(await transaction.snapshot(then)):
             return
-        if await self._read(execute) != self.rows:
+        if await self._read(transaction.execute) != self.rows:
             raise DataFetchError(
                 "a function, operator, cast, type or table that the query uses was replaced or added "
                 "meanwhile; run it again"
             )
 
-    async def _is_unchanged(self, execute: Execute) -> bool:
+    def _is_unchanged(self, snapshot: str | None) -> bool:
         """Return True if no transaction has ended since the rows were read."""
-        snapshot = await execute(_SNAPSHOT, [])
-        return bool(snapshot) and snapshot[0][0] == self._snapshot
+        return snapshot is not None and snapshot == self._snapshot
 
     async def _read_anew(self, execute: Execute) -> None:
         self.rows = await self._read(execute)

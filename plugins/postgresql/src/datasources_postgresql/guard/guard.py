@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from datasources import PolicyError, run_in_thread
 from datasources_postgresql.guard import constants, literals, lookup, names, unfolding
@@ -87,13 +87,16 @@ class Permit:
     evidence: Evidence
     transaction: Transaction
 
-    async def check(self) -> None:
+    async def check(self, then: Literal["own", "caller's"] = "own") -> None:
         """Check that nothing of the evidence has changed since the analysis.
+
+        Args:
+            then: The settings that the next statement of the transaction needs.
 
         Raises:
             DataFetchError: Something has. Nothing must be delivered.
         """
-        await self.evidence.check(self.transaction.execute)
+        await self.evidence.check(self.transaction, then)
 
 
 class Guard:
@@ -159,10 +162,10 @@ class Guard:
         """
         transaction, evidence = self._transaction, self._evidence
         assert evidence is not None  # `check_before_parsing` comes first
-        await evidence.refresh(transaction.execute)
         # What a query in FROM or WITH unfolds to, and what constants take, is seen in the tree alone.
         is_small = not statement.nested and not statement.names & constants.GROWING_NAMES
         trusts_names = self._mode == "names" or (self._mode == "names-first" and is_small)
+        await evidence.refresh(transaction, "own" if trusts_names else "tree")
         if trusts_names and await self._check_names(statement) is None:
             return Permit(evidence, transaction)
         queries, size = await self._analyse(text)
@@ -226,7 +229,10 @@ class Guard:
         for family in evidence.families:
             calls.families.setdefault(family, Place("an operator family"))
         closure = Closure(
-            self._transaction.execute, self._policy, self._transaction.system_functions
+            self._transaction.execute,
+            self._policy,
+            self._transaction.system_functions,
+            has_casts=bool(evidence.oids("cast")),
         )
         try:
             await closure.follow(calls)

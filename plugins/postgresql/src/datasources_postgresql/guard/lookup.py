@@ -7,6 +7,13 @@ the transaction that wrote the row, by which `evidence.py` sees that an object w
 
 from __future__ import annotations
 
+# A change of the catalog is seen when its transaction has ended, and that changes the snapshot: it
+# tells which transactions have ended, of every database of the server. While it is the same, no row
+# has changed. On a standby it does not list them (GetSnapshotData in storage/ipc/procarray.c).
+SNAPSHOT = b"""(
+    SELECT pg_catalog.pg_current_snapshot()::pg_catalog.text WHERE NOT pg_catalog.pg_is_in_recovery())
+"""
+
 # Functions of PostgreSQL's own: nothing of them can be another's.
 SYSTEM_FUNCTIONS = b"""
 SELECT p.oid, p.xmin::text, 'pg_catalog', p.proname, p.provolatile::text,
