@@ -20,8 +20,16 @@ from datasources_postgresql.guard.nodes import FIELDS, LABELS
 
 Value: TypeAlias = "Node | list[Value] | str | None"
 
-_TOKEN = re.compile(r"[(){}]|\[[\s\d-]*\](?=[\s)}])|(?:\\.|[^\s(){}\\])+", re.DOTALL)
-_NUMBERS = frozenset("iobx")  # of integers, object ids, members of a set, transaction ids
+# Read one after the other: a thread that splits megabytes at once would hold up the event loop.
+_TOKEN = re.compile(
+    r"""
+    :(constvalue)\s+\d+\s+(\[[\s\d-]*\])(?=[\s)}])  # a field with bytes
+    | :(\w+)\s+((?:\\.|[^\s(){}\\])+)               # a field with a word
+    | (\{\w* | \((?:[iobx](?=[\s)]))? | [)}] | (?:\\.|[^\s(){}\\])+)
+    """,
+    re.DOTALL | re.VERBOSE,
+)
+_OTHER = 5  # the group of a word that is no field with its value
 _CLOSING = frozenset("})")
 _LINE = 78  # bytes
 _MAX_DEPTH = 6_000  # of nodes in each other; the server's own limit is max_stack_depth
@@ -84,69 +92,62 @@ def parse(text: str) -> list[Node]:
     lines = (line for line in text.split("\n") if " " not in line[1:])
     if any(len(line.encode()) >= _LINE for line in lines):
         raise UnreadableTreeError("it has a word that is too long")
-    return list(_nodes_in(_Reader(_TOKEN.findall(text)).read()))
+    return list(_nodes_in(_Reader().read(text)))
 
 
 class _Reader:
-    """Reads one value from words, without recursion: trees are deeper than Python's stack.
+    """Reads one value from a text, without recursion: trees are deeper than Python's stack."""
 
-    Args:
-        words: The words of the text, parentheses included.
-    """
-
-    def __init__(self, words: list[str]) -> None:
-        self._words = words
-        self._position = 0
+    def __init__(self) -> None:
         self._field = ""
-        """The field that the next value belongs to; empty where a field's name is expected."""
+        """The field that the next list or node belongs to; empty where a field's name is expected."""
         self._open: list[Node | list[Value]] = [[]]
         """The nodes and lists that have not ended; the first holds the value that is read."""
 
-    def read(self) -> Value:
+    def read(self, text: str) -> Value:
         root = self._open[0]
-        while len(self._open) > 1 or not root:
-            if self._position >= len(self._words):
-                raise UnreadableTreeError("it ends early")
-            top, word = self._open[-1], self._words[self._position]
-            self._position += 1
-            if isinstance(top, Node) and not self._field:
-                self._read_field(top, word)
-            elif word == ")" and isinstance(top, list) and top is not root:
-                self._open.pop()
+        for match in _TOKEN.finditer(text):
+            top = self._open[-1]
+            if top is root and root:
+                raise UnreadableTreeError("it has text after its end")
+            if match.lastindex == _OTHER:
+                self._read_word(top, match[_OTHER])
+            elif isinstance(top, Node) and not self._field:
+                name, value = match[1] or match[3], match[2] or match[4]
+                top[_known(top, name)] = None if value == "<>" else value
             else:
-                self._read_value(top, word)
-        if self._position != len(self._words):
-            raise UnreadableTreeError("it has text after its end")
+                raise UnreadableTreeError(f"{match[0]} is out of place")
+        if len(self._open) > 1 or not root:
+            raise UnreadableTreeError("it ends early")
         assert isinstance(root, list)
         return root[0]
 
-    def _read_field(self, node: Node, word: str) -> None:
-        if word == "}":
+    def _read_word(self, top: Node | list[Value], word: str) -> None:
+        if isinstance(top, Node) and not self._field:
+            if word == "}":
+                self._open.pop()
+            elif word[0] == ":":
+                self._field = _known(top, word[1:])
+            else:
+                raise UnreadableTreeError(f"the field {word} of {top.label} is not known")
+        elif word == ")" and isinstance(top, list) and len(self._open) > 1:
             self._open.pop()
-        elif word[0] == ":" and word[1:] in FIELDS[node.label]:
-            self._field = word[1:]
         else:
-            raise UnreadableTreeError(f"the field {word} of {node.label} is not known")
+            self._add(top, word)
 
-    def _read_value(self, top: Node | list[Value], word: str) -> None:
-        value: Value = word
-        following = "".join(self._words[self._position : self._position + 1])
-        if word == "{":
-            label = LABELS.get(following, following)
+    def _add(self, top: Node | list[Value], word: str) -> None:
+        value: Value
+        if word[0] == "{":
+            label = LABELS.get(word[1:], word[1:])
             if label not in FIELDS:
                 raise UnreadableTreeError(f"the node {label} is not known")
             value = Node(label)
-            self._position += 1
-        elif word == "(":
+        elif word[0] == "(":
             value = []
-            self._position += len(_NUMBERS & {following})
-        elif word == "<>":
-            value = None
-        elif word in _CLOSING:
+        elif word in _CLOSING or isinstance(top, Node):
             raise UnreadableTreeError(f"{word} is out of place")
-        elif self._field == "constvalue" and following.startswith("["):
-            value = following
-            self._position += 1
+        else:
+            value = None if word == "<>" else word
         if isinstance(top, Node):
             top[self._field] = value
         else:
@@ -156,6 +157,12 @@ class _Reader:
             if len(self._open) > _MAX_DEPTH:
                 raise UnreadableTreeError("it is nested too deeply")
             self._open.append(value)
+
+
+def _known(node: Node, field: str) -> str:
+    if field not in FIELDS[node.label]:
+        raise UnreadableTreeError(f"the field {field} of {node.label} is not known")
+    return field
 
 
 def _nodes_in(value: Value) -> Iterator[Node]:
