@@ -158,8 +158,8 @@ class Evidence:
         self.rows = await self._read(execute)
         self.families = []
         if self.oids("class"):
-            found = await execute(lookup.FAMILIES_FOUND_FIRST, [])
-            self.families = sorted({family for (family,) in found})
+            rows = await execute(lookup.FAMILIES_FOUND_FIRST, [])
+            self.families = sorted({family for (family,) in rows})
 
     async def _read(self, execute: Execute) -> set[tuple[str, int, str]]:
         names, schemas = self.names, self.schemas

@@ -64,22 +64,22 @@ def _edits(tree: Any, query: bytes) -> Iterator[tuple[int, int, bytes]]:
     parameters = 0
     stack: list[tuple[Any, str]] = [(tree, "")]
     while stack:
-        found, key = stack.pop()
-        if isinstance(found, list):
-            stack.extend((item, key) for item in found)
+        part, key = stack.pop()
+        if isinstance(part, list):
+            stack.extend((item, key) for item in part)
             continue
-        if not isinstance(found, dict) or key in _PLAIN_TEXTS:
+        if not isinstance(part, dict) or key in _PLAIN_TEXTS:
             continue
         if key == "A_Const":
-            if "sval" in found:
-                yield (*_span(found, query), b"NULL")
+            if "sval" in part:
+                yield (*_span(part, query), b"NULL")
             continue
-        if key == "TypeCast" and found.get("location") == -1 and _is_text(found["arg"]):
-            yield from _typed(found, query)
+        if key == "TypeCast" and part.get("location") == -1 and _is_text(part["arg"]):
+            yield from _typed(part, query)
             continue
         # NULL beside IS DISTINCT FROM would be understood as IS NULL, a parameter is not.
-        distinct = key == "A_Expr" and "DISTINCT" in found["kind"]
-        for name, value in _parts(found, key):
+        distinct = key == "A_Expr" and "DISTINCT" in part["kind"]
+        for name, value in _parts(part, key):
             if distinct and _is_text(value):
                 parameters += 1
                 yield (*_span(value["A_Const"], query), b"$%d" % parameters)

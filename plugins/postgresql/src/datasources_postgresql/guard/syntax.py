@@ -14,11 +14,11 @@ def nodes(tree: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """
     stack = [tree]
     while stack:
-        found = stack.pop()
-        if isinstance(found, list):
-            stack.extend(found)
-        elif isinstance(found, dict):
-            for key, value in found.items():
+        part = stack.pop()
+        if isinstance(part, list):
+            stack.extend(part)
+        elif isinstance(part, dict):
+            for key, value in part.items():
                 if key[0].isupper():
                     yield key, value
                 elif key == "typeName":

@@ -143,10 +143,10 @@ def parse_one(query: str) -> tuple[dict[str, Any], str]:
         raise PolicyError(_TOO_DEEP) from None
     if len(statements) != 1:
         raise PolicyError(f"a query is one statement; this one has {len(statements)}")
-    (found,) = statements
-    start = found.get("stmt_location", 0)
-    end = start + found["stmt_len"] if found.get("stmt_len") else len(encoded)
-    return found["stmt"], encoded[start:end].decode()
+    (statement,) = statements
+    start = statement.get("stmt_location", 0)
+    end = start + statement["stmt_len"] if statement.get("stmt_len") else len(encoded)
+    return statement["stmt"], encoded[start:end].decode()
 
 
 def _parse_deep(query: str) -> list[dict[str, Any]]:
@@ -260,10 +260,10 @@ def _explained(text: str, tree: Mapping[str, Any]) -> str:
     for match in re.finditer(r"\(|\b(?:SELECT|WITH|VALUES|TABLE)\b", text, re.IGNORECASE):
         candidate = text[match.start() :]
         try:
-            found, alone = parse_one(candidate)
+            reparsed, alone = parse_one(candidate)
         except (DataFetchError, PolicyError):
             continue
-        if _without_locations(found) == expected:
+        if _without_locations(reparsed) == expected:
             return alone
     raise PolicyError("the query after EXPLAIN cannot be told from the options before it")
 

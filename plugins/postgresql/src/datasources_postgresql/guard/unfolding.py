@@ -96,14 +96,14 @@ class Query:
         total = 0
         stack = [node]
         while stack:
-            found = stack.pop()
+            part = stack.pop()
             total += 1
-            if found.label == "VAR":
-                total += self._column(found)
-            elif found.label == "QUERY":  # of a SubLink
-                total += self._sublink(found)
+            if part.label == "VAR":
+                total += self._column(part)
+            elif part.label == "QUERY":  # of a SubLink
+                total += self._sublink(part)
             else:
-                stack.extend(child for _, child in found.children())
+                stack.extend(child for _, child in part.children())
             if total > MAX_NODES:
                 raise TooLargeError(f"expressions of more than {MAX_NODES} nodes")
         return total
