@@ -120,7 +120,7 @@ async def test_transaction_alone_changes_no_row_by_the_newer_corpus(planted: Hos
     await connector.disconnect()
 
 
-def _contents(planted: Hostile) -> list[object]:
+def _contents(planted: Hostile) -> list[tuple[object, ...]]:
     return planted.admin.execute(
         "SELECT (SELECT string_agg(t::text, ',') FROM z.t), (SELECT count(*) FROM pg_class),"
         " (SELECT count(*) FROM pg_proc), (SELECT sum(relpages) FROM pg_class WHERE oid >= 16384)"

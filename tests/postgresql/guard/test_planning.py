@@ -161,6 +161,38 @@ async def test_names_first_asks_for_the_tree_where_constants_may_grow(
         await connector.preview("SELECT 'x'::char(10485760)")
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        _nested("SELECT x + x AS x FROM ({}) q", 20),
+        _nested("SELECT x + x AS x FROM (SELECT id AS x FROM t UNION ALL ({})) q", 20),
+        _values(20),
+        "WITH a0 AS (SELECT id AS x FROM t), "
+        + ", ".join(f"a{i + 1} AS (SELECT x + x AS x FROM a{i})" for i in range(20))
+        + " SELECT x FROM a20",
+        "SELECT 1 FROM t WHERE EXISTS (" + _nested("SELECT x + x AS x FROM ({}) q", 20) + ")",
+        "SELECT 1 FROM t a JOIN (" + _nested("SELECT x * x AS x FROM ({}) q", 20) + ") b ON true",
+    ],
+    ids=["subqueries", "unions", "values", "common tables", "sublink", "join"],
+)
+async def test_names_alone_refuse_what_may_unfold_to_too_much(
+    planner: PostgreSQLConnector, source: Source, statement: str
+) -> None:
+    connector = await source(guard="names")
+    with pytest.raises(PolicyError, match="may unfold to too much"):
+        await connector.preview(statement)
+
+
+async def test_names_alone_admit_a_few_subqueries(
+    planner: PostgreSQLConnector, source: Source
+) -> None:
+    connector = await source(guard="names")
+    await connector.preview(_nested("SELECT x + 1 AS x, x * 2 AS y FROM ({}) q", 12))
+    await connector.preview(_nested("SELECT x + x AS x FROM ({}) q", 8))
+    chain = ", ".join(f"a{i + 1} AS (SELECT x, x - 1 AS y FROM a{i})" for i in range(40))
+    await connector.preview(f"WITH a0 AS (SELECT id AS x FROM t), {chain} SELECT x, y FROM a40")
+
+
 def _grown(size: int) -> list[str]:
     """Return statements whose constants, subqueries and columns grow with a size."""
     return [

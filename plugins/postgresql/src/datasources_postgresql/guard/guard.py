@@ -20,8 +20,8 @@ The server parses the text again when it runs. That it means the same then rests
 caller's search path in both, the locks of the transaction, and the evidence. With `names-first`, a
 query skips step 3 if its names are clear, no function in it makes large values of small ones, and it
 has no query in FROM or WITH; with `names`, every
-query does, and what expressions unfold to and constants take is not bounded: both are seen in the
-tree alone.
+query does: what expressions unfold to is then estimated from the text (`estimating.py`), and what
+constants take is not bounded, because it is seen in the tree alone.
 """
 
 from __future__ import annotations
@@ -126,6 +126,11 @@ class Guard:
         )
         self._evidence = evidence
         if self._mode == "names":
+            if statement.unfolded > unfolding.MAX_NODES:
+                raise PolicyError(
+                    "the query may unfold to too much to plan, as its option 'guard' is 'names' and only "
+                    "its text tells; 'server' asks the server's analysis"
+                )
             await self._check_names(statement)
             return
         if statement.relations and evidence.oids("view"):

@@ -19,6 +19,7 @@ import pgparse  # type: ignore[import-not-found]  # one binary, without types
 
 from datasources import DataFetchError, PolicyError
 from datasources_postgresql.guard.bounds import bounded_relations, check_columns, check_star
+from datasources_postgresql.guard.estimating import unfolded_nodes
 from datasources_postgresql.guard.syntax import nodes, strings
 
 MAX_LENGTH = 50_000
@@ -92,6 +93,8 @@ class Statement:
     """The names of relations in FROM, each as often as it is read."""
     nested: bool = False
     """True if there is a query in FROM or WITH, whose expressions the server copies on planning."""
+    unfolded: float = 0
+    """About how many nodes a nested query has after that, by its text; see `estimating.py`."""
 
 
 def parse_read(query: str, denied: frozenset[str] = frozenset()) -> Statement:
@@ -213,6 +216,7 @@ def _select(
         frozenset(operators),
         tuple(bounded_relations(tree)),
         nested,
+        unfolded_nodes(tree) if nested else 0,
     )
 
 
