@@ -50,6 +50,12 @@ CREATE TABLE t (i int, v num, w word, p pair, o odd, many num[], doc doc, day da
 SET session_replication_role = replica;
 INSERT INTO t (i, o, day, note) SELECT g % 3, ('{a,b,c}'::odd[])[1 + g % 3], '2024-01-01', 'n' || g FROM generate_series(1, 60) g;
 ANALYZE t;
+CREATE DOMAIN odd_again AS odd; CREATE TYPE with_odd AS (n int, o odd_again);
+CREATE FUNCTION odds_text(odd[]) RETURNS text LANGUAGE plpgsql AS
+    $$ BEGIN PERFORM z.harm(); RETURN 'x'; END $$;
+CREATE CAST (odd[] AS text) WITH FUNCTION odds_text(odd[]);
+CREATE TABLE later (i int); INSERT INTO later VALUES (1); ALTER TABLE later ADD COLUMN o odd DEFAULT 'a';
+CREATE FUNCTION two_rows(OUT r record, OUT n int) STABLE LANGUAGE sql AS $$ SELECT ROW('a'::z.odd), 1 $$;
 CREATE FUNCTION any_row() RETURNS record STABLE LANGUAGE sql AS $$ SELECT ROW('a'::z.odd, 1) $$;
 CREATE FUNCTION an_odd() RETURNS odd STABLE LANGUAGE sql AS $$ SELECT 'a'::z.odd $$;
 
@@ -141,7 +147,9 @@ STATEMENTS = [
     "SELECT JSON_OBJECT('a': o) FROM t", "SELECT JSON_ARRAY(o) FROM t", "SELECT JSON_SCALAR(o) FROM t", "SELECT json_build_array(o) FROM t",
     "SELECT array_to_json(ARRAY[o]) FROM t", "SELECT jsonb_object_agg(i, o) FROM t", "SELECT row_to_json(ROW(o)) FROM t",
     "SELECT JSON_ARRAY(SELECT o FROM t)", "SELECT JSON_OBJECTAGG(i: o) FROM t WHERE i = 1 GROUP BY i", "SELECT to_json(ARRAY[ROW(o)]) FROM t",
-    "SELECT to_jsonb(an_odd())", "SELECT to_json(any_row())", "SELECT json_agg(any_row())", "SELECT row_to_json(any_row())",
+    "SELECT to_jsonb(an_odd())", "SELECT to_json(o::odd_again) FROM t", "SELECT to_jsonb(ROW(1, o)::with_odd) FROM t", "SELECT to_json(r) FROM two_rows()", "SELECT row_to_json(f) FROM two_rows() f",
+    "SELECT to_json(attmissingval) FROM pg_attribute WHERE attrelid = 'later'::regclass AND attname = 'o'", "SELECT quote_literal(ARRAY[o]) FROM t", "SELECT quote_nullable(array_agg(o)) FROM t",
+    "SELECT json_object_agg(i, r) FROM t, LATERAL (SELECT t.o, 1) r(o, n) GROUP BY i", "SELECT jsonb_build_object('a', q) FROM (SELECT o FROM t) q", "SELECT JSON_ARRAYAGG(q) FROM (SELECT ARRAY[o] FROM t) q", "SELECT to_json(any_row())", "SELECT json_agg(any_row())", "SELECT row_to_json(any_row())",
     "SELECT to_json(r) FROM any_row() AS r(o odd, n int)", "SELECT json_agg(r) FROM any_row() AS r(o odd, n int)",
     "SELECT quote_literal(o) FROM t", "SELECT quote_nullable(o) FROM t", "SELECT quote_literal(an_odd())", "SELECT (o).quote_literal FROM t",
     "SELECT array_to_json(most_common_vals) FROM pg_stats WHERE schemaname = 'z' AND attname = 'o'",

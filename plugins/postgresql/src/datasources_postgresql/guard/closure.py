@@ -22,6 +22,7 @@ Execute: TypeAlias = Callable[[bytes, Sequence[object]], Awaitable[list[tuple[An
 
 # Object ids of types in pg_type.dat.
 _TEXT, _JSON, _RECORD, _RECORDS, _ANYARRAY = 25, 114, 2249, 2287, 2277
+_HOLDING_ANY = frozenset({_RECORD, _RECORDS, _ANYARRAY})
 
 TypeUse: TypeAlias = Literal["shown", "checked", "made"]
 """The way in which values of a type occur: written as text, checked as a domain, or made from text."""
@@ -241,6 +242,8 @@ class Closure:
             if self._fewest.get(oid, argument_count) < argument_count:
                 self._add_trees([defaults], f"the defaults of the function {function.full_name}")
             self._add_trees([body], f"the function {function.full_name}")
+            if _HOLDING_ANY.intersection(results):
+                self._note_any_type(place)
             for result in results:
                 self._add_type(result, "made", place)
             if aggregate is not None:
@@ -277,8 +280,6 @@ class Closure:
     def _follow_results(self, results: list[tuple[int, int]]) -> None:
         for key in results:
             function, type_ = key
-            if function >= FIRST_NORMAL and type_ in {_RECORD, _RECORDS}:
-                self._note_any_type(self._results[key])
             if function in self._makers:
                 self._add_type(type_, "made", self._results[key])
 
