@@ -271,8 +271,7 @@ class Transaction:
         self._statement = statement
         if self._options.read_only and statement.query:
             await self._guard.check_before_parsing(statement)
-        if not qualified:
-            await self._use("caller's")
+        await self._use("own" if qualified else "caller's")
         return await self._describe(statement.text)
 
     async def analyse(self, text: str) -> list[str]:
