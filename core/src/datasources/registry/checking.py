@@ -29,7 +29,10 @@ class ConnectionTester:
     async def test(self, config: DataSourceConfig) -> tuple[str, ...]:
         """Connect to a source whose configuration is in clear, and disconnect again.
 
-        Returns what the account may do besides reading, if the connector tells. A connector that does not end in time, even if it ignores cancellation, is abandoned.
+        A connector that does not end in time, even if it ignores cancellation, is abandoned.
+
+        Returns:
+            What the account may do besides reading, if the connector tells.
 
         Raises:
             DataSourceError: It does not work. After a failure to connect, an error of disconnecting
