@@ -32,7 +32,7 @@ class ConnectionTester:
         A connector that does not end in time, even if it ignores cancellation, is abandoned.
 
         Returns:
-            What the account may do besides reading, if the connector tells.
+            Sentences about what the account may do besides reading, if the connector tells.
 
         Raises:
             DataSourceError: It does not work. After a failure to connect, an error of disconnecting
