@@ -19,6 +19,7 @@ from azure.storage.blob import (
 from datasources.testing import ConnectorContract, Subject
 from datasources_azure_blob import AzureBlobConnector, folders, listing
 from datasources_azure_blob.listing import read_page
+from tests.parquet import parquet
 from tests.servers import AzuriteServer
 from tests.servers.process import HOST, free_port
 
@@ -27,6 +28,7 @@ ITEMS = {
     "2024/january/sales report.csv": b"x\n",
     "2024/empty": b"",
     "large.bin": bytes(range(256)) * 12_288,
+    "numbers.parquet": parquet(n=[3, None, 5], x=[0.5, 1.5, None]),
 }
 PAGE = 20  # items, here; the service has 5000, which the emulator takes a minute to make
 MANY = [f"many/{number}" for number in range(2 * PAGE + 1)]
@@ -109,7 +111,7 @@ class TestContract(ConnectorContract):
             options=options,
             items=ITEMS,
             missing="2024/nothing.csv",
-            tables={"sales.csv": 2},
+            tables={"sales.csv": 2, "numbers.parquet": 3},
             counts_rows=False,
             abilities={
                 "discover",
@@ -117,6 +119,7 @@ class TestContract(ConnectorContract):
                 "pages",
                 "glob",
                 "preview",
+                "statistics",
                 "upload",
                 "stream",
             },

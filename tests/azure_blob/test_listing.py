@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, strategies as st
 
 from datasources import ConnectError, DataFetchError
+from datasources.objects import http_time
 from datasources_azure_blob import AzureBlobConnector
-from datasources_azure_blob.listing import Page, http_time, item_of, name_of
+from datasources_azure_blob.listing import Page, item_of, name_of
 from tests.azure_blob.conftest import make
 from tests.servers.blob_server import BlobService
 

@@ -147,7 +147,7 @@ async def test_without_pyarrow_it_says_what_to_install(
             raise ImportError(name)
         return real(name)
 
-    monkeypatch.setattr("datasources_azure_blob.authorization.import_module", without_pyarrow)
+    monkeypatch.setattr("datasources.objects.parquet.import_module", without_pyarrow)
     with pytest.raises(DataFetchError, match=r"pip install 'datasources-azure-blob\[parquet\]'"):
         await connector.preview("a.parquet")
 

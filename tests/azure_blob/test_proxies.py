@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from datasources import ConnectError, ConnectorError
+from datasources.objects import proxy_for
 from datasources_azure_blob.errors import Subject
-from datasources_azure_blob.proxies import proxy_for
 from tests.azure_blob.conftest import make
 from tests.azure_blob.scripted import EMPTY_LISTING, Answer, Received, scripted
 

@@ -436,8 +436,8 @@ async def _put(connector: AzureBlobConnector, name: str, content: bytes) -> None
     """Store a blob under a name that the SDK cannot send."""
     from yarl import URL
 
+    from datasources.objects import quote_name
     from datasources_azure_blob.authorization import API_VERSION, Request
-    from datasources_azure_blob.service import quote_name
 
     service = connector._service
     path = f"{service._path}/{quote_name(name)}"

@@ -16,7 +16,7 @@ import click
 from pydantic import BaseModel
 
 import datasources
-from datasources import DataSourceError, connector, names as names_of, testing
+from datasources import DataSourceError, connector, names as names_of, objects, testing
 from datasources.plugins import hookspecs
 
 FILE = Path(__file__).with_name("public_api.txt")
@@ -30,6 +30,7 @@ def public_api() -> str:
             "datasources.blocking",
             ["Access", "DataSourceRegistry", "ItemStream", "WorkspaceSession"],
         ),
+        "Names in datasources.objects": names("datasources.objects", objects.__all__),
         "Names in datasources.testing": names(
             "datasources.testing",
             [name for name in testing.__all__ if name != "ConnectorContract"],

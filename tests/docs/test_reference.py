@@ -11,6 +11,7 @@ import pluggy
 import pytest
 
 import datasources
+import datasources.objects
 import datasources.testing
 from datasources.plugins import Plugins, hookspecs
 from datasources.plugins.hookspecs import PROJECT
@@ -30,6 +31,10 @@ def documented(prefix: str) -> list[str]:
 def test_every_public_name_is_documented_once() -> None:
     modules = {"blocking", "config", "errors"}
     assert [n for n in documented("datasources.") if n not in modules] == datasources.__all__
+
+
+def test_every_name_of_the_object_kit_is_documented() -> None:
+    assert documented("datasources.objects.") == sorted(datasources.objects.__all__)
 
 
 def test_every_name_of_the_test_kit_is_documented() -> None:

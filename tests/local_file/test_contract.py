@@ -8,6 +8,7 @@ import pytest
 
 from datasources.testing import ConnectorContract, Subject
 from datasources_local_file import LocalFileConnector
+from tests.parquet import parquet
 
 ITEMS = {
     "a.csv": b"x,y\n1,2\n3,4\n",
@@ -15,6 +16,7 @@ ITEMS = {
     "reports/old/2023 summary.csv": b"x\n",
     "empty": b"",
     "large.bin": bytes(range(256)) * 12_288,
+    "numbers.parquet": parquet(n=[3, None, 5], x=[0.5, 1.5, None]),
 }
 
 
@@ -55,9 +57,17 @@ class TestContract(ConnectorContract):
             options={"path": str(root)},
             items=ITEMS,
             missing="reports/2025.csv",
-            tables={"a.csv": 2},
+            tables={"a.csv": 2, "numbers.parquet": 3},
             counts_rows=False,
-            abilities={"discover", "iter_items", "pages", "glob", "preview", "stream"},
+            abilities={
+                "discover",
+                "iter_items",
+                "pages",
+                "glob",
+                "preview",
+                "statistics",
+                "stream",
+            },
             unreachable={"path": str(root / "missing")},
             large="heavy.bin",
             many=[f"many/{number}" for number in range(2_000)],

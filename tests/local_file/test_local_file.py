@@ -293,6 +293,7 @@ def test_abilities_are_seen_without_connecting() -> None:
         "pages",
         "glob",
         "preview",
+        "statistics",
         "stream",
     }
 

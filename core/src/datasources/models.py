@@ -344,7 +344,7 @@ class ColumnStatistics(JsonModel):
     max: Any
     """The greatest value, likewise."""
     mean: float | None
-    """`None` for a column without values."""
+    """`None` for a column without values, and where the source does not tell it."""
     sampled: bool = False
     """True if the statistics come from a sample instead of all rows."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datasources.preview.files import preview_file as preview_file
 from datasources.preview.parquet import (
     is_parquet as is_parquet,
+    parquet_statistics as parquet_statistics,
     preview_parquet as preview_parquet,
 )
 from datasources.preview.text import preview_text as preview_text

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from datasources.errors import ConnectorError, DataFetchError
-from datasources.models import Preview
+from datasources.models import ColumnStatistics, Preview
 
 _MAGIC = (b"PAR1", b"PARE")  # the second one has an encrypted footer
 _EXTENSIONS = (".parquet", ".pq", ".parq")
 _BUFFER = 64 * 1024  # bytes read at once of each column
 _MAX_PREFETCH = 64 * 1024 * 1024  # bytes of all columns
 _MAX_GAP = 64 * 1024  # bytes between two ranges that are read together
+
+T = TypeVar("T")
 
 Ranges = Sequence[tuple[int, int]]
 
@@ -41,22 +43,80 @@ def preview_parquet(
         DataFetchError: It is not Parquet, is damaged or encrypted, or pyarrow is not installed.
         ConnectorError: As reading the file raises it.
     """
+
+    def show(source: Any) -> Preview:
+        if prefetch is not None:
+            prefetch(_first_ranges(source.metadata))
+        return _first_rows(source, rows)
+
+    return _read(file, name, "a preview", show)
+
+
+def parquet_statistics(file: BinaryIO, name: str) -> dict[str, ColumnStatistics]:
+    """Return the figures of a Parquet file's numeric columns from its footer, by column.
+
+    A column whose writer left no figures is missing. The mean is unknown, as no footer has one.
+    This blocks; call it in a thread.
+
+    Args:
+        file: A file that can seek; the end of it is read.
+        name: Its name, for messages.
+
+    Raises:
+        DataFetchError: It is not Parquet, is damaged or encrypted, or pyarrow is not installed.
+        ConnectorError: As reading the file raises it.
+    """
+    return _read(file, name, "a statistic", _footer_statistics)
+
+
+def _read(file: BinaryIO, name: str, what: str, read: Callable[[Any], T]) -> T:
+    """Call `read` with an open `pyarrow.parquet.ParquetFile`."""
     try:
         from pyarrow import parquet
     except ImportError as exc:
         raise DataFetchError(
-            f"a preview of {name!r} needs pyarrow; pip install 'datasources[parquet]'"
+            f"{what} of {name!r} needs pyarrow; pip install 'datasources[parquet]'"
         ) from exc
     try:
-        source = parquet.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False)
-        if prefetch is not None:
-            prefetch(_first_ranges(source.metadata))
-        return _first_rows(source, rows)
+        return read(parquet.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False))
     except ConnectorError:
         raise
     except Exception as exc:  # pyarrow raises OSError, ValueError and others for damaged files
         reason = str(exc).partition("\n")[0] or type(exc).__name__
         raise DataFetchError(f"{name!r} cannot be read as Parquet: {reason}") from exc
+
+
+def _footer_statistics(source: Any) -> dict[str, ColumnStatistics]:
+    metadata = source.metadata
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    numeric = {field.name for field in source.schema_arrow if _is_numeric(field.type)}
+    results: dict[str, ColumnStatistics] = {}
+    for number in range(metadata.num_columns):
+        name = metadata.schema.column(number).path  # of a nested one, with dots
+        chunks = [group.column(number).statistics for group in groups if group.num_rows]
+        if name in numeric and (figures := _column_statistics(metadata.num_rows, chunks)):
+            results[name] = figures
+    return results
+
+
+def _column_statistics(rows: int, chunks: Sequence[Any]) -> ColumnStatistics | None:
+    """Return the figures of a column from those of its row groups; None if one has none."""
+    if any(chunk is None or not chunk.has_null_count for chunk in chunks):
+        return None
+    if any(not chunk.has_min_max and chunk.num_values for chunk in chunks):
+        return None
+    nulls = sum(chunk.null_count for chunk in chunks)
+    ranges = [(chunk.min, chunk.max) for chunk in chunks if chunk.has_min_max]
+    least = min((low for low, _ in ranges), default=None)
+    greatest = max((high for _, high in ranges), default=None)
+    return ColumnStatistics(rows - nulls, nulls, least, greatest, None)
+
+
+def _is_numeric(type_: Any) -> bool:
+    import pyarrow as pa
+
+    checks = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
+    return any(is_type(type_) for is_type in checks)
 
 
 def _first_rows(source: Any, rows: int) -> Preview:

@@ -15,7 +15,8 @@ from time import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 from datasources import AuthenticationError, ConnectError, ConnectorError
-from datasources_azure_blob.errors import Subject, TransientError
+from datasources.objects import TransientError
+from datasources_azure_blob.errors import Subject
 from datasources_azure_blob.proxies import sdk_transport
 
 if TYPE_CHECKING:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
-from time import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from datasources import (
     AuthenticationError,
@@ -15,8 +13,8 @@ from datasources import (
     DataFetchError,
     ItemNotFoundError,
     PermissionDeniedError,
-    redact_text,
 )
+from datasources.objects import ObjectSubject, TransientError, clock_note, retry_after
 
 # Error class and reason by error code, and by HTTP status for codes that are not listed. With an
 # empty reason, the message of the service is used instead.
@@ -66,47 +64,17 @@ _BY_STATUS: dict[int, tuple[type[ConnectorError], str]] = {
 # service's own passing failures.
 # https://learn.microsoft.com/azure/storage/blobs/storage-retry-policy-python
 _TRANSIENT_STATUSES = {408, 429, 500, 502, 503, 504}
-# Minutes. The service refuses a SharedKey request whose date is further off than this.
-# https://learn.microsoft.com/rest/api/storageservices/authorize-with-shared-key
-_MAX_CLOCK_SKEW = 15
 # AuthenticationErrorDetail explains an expired or premature SAS. No other detail is shown: for a
 # wrong signature it holds the string to sign, which has the SAS's fields.
 _SAS_TIME_DETAIL = re.compile(r"Sign(?:ature not valid|ed expiry time|ed start time)[^<\n]*")
 
 
-class TransientError(Exception):
-    """Raised for a failure after which the request may be sent again.
-
-    Attributes:
-        error: The error to raise when no attempt is left.
-        retry_after: Seconds that the service asks to wait before the next attempt; 0 if none.
-    """
-
-    def __init__(self, error: ConnectorError, retry_after: float = 0.0) -> None:
-        super().__init__(str(error))
-        self.error = error
-        self.retry_after = retry_after
-
-
 @dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(ObjectSubject):
     """The container or blob of a request, as error messages name it."""
 
-    container: str
-    blob: str | None = None
-    secrets: tuple[str, ...] = field(default=(), repr=False)
-    """Values that are masked in every reason."""
-
-    def __str__(self) -> str:
-        if self.blob is None:
-            return f"container {self.container!r}"
-        return f"blob {self.blob!r} of container {self.container!r}"
-
-    def error(
-        self, error_class: Callable[..., ConnectorError], reason: str, *, code: str | None = None
-    ) -> ConnectorError:
-        """Return an error whose message is the subject and the reason, secrets masked."""
-        return error_class(f"{self}: {redact_text(reason, self.secrets)}", code=code)
+    container_noun = "container"
+    object_noun = "blob"
 
 
 def error_from_response(
@@ -131,10 +99,10 @@ def error_from_response(
     if error_class is PermissionDeniedError and (hint := _HINTS.get(code or "")):
         reason = f"{reason.rstrip('.')}; {hint}"
     if error_class is AuthenticationError:
-        reason = f"the service refuses the credentials; it says: {reason}{_clock_note(headers)}"
+        reason = f"the service refuses the credentials; it says: {reason}{clock_note(headers)}"
     error = subject.error(error_class, reason, code=code or str(status))
     if status in _TRANSIENT_STATUSES:
-        return TransientError(error, _retry_after(headers))
+        return TransientError(error, retry_after(headers))
     return error
 
 
@@ -144,37 +112,12 @@ def _by_subject(
     if status == 404:
         # To anonymous callers, the service says of what is not public that it does not exist.
         note = ", or is not public" if code == "ResourceNotFound" else ""
-        error_class = ConnectError if subject.blob is None else ItemNotFoundError
+        error_class = ConnectError if subject.name is None else ItemNotFoundError
         return error_class, f"it does not exist{note}"
-    return (ConnectError if subject.blob is None else DataFetchError), ""
-
-
-def _clock_note(headers: Mapping[str, str]) -> str:
-    """Return a note for the message if this machine's clock is too far off for a signature."""
-    try:
-        server_time = parsedate_to_datetime(headers.get("Date", "")).timestamp()
-    except ValueError:
-        return ""
-    minutes = abs(time() - server_time) / 60
-    if minutes <= _MAX_CLOCK_SKEW:
-        return ""
-    return f" (this machine's clock is {minutes:.0f} minutes off)"
+    return (ConnectError if subject.name is None else DataFetchError), ""
 
 
 def _xml_element(name: str, xml: str) -> str:
     """Return the text of an element; not parsed, as gateways answer with all kinds of bodies."""
     match = re.search(f"<{name}>(.*?)</{name}>", xml, re.DOTALL)
     return match[1] if match else ""
-
-
-def _retry_after(headers: Mapping[str, str]) -> float:
-    """Return the seconds in `Retry-After`, which is a number or a date (RFC 9110, 10.2.3)."""
-    value = headers.get("Retry-After", "")
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time())
-    except ValueError:
-        return 0.0

@@ -8,17 +8,16 @@ listing is the operation whose time grows with the size of a container: a page o
 from __future__ import annotations
 
 import asyncio
-from calendar import timegm
 from collections.abc import AsyncIterator, Iterator
-from functools import lru_cache
+from functools import partial
 from urllib.parse import unquote
 from xml.parsers.expat import ExpatError, ParserCreate
 
 import aiohttp
 
 from datasources import ConnectError, DataItem
-from datasources_azure_blob.errors import TransientError
-from datasources_azure_blob.service import BlobService, safe_cause
+from datasources.objects import TransientError, folder_item, http_time, last_segment
+from datasources_azure_blob.service import BlobService
 
 MAX_PAGE = 5000
 """The most items that the service returns as one page.
@@ -26,7 +25,6 @@ MAX_PAGE = 5000
 https://learn.microsoft.com/rest/api/storageservices/list-blobs"""
 _READ_SIZE = 64 * 1024  # bytes given to the parser at once
 _BATCH = 100  # items made before other tasks of the event loop run; takes about 0.2 ms
-_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _PROPERTIES = (
     ("Content-Type", "content_type"),
     ("Content-Encoding", "content_encoding"),
@@ -47,7 +45,7 @@ async def list_blobs(
 ) -> AsyncIterator[DataItem]:
     """Yield the blobs whose names start with `prefix`, in the service's order, page by page.
 
-    Every entry is yielded as the service lists it; `folders.list_items` tells folders from blobs.
+    Every entry is yielded as the service lists it, also the markers of folders.
     The paths of the items are names in the container.
 
     Args:
@@ -59,7 +57,7 @@ async def list_blobs(
     query = list_query(prefix) | ({"include": include} if include else {})
     marker = ""
     while True:
-        answer = await read_page(service, query, page, marker)
+        answer = await service.retries().call(partial(read_page, service, query, page, marker))
         for batch in batches(answer.entries):
             await asyncio.sleep(0)  # 5,000 items at once would hold up the event loop
             for entry in batch:
@@ -82,19 +80,12 @@ def list_query(prefix: str, delimiter: str = "") -> dict[str, str]:
 
 
 async def read_page(service: BlobService, query: dict[str, str], size: int, marker: str) -> Page:
-    """Request one page of a listing.
+    """Request one page of a listing, once.
 
     Raises:
-        ConnectError: The response is no listing, or names itself as the next page.
+        TransientError: The response is no listing, or broke off.
     """
     query = {**query, "maxresults": str(size), **({"marker": marker} if marker else {})}
-    page = await service.retry(lambda: _read_page(service, query))
-    if marker and page.next_marker == marker:  # a cache on the way would make the loop endless
-        raise service.subject().error(ConnectError, "the listing does not go on after a page")
-    return page
-
-
-async def _read_page(service: BlobService, query: dict[str, str]) -> Page:
     response = await service.send("GET", query=query)
     page = Page()
     try:
@@ -104,7 +95,7 @@ async def _read_page(service: BlobService, query: dict[str, str]) -> Page:
         if not page.complete:
             raise ExpatError("another document")
     except (aiohttp.ClientError, OSError) as exc:
-        raise service.network_error(exc, None) from safe_cause(exc)
+        raise service.http.error_of(exc, service.account.url, service.subject()) from None
     except ExpatError as exc:
         raise TransientError(
             service.subject().error(ConnectError, "the answer is not a whole listing")
@@ -209,25 +200,3 @@ def item_of(fields: dict[str, str], name: str) -> DataItem:
         metadata,
         etag or None,
     )
-
-
-def folder_item(path: str) -> DataItem:
-    """Return a folder, whose path ends with `/`, as an item."""
-    return DataItem(last_segment(path), path, metadata={"kind": "folder"})
-
-
-def last_segment(name: str) -> str:
-    """Return the last segment of a name that is not empty, or the name if all are empty."""
-    return name.rstrip("/").rpartition("/")[2] or name
-
-
-@lru_cache(maxsize=4096)
-def http_time(text: str) -> float | None:
-    """Return an HTTP date (RFC 9110, IMF-fixdate) as Unix seconds, or None if it is not one."""
-    try:
-        _, day, month, year, clock, _ = text.split(" ")
-        hour, minute, second = clock.split(":")
-        date = (int(year), _MONTHS.index(month) + 1, int(day), int(hour), int(minute))
-        return float(timegm((*date, int(second))))
-    except ValueError:
-        return None

@@ -14,7 +14,8 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 
-from datasources import ConnectorOptions, Option, OptionError
+from datasources import Option, OptionError
+from datasources.objects import ObjectStoreOptions
 from datasources_azure_blob.account import (
     Account,
     account_depth,
@@ -32,10 +33,9 @@ _CONTAINER = re.compile(
     r"(?=.{3,63}$)[a-z0-9]+(?:-[a-z0-9]+)*|\$root|\$web|\$logs|\$blobchangefeed"
 )
 _LOGIN_HOST = "login.microsoftonline.com"  # azure-identity's default authority
-MIB = 1024 * 1024
 
 
-class AzureBlobOptions(ConnectorOptions):
+class AzureBlobOptions(ObjectStoreOptions):
     """One container, and one way to authorize requests to it.
 
     Either `connection_string`, or `account_url` with exactly one of `account_key`, `sas_token`,
@@ -118,64 +118,6 @@ class AzureBlobOptions(ConnectorOptions):
         description="The secret of a service principal.",
         examples=["a client secret"],
     )
-    prefix: str = Field(
-        "",
-        description="A folder of the container: the source is what lies below it, and names "
-        "start there. Slashes around it are ignored.",
-        examples=["exports/2024"],
-    )
-    connect_timeout: float = Option(
-        10.0,
-        gt=0,
-        help="Seconds to reach the service.",
-        examples=[10],
-        group="Transfer",
-        advanced=True,
-    )
-    read_timeout: float = Option(
-        30.0,
-        gt=0,
-        help="Seconds without a byte after which a read fails.",
-        examples=[30],
-        group="Transfer",
-        advanced=True,
-    )
-    retries: int = Option(
-        6,
-        ge=0,
-        le=100,
-        help="Further attempts of one request that failed in passing; the pause doubles, "
-        "from 0.1 s on.",
-        examples=[6],
-        group="Transfer",
-        advanced=True,
-    )
-    retry_timeout: float = Option(
-        60.0,
-        ge=0,
-        help="Seconds after which one request is not attempted again.",
-        examples=[60],
-        group="Transfer",
-        advanced=True,
-    )
-    concurrency: int = Option(
-        4,
-        ge=1,
-        le=64,
-        help="Parts of one large blob on their way at once.",
-        examples=[4],
-        group="Transfer",
-        advanced=True,
-    )
-    chunk_size: int = Option(
-        8 * MIB,
-        ge=64 * 1024,
-        le=1024 * MIB,
-        help="Bytes of one part; a blob of this size or less is a single request.",
-        examples=[8 * MIB],
-        group="Transfer",
-        advanced=True,
-    )
     check_md5: bool = Option(
         True,
         help="Check fetched block blobs against the MD5 that they are stored with. The "
@@ -238,16 +180,6 @@ class AzureBlobOptions(ConnectorOptions):
         if value is None:
             return None
         return SecretStr(clean_sas(value.get_secret_value()))
-
-    @field_validator("prefix")
-    @classmethod
-    def _end_prefix(cls, value: str) -> str:
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise ValueError("it is not Unicode text, as every blob's name is") from None
-        folder = value.strip("/")
-        return f"{folder}/" if folder else ""
 
     @model_validator(mode="after")
     def _check_one_credential(self) -> Self:

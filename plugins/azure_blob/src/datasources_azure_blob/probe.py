@@ -6,9 +6,9 @@ import asyncio
 from urllib.parse import parse_qs
 
 from datasources import AuthenticationError, ConnectError, ConnectorError, PermissionDeniedError
-from datasources_azure_blob.errors import TransientError
+from datasources.objects import Retries, TransientError
 from datasources_azure_blob.options import AzureBlobOptions
-from datasources_azure_blob.service import BlobService, Retries
+from datasources_azure_blob.service import BlobService
 
 # Name of a blob that is asked for where listing is not allowed; it need not exist.
 _PROBE_BLOB = "datasources-probe"

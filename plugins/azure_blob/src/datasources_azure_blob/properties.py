@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from datasources_azure_blob.listing import http_time
+from datasources.objects import http_time
 
 _KEYS = {
     "Content-Type": "content_type",
@@ -31,10 +31,8 @@ def properties_in(headers: Mapping[str, str]) -> dict[str, Any]:
     https://learn.microsoft.com/rest/api/storageservices/get-blob-properties
     """
     return {
-        "size": int(headers.get("Content-Length", 0)),
         "modified_at": http_time(headers.get("Last-Modified", "")),
         "created_at": http_time(headers.get("x-ms-creation-time", "")),
-        "etag": headers.get("ETag", "").strip('"'),
         **{key: headers[header] for header, key in _KEYS.items() if header in headers},
         "metadata": {
             header[len("x-ms-meta-") :]: value

@@ -1,4 +1,4 @@
-"""Send requests to the Blob service over one HTTP session, and retry them.
+"""Send requests to the Blob service over one HTTP session.
 
 Reads use aiohttp directly instead of azure-storage-blob, whose work per request and per listed
 blob takes several times as long as the transfer (tests/bench/azure_blob.py).
@@ -6,20 +6,13 @@ blob takes several times as long as the transfer (tests/bench/azure_blob.py).
 
 from __future__ import annotations
 
-import asyncio
-import re
-import socket
-import ssl
 from collections.abc import Awaitable, Callable, Mapping
-from time import monotonic
-from typing import Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
-from weakref import WeakSet
 
 import aiohttp
-from yarl import URL
 
-from datasources import ConnectError, ConnectorError, backoff
+from datasources import ConnectorError
+from datasources.objects import ObjectHttp, Retries, TransientError, quote_name
 from datasources_azure_blob.account import Account
 from datasources_azure_blob.authorization import (
     API_VERSION,
@@ -28,16 +21,8 @@ from datasources_azure_blob.authorization import (
     key_authorization,
     token_authorization,
 )
-from datasources_azure_blob.errors import Subject, TransientError, error_from_response
+from datasources_azure_blob.errors import Subject, error_from_response
 from datasources_azure_blob.options import AzureBlobOptions, account_secrets
-from datasources_azure_blob.proxies import proxy_for
-
-T = TypeVar("T")
-
-_FIRST_BACKOFF = 0.1  # seconds before the second attempt; doubled for each further one
-_MAX_BACKOFF = 10.0  # seconds
-_MAX_ERROR_BODY = 64 * 1024  # bytes; an error of the service has a few hundred
-_CLOSE_TIMEOUT = 1.0  # seconds that `close` waits for sockets
 
 
 class BlobService:
@@ -47,7 +32,6 @@ class BlobService:
     that are under way at the same time, and further ones wait.
     """
 
-    session: aiohttp.ClientSession
     authorization: Authorization
 
     def __init__(
@@ -59,16 +43,23 @@ class BlobService:
         secret: Callable[[str], Awaitable[str]] | None = None,
     ) -> None:
         self.options = options
-        self._check_address = check_address
         self._secret = secret
         self.account = options.account()
-        self._connections = connections
         self._secrets = tuple(options.secret_values())
         endpoint = urlsplit(self.account.url)
         self._origin = f"{endpoint.scheme}://{endpoint.netloc}"
         self._path = f"{quote(endpoint.path)}/{quote(options.container)}"
-        self._proxy: str | None = None
-        self._sockets: WeakSet[socket.socket] = WeakSet()
+        self.http = ObjectHttp(
+            options,
+            connections=connections,
+            check_address=check_address,
+            service="a Blob service",
+        )
+
+    @property
+    def session(self) -> aiohttp.ClientSession:
+        """The session that the SDK and azure-identity use as well."""
+        return self.http.session
 
     def use_account(self) -> None:
         """Address requests without a blob to the account instead of the container."""
@@ -80,23 +71,7 @@ class BlobService:
         Raises:
             ConnectError: The environment names a proxy that cannot be used.
         """
-        timeout = aiohttp.ClientTimeout(
-            total=None,
-            sock_connect=self.options.connect_timeout,
-            sock_read=self.options.read_timeout,
-        )
-        secure = self._origin.startswith("https:")
-        self._proxy = proxy_for(self._origin, self.subject())
-        tls = await asyncio.to_thread(ssl.create_default_context) if secure else True
-        self.session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=self._connections, ssl=tls, socket_factory=self._make_socket
-            ),
-            timeout=timeout,
-            auto_decompress=False,  # blobs are fetched as they are stored
-            cookie_jar=aiohttp.DummyCookieJar(),
-            skip_auto_headers=("Accept-Encoding", "Content-Type"),
-        )
+        await self.http.open(self._origin, self.subject())
         try:
             self.authorization = key_authorization(self.account)
             if self.options.uses_identity:
@@ -112,32 +87,7 @@ class BlobService:
         try:
             await self.authorization.close()
         finally:
-            await self.session.close()
-            await self._wait_for_sockets()
-
-    async def _wait_for_sockets(self) -> None:
-        """Wait until the sockets are closed, for `_CLOSE_TIMEOUT` at most.
-
-        A connection that is closed during an upload closes its socket only when its send buffer is
-        written, after `session.close()` has returned; the event loop may end before that.
-        """
-        deadline = monotonic() + _CLOSE_TIMEOUT
-        # Sockets have no event for this.
-        while any(s.fileno() >= 0 for s in self._sockets) and monotonic() < deadline:  # noqa: ASYNC110
-            await asyncio.sleep(_CLOSE_TIMEOUT / 100)
-
-    def _make_socket(self, address: tuple[Any, ...]) -> socket.socket:
-        """Return a socket for one entry of `getaddrinfo`, which aiohttp connects to its address.
-
-        All connections are made here: of blobs, of tokens, to proxies, and after redirects.
-
-        Raises:
-            PolicyError: The policy does not allow the address.
-        """
-        self._check_address(address[4][0])
-        new_socket = socket.socket(*address[:3])
-        self._sockets.add(new_socket)
-        return new_socket
+            await self.http.close()
 
     def subject(self, blob: str | None = None) -> Subject:
         """Return the container, or a blob of it, as error messages name it."""
@@ -165,8 +115,6 @@ class BlobService:
             TransientError: The request failed and may be sent again.
             ConnectorError: The request failed, and would fail again.
         """
-        if self.session.closed:
-            raise self.disconnected_error(blob)
         query = query or {}
         path = self._path if blob is None else f"{self._path}/{quote_name(blob)}"
         all_headers = {"x-ms-version": API_VERSION, **(headers or {})}
@@ -174,19 +122,9 @@ class BlobService:
         await self.authorization.apply(Request(method, path, query, all_headers))
         # The SAS is appended as it was given: decoding and encoding could change its signature.
         full_query = "&".join(filter(None, (urlencode(query, quote_via=quote), account.sas)))
-        url = URL(f"{self._origin}{path}{'?' if full_query else ''}{full_query}", encoded=True)
-        try:
-            response = await self.session.request(
-                method, url, headers=all_headers, proxy=self._proxy, allow_redirects=False
-            )
-        except (aiohttp.ClientError, OSError) as exc:  # TimeoutError is an OSError
-            if self.session.closed:
-                raise self.disconnected_error(blob) from safe_cause(exc)
-            raise self.network_error(exc, blob) from safe_cause(exc)
-        except RuntimeError as exc:
-            if not self.session.closed:
-                raise
-            raise self.disconnected_error(blob) from exc
+        url = f"{self._origin}{path}{'?' if full_query else ''}{full_query}"
+        subject = self.subject(blob)
+        response = await self.http.request(method, url, subject, headers=all_headers)
         if response.status < 300:
             return response
         raise await self._response_error(response, blob, account)
@@ -194,14 +132,7 @@ class BlobService:
     async def _response_error(
         self, response: aiohttp.ClientResponse, blob: str | None, account: Account
     ) -> ConnectorError | TransientError:
-        body = bytearray()
-        try:
-            while len(body) < _MAX_ERROR_BODY and (data := await response.content.readany()):
-                body += data
-        except (aiohttp.ClientError, OSError):
-            pass  # status, headers and the part of the body that has arrived are used
-        finally:
-            response.close()
+        body = await self.http.read_error(response)
         error = error_from_response(self.subject(blob), response.status, response.headers, body)
         if isinstance(error, ConnectorError) and await self.renew(response.status, account):
             return TransientError(error)
@@ -228,65 +159,9 @@ class BlobService:
                 self._secrets = (*self._secrets, *account_secrets(renewed))
         return account is not self.account
 
-    def disconnected_error(self, blob: str | None) -> ConnectorError:
-        """Return the error for a request during which the session was closed.
-
-        aiohttp raises a bare RuntimeError then, at several places.
-        """
-        return self.subject(blob).error(ConnectError, "the source was disconnected")
-
-    def network_error(
-        self, exc: BaseException, blob: str | None
-    ) -> ConnectorError | TransientError:
-        """Return the error for an exception of aiohttp while sending a request or reading a body.
-
-        They are transient, but for an untrusted certificate and a proxy that refuses.
-        """
-        subject, host = self.subject(blob), urlsplit(self._origin).netloc
-        if isinstance(exc, aiohttp.ClientSSLError):
-            return subject.error(
-                ConnectError,
-                f"no trusted TLS connection to {host}: {exc.os_error}; SSL_CERT_FILE can name a "
-                "file with the certificates of further authorities",
-            )
-        if isinstance(exc, aiohttp.ClientHttpProxyError) and exc.status < 500:
-            reason = "the proxy asks for credentials"
-            if exc.status != 407:
-                reason = f"the proxy refuses to connect to {host}, with status {exc.status}"
-            return subject.error(ConnectError, reason, code=str(exc.status))
-        if isinstance(exc, aiohttp.ClientConnectorDNSError):
-            reason = f"the host {host} cannot be resolved"
-        elif isinstance(exc, (aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError)):
-            reason = f"the proxy does not lead to {host}"
-        elif isinstance(exc, aiohttp.ClientConnectorError):
-            reason = f"cannot connect to {host}: {exc.os_error.strerror or exc.os_error}"
-        elif isinstance(exc, aiohttp.ConnectionTimeoutError):
-            reason = f"no connection to {host} within {self.options.connect_timeout:g} s"
-        elif isinstance(exc, TimeoutError):
-            reason = f"no byte from {host} within {self.options.read_timeout:g} s"
-        elif isinstance(exc, aiohttp.ClientResponseError):
-            parser_message = exc.message.partition("\n")[0].rstrip(":")
-            reason = f"{host} does not answer as a Blob service does: {parser_message}"
-        else:
-            reason = f"the connection to {host} was lost"
-        return TransientError(subject.error(ConnectError, reason))
-
     def retries(self) -> Retries:
         """Return the retries that the options allow for one request."""
         return Retries(self.options.retries, self.options.retry_timeout)
-
-    async def retry(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Call `attempt` until it ends without `TransientError`, or no retry is left.
-
-        Raises:
-            ConnectorError: The error of the last attempt.
-        """
-        retries = self.retries()
-        while True:
-            try:
-                return await attempt()
-            except TransientError as failure:
-                await retries.pause(failure)
 
     async def read(
         self,
@@ -300,65 +175,6 @@ class BlobService:
 
         async def attempt() -> tuple[Mapping[str, str], bytes]:
             response = await self.send(method, blob, query=query, headers=headers)
-            try:
-                return response.headers, await response.read()
-            except (aiohttp.ClientError, OSError) as exc:
-                raise self.network_error(exc, blob) from safe_cause(exc)
-            finally:
-                response.close()
+            return response.headers, await self.http.read(response, self.subject(blob))
 
-        return await self.retry(attempt)
-
-
-class Retries:
-    """Exponential backoff with jitter for one request, limited in number and in time.
-
-    Args:
-        attempts: Attempts after the first one.
-        timeout: Seconds from the first attempt, after which none is begun.
-    """
-
-    def __init__(self, attempts: int, timeout: float) -> None:
-        self._attempts = attempts
-        self._timeout = timeout
-        self.reset()
-
-    def reset(self) -> None:
-        """Start counting anew, as after an attempt that brought data."""
-        self._delays = backoff(
-            first=_FIRST_BACKOFF, maximum=_MAX_BACKOFF, attempts=self._attempts + 1
-        )
-        self._deadline = monotonic() + self._timeout
-
-    async def pause(self, failure: TransientError) -> None:
-        """Wait before the next attempt, for `Retry-After` seconds at least.
-
-        Raises:
-            ConnectorError: No attempt is left; it is `failure.error`.
-        """
-        delay = next(self._delays, None)
-        if delay is None or monotonic() + max(failure.retry_after, delay) > self._deadline:
-            raise failure.error from failure.__cause__
-        await asyncio.sleep(max(failure.retry_after, delay))
-
-
-def has_dot_segments(name: str) -> bool:
-    """Return True if a segment of the name, between slashes or backslashes, is `.` or `..`."""
-    return any(segment in (".", "..") for segment in re.split(r"[/\\]", name))
-
-
-def quote_name(name: str) -> str:
-    """Percent-encode a blob's name for a URL's path, so that no server on the way changes it."""
-    if name in (".", ".."):
-        return name.replace(".", "%2E")
-    # Servers and proxies resolve dot segments and merge slashes, but not encoded slashes.
-    encode_slashes = has_dot_segments(name) or "" in name.split("/")
-    return quote(name, safe="~" if encode_slashes else "/~")
-
-
-def safe_cause(exc: BaseException) -> BaseException | None:
-    """Return the exception to chain, or None if its text has a URL, of the request or the proxy.
-
-    The one may hold a SAS, the other a password.
-    """
-    return None if isinstance(exc, (aiohttp.ClientResponseError, aiohttp.InvalidURL)) else exc
+        return await self.retries().call(attempt)

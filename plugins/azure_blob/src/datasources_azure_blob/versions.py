@@ -10,17 +10,15 @@ from datasources_azure_blob.listing import list_blobs
 from datasources_azure_blob.service import BlobService
 
 # The prefix stands before the name, so that the extension of the identifier stays the blob's.
-_IDENTIFIER = re.compile(r"\?(snapshot|versionid)=([0-9T:.-]+Z)/(.+)", re.DOTALL)
+VERSION_PATTERN = re.compile(r"\?((?:snapshot|versionid)=[0-9T:.-]+Z)/(.+)", re.DOTALL)
+"""Matches `?snapshot=TIME/NAME` and `?versionid=TIME/NAME`: the version, and the name."""
 _PAGE = 100  # items per request: those of longer names, which follow the blob's, are not used
 
 
-def split_identifier(identifier: str) -> tuple[Mapping[str, str], str] | None:
-    """Split `?snapshot=TIME/NAME` or `?versionid=TIME/NAME`; None for any other identifier.
-
-    Returns the query parameter of the request, and the name.
-    """
-    match = _IDENTIFIER.fullmatch(identifier)
-    return ({match[1]: match[2]}, match[3]) if match else None
+def version_query(version: str | None) -> dict[str, str]:
+    """Return the parameter of a request that selects a version; none for the current content."""
+    name, _, time = (version or "").partition("=")
+    return {name: time} if version else {}
 
 
 def is_version(query: Mapping[str, str], headers: Mapping[str, str]) -> bool:
@@ -59,15 +57,10 @@ async def list_versions(
     return sorted(items, key=lambda item: item.path)
 
 
-async def listed_etag(service: BlobService, blob: str, query: Mapping[str, str]) -> str | None:
-    """Return the ETag in the listing of a blob, or of its snapshot or version; None if missing."""
-    if query:
-        include = "snapshots" if "snapshot" in query else "versions"
-        for item in await list_versions(service, blob, blob, include):
-            if split_identifier(item.path) == (query, blob):
-                return item.version
-        return None
-    async for item in list_blobs(service, blob, page=1):
-        # Of the names that start with the blob's, its own is the first in the listing.
-        return item.version if item.path == blob else None
+async def listed_version_etag(service: BlobService, blob: str, version: str) -> str | None:
+    """Return the ETag in the listing of a blob's snapshot or version; None if it is missing."""
+    include = "snapshots" if version.startswith("snapshot") else "versions"
+    for item in await list_versions(service, blob, blob, include):
+        if item.path == f"?{version}/{blob}":
+            return item.version
     return None

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from datasources import (
     MAX_WORKBOOK,
+    ColumnStatistics,
     ConnectError,
     ConnectorError,
     ConnectorOptions,
@@ -36,8 +37,10 @@ from datasources import (
     glob_prefix,
     glob_regex,
     guess_media_type,
+    is_parquet,
     is_workbook,
     open_regular,
+    parquet_statistics,
     preview_file,
     run_in_thread,
 )
@@ -250,6 +253,20 @@ class LocalFileConnector(DataSourceConnector):
         """Return the first rows of a text or Parquet file."""
         with self._open(identifier) as source:
             return await run_in_thread(preview_file, source, identifier, rows)
+
+    async def statistics(self, identifier: str) -> dict[str, ColumnStatistics]:
+        """Return the figures of a Parquet file's numeric columns that are in its footer.
+
+        A column whose writer left no figures is missing, and no mean is known.
+
+        Raises:
+            ItemNotFoundError: There is no such file.
+            DataFetchError: It is not Parquet, or pyarrow is not installed.
+        """
+        with self._open(identifier) as source:
+            if not is_parquet(identifier):
+                raise DataFetchError(f"{identifier!r} has no statistics; Parquet files have")
+            return await run_in_thread(parquet_statistics, source, identifier)
 
     def _list_folder(self, path: str) -> Iterator[list[DataItem]]:
         """Yield the direct children of a folder, folders included, as one page."""

@@ -107,7 +107,8 @@ class AbilityChecks(Checks):
         for name, figures in results.items():
             assert figures.count + figures.nulls == rows, f"the counts of {name!r} are not {rows}"
             if figures.count:
-                assert figures.min <= figures.mean <= figures.max, f"the figures of {name!r}"
+                mean = figures.min if figures.mean is None else figures.mean
+                assert figures.min <= mean <= figures.max, f"the figures of {name!r}"
             else:
                 assert (figures.min, figures.mean, figures.max) == (None, None, None)
 

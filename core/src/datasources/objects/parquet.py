@@ -1,60 +1,92 @@
-"""Preview a Parquet blob by reading its footer and the pages that hold the first rows."""
+"""Read a Parquet object by its footer and the pages that are needed, without fetching it."""
 
 from __future__ import annotations
 
 import asyncio
 import io
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, BinaryIO, cast
+from importlib import import_module
+from typing import Any, BinaryIO, TypeVar, cast
 
-from datasources import DataFetchError, Preview, preview_parquet, run_in_thread
-from datasources_azure_blob.authorization import import_in_thread
-from datasources_azure_blob.download import Download
+from datasources.errors import DataFetchError
+from datasources.models import ColumnStatistics, Preview
+from datasources.objects.download import Download, gather
+from datasources.preview import parquet_statistics, preview_parquet
+from datasources.threads import run_in_thread
+
+T = TypeVar("T")
 
 # Bytes at the end that are read at once: the footer of a few hundred columns, or a small file.
 _TAIL = 256 * 1024
 
 
-async def preview_parquet_blob(
-    download: Download, name: str, size: int, rows: int, head: bytes = b""
+async def preview_parquet_object(
+    download: Download, name: str, size: int, rows: int, *, head: bytes = b"", distribution: str
 ) -> Preview:
-    """Return the first rows of the blob that `download` is pinned to.
+    """Return the first rows of the object that `download` is pinned to.
 
     Args:
-        download: Reads the blob, and is pinned to an ETag.
+        download: Reads the object, and is pinned to an ETag.
         name: Its name, for messages.
         size: Its bytes.
         rows: Rows at most.
         head: Its first bytes, where they have been read.
+        distribution: The one whose extra `parquet` brings pyarrow.
 
     Raises:
         DataFetchError: It is not Parquet, or pyarrow is not installed.
     """
-    try:
-        await import_in_thread("pyarrow.parquet")
+    await _require_pyarrow(f"a preview of {name!r}", distribution)
+
+    def show(file: _ObjectFile) -> Preview:
+        return preview_parquet(cast("BinaryIO", file), name, rows, prefetch=file.prefetch)
+
+    return await _with_file(download, size, head, show)
+
+
+async def parquet_object_statistics(
+    download: Download, name: str, size: int, *, distribution: str
+) -> dict[str, ColumnStatistics]:
+    """Return the statistics in the footer of the object that `download` is pinned to.
+
+    Raises:
+        DataFetchError: It is not Parquet, or pyarrow is not installed.
+    """
+    await _require_pyarrow(f"statistics of {name!r}", distribution)
+    return await _with_file(
+        download, size, b"", lambda file: parquet_statistics(cast("BinaryIO", file), name)
+    )
+
+
+async def _require_pyarrow(what: str, distribution: str) -> None:
+    try:  # in a thread, because the import would hold up the event loop for 100 ms and more
+        await asyncio.to_thread(import_module, "pyarrow.parquet")
     except ImportError as exc:
         raise DataFetchError(
-            f"a preview of {name!r} needs pyarrow; pip install 'datasources-azure-blob[parquet]'"
+            f"{what} needs pyarrow; pip install '{distribution}[parquet]'"
         ) from exc
-    file = _BlobFile(download, size)
+
+
+async def _with_file(
+    download: Download, size: int, head: bytes, read: Callable[[_ObjectFile], T]
+) -> T:
+    """Call a function that blocks with the object as a file, in a thread."""
+    file = _ObjectFile(download, size)
     if head:
         file.store(0, head)
     tail = max(len(head), size - _TAIL)
     if tail < size:
         file.store(tail, await download.part(tail, size))
     try:
-        return await run_in_thread(
-            partial(preview_parquet, cast("BinaryIO", file), name, rows, prefetch=file.prefetch),
-            on_cancel=file.stop,
-        )
+        return await run_in_thread(partial(read, file), on_cancel=file.stop)
     finally:
         file.stop()
 
 
-class _BlobFile(io.RawIOBase):
-    """A blob as a file for pyarrow in a worker thread; each read is a request on the event loop.
+class _ObjectFile(io.RawIOBase):
+    """An object as a file for pyarrow in a worker thread; each read is a request on the event loop.
 
     The worker thread blocks in `readinto` until the request is done. `stop`, called on the event
     loop, cancels the request, so that the thread ends when the preview is cancelled; a request
@@ -92,7 +124,7 @@ class _BlobFile(io.RawIOBase):
         self._starts = sorted(self._parts)
 
     def prefetch(self, ranges: Sequence[tuple[int, int]]) -> None:
-        """Read ranges that are not here yet, at once; the service's connections limit how many."""
+        """Read ranges that are not here yet, at once; the pool of connections limits how many."""
         missing = [
             (start, stop) for start, stop in ranges if len(self._stored(start, stop)) < stop - start
         ]
@@ -131,11 +163,4 @@ class _BlobFile(io.RawIOBase):
         if self._stopped:
             raise asyncio.CancelledError
         self._reading = asyncio.current_task()
-        tasks = []
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._download.part(*span)) for span in ranges]
-        except BaseExceptionGroup as failures:
-            first = failures.exceptions[0]
-            raise first from first.__cause__
-        return [task.result() for task in tasks]
+        return await gather([self._download.part(*span) for span in ranges])
