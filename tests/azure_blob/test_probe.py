@@ -13,7 +13,7 @@ from datasources import (
     PermissionDeniedError,
 )
 from tests.azure_blob.conftest import make
-from tests.azure_blob.scripted import EMPTY_LISTING, Answer, Received, refusal, scripted
+from tests.servers.scripted import EMPTY_LISTING, Answer, Received, refusal, scripted
 
 
 async def connecting(port: int, **options: Any) -> None:

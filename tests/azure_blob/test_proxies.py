@@ -12,7 +12,7 @@ from datasources import ConnectError, ConnectorError
 from datasources.objects import proxy_for
 from datasources_azure_blob.errors import Subject
 from tests.azure_blob.conftest import make
-from tests.azure_blob.scripted import EMPTY_LISTING, Answer, Received, scripted
+from tests.servers.scripted import EMPTY_LISTING, Answer, Received, scripted
 
 SUBJECT = Subject("data")
 STORED = {"ETag": '"1"', "Last-Modified": "Thu, 25 Jul 2024 14:07:26 GMT"}

@@ -26,6 +26,7 @@ HEAVY = {"asyncio", "cryptography", "logging", "pydantic", "rich", "sqlite3", "t
 PLUGINS = {
     "datasources_azure_blob",
     "datasources_local_file",
+    "datasources_object_store",
     "datasources_postgresql.plugin",  # the package also holds a hook for every registry
     "vault_connector",
     "datasources_vault",

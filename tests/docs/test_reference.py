@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -75,9 +76,9 @@ def test_every_hook_has_an_example_with_all_its_arguments(
 
 def connectors() -> Iterator[str]:
     """Return the types that this repository's plugins offer."""
-    for folder in (Path(__file__).parent.parent.parent / "plugins").iterdir():
-        if folder.is_dir():
-            yield folder.name
+    for path in (Path(__file__).parent.parent.parent / "plugins").glob("*/pyproject.toml"):
+        entry_points = tomllib.loads(path.read_text("utf-8"))["project"]["entry-points"]
+        yield from entry_points["datasources.connectors"]
 
 
 @pytest.mark.parametrize("kind", sorted(connectors()))

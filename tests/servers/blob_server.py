@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any, ClassVar, Self
 from urllib.parse import parse_qs, quote, unquote
 from xml.sax.saxutils import escape
 
@@ -87,9 +87,10 @@ class Blob:
         self.versions: dict[str, Blob] = {}
         """What it was, by time: with some, each answer tells a version."""
         if md5:
-            self.headers["x-ms-blob-content-md5"] = b64encode(self._md5()).decode()
+            self.headers["x-ms-blob-content-md5"] = b64encode(self.md5()).decode()
 
-    def _md5(self) -> bytes:
+    def md5(self) -> bytes:
+        """Return the MD5 of the content."""
         if isinstance(self.content, bytes):
             return hashlib.md5(self.content).digest()
         found = hashlib.md5()
@@ -101,6 +102,9 @@ class Blob:
 
 class BlobService:
     """Any number of blobs in the one container there is, whatever its name."""
+
+    codes: ClassVar[dict[str, str]] = {}
+    """Codes of errors in another protocol, by those of this one."""
 
     def __init__(self) -> None:
         self.blobs: dict[str, Blob] = {}
@@ -204,6 +208,53 @@ class BlobService:
         )
 
 
+class S3Service(BlobService):
+    """The same with listings and errors of S3; the bucket is the container."""
+
+    codes: ClassVar[dict[str, str]] = {
+        "BlobNotFound": "NoSuchKey",
+        "ConditionNotMet": "PreconditionFailed",
+    }
+
+    def put(self, name: str, content: bytes | IO[bytes], **kwargs: Any) -> Blob:
+        blob = super().put(name, content, **kwargs)
+        blob.etag = f'"{blob.md5().hex()}"' if isinstance(content, bytes) else '"0-2"'
+        return blob
+
+    def page(self, query: dict[str, str]) -> bytes:
+        """Return one answer of ListObjectsV2; made once."""
+        names = ("prefix", "continuation-token", "max-keys", "delimiter")
+        prefix, marker, most, delimiter = key = tuple(query.get(name, "") for name in names)
+        if key not in self._pages:
+            self._pages[key] = self._objects(prefix, marker, int(most or 1000), delimiter)
+        return self._pages[key]
+
+    def _objects(self, prefix: str, marker: str, most: int, delimiter: str) -> bytes:
+        names = [name for name in self.blobs if name.startswith(prefix)]
+        if delimiter:
+            names = [prefix + re.sub("/.*", "/", name[len(prefix) :]) for name in names]
+        names = [name for name in sorted(set(names)) if name > marker]
+        entries = "".join(map(self._object, names[:most]))
+        token = escape(names[most - 1]) if names[most:] else ""
+        following = f"<NextContinuationToken>{token}</NextContinuationToken>" if token else ""
+        return (
+            '<?xml version="1.0" encoding="UTF-8"?>'
+            '<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>data</Name>'
+            f"<EncodingType>url</EncodingType><IsTruncated>{str(bool(token)).lower()}</IsTruncated>"
+            f"{following}{entries}</ListBucketResult>"
+        ).encode()
+
+    def _object(self, name: str) -> str:
+        if name not in self.blobs:
+            return f"<CommonPrefixes><Prefix>{quote(name)}</Prefix></CommonPrefixes>"
+        blob = self.blobs[name]
+        return (
+            f"<Contents><Key>{quote(name)}</Key><LastModified>2023-11-14T22:13:20.000Z</LastModified>"
+            f"<ETag>{escape(blob.etag)}</ETag><Size>{blob.size}</Size>"
+            "<StorageClass>STANDARD</StorageClass></Contents>"
+        )
+
+
 class _Connection(asyncio.Protocol):
     """One keep-alive connection; requests are answered one after the other."""
 
@@ -255,6 +306,7 @@ class _Connection(asyncio.Protocol):
             self._blob(request, blob, fault)
 
     def _error(self, request: Request, status: int, code: str, fault: Fault) -> None:
+        code = self._service.codes.get(code, code)
         body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{code}.</Message></Error>"
         self._send(request, status, {"x-ms-error-code": code}, body.encode(), fault)
 
@@ -365,8 +417,8 @@ def _large(size: int) -> IO[bytes]:
     return file
 
 
-async def _main(port: int, large: int, small: int, listed: int, long: int) -> None:
-    service = BlobService()
+async def _main(port: int, large: int, small: int, listed: int, long: int, s3: bool) -> None:
+    service = S3Service() if s3 else BlobService()
     service.record = False
     content = _large(large << 20)
     service.put("large", content)
@@ -389,6 +441,7 @@ if __name__ == "__main__":
     arguments.add_argument("port", type=int)
     for each in ("large", "small", "listed", "long"):
         arguments.add_argument(f"--{each}", type=int, default=0)
+    arguments.add_argument("--s3", action="store_true")
     asyncio.run(_main(**vars(arguments.parse_args())))
 else:
     from tests.servers.process import Server
@@ -403,9 +456,16 @@ else:
         name = "blob-server"
 
         def __init__(
-            self, *, large: int = 0, small: int = 0, listed: int = 0, long: int = 0
+            self,
+            *,
+            large: int = 0,
+            small: int = 0,
+            listed: int = 0,
+            long: int = 0,
+            s3: bool = False,
         ) -> None:
             super().__init__()
+            self._protocol = ["--s3"] if s3 else []
             self._blobs = {"large": large, "small": small, "listed": listed, "long": long}
 
         @property
@@ -418,4 +478,5 @@ else:
 
         def _command(self) -> list[str | Path]:
             options = [f"--{name}={value}" for name, value in self._blobs.items()]
+            options += self._protocol
             return [sys.executable, __file__, str(self.port), *options]

@@ -10,6 +10,7 @@ from calendar import timegm
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
+from io import BytesIO
 from time import monotonic, time
 from typing import Any
 from urllib.parse import urlsplit
@@ -126,7 +127,7 @@ class ObjectHttp:
                 method,
                 URL(url, encoded=True),
                 headers=headers,
-                data=data,
+                data=None if data is None else BytesIO(data),  # which aiohttp sends in pieces
                 proxy=self._proxy(url, subject),
                 allow_redirects=False,
             )

@@ -1,0 +1,66 @@
+"""Check that a bucket can be used, and list the buckets before a source exists."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from xml.etree import ElementTree as ET
+
+from datasources import ConnectError
+from datasources.objects import Retries, TransientError
+from datasources_object_store.s3_options import S3Options
+from datasources_object_store.s3_service import S3Service
+
+_MOST = 1000  # names; more are no choice for a person
+# Further attempts after an answer such as 503. A service that gives no answer is not tried again:
+# the pool does that.
+_RETRIES = 2
+
+
+async def check_access(service: S3Service) -> None:
+    """List one object below the prefix, within `connect_timeout`.
+
+    Raises:
+        ConnectError: The service does not answer, or has no such bucket.
+        AuthenticationError: The service refuses the credentials.
+        PermissionDeniedError: The credentials may not list the bucket.
+    """
+    options = service.options
+    query = {"list-type": "2", "max-keys": "1"}
+    query |= {"prefix": options.prefix} if options.prefix else {}
+    retries = Retries(_RETRIES, options.connect_timeout)
+    try:
+        async with asyncio.timeout(options.connect_timeout):
+            while True:
+                try:
+                    await service.read("GET", query=query)
+                    return
+                except TransientError as failure:
+                    if failure.error.code is None:  # no answer of the service
+                        raise failure.error from failure.__cause__
+                    await retries.pause(failure)
+    except TimeoutError as exc:
+        reason = f"no answer within {options.connect_timeout:g} s"
+        raise service.subject().error(ConnectError, reason) from exc
+
+
+async def discover(
+    options: S3Options, check_address: Callable[[str], None]
+) -> dict[str, list[str]]:
+    """Return the names of the buckets; credentials for a single bucket may not list them.
+
+    Raises:
+        ConnectError, AuthenticationError, PermissionDeniedError: As for connecting a source.
+    """
+    service = S3Service(options, connections=1, check_address=check_address)
+    service.use_service()
+    await service.open()
+    try:
+        _, body = await service.retries().call(lambda: service.read("GET"))
+    finally:
+        await service.close()
+    try:
+        names = [element.text or "" for element in ET.fromstring(body).iterfind(".//{*}Name")]  # noqa: S314
+    except ET.ParseError as exc:
+        raise ConnectError("the list of buckets is not XML") from exc
+    return {"bucket": sorted(names)[:_MOST]}
