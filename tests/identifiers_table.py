@@ -140,6 +140,17 @@ S3 = [
     ),
     *rows("s3", QUERY, (), right=["a.csv"]),
 ]
+GCS = [
+    *rows("gcs", READ, (), allowed=["a.csv", "in/a.csv", "select 1", "../x", "a\\b", ""]),
+    *rows(
+        "gcs",
+        READ,
+        ("in/**",),
+        allowed=["in/a.csv", "in/deep/a.csv", "in/../a.csv"],
+        item=["a.csv", "In/a.csv", "/in/a.csv", "?generation=1/in/a.csv"],
+    ),
+    *rows("gcs", QUERY, (), right=["a.csv"]),
+]
 LOCAL = [
     *rows("local_file", READ, (), allowed=["a.csv", "in/a.csv", "select 1", "../x", "\ud800"]),
     *rows(
@@ -186,4 +197,4 @@ UNCLASSIFIED = [
     *rows("shelf", QUERY, (), allowed=["a.csv", "select 1"]),
     *rows("shelf", BOTH, (), allowed=["a.csv", "select 1"]),
 ]
-TABLE = [*POSTGRESQL, *AZURE, *S3, *LOCAL, *SQLITE, *HTTP, *UNCLASSIFIED]
+TABLE = [*POSTGRESQL, *AZURE, *S3, *GCS, *LOCAL, *SQLITE, *HTTP, *UNCLASSIFIED]

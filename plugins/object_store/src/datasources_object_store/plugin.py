@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 @hookimpl
 def datasources_connectors() -> list[type[DataSourceConnector]]:
     """Return this plugin's connector classes."""
+    from datasources_object_store.gcs import GCSConnector
     from datasources_object_store.s3 import S3Connector
 
-    return [S3Connector]
+    return [S3Connector, GCSConnector]

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from xml.etree import ElementTree as ET
 
 from datasources import ConnectError
-from datasources.objects import Retries, TransientError
+from datasources_object_store.checking import check_within
 from datasources_object_store.s3_options import S3Options
 from datasources_object_store.s3_service import S3Service
 
 _MOST = 1000  # names; more are no choice for a person
-# Further attempts after an answer such as 503. A service that gives no answer is not tried again:
-# the pool does that.
-_RETRIES = 2
 
 
 async def check_access(service: S3Service) -> None:
@@ -28,20 +24,9 @@ async def check_access(service: S3Service) -> None:
     options = service.options
     query = {"list-type": "2", "max-keys": "1"}
     query |= {"prefix": options.prefix} if options.prefix else {}
-    retries = Retries(_RETRIES, options.connect_timeout)
-    try:
-        async with asyncio.timeout(options.connect_timeout):
-            while True:
-                try:
-                    await service.read("GET", query=query)
-                    return
-                except TransientError as failure:
-                    if failure.error.code is None:  # no answer of the service
-                        raise failure.error from failure.__cause__
-                    await retries.pause(failure)
-    except TimeoutError as exc:
-        reason = f"no answer within {options.connect_timeout:g} s"
-        raise service.subject().error(ConnectError, reason) from exc
+    await check_within(
+        options.connect_timeout, lambda: service.read("GET", query=query), service.subject()
+    )
 
 
 async def discover(
