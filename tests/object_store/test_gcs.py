@@ -107,7 +107,7 @@ async def test_account_that_gets_no_token_is_an_authentication_error(tokens: Tok
     tokens.email = "another"
     connector = make(endpoint="http://127.0.0.1:1", service_account=KEY)
     with pytest.raises(
-        AuthenticationError, match="Google gives no token; .* Invalid JWT"
+        AuthenticationError, match=r"Google gives no token; .* Invalid JWT"
     ) as caught:
         await connector.connect()
     assert caught.value.code == "invalid_grant"

@@ -19,6 +19,10 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 SERVICE_URL = "https://storage.googleapis.com"
 TOKEN_URL = "https://oauth2.googleapis.com/token"  # noqa: S105  (the address of a service)
 METADATA_HOST = "169.254.169.254"
+_EXAMPLE_KEY = (
+    '{"type": "service_account", "client_email": "reader@my-project.iam.gserviceaccount.com",'
+    ' "private_key": "-----BEGIN PRIVATE KEY-----"}'
+)
 _ACCOUNT_FIELDS = ("client_email", "private_key")
 
 
@@ -38,10 +42,7 @@ class GCSOptions(ObjectStoreOptions):
     service_account: SecretStr | None = Field(
         None,
         description="The key of a service account: the JSON document, or a reference to its file.",
-        examples=[
-            '{"type": "service_account", "client_email": "reader@my-project.iam.gserviceaccount.com",'
-            ' "private_key": "-----BEGIN PRIVATE KEY-----"}'
-        ],
+        examples=[_EXAMPLE_KEY],
     )
     credential: Literal["default", "anonymous"] | None = Field(
         None,
