@@ -58,6 +58,7 @@ CALLS: list[tuple[str, Callable[[Client], Any]]] = [
         lambda client: client.fetch_into("work", [Selection(ID, "a")]),
     ),
     ("GET /v1/workspaces/{}/files/{}", lambda client: client.open_file("work", "a")),
+    ("GET /v1/jobs", lambda client: next(client.jobs())),
     ("GET /v1/jobs/{}", lambda client: client.job("job")),
     ("DELETE /v1/jobs/{}", lambda client: client.cancel_job("job")),
     ("GET /v1/jobs/{}/events", lambda client: next(client.job_events("job"))),

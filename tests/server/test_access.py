@@ -54,6 +54,7 @@ TABLE: list[tuple[str, str, Any, dict[str, str], int, int, int]] = [
         404,
     ),
     ("GET", "/workspaces/{workspace}/files/x", None, {}, 404, 404, 404),
+    ("GET", "/jobs", None, {}, 200, 200, 200),
     ("GET", "/jobs/{job}", None, {}, 404, 200, 404),
     ("GET", "/jobs/{job}/events", None, {}, 404, 200, 404),
     ("DELETE", "/jobs/{job}", None, {}, 404, 200, 404),

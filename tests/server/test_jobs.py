@@ -121,6 +121,33 @@ def test_every_worker_answers_for_a_job(two: tuple[ApiServer, ApiServer]) -> Non
     assert ann("GET", f"/jobs/{'0' * 32}").slug == "job-not-found"
 
 
+def test_jobs_of_the_caller_are_listed_page_by_page_the_newest_first(
+    two: tuple[ApiServer, ApiServer],
+) -> None:
+    one, other = two
+    ann, there = as_user(one), Client(other.port, "ann")
+    first, workspace = start(ann, QUICK)
+    started = [first]
+    for _ in range(4):
+        ended(ann, started[-1])
+        started.append(start(ann, QUICK, workspace=workspace)[0])
+    ended(ann, started[-1])
+    listed, cursor = [], None
+    while True:
+        page = there("GET", "/jobs", limit=2, **({} if cursor is None else {"cursor": cursor})).json
+        listed += page["items"]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+        assert len(page["items"]) == 2
+    assert [job["id"] for job in listed] == started[::-1]
+    assert listed[0] == ann("GET", f"/jobs/{started[-1]}").json
+    eve = one.client("eve", ["shop", ["read"]])
+    assert eve("GET", "/jobs").json == {"items": [], "next_cursor": None}
+    first_page = ann("GET", "/jobs", limit=2).json
+    assert eve("GET", "/jobs", cursor=first_page["next_cursor"]).slug == "cursor-invalid"
+
+
 def test_job_that_another_worker_cancels_ends_and_its_query_too(
     two: tuple[ApiServer, ApiServer], shop: Database
 ) -> None:

@@ -12,7 +12,7 @@ from datasources_client.content import Content
 from datasources_client.errors import ResponseError
 from datasources_client.models import FileReceipt, Job, JobEvent, Selection, Workspace
 from datasources_client.reading import read_model
-from datasources_client.requests import Requests, member, segment
+from datasources_client.requests import Requests, all_items, member, segment
 
 _LONGEST_EVENT = 1 << 20  # bytes
 
@@ -71,6 +71,10 @@ class WorkspaceMethods(Requests):
         address = f"/v1/workspaces/{segment(workspace)}/files"
         parts = "/".join(segment(part) for part in path.split("/"))
         return Content(self._transport.send("GET", f"{address}/{parts}"))
+
+    def jobs(self) -> Iterator[Job]:
+        """Yield the jobs of the caller, the newest first, page by page."""
+        return all_items(lambda cursor: self._page(Job, "/v1/jobs", {"cursor": cursor}))
 
     def job(self, id: str) -> Job:
         """Return a job of the caller as it is now."""

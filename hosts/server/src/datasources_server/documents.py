@@ -278,6 +278,13 @@ class JobDocument(Document):
     problem: ProblemDocument | None
 
 
+class JobPage(Document):
+    """A page of jobs."""
+
+    items: list[JobDocument]
+    next_cursor: str | None
+
+
 class AuditEntry(Document):
     """An operation on a source or a token, or a request that was refused."""
 

@@ -18,8 +18,9 @@ second.
 from __future__ import annotations
 
 import hashlib
+import heapq
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -30,6 +31,7 @@ from datasources_server.problems import Problem
 JOB = "job"
 _LEASE = "job-lease"
 _EVENT = "job-event"
+_BATCH = 500  # records that are read at once
 _SECONDS_AFTER_END = 3600.0  # for which a job that has ended can be asked for
 
 
@@ -52,6 +54,21 @@ class JobRecords:
     def get(self, job_id: str) -> Record | None:
         """Return the record of a job."""
         return self._records.get(JOB, job_id)
+
+    def newest(self, owner: str, before: str | None, limit: int) -> list[Record]:
+        """Return jobs of an owner, the newest first; with `before`, those that follow this place."""
+        jobs = (job for job in self._all(owner) if before is None or self.place_of(job) < before)
+        return heapq.nlargest(limit, jobs, key=self.place_of)
+
+    def place_of(self, job: Record) -> str:
+        """Return the place of a job among those of its owner: texts in the order of their times."""
+        return f"{job.data['created_at']:020.6f} {job.id}"
+
+    def _all(self, owner: str) -> Iterator[Record]:
+        after = ""
+        while jobs := self._records.list(JOB, owner=owner, after=after, limit=_BATCH):
+            yield from jobs
+            after = jobs[-1].id
 
     def add(self, job_id: str, workspace: Record) -> tuple[Record, Record]:
         """Add a job, and return its record and its lease.

@@ -8,13 +8,14 @@ import time
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.routing import APIRoute
 
 from datasources import Record
 from datasources.json_values import to_iso_time
 from datasources_server.calls import AnyCall, Call
-from datasources_server.documents import JobDocument
+from datasources_server.cursors import open_cursor, seal_cursor
+from datasources_server.documents import JobDocument, JobPage
 from datasources_server.problems import Problem
 from datasources_server.responses import ApiResponse, ContentResponse
 from datasources_server.running import JobRunner, Runner
@@ -30,11 +31,38 @@ _EVENTS = 100  # that are read at once
 def job_routes(route_class: type[APIRoute]) -> APIRouter:
     """Return the routes below `/jobs`."""
     routes = APIRouter(tags=["workspaces"], prefix="/jobs", route_class=route_class)
+    routes.get("", response_model=JobPage)(list_jobs)
     routes.get("/{job_id}", response_model=JobDocument)(get_job)
     routes.delete("/{job_id}", response_model=JobDocument, responses=ACCEPTED)(cancel_job)
     events: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
     routes.get("/{job_id}/events", response_class=Response, responses=events)(job_events)
     return routes
+
+
+async def list_jobs(
+    call: AnyCall,
+    runner: Runner,
+    cursor: Annotated[str | None, Query(min_length=1)] = None,
+    limit: Annotated[int | None, Query(ge=1)] = None,
+) -> ApiResponse:
+    """List the jobs of the caller, the newest first, one page at a time.
+
+    A job that has ended is listed until an hour after the end of its workspace.
+    """
+    size = call.page_size(limit)
+    binding = [call.principal.id]
+    before = None if cursor is None else open_cursor(call, "jobs", binding, cursor)
+    records = runner.records()
+    # One more than the page, to know if there is a following page.
+    jobs = await asyncio.to_thread(records.newest, call.principal.id, before, size + 1)
+    items = [
+        await _view(runner, settled)
+        for job in jobs[:size]
+        if (settled := await runner.settle(job)) is not None
+    ]
+    following = records.place_of(jobs[size - 1]) if len(jobs) > size else None
+    sealed = None if following is None else seal_cursor(call, "jobs", binding, following)
+    return ApiResponse({"items": items, "next_cursor": sealed})
 
 
 async def get_job(call: AnyCall, runner: Runner, job_id: str) -> ApiResponse:
