@@ -33,6 +33,14 @@ BODY = {"type": "local_file", "options": {"path": "x"}}
         (BODY | {"extra/field": CANARY}, "#/extra~1field"),
         (BODY | {"metadata": CANARY}, "#/metadata"),
         (BODY | {"limits": CANARY}, "#/limits"),
+        (BODY | {"limits": {"max_bytes": -1}}, "#/limits/max_bytes"),
+        (BODY | {"limits": {"timeout": CANARY}}, "#/limits/timeout"),
+        (BODY | {"limits": {"most": 1}}, "#/limits/most"),
+        (BODY | {"queries": {"a": {}}}, "#/queries/a/text"),
+        (
+            BODY | {"queries": {"a": {"text": "select :x", "parameters": {"x": {"type": CANARY}}}}},
+            "#/queries/a/parameters/x/type",
+        ),
     ],
 )
 def test_malformed_body_names_the_field(
@@ -45,12 +53,22 @@ def test_malformed_body_names_the_field(
     assert admin("GET", f"/sources/{new_id}").status == 404
 
 
+def test_each_wrong_limit_of_a_change_is_named(admin: Client, lake: str) -> None:
+    changes = {"limits": {"max_bytes": -1, "max_rows": 1.5, "timeout": "soon"}}
+    answer = admin("PATCH", f"/sources/{lake}", changes, headers={"If-Match": "*"})
+    assert answer.status == 422
+    assert [error["pointer"] for error in answer.json["errors"]] == [
+        "#/limits/max_bytes",
+        "#/limits/max_rows",
+        "#/limits/timeout",
+    ]
+
+
 @pytest.mark.parametrize(
     ("body", "named"),
     [
         (BODY | {"type": "unheard"}, "unheard"),
-        (BODY | {"limits": {"max_bytes": -1}}, "max_bytes"),
-        (BODY | {"limits": {"most": 1}}, "most"),
+        (BODY | {"queries": {"No Name": {"text": "select 1"}}}, "No Name"),
         (BODY | {"options": {"path": 5}}, "path"),
         (BODY | {"options": {}}, "path"),
         (BODY | {"name": "\ud800"}, "'name'"),

@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import socket
+from urllib.parse import urlsplit
 
 import psutil
 import psycopg
@@ -98,6 +99,8 @@ def test_stored_query_is_managed_by_administrators_and_run_by_readers(
     figures = reader("POST", f"/sources/{shop}/statistics", values).json["columns"]
     assert figures["id"]["max"] == 2
     content = b"id,total\n1,0.5\n2,1\n"
+    link = reader("POST", "/links", {"source": shop, **values}).json["url"]
+    assert Client(server.port, None)("GET", urlsplit(link).path, prefix="").body == content
     assert reader("POST", f"/sources/{shop}/content", values).body == content
     assert reader("POST", f"/sources/{shop}/content", values, stream="true").body == content
     for route in ("preview", "statistics", "content"):

@@ -214,9 +214,24 @@ class DataMethods(Requests):
             raise error_from_problem(problem, status if isinstance(status, int) else 500, None)
         return read_model(ContentReceipt, member(outcome, "receipt", dict))
 
-    def make_link(self, source: str, item: str, *, format: str | None = None) -> Link:
-        """Make a link to the content of an item, for a browser: usable once, within a minute."""
-        body = {"source": source, "item": item, "format": format}
+    def make_link(
+        self,
+        source: str,
+        item: str,
+        *,
+        format: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
+    ) -> Link:
+        """Make a link to the content of an item, for a browser: usable once, within a minute.
+
+        Args:
+            source: The id of the source.
+            item: Its identifier, which may be a query.
+            format: Of the content, such as `csv`; by default that of the item.
+            parameters: The values of the parameters of a stored query.
+        """
+        body: dict[str, Any] = {"source": source, "item": item, "format": format}
+        body |= {"parameters": dict(parameters)} if parameters else {}
         return read_model(Link, self._json("POST", "/v1/links", body))
 
     def open_link(self, link: Link) -> Content:

@@ -13,7 +13,7 @@ import secrets
 import time
 from dataclasses import replace
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
@@ -36,13 +36,14 @@ _PURPOSE = "server links"  # of the derived key
 
 
 class LinkBody(BaseModel):
-    """An item of a source, which the link is for, and the format of its content."""
+    """An item of a source, the format of its content, and values for a stored query."""
 
     model_config = ConfigDict(extra="forbid")
 
     source: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
     item: str
     format: str | None = None
+    parameters: dict[str, Any] = {}
 
 
 def link_routes(api: Api, route_class: type[APIRoute]) -> APIRouter:
@@ -88,8 +89,8 @@ async def make_link(call: AnyCall, request: Request, body: LinkBody) -> ApiRespo
         )
     code = secrets.token_urlsafe(_RANDOM_BYTES)
     expires_at = time.time() + _SECONDS
-    content = json.dumps([body.source, body.item, body.format]).encode()
-    data = {"content": call.registry.credentials.seal(_PURPOSE, content)}
+    content = json.dumps([body.source, body.item, body.format, body.parameters])
+    data = {"content": call.registry.credentials.seal(_PURPOSE, content.encode())}
     record = Record(_KIND, _hash(code), call.principal.id, data, expires_at=expires_at)
     await asyncio.to_thread(records.put, record)
     base = call.settings.public_url or f"{request.url.scheme}://{request.url.netloc}"
@@ -112,8 +113,8 @@ async def use_link(
     content = call.registry.credentials.unseal(_PURPOSE, sealed, max_age=int(_SECONDS))
     if content is None:
         raise _not_found()
-    source_id, item, file_format = json.loads(content)
-    body = ContentBody(item=item, format=file_format)
+    source_id, item, file_format, parameters = json.loads(content)
+    body = ContentBody(item=item, format=file_format, parameters=parameters)
     response = await send_content(call, stack, source_id, body)
     del response.headers["accept-ranges"]  # a range would be a second use
     return response

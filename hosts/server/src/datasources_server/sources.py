@@ -40,6 +40,7 @@ from datasources_server.documents import (
 )
 from datasources_server.problems import Problem, error_dict, invalid
 from datasources_server.responses import ApiResponse
+from datasources_server.source_fields import LimitsFields, QueryFields, QueryPatch
 from datasources_server.types import load_connector_class
 
 _ETAG = re.compile(r'\s*"(\d{1,18})"\s*')
@@ -57,19 +58,21 @@ class SourceBody(BaseModel):
     name: str | None = None
     options: dict[str, Any]
     metadata: dict[str, Any] = {}
-    limits: dict[str, Any] | None = None
-    queries: dict[str, Any] = {}
+    limits: LimitsFields | None = None
+    queries: dict[str, QueryFields] = {}
 
     def to_config(self, source_id: str) -> DataSourceConfig:
         """Return the configuration; raises OptionError if a field is malformed."""
+        given = self.model_dump(exclude_unset=True)
+        limits = given.get("limits")
         return DataSourceConfig(
             source_id,
             self.type,
             source_id if self.name is None else self.name,
             self.options,
             metadata=self.metadata,
-            limits=None if self.limits is None else Limits.from_dict(self.limits),
-            queries=read_queries(self.queries, f"source {source_id!r}"),
+            limits=None if limits is None else Limits.from_dict(limits),
+            queries=read_queries(given.get("queries", {}), f"source {source_id!r}"),
         )
 
 
@@ -81,8 +84,8 @@ class SourcePatch(BaseModel):
     name: str | None = None
     options: dict[str, Any] | None = None
     metadata: dict[str, Any] | None = None
-    limits: dict[str, Any] | None = None
-    queries: dict[str, Any] | None = None
+    limits: LimitsFields | None = None
+    queries: dict[str, QueryPatch | None] | None = None
 
     def to_changes(self) -> dict[str, Any]:
         """Return the changes as `DataSourceRegistry.update_data_source` takes them."""
