@@ -1,9 +1,10 @@
-// The HTTP API: one function for requests, errors as `Problem`, and downloads.
+// The HTTP API: one function for requests, errors as `Problem`, events, and downloads.
 
 import { button, formatSize, h, say } from "./dom.js";
 
 const BASE = new URL("v1/", document.baseURI);
 const KEY = "datasources.token";
+const RECONNECT_PAUSE = 1000; // milliseconds
 const BLOB_LIMIT = 50_000_000; // bytes that a download without a link may hold in memory
 
 export const session = {
@@ -71,17 +72,61 @@ export async function api(method, path, options) {
 }
 
 /**
+ * Yield the events of a stream of server-sent events, to the one that is named `end`. A connection
+ * that breaks is made again, after the last event that has arrived.
+ */
+export async function* events(path, signal) {
+  let last = null;
+  for (;;) {
+    try {
+      const headers = last === null ? {} : { "Last-Event-ID": last };
+      const response = await send("GET", path, { headers, signal });
+      for await (const event of readEvents(response.body)) {
+        last = event.id ?? last;
+        yield event;
+        if (event.event === "end") return;
+      }
+    } catch (error) {
+      if (signal.aborted || error.status) throw error; // the server has refused, it is not away
+    }
+    await new Promise((resolve) => setTimeout(resolve, RECONNECT_PAUSE));
+    signal.throwIfAborted();
+  }
+}
+
+/** Yield the events of a body: objects with `event`, `data`, and maybe `id`. */
+async function* readEvents(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      const blocks = (rest + value).split("\n\n");
+      rest = blocks.pop();
+      for (const block of blocks) {
+        const lines = block.split("\n").filter((line) => line && !line.startsWith(":"));
+        const event = Object.fromEntries(lines.map((line) => line.split(/: ?(.*)/s).slice(0, 2)));
+        if (event.data) yield { ...event, data: JSON.parse(event.data) };
+      }
+    }
+  } finally {
+    reader.cancel().catch(() => {}); // so that the server hears that nobody reads any more
+  }
+}
+
+/**
  * Download an item. The server makes a link that works once, and the browser downloads it as any
  * file. A server without links sends small items to the page, which shows the progress.
  */
-export async function download(source, item, format) {
-  const body = format ? { item, format } : { item };
+export async function download(source, item, format, parameters) {
+  const body = { item, ...(format && { format }), ...(parameters && { parameters }) };
   let made;
   try {
     made = await api("POST", "links", { body: { source, ...body } });
   } catch (error) {
     if (error.slug !== "not-found" && error.slug !== "not-supported") throw error;
-    return downloadHere(source, item, body);
+    return downloadHere(item, (signal) => send("POST", `${at("sources", source)}/content`, { body, signal }));
   }
   const url = new URL(made.url, BASE);
   if (url.origin !== BASE.origin) throw new Error("the link of the download leads to another server");
@@ -89,11 +134,18 @@ export async function download(source, item, format) {
   say("The browser downloads the file.");
 }
 
-async function downloadHere(source, item, body) {
+/** Download a file of a workspace through the page. */
+export function downloadFile(workspace, path) {
+  const route = `${at("workspaces", workspace)}/files/${at(...path.split("/"))}`;
+  return downloadHere(path, (signal) => send("GET", route, { signal }));
+}
+
+/** Download the response of a request into the memory of the page, and then to a file. */
+async function downloadHere(title, request) {
   const stop = new AbortController();
-  const bar = h("progress", { "aria-label": `Download of ${item}` });
-  const amount = h("span", { class: "dim" }, "waiting for the source");
-  const name = h("span", { class: "name", title: item }, item);
+  const bar = h("progress", { "aria-label": `Download of ${title}` });
+  const amount = h("span", { class: "dim" }, "waiting");
+  const name = h("span", { class: "name", title }, title);
   const row = h(
     "div",
     { class: "download" },
@@ -104,7 +156,7 @@ async function downloadHere(source, item, body) {
   );
   document.getElementById("downloads").append(row);
   try {
-    const response = await send("POST", `${at("sources", source)}/content`, { body, signal: stop.signal });
+    const response = await request(stop.signal);
     const size = Number(response.headers.get("Content-Length") ?? 0);
     if (size) bar.max = size;
     const parts = [];
@@ -112,7 +164,7 @@ async function downloadHere(source, item, body) {
     for (const reader = response.body.getReader(); ;) {
       if (Math.max(size, received) > BLOB_LIMIT) {
         throw new Error(
-          `the file is larger than ${formatSize(BLOB_LIMIT)}, and this server has no links for downloads`,
+          `the file is larger than ${formatSize(BLOB_LIMIT)}, which is too large for a download through the page`,
         );
       }
       const { done, value } = await reader.read();

@@ -1,9 +1,11 @@
 // The page: sign in, the header, and the page of the address.
 
 import { Problem, api, session } from "./api.js";
-import { address, button, confirm, errorBox, h, link } from "./dom.js";
+import { address, button, confirm, errorBox, h, icon, link } from "./dom.js";
+import { auditPage } from "./audit.js";
 import { editPage, newPage, typesPage } from "./form.js";
 import { itemPage } from "./items.js";
+import { jobPage, jobsPage } from "./jobs.js";
 import { queryPage } from "./query.js";
 import { sourcePage, sourcesPage } from "./sources.js";
 import { tokensPage } from "./tokens.js";
@@ -15,8 +17,19 @@ const PAGES = {
   source: sourcePage,
   item: itemPage,
   query: queryPage,
+  jobs: jobsPage,
+  job: jobPage,
   tokens: tokensPage,
+  audit: auditPage,
 };
+// Name of the page, label, whether a caller sees it, and the pages below it.
+const SECTIONS = [
+  ["", "Sources", () => true, ["", "add", "edit", "source", "item"]],
+  ["query", "Query", () => true, ["query"]],
+  ["jobs", "Jobs", () => true, ["jobs", "job"]],
+  ["tokens", "Tokens", (me) => me.tokens, ["tokens"]],
+  ["audit", "Audit", (me) => me.admin, ["audit"]],
+];
 const THEMES = ["auto", "light", "dark"];
 const main = document.getElementById("main");
 let me = null;
@@ -29,35 +42,34 @@ function applyTheme(theme) {
 }
 
 function themeButton() {
-  const theme = localStorage.getItem("datasources.theme") ?? "auto";
-  const control = button(
-    `Theme: ${theme}`,
-    () => {
-      const next = THEMES[(THEMES.indexOf(localStorage.getItem("datasources.theme") ?? "auto") + 1) % 3];
-      localStorage.setItem("datasources.theme", next);
-      applyTheme(next);
-      control.textContent = `Theme: ${next}`;
-    },
-    { class: "quiet" },
-  );
+  const current = () => localStorage.getItem("datasources.theme") ?? "auto";
+  const control = button("", () => {
+    localStorage.setItem("datasources.theme", THEMES[(THEMES.indexOf(current()) + 1) % THEMES.length]);
+    show();
+  });
+  const show = () => {
+    const label = `Theme: ${current()}`;
+    applyTheme(current());
+    control.replaceChildren(icon(current()));
+    control.title = label;
+    control.setAttribute("aria-label", label);
+  };
+  control.className = "quiet";
+  show();
   return control;
 }
 
 function showHeader() {
-  const entries = me ? [["", "Sources"], ["query", "Query"], ...(me.tokens ? [["tokens", "Tokens"]] : [])] : [];
-  const at = parse().name;
+  const { name: at } = parse();
+  const entries = me ? SECTIONS.filter(([, , allowed]) => allowed(me)) : [];
+  const current = SECTIONS.find(([, , , pages]) => pages.includes(at));
   const links = entries.map(([name, label]) =>
-    link(
-      name ? [name] : [],
-      label,
-      {},
-      { "aria-current": (name === at || (!name && !["query", "tokens"].includes(at))) && "page" },
-    ),
+    link(name ? [name] : [], label, {}, { "aria-current": name === current?.[0] && "page" }),
   );
   document
     .getElementById("top")
     .replaceChildren(
-      link([], "datasources", {}, { class: "brand" }),
+      link([], [icon("database"), "datasources"], {}, { class: "brand" }),
       h("nav", { "aria-label": "Pages" }, links),
       h(
         "div",
@@ -82,6 +94,14 @@ function parse() {
   return { name, id: rest[0] ?? "", query: new URLSearchParams(query ?? "") };
 }
 
+const loading = () =>
+  h(
+    "div",
+    { class: "loading" },
+    h("p", { class: "hidden" }, "Loading…"),
+    Array.from({ length: 6 }, () => h("div", {})),
+  );
+
 async function show() {
   leave.abort();
   leave = new AbortController();
@@ -89,7 +109,7 @@ async function show() {
   current = location.hash;
   const { name, id, query } = parse();
   showHeader();
-  const waiting = setTimeout(() => main.replaceChildren(h("p", { class: "dim" }, "Loading…")), 250);
+  const waiting = setTimeout(() => main.replaceChildren(loading()), 250);
   try {
     const render = Object.hasOwn(PAGES, name) ? PAGES[name] : notFound;
     const content = await render({ id, query, me, signal, go, reload: show });

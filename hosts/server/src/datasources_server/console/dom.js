@@ -32,6 +32,11 @@ const ICONS = {
   folder: "M2 5h5l1.5 2H14v7H2z",
   table: "M2 3h12v11H2zM2 7h12M6 7v7",
   query: "M3 4l4 4-4 4M8 13h5",
+  database:
+    "M3 4c0-1.1 2.2-2 5-2s5 .9 5 2-2.2 2-5 2-5-.9-5-2zM3 4v8c0 1.1 2.2 2 5 2s5-.9 5-2V4M3 8c0 1.1 2.2 2 5 2s5-.9 5-2",
+  auto: "M8 2a6 6 0 1 0 0 12zM8 2a6 6 0 0 1 0 12",
+  light: "M8 5a3 3 0 1 0 0 6 3 3 0 0 0 0-6zM8 1v1.5M8 13.5V15M1 8h1.5M13.5 8H15M3 3l1 1M12 12l1 1M3 13l1-1M12 4l1-1",
+  dark: "M13.5 9.5A6 6 0 0 1 6.5 2.5a6 6 0 1 0 7 7z",
   file: "M4 2h5l3 3v9H4zM9 2v3h3",
 };
 
@@ -88,6 +93,44 @@ export function errorBox(error, retry) {
   const again = retry && button("Try again", retry);
   const reference = error.reference && h("p", { class: "dim small" }, `Request ${error.reference}`);
   return h("div", { class: "box error", role: "alert" }, h("p", {}, sentence(error.message)), reference, again);
+}
+
+export const chip = (text, kind = "", title) => h("span", { class: `chip ${kind}`, title }, text);
+
+/** Return the links to the pages above this one. */
+export function crumbs(...links) {
+  return h("nav", { "aria-label": "Breadcrumb", class: "crumbs" }, links);
+}
+
+/** Return a box that scrolls, also by keyboard. */
+export function region(label, ...content) {
+  return h("div", { class: "scroll", role: "region", "aria-label": label, tabindex: "0" }, content);
+}
+
+/**
+ * Return a table of rows; a column without a name has buttons.
+ *
+ * @param numbers Columns that are aligned to the right.
+ * @param wide Columns that narrow screens do not show.
+ */
+export function table(caption, columns, rows, { numbers = [], wide = [], kind = "list" } = {}) {
+  const head = columns.map((label, column) =>
+    h(
+      "th",
+      {
+        scope: "col",
+        class: `${numbers.includes(column) ? "number" : ""} ${wide.includes(column) ? "wide-only" : ""}`,
+      },
+      label || h("span", { class: "hidden" }, "Actions"),
+    ),
+  );
+  return h(
+    "table",
+    { class: kind },
+    h("caption", { class: "hidden" }, caption),
+    h("thead", {}, h("tr", {}, head)),
+    h("tbody", {}, rows),
+  );
 }
 
 /** Return what is shown where there is nothing. */
@@ -164,8 +207,8 @@ export function openDialog(title, content, actions, { wide = false } = {}) {
   });
 }
 
-export async function confirm(title, text, label, { kind = "danger", run } = {}) {
-  const actions = [{ label: "Cancel" }, { label, value: true, kind, run }];
+export async function confirm(title, text, label, { kind = "danger", run, back = "Cancel" } = {}) {
+  const actions = [{ label: back }, { label, value: true, kind, run }];
   return (await openDialog(title, h("p", {}, text), actions)) === true;
 }
 
@@ -195,17 +238,24 @@ export function formatSize(bytes) {
 }
 
 /** Return a time as an element: local, `2026-01-31 14:05`, with the exact one as its title. */
-export function formatTime(value) {
+export function formatTime(value, { seconds = false } = {}) {
   if (value === null || value === undefined) return "";
   const time = new Date(typeof value === "number" ? value * 1000 : value);
   if (Number.isNaN(time.getTime())) return String(value);
   const two = (number) => String(number).padStart(2, "0");
   const day = `${time.getFullYear()}-${two(time.getMonth() + 1)}-${two(time.getDate())}`;
   const exact = time.toISOString();
-  return h("time", { datetime: exact, title: exact }, `${day} ${two(time.getHours())}:${two(time.getMinutes())}`);
+  const clock = [time.getHours(), time.getMinutes(), ...(seconds ? [time.getSeconds()] : [])].map(two).join(":");
+  return h("time", { datetime: exact, title: exact }, `${day} ${clock}`);
 }
 
 export function formatSeconds(seconds) {
+  if (seconds >= 90) {
+    const minutes = Math.floor(seconds / 60);
+    return minutes < 60
+      ? `${minutes} min ${Math.round(seconds % 60)} s`
+      : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+  }
   return seconds < 1 ? `${Math.round(seconds * 1000)} ms` : `${seconds.toFixed(1)} s`;
 }
 

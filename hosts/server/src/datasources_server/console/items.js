@@ -14,6 +14,8 @@ import {
   link,
   newId,
   plural,
+  region,
+  table,
 } from "./dom.js";
 import { LongList } from "./list.js";
 import { columnTypes, dataTable, preview, statisticsOf, statisticsView } from "./data.js";
@@ -244,9 +246,6 @@ function columnsTable(metadata) {
   const head = ["Name", "Type", "Rules", "Default", "Comment"].map((label) => h("th", { scope: "col" }, label));
   return region("Columns", h("table", { class: "list" }, h("thead", {}, h("tr", {}, head)), h("tbody", {}, rows)));
 }
-
-export const region = (label, ...content) =>
-  h("div", { class: "scroll", role: "region", "aria-label": label, tabindex: "0" }, content);
 
 function detailsList(metadata) {
   const shown = ([name, value]) => {

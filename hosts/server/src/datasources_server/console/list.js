@@ -1,7 +1,7 @@
-// A list of any length: rows that are in view are in the page, the others are loaded when they
-// come into view.
+// Lists: pages with buttons between them; and a list of any length, of which the rows that are in
+// view are in the page, while others are loaded when they come into view.
 
-import { errorBox, h } from "./dom.js";
+import { button, errorBox, h } from "./dom.js";
 
 const ROW = 38; // pixels, as in the style sheet
 const MARGIN = 10; // rows above and below the view that are in the page
@@ -181,5 +181,47 @@ export class LongList {
     const next = this.shown.get(Number(line.dataset.index) + step);
     next?.querySelector("a")?.focus({ preventScroll: true });
     next?.scrollIntoView({ block: "nearest" });
+  }
+}
+
+/** Buttons between the pages of a listing with cursors. */
+export class Pager {
+  /**
+   * @param label Names the buttons as a group.
+   * @param load Shows the page of the cursor, `pager.cursor`.
+   */
+  constructor(label, load, [back, forth] = ["Previous", "Next"]) {
+    Object.assign(this, { label, load, back, forth });
+    this.cursors = [null]; // of the pages up to the one that is shown
+  }
+
+  get cursor() {
+    return this.cursors.at(-1);
+  }
+
+  restart() {
+    this.cursors = [null];
+    return this.load();
+  }
+
+  /** Return the buttons; null if there is no other page than this one. */
+  controls(next) {
+    if (this.cursors.length === 1 && !next) return null;
+    const move = (change) => () => (change(), this.load());
+    return h(
+      "nav",
+      { class: "row pager", "aria-label": this.label },
+      button(
+        this.back,
+        move(() => this.cursors.pop()),
+        { disabled: this.cursors.length === 1 },
+      ),
+      h("span", { class: "dim" }, `Page ${this.cursors.length}`),
+      button(
+        this.forth,
+        move(() => this.cursors.push(next)),
+        { disabled: !next },
+      ),
+    );
   }
 }

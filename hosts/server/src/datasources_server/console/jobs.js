@@ -1,0 +1,241 @@
+// Jobs: fetches into workspaces of the server, their progress, and what has come of them.
+
+import { api, at, downloadFile, events } from "./api.js";
+import {
+  busy,
+  button,
+  chip,
+  confirm,
+  crumbs,
+  emptyState,
+  errorBox,
+  formatNumber,
+  formatSeconds,
+  formatSize,
+  formatTime,
+  h,
+  link,
+  plural,
+  region,
+  say,
+  sentence,
+  table,
+} from "./dom.js";
+import { Pager } from "./list.js";
+
+const PAGE = 50;
+const REFRESH = 5000; // milliseconds between two looks for new jobs
+const CHIPS = { running: "busy", finished: "ready", failed: "unusable", lost: "unusable", cancelled: "" };
+
+export async function jobsPage({ signal }) {
+  const list = h("div", {});
+  const watched = new Set(); // ids of jobs whose events are read
+  let rows = new Map(); // by id, those that are shown
+  let shown = "";
+
+  const watch = async (id) => {
+    if (watched.has(id)) return;
+    watched.add(id);
+    try {
+      await follow(id, signal, (job) => rows.get(id)?.update(job));
+    } catch {
+      // The next look at the list tells what has become of the job.
+    } finally {
+      watched.delete(id);
+    }
+  };
+  const load = async () => {
+    const page = await api("GET", "jobs", { query: { limit: PAGE, cursor: pager.cursor }, signal });
+    const ids = page.items.map((job) => job.id).join();
+    if (ids === shown && ids) page.items.forEach((job) => rows.get(job.id).update(job));
+    else {
+      shown = ids;
+      rows = new Map(page.items.map((job) => [job.id, new JobRow(job)]));
+      list.replaceChildren(...content(page));
+    }
+    for (const job of page.items) if (job.state === "running") watch(job.id);
+  };
+  const content = (page) => {
+    if (!page.items.length) {
+      const text =
+        "A job fetches items into a workspace of the server while nobody waits. Programs start them; those that run under your name are shown here.";
+      return [emptyState("No jobs", text)];
+    }
+    const head = ["Job", "State", "Started", "Took", "Result", ""];
+    const lines = [...rows.values()].map((row) => row.node);
+    return [region("Jobs", table("Jobs", head, lines, { wide: [3] })), pager.controls(page.next_cursor)].filter(
+      Boolean,
+    );
+  };
+  const guarded = async () => {
+    try {
+      await load();
+    } catch (error) {
+      if (error.name === "AbortError") return;
+      shown = "";
+      list.replaceChildren(problemBox(error, guarded));
+    }
+  };
+  const pager = new Pager("Pages of jobs", guarded, ["Newer", "Older"]);
+  await guarded();
+  const timer = setInterval(() => !document.hidden && pager.cursor === null && shown && guarded(), REFRESH);
+  signal.addEventListener("abort", () => clearInterval(timer));
+  return [h("h1", { tabindex: "-1" }, "Jobs"), list];
+}
+
+function problemBox(error, retry) {
+  if (error.status !== 501) return errorBox(error, retry);
+  return emptyState("No jobs", "This server has no store for jobs, or no directory for workspaces.");
+}
+
+/** Call a function with a job at once and after each of its events, until the job has ended. */
+async function follow(id, signal, changed) {
+  let job = await api("GET", at("jobs", id), { signal });
+  changed(job);
+  if (job.state !== "running") return;
+  for await (const { event, data } of events(`${at("jobs", id)}/events`, signal)) {
+    if (event === "end") job = data;
+    else if (event === "progress") job = { ...job, progress: data };
+    else if (event === "receipt") job = { ...job, receipts: [...job.receipts, data] };
+    changed(job);
+  }
+}
+
+class JobRow {
+  constructor(job) {
+    this.node = h("tr", {});
+    this.state = null;
+    this.update(job);
+  }
+
+  update(job) {
+    const state = JSON.stringify(job);
+    if (state === this.state) return; // so that the focus stays
+    this.state = state;
+    if (this.job?.state === job.state && job.state === "running" && this.job.cancelling === job.cancelling) {
+      this.job = job;
+      this.result.replaceChildren(result(job));
+      this.took.replaceChildren(took(job));
+      return;
+    }
+    this.job = job;
+    this.result = h("td", { class: "grow" }, result(job));
+    this.took = h("td", { class: "wide-only" }, took(job));
+    this.node.replaceChildren(
+      h("th", { scope: "row" }, link(["job", job.id], job.id.slice(0, 8), {}, { class: "code" })),
+      h("td", {}, stateChip(job)),
+      h("td", {}, formatTime(job.created_at)),
+      this.took,
+      this.result,
+      h("td", { class: "actions-cell" }, job.state === "running" && !job.cancelling && cancelButton(job)),
+    );
+  }
+}
+
+const stateChip = (job) => chip(job.cancelling ? "cancelling" : job.state, CHIPS[job.state]);
+
+function took(job) {
+  const end = job.ended_at ? new Date(job.ended_at) : new Date();
+  return formatSeconds(Math.max(0, (end - new Date(job.created_at)) / 1000));
+}
+
+/** Return what there is to tell of a job: progress, the sum of its files, or the reason of its end. */
+function result(job) {
+  if (job.state === "running") return progress(job);
+  if (job.problem) return h("span", { class: "clip", title: job.problem.detail }, sentence(job.problem.detail));
+  const bytes = job.receipts.reduce((sum, receipt) => sum + receipt.size, 0);
+  return `${plural(job.receipts.length, "file")}, ${formatSize(bytes)}`;
+}
+
+function progress(job) {
+  if (!job.progress) return h("span", { class: "dim" }, "begins");
+  const { item, items, bytes, total } = job.progress;
+  const amount = total ? `${formatSize(bytes)} of ${formatSize(total)}` : formatSize(bytes);
+  const part = total ? Math.min(1, bytes / total) : 0;
+  const bar = h("progress", { "aria-label": `Progress of job ${job.id.slice(0, 8)}`, max: items });
+  if (total || items > 1) bar.value = item - 1 + part;
+  return h("span", { class: "row" }, bar, h("span", { class: "dim" }, `item ${item} of ${items}, ${amount}`));
+}
+
+function cancelButton(job, done) {
+  const cancel = button(
+    "Cancel",
+    async () => {
+      const text = "Its query ends, and the files that it has fetched are deleted.";
+      if (!(await confirm("Cancel the job?", text, "Cancel the job", { back: "Let it run" }))) return;
+      await busy(cancel, async () => {
+        const changed = await api("DELETE", at("jobs", job.id));
+        say(changed.state === "running" ? "The job is being cancelled." : `The job has ended: ${changed.state}.`);
+        done?.(changed);
+      });
+    },
+    { "aria-label": `Cancel job ${job.id.slice(0, 8)}` },
+  );
+  return cancel;
+}
+
+export async function jobPage({ id, signal }) {
+  const body = h("div", {});
+  const actions = h("div", { class: "row" });
+  const problem = h("div", { "aria-live": "polite" });
+  let state = null;
+  const show = (job) => {
+    const now = job.cancelling ? "cancelling" : job.state;
+    if (now !== state) {
+      state = now;
+      actions.replaceChildren(now === "running" ? cancelButton(job, show) : "");
+      problem.replaceChildren(job.problem ? errorBox({ message: job.problem.detail }) : "");
+    }
+    body.replaceChildren(
+      h(
+        "p",
+        { class: "row facts dim" },
+        stateChip(job),
+        h("span", {}, "started ", formatTime(job.created_at)),
+        h("span", {}, `${job.ended_at ? "took" : "for"} ${took(job)}`),
+        h("span", {}, "workspace ", h("span", { class: "code" }, job.workspace.slice(0, 8))),
+      ),
+      job.state === "running" ? progress(job) : "",
+      files(job),
+    );
+  };
+  const job = await api("GET", at("jobs", id), { signal });
+  show(job);
+  const run = async () => {
+    try {
+      await follow(id, signal, show);
+    } catch (error) {
+      if (error.name !== "AbortError" && !signal.aborted) problem.replaceChildren(errorBox(error, run));
+    }
+  };
+  if (job.state === "running") run();
+  return [
+    crumbs(link(["jobs"], "Jobs")),
+    h("div", { class: "row spread" }, h("h1", { tabindex: "-1" }, `Job ${id.slice(0, 8)}`), actions),
+    problem,
+    body,
+  ];
+}
+
+function files(job) {
+  if (!job.receipts.length) return "";
+  const kept = job.state === "finished";
+  const line = (receipt) => {
+    const get = button("Download", () => busy(get, () => downloadFile(job.workspace, receipt.path)), {
+      "aria-label": `Download ${receipt.path}`,
+    });
+    return h(
+      "tr",
+      {},
+      h("th", { scope: "row" }, receipt.path),
+      h("td", {}, receipt.source),
+      h("td", { class: "number" }, receipt.rows === null ? "" : formatNumber(receipt.rows)),
+      h("td", { class: "number" }, formatSize(receipt.size)),
+      h("td", {}, receipt.truncated && chip("cut at the limit of rows", "paused")),
+      h("td", { class: "actions-cell" }, kept && get),
+    );
+  };
+  const head = ["File", "Source", "Rows", "Size", "Note", ""];
+  const lines = job.receipts.map(line);
+  return [h("h2", {}, "Files"), region("Files", table("Files", head, lines, { numbers: [2, 3] }))];
+}
