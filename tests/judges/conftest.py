@@ -123,7 +123,10 @@ class Tab:
 
     def violations(self) -> list[str]:
         """Return what axe-core finds wrong on the page as it is."""
-        self.page.wait_for_function("() => document.getAnimations().length === 0")
+        self.page.wait_for_function(
+            "() => document.getAnimations().every("
+            "(animation) => animation.effect.getComputedTiming().iterations === Infinity)"
+        )
         found = self.page.evaluate("async () => (await axe.run(document)).violations")
         return [
             f"{violation['id']}: {violation['help']}: {node['html'][:200]} {node['target']}"

@@ -7,12 +7,43 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.core.plugin_fixtures import Site
 from tests.server.client import Client
 from tests.servers import Server
 
 
+# The connector of the type `many`, which has as many items as its option says.
+_MANY = """
+from datasources import ConnectorOptions, DataItem, Page, hookimpl
+from tests.core.fakes import SeedConnector
+
+
+class ManyOptions(ConnectorOptions):
+    count: int
+
+
+class ManyConnector(SeedConnector):
+    type = "many"
+    options_class = ManyOptions
+
+    async def list_page(self, path=None, *, cursor=None, limit):
+        first, count = int(cursor or 0), self.options.count
+        end = min(first + limit, count)
+        names = (f"item-{number:07}.txt" for number in range(first, end))
+        return Page([DataItem(name, name) for name in names], str(end) if end < count else None)
+
+
+@hookimpl
+def datasources_connectors():
+    return [ManyConnector]
+"""
+
+
 class ConsoleServer(Server):
-    """The command, which may use the loopback network and the directory `data`."""
+    """The command, which may use the loopback network and the directory `data`.
+
+    It has a connector of its own, of the type `many`.
+    """
 
     name = "console"
 
@@ -43,10 +74,16 @@ class ConsoleServer(Server):
 
     def _prepare(self) -> None:
         self.data.mkdir()
+        site = Site(self.directory / "site")
+        site.path.mkdir()
+        site.connector("many", "many", _MANY)
 
     def _command(self) -> Sequence[str | Path]:
         command = [sys.executable, "-m", "datasources.cli", "serve", "--port", str(self.port)]
         return [*command, "--allow-network", "127.0.0.0/8", "--allow-root", str(self.data)]
 
     def _environment(self) -> dict[str, str]:
-        return os.environ | {"XDG_DATA_HOME": str(self.directory / "home")}
+        return os.environ | {
+            "XDG_DATA_HOME": str(self.directory / "home"),
+            "PYTHONPATH": f"{self.directory / 'site'}:{Path(__file__).parents[2]}",
+        }

@@ -44,7 +44,11 @@ PAGES = {
     "item/lake?item=reports%2F2026%2Funits.csv": "units.csv",
     "item/lake?item=missing": "Not found",
     "query?source=db": "Query",
+    "jobs": "Jobs",
     "tokens": "Tokens",
+    "audit": "Audit",
+    "audit?user=nobody-of-this-name": "Audit",
+    "audit?operation=register&since=2026-01-01T00:00": "Audit",
     "nowhere": "Not found",
 }
 

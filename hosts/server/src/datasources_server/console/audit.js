@@ -47,7 +47,7 @@ const OPERATIONS = [
 ];
 const OUTCOMES = ["ok", "cancelled", "AuthenticationError", "ConnectError", "PermissionDeniedError", "PolicyError"];
 const CHIPS = { ok: "ready", cancelled: "", stopped: "" };
-const SHOWN = new Set(["time", "user", "operation", "source", "outcome", "identifier", "duration"]); // in columns
+const SHOWN = new Set(["time", "user", "operation", "outcome", "identifier", "duration"]); // in columns
 
 export async function auditPage({ query, signal, go }) {
   const list = h("div", { "aria-live": "polite" });
@@ -190,7 +190,7 @@ class Filter {
 
 function entriesTable(entries) {
   const head = ["Time", "User", "Operation", "Source", "Item", "Outcome", "Took", ""];
-  return region("Entries", table("Entries", head, entries.map(entryRows), { numbers: [6], wide: [4, 6] }));
+  return region("Entries", table("Entries", head, entries.map(entryRows), { numbers: [6], wide: [3, 4, 6] }));
 }
 
 /** Return the row of an entry, and that of its details, which a button shows. */
@@ -212,10 +212,10 @@ function entryRows(entry) {
   const row = h(
     "tr",
     {},
-    h("td", { class: "nowrap" }, formatTime(entry.time, { seconds: true })),
+    h("td", {}, formatTime(entry.time, { seconds: true })),
     h("td", {}, filtered("user") ?? h("span", { class: "dim" }, "nobody known")),
     h("td", {}, filtered("operation")),
-    h("td", {}, filtered("source")),
+    h("td", { class: "wide-only" }, filtered("source")),
     h("td", { class: "wide-only" }, h("span", { class: "clip code", title: entry.identifier }, entry.identifier)),
     h("td", {}, outcome),
     h("td", { class: "number wide-only nowrap" }, entry.duration === undefined ? "" : formatSeconds(entry.duration)),

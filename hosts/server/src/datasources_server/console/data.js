@@ -9,13 +9,14 @@ const TIME = /^(\d{4}-\d\d-\d\d)T(\d\d:\d\d(?::\d\d(?:\.\d+)?)?)(Z|[+-]\d\d:?\d\
 const LONGEST = 500; // characters of a cell that are shown
 
 /** Return the preview of an item, with the rows that the server allows. */
-export async function preview(source, item, signal) {
+export async function preview(source, item, signal, parameters) {
+  const given = { item, ...(parameters && { parameters }) };
   const route = `${at("sources", source.id)}/preview`;
   try {
-    return await api("POST", route, { body: { item, rows: ROWS }, signal });
+    return await api("POST", route, { body: { ...given, rows: ROWS }, signal });
   } catch (error) {
     if (!error.errors?.some(({ pointer }) => pointer === "#/rows")) throw error;
-    return api("POST", route, { body: { item }, signal });
+    return api("POST", route, { body: given, signal });
   }
 }
 

@@ -140,7 +140,7 @@ export function emptyState(title, text, ...actions) {
     { class: "empty" },
     h("h2", {}, title),
     text && h("p", {}, text),
-    h("p", { class: "row center" }, actions),
+    actions.some(Boolean) && h("p", { class: "row center" }, actions),
   );
 }
 

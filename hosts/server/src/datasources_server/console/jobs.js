@@ -144,17 +144,23 @@ function result(job) {
   if (job.state === "running") return progress(job);
   if (job.problem) return h("span", { class: "clip", title: job.problem.detail }, sentence(job.problem.detail));
   const bytes = job.receipts.reduce((sum, receipt) => sum + receipt.size, 0);
-  return `${plural(job.receipts.length, "file")}, ${formatSize(bytes)}`;
+  const [first, ...others] = job.receipts.map((receipt) => receipt.path);
+  const more = others.length ? ` and ${others.length} more` : "";
+  return `${first ?? "nothing"}${more}, ${formatSize(bytes)}`;
 }
 
 function progress(job) {
   if (!job.progress) return h("span", { class: "dim" }, "begins");
-  const { item, items, bytes, total } = job.progress;
+  const { items } = job.progress;
+  // The next item begins with a receipt, and has no progress before its first bytes.
+  const item = Math.min(items, Math.max(job.progress.item, job.receipts.length + 1));
+  const { bytes, total } = item === job.progress.item ? job.progress : { bytes: 0, total: null };
   const amount = total ? `${formatSize(bytes)} of ${formatSize(total)}` : formatSize(bytes);
   const part = total ? Math.min(1, bytes / total) : 0;
   const bar = h("progress", { "aria-label": `Progress of job ${job.id.slice(0, 8)}`, max: items });
   if (total || items > 1) bar.value = item - 1 + part;
-  return h("span", { class: "row" }, bar, h("span", { class: "dim" }, `item ${item} of ${items}, ${amount}`));
+  const text = `item ${item} of ${items}${bytes ? `, ${amount}` : ""}`;
+  return h("span", { class: "row" }, bar, h("span", { class: "dim" }, text));
 }
 
 function cancelButton(job, done) {
@@ -227,15 +233,14 @@ function files(job) {
     return h(
       "tr",
       {},
-      h("th", { scope: "row" }, receipt.path),
+      h("th", { scope: "row" }, receipt.path, " ", receipt.truncated && chip("cut at the limit of rows", "paused")),
       h("td", {}, receipt.source),
       h("td", { class: "number" }, receipt.rows === null ? "" : formatNumber(receipt.rows)),
       h("td", { class: "number" }, formatSize(receipt.size)),
-      h("td", {}, receipt.truncated && chip("cut at the limit of rows", "paused")),
       h("td", { class: "actions-cell" }, kept && get),
     );
   };
-  const head = ["File", "Source", "Rows", "Size", "Note", ""];
-  const lines = job.receipts.map(line);
-  return [h("h2", {}, "Files"), region("Files", table("Files", head, lines, { numbers: [2, 3] }))];
+  const rows = job.receipts.map(line);
+  const shown = table("Files", ["File", "Source", "Rows", "Size", ""], rows, { numbers: [2, 3] });
+  return h("section", {}, h("h2", {}, "Files"), region("Files", shown));
 }

@@ -18,12 +18,7 @@ export class LongList {
    */
   constructor({ label, columns, load, row, changed, signal }) {
     Object.assign(this, { load, row, changed, signal });
-    this.pages = new Map(); // by number: items
-    this.cursors = [null]; // by number of the page
-    this.starts = [0]; // by number of the page: rows before it; the last is the number of rows
-    this.complete = false;
-    this.loading = new Set();
-    this.shown = new Map(); // by number of the row: its element
+    this.clear();
     this.space = h("div", { class: "space", role: "rowgroup" });
     this.problem = h("div", {});
     const head = h(
@@ -44,6 +39,16 @@ export class LongList {
     this.space.addEventListener("keydown", (event) => this.move(event));
   }
 
+  clear() {
+    this.pages = new Map(); // by number: items
+    this.cursors = [null]; // by number of the page
+    this.starts = [0]; // by number of the page: rows before it; the last is the number of rows
+    this.complete = false;
+    this.loading = new Set();
+    this.shown = new Map(); // by number of the row: its element
+    this.anchor = { count: 0, top: 0 }; // of the view before: the number of rows, and its place
+  }
+
   get count() {
     return this.starts.at(-1);
   }
@@ -57,11 +62,13 @@ export class LongList {
 
   async fetch(number) {
     if (this.loading.has(number)) return;
-    this.loading.add(number);
+    const { loading } = this;
+    loading.add(number);
     try {
       let page = await this.load(this.cursors[number]);
       // A page may be empty although others follow it.
       while (!page.items.length && page.next_cursor) page = await this.load(page.next_cursor);
+      if (loading !== this.loading) return; // the list was begun anew meanwhile
       const known = number < this.starts.length - 1;
       this.pages.set(number, page.items);
       if (!known) {
@@ -71,7 +78,7 @@ export class LongList {
       }
       this.changed(this.count, this.complete);
     } finally {
-      this.loading.delete(number);
+      loading.delete(number);
     }
   }
 
@@ -85,22 +92,31 @@ export class LongList {
     return low;
   }
 
-  /** Return the view: pixels above it, rows per pixel beyond one for one, first and last row. */
+  /**
+   * Return the view: pixels above it in the page, pixels of rows above it, first and last row.
+   *
+   * Beyond `MAX_HEIGHT`, a pixel of the page stands for several of rows. When rows are added there,
+   * the page is scrolled so that the same rows stay in view.
+   */
   view() {
     const full = this.count * ROW;
     const height = Math.min(full, MAX_HEIGHT);
-    const offset = Math.max(0, Math.min(-this.space.getBoundingClientRect().top, height - innerHeight));
     const scale = full > height ? (full - innerHeight) / (height - innerHeight) : 1;
+    this.space.style.height = `${height}px`;
+    if (scale > 1 && this.count !== this.anchor.count && this.anchor.top > 0) {
+      window.scrollBy(0, this.anchor.top / scale + this.space.getBoundingClientRect().top);
+    }
+    const offset = Math.max(0, Math.min(-this.space.getBoundingClientRect().top, height - innerHeight));
     const top = offset * scale;
+    this.anchor = { count: this.count, top };
     const first = Math.max(0, Math.floor(top / ROW) - MARGIN);
     const last = Math.min(this.count, Math.ceil((top + innerHeight) / ROW) + MARGIN);
-    return { height, offset, top, first, last };
+    return { offset, top, first, last };
   }
 
   draw() {
     if (this.signal.aborted) return;
-    const { height, offset, top, first, last } = this.view();
-    this.space.style.height = `${height}px`;
+    const { offset, top, first, last } = this.view();
     for (const [index, node] of this.shown) {
       if ((index < first || index >= last) && !node.contains(document.activeElement)) {
         node.remove();
@@ -160,10 +176,20 @@ export class LongList {
       const retry = () => {
         this.failed = false;
         this.problem.replaceChildren();
-        this.loadMore(number);
+        // Cursors are valid for an hour.
+        if (error.slug === "cursor-invalid") this.restart();
+        else this.loadMore(number);
       };
       this.problem.replaceChildren(errorBox(error, retry));
+      this.problem.scrollIntoView({ block: "nearest" });
     }
+  }
+
+  restart() {
+    this.clear();
+    this.space.replaceChildren();
+    window.scrollTo(0, 0);
+    this.loadMore(0);
   }
 
   forget(center) {

@@ -15,7 +15,7 @@ import {
   plural,
   say,
 } from "./dom.js";
-import { downloadButtons } from "./items.js";
+import { downloadButtons } from "./item.js";
 
 const draftKey = (id) => `datasources.draft.${id}`;
 

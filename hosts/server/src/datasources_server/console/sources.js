@@ -4,27 +4,31 @@ import { api, at } from "./api.js";
 import {
   busy,
   button,
+  chip,
   confirm,
+  crumbs,
   emptyState,
   errorBox,
   formatSeconds,
   formatTime,
   h,
+  icon,
   labelled,
   link,
   openDialog,
   plural,
+  region,
   say,
   sentence,
+  table,
   typeName,
 } from "./dom.js";
 import { browser } from "./items.js";
+import { Pager } from "./list.js";
 
 const PAGE = 50;
 
-export function stateChip(source) {
-  return h("span", { class: `chip ${source.state}`, title: source.reason }, source.state);
-}
+const stateChip = (source) => chip(source.state, source.state, source.reason);
 
 export async function sourcesPage({ me, signal, query }) {
   const types = (await api("GET", "types", { signal })).items;
@@ -41,40 +45,23 @@ export async function sourcesPage({ me, signal, query }) {
     h("option", { value: "" }, "All types"),
     types.map((entry) => h("option", { value: entry.type }, typeName(entry.type))),
   );
-  let cursors = [null]; // of the pages up to the one that is shown
-
   const load = async () => {
     try {
-      const parameters = { q: filter.value.trim(), type: type.value, limit: PAGE, cursor: cursors.at(-1) };
+      const parameters = { q: filter.value.trim(), type: type.value, limit: PAGE, cursor: pager.cursor };
       const page = await api("GET", "sources", { query: parameters, signal });
       if (parameters.q === filter.value.trim()) list.replaceChildren(...content(page));
     } catch (error) {
       if (error.name !== "AbortError") list.replaceChildren(errorBox(error, load));
     }
   };
-  const restart = () => {
-    cursors = [null];
-    return load();
-  };
+  const pager = new Pager("Pages of sources", load);
   const content = (page) => {
-    if (!page.items.length && cursors.length === 1) return [nothing()];
-    const previous = button("Previous", () => (cursors.pop(), load()), { disabled: cursors.length === 1 });
-    const next = button("Next", () => (cursors.push(page.next_cursor), load()), { disabled: !page.next_cursor });
-    const several = cursors.length > 1 || page.next_cursor;
-    const pager =
-      several &&
-      h(
-        "nav",
-        { class: "row", "aria-label": "Pages of sources" },
-        previous,
-        h("span", { class: "dim" }, `Page ${cursors.length}`),
-        next,
-      );
-    return [sourcesTable(page.items), pager].filter(Boolean);
+    if (!page.items.length && pager.cursor === null) return [nothing()];
+    return [sourcesTable(page.items), pager.controls(page.next_cursor)].filter(Boolean);
   };
   const nothing = () => {
     if (filter.value || type.value) {
-      const clear = button("Clear the filter", () => ((filter.value = type.value = ""), restart()));
+      const clear = button("Clear the filter", () => ((filter.value = type.value = ""), pager.restart()));
       return emptyState("Nothing matches", "No source has this in its name or id.", clear);
     }
     if (!me.admin)
@@ -91,14 +78,14 @@ export async function sourcesPage({ me, signal, query }) {
   let typing = 0;
   filter.addEventListener("input", () => {
     clearTimeout(typing);
-    typing = setTimeout(restart, 150);
+    typing = setTimeout(() => pager.restart(), 150);
   });
-  type.addEventListener("change", restart);
+  type.addEventListener("change", () => pager.restart());
   await load();
   const add = me.admin && link(["add"], "Add source", {}, { class: "button primary" });
   return [
     h("div", { class: "row spread" }, h("h1", { tabindex: "-1" }, "Sources"), add),
-    h("div", { class: "row", role: "search" }, filter, type),
+    h("div", { class: "row toolbar", role: "search" }, filter, type),
     list,
   ];
 }
@@ -111,22 +98,25 @@ function sourcesTable(items) {
       h(
         "td",
         {},
-        link(["source", source.id], source.name, {}, { class: "name" }),
-        source.name !== source.id && h("span", { class: "dim small" }, ` ${source.id}`),
+        link(
+          ["source", source.id],
+          [icon(source.abilities.includes("parameters") ? "database" : "folder"), source.name || source.id],
+          {},
+          { class: "name" },
+        ),
+        source.name && source.name !== source.id && h("span", { class: "dim small" }, ` ${source.id}`),
       ),
       h("td", {}, typeName(source.type)),
-      h("td", {}, stateChip(source), source.reason && h("span", { class: "dim small" }, ` ${source.reason}`)),
-      h("td", { class: "wide-only" }, source.rights.join(", ")),
+      h(
+        "td",
+        {},
+        stateChip(source),
+        source.reason && h("span", { class: "dim small clip", title: source.reason }, source.reason),
+      ),
+      h("td", { class: "wide-only dim" }, source.rights.join(", ")),
     ),
   );
-  const head = ["Name", "Type", "State"].map((label) => h("th", { scope: "col" }, label));
-  return h(
-    "table",
-    { class: "list" },
-    h("caption", { class: "hidden" }, "Sources"),
-    h("thead", {}, h("tr", {}, head, h("th", { scope: "col", class: "wide-only" }, "Your rights"))),
-    h("tbody", {}, rows),
-  );
+  return region("Sources", table("Sources", ["Name", "Type", "State", "Your rights"], rows, { wide: [3] }));
 }
 
 export async function sourcePage(page) {
@@ -143,8 +133,13 @@ export async function sourcePage(page) {
   const reason = source.reason && h("p", { class: "box note" }, sentence(source.reason));
   const readable = source.rights.includes("read") && source.state === "ready";
   return [
-    h("nav", { "aria-label": "Breadcrumb", class: "crumbs" }, link([], "Sources")),
-    h("div", { class: "row spread" }, h("h1", { tabindex: "-1" }, source.name), actions(source, page, outcome)),
+    crumbs(link([], "Sources")),
+    h(
+      "div",
+      { class: "row spread" },
+      h("h1", { tabindex: "-1" }, source.name || source.id),
+      actions(source, page, outcome),
+    ),
     facts,
     reason,
     outcome,

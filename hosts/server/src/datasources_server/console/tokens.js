@@ -1,7 +1,20 @@
 // Tokens: who may do what with which source.
 
 import { api, at } from "./api.js";
-import { button, confirm, emptyState, formatTime, h, labelled, newId, openDialog, say } from "./dom.js";
+import {
+  button,
+  chip,
+  confirm,
+  emptyState,
+  formatTime,
+  h,
+  labelled,
+  newId,
+  openDialog,
+  region,
+  say,
+  table,
+} from "./dom.js";
 
 const RIGHTS = ["read", "query", "write"];
 const EXPIRIES = [
@@ -45,39 +58,19 @@ export async function tokensPage({ me, signal, reload }) {
       "tr",
       {},
       h("th", { scope: "row" }, token.name),
-      h("td", {}, token.admin ? h("span", { class: "chip" }, "administrator") : grants),
-      h("td", {}, formatTime(token.created_at)),
-      h(
-        "td",
-        {},
-        token.expires_at ? formatTime(token.expires_at) : "never",
-        expired && h("span", { class: "chip unusable" }, "expired"),
-      ),
+      h("td", {}, token.admin ? chip("administrator", "busy") : grants),
+      h("td", { class: "wide-only" }, formatTime(token.created_at)),
+      h("td", {}, token.expires_at ? formatTime(token.expires_at) : "never", expired && chip("expired", "unusable")),
       used && h("td", {}, token.last_used_at ? formatTime(token.last_used_at) : "–"),
-      h("td", {}, revoke),
+      h("td", { class: "actions-cell" }, revoke),
     );
   };
-  const labels = ["Name", "May", "Made", "Expires", ...(used ? ["Last used"] : []), "Actions"];
-  const table = h(
-    "table",
-    { class: "list" },
-    h("caption", { class: "hidden" }, "Tokens"),
-    h(
-      "thead",
-      {},
-      h(
-        "tr",
-        {},
-        labels.map((label) => h("th", { scope: "col" }, label)),
-      ),
-    ),
-    h("tbody", {}, tokens.map(row)),
-  );
+  const labels = ["Name", "May", "Made", "Expires", ...(used ? ["Last used"] : []), ""];
   return [
     h("div", { class: "row spread" }, h("h1", { tabindex: "-1" }, "Tokens"), add),
     h("p", { class: "dim" }, "A token is how a person or a program signs in. It is shown once, when it is made."),
     tokens.length
-      ? h("div", { class: "scroll", role: "region", "aria-label": "Tokens", tabindex: "0" }, table)
+      ? region("Tokens", table("Tokens", labels, tokens.map(row), { wide: [2] }))
       : emptyState("No tokens", "Add one for each person and program."),
   ];
 }
