@@ -11,7 +11,6 @@ from tests.core.plugin_fixtures import Site
 from tests.server.client import Client
 from tests.servers import Server
 
-
 # The connector of the type `many`, which has as many items as its option says.
 _MANY = """
 from datasources import ConnectorOptions, DataItem, Page, hookimpl

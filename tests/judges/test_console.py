@@ -360,6 +360,79 @@ def large(server: ConsoleServer) -> Iterator[int]:
     server.admin("DELETE", "/sources/large")
 
 
+SCROLL = """async (goal) => {
+    const status = document.querySelector("main p[role=status]");
+    while (Number(status.textContent.replace(/[^0-9]/g, "")) < goal) {
+        window.scrollTo(0, document.body.scrollHeight);
+        await new Promise((resolve) => setTimeout(resolve));
+    }
+}"""
+
+
+def test_million_items_are_scrolled_in_the_memory_of_a_few_thousand(
+    tab: Tab, server: ConsoleServer
+) -> None:
+    server.admin.create("million", "many", count=1_000_000)
+    page = tab.open("source/million")
+    session = tab.context.new_cdp_session(page)
+    rows = page.locator(".space .line")
+    expect(page.get_by_role("link", name="item-0000000.txt")).to_be_visible()
+
+    def used_after(items: int) -> int:
+        """Return the bytes of the page's heap when it has scrolled past this many items."""
+        page.evaluate(SCROLL, items)
+        session.send("HeapProfiler.collectGarbage")
+        return int(session.send("Runtime.getHeapUsage")["usedSize"])
+
+    before = used_after(10_000)
+    after = used_after(40_000)
+    assert rows.count() < 100
+    # An item takes about 300 bytes where it is kept, and the cursor of a page as much.
+    assert after - before < 30_000 * 50
+    page.evaluate("window.scrollTo(0, 0)")
+    expect(page.get_by_role("link", name="item-0000000.txt")).to_be_visible()
+    server.admin("DELETE", "/sources/million")
+
+
+# Shows a list of 50,000 rows a page, of which four are lower than a page can be high.
+LONG_LIST = """async () => {
+    const { LongList } = await import(new URL("console/list.js", document.baseURI));
+    const size = 50_000;
+    const load = async (cursor) => {
+        const first = Number(cursor);
+        const items = Array.from({ length: size }, (_, number) => first + number);
+        return { items, next_cursor: String(first + size) };
+    };
+    const list = new LongList({
+        label: "Numbers",
+        columns: ["Number"],
+        signal: new AbortController().signal,
+        load,
+        row: (item) => [String(item)],
+        changed: () => {},
+    });
+    await list.begin();
+    document.querySelector("main").replaceChildren(list.node);
+    const next = () => new Promise(requestAnimationFrame);
+    while (list.count < 5 * size) {
+        window.scrollTo(0, document.body.scrollHeight);
+        await next();
+    }
+    await next();
+    const inView = (line) => line.getBoundingClientRect().top < innerHeight
+        && line.getBoundingClientRect().bottom > 0;
+    return [...document.querySelectorAll(".space .line")].filter(inView).map((line) =>
+        Number(line.textContent));
+}"""
+
+
+def test_rows_stay_in_view_while_others_are_added_beyond_the_height_of_a_page(tab: Tab) -> None:
+    page = tab.open()
+    numbers = page.evaluate(LONG_LIST)
+    assert 199_999 in numbers
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+
+
 def test_large_folder_is_scrolled_with_few_rows_in_the_page(tab: Tab, large: int) -> None:
     page = tab.open("source/large")
     rows = page.locator(".space .line")
