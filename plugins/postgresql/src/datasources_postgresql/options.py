@@ -198,6 +198,7 @@ class PostgreSQLOptions(ConnectorOptions):
     )
     dsn: SecretStr | None = Field(
         default=None,
+        title="Connection string",
         validation_alias=AliasChoices("dsn", "connection_string"),
         description=(
             "A libpq connection string or URL instead; the options above override it. A "
@@ -208,6 +209,7 @@ class PostgreSQLOptions(ConnectorOptions):
     sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] | None = (
         Option(
             default=None,
+            label="TLS mode",
             group="TLS",
             help="Encryption: 'require' encrypts, 'verify-full' also checks who answers.",
             examples=["verify-full"],
@@ -215,6 +217,7 @@ class PostgreSQLOptions(ConnectorOptions):
     )
     sslrootcert: str | None = Option(
         default=None,
+        label="Trusted certificates",
         help="File of trusted certificate authorities; 'system' takes the system's.",
         examples=["/etc/ssl/certs/db-ca.pem"],
         group="TLS",
@@ -222,6 +225,7 @@ class PostgreSQLOptions(ConnectorOptions):
     )
     sslcert: str | None = Option(
         default=None,
+        label="Client certificate",
         help="File of the client certificate.",
         examples=["/etc/ssl/me.crt"],
         group="TLS",
@@ -229,6 +233,7 @@ class PostgreSQLOptions(ConnectorOptions):
     )
     sslkey: str | None = Option(
         default=None,
+        label="Key of the client certificate",
         help="File of the client certificate's key.",
         examples=["/etc/ssl/private/me.key"],
         group="TLS",

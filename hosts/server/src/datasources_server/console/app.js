@@ -3,7 +3,7 @@
 import { Problem, api, session } from "./api.js";
 import { address, button, confirm, errorBox, h, icon, link } from "./dom.js";
 import { auditPage } from "./audit.js";
-import { editPage, newPage, typesPage } from "./form.js";
+import { editPage, newPage, typesPage } from "./edit.js";
 import { itemPage } from "./item.js";
 import { jobPage, jobsPage } from "./jobs.js";
 import { queryPage } from "./query.js";

@@ -120,25 +120,15 @@ export function statisticsView(columns, rows, whole) {
       h("td", {}, rangeBar(name, figures)),
     );
   };
-  const labels = [
-    "Column",
-    "Values",
-    "Nulls",
-    "Least",
-    "Mean",
-    "Greatest",
-    "Of the rows shown",
-    "Mean between least and greatest",
-  ];
+  const labels = ["Column", "Values", "Nulls", "Least", "Mean", "Greatest", "Histogram", "Mean in the range"];
   const head = labels.map((label, column) =>
     h("th", { scope: "col", class: column > 0 && column < 6 ? "number" : null }, label),
   );
   const sampled = entries.some(([, figures]) => figures.sampled);
-  const note = !whole
-    ? `Of the ${plural(rows.rows.length, "row")} of the preview.`
-    : sampled
-      ? "Of a sample of the rows."
-      : "Of all rows.";
+  const shown = `the ${plural(rows.rows.length, "row")} of the preview`;
+  const note = whole
+    ? `Figures of ${sampled ? "a sample of the rows" : "all rows"}; histograms of ${shown}.`
+    : `Of ${shown}.`;
   const table = h(
     "table",
     { class: "list" },

@@ -129,8 +129,16 @@ export class Field {
   }
 
   require(required) {
+    this.required = required;
     this.optional.textContent = required ? "" : " optional";
     if (this.spec.kind !== "boolean") this.control.setAttribute("aria-required", String(required));
+  }
+
+  /** True if a value has to be given and is not. */
+  get isMissing() {
+    if (!this.required || this.node.hidden || this.spec.kind === "boolean") return false;
+    const kept = this.secret?.set && !this.removed && !this.holder.contains(this.control);
+    return !kept && this.value() === undefined;
   }
 
   text() {

@@ -1,99 +1,11 @@
-// Forms of sources, made from the description of the options of their type.
+// The form of a source, made from the description of the options of its type.
 
-import { api, at } from "./api.js";
-import { resolveConflict } from "./conflict.js";
-import { busy, button, crumbs, errorBox, h, icon, link, newId, plural, say, sentence, typeName } from "./dom.js";
+import { busy, button, errorBox, h, newId, plural, say, sentence } from "./dom.js";
 import { Field, Input, textInput } from "./fields.js";
 import { LimitsSetting, MetadataSetting, QueriesSetting } from "./settings.js";
 import { testResult } from "./sources.js";
 
-export async function typesPage({ signal }) {
-  const types = (await api("GET", "types", { signal })).items;
-  const card = (entry) => {
-    const ready = entry.state === "ready";
-    const title = [typeIcon(entry), typeName(entry.type)];
-    return h(
-      "li",
-      { class: ready ? null : "unusable" },
-      ready ? link(["add", entry.type], title, {}, { class: "name" }) : h("span", { class: "name" }, title),
-      h("span", { class: "dim small" }, [entry.distribution, entry.version].filter(Boolean).join(" ")),
-      entry.reason && h("p", { class: "small" }, sentence(entry.reason)),
-    );
-  };
-  return [
-    crumbs(link([], "Sources")),
-    h("h1", { tabindex: "-1" }, "Add a source"),
-    h("p", { class: "dim" }, "Choose what you want to connect."),
-    h("ul", { class: "cards" }, types.map(card)),
-  ];
-}
-
-const typeIcon = ({ abilities }) => icon(abilities.includes("parameters") ? "database" : "folder");
-
-export async function newPage({ id: type, signal, go }) {
-  const description = await api("GET", at("types", type), { signal });
-  const form = new SourceForm(description, null);
-  const save = async (test) => {
-    const { id, body } = form.read();
-    if (!id) throw missingId();
-    await api("PUT", at("sources", id), {
-      body: { type, ...body },
-      query: { test },
-      headers: { "If-None-Match": "*" },
-    });
-    say(`Added ${id}.`);
-    return go(["source", id]);
-  };
-  const options = () => ({ type, options: form.read().body.options });
-  const test = () => api("POST", "test", { body: options() });
-  const discover = () => api("POST", "discover", { body: options() });
-  return [
-    crumbs(link([], "Sources"), link(["add"], "Add")),
-    h("h1", { tabindex: "-1" }, `Add ${typeName(type)}`),
-    form.build({ save, test, discover }),
-  ];
-}
-
-function missingId() {
-  const error = new Error("give the source an id");
-  error.errors = [{ pointer: "source_id", detail: "must be given" }];
-  return error;
-}
-
-export async function editPage({ id, signal, go, reload }) {
-  const source = await api("GET", at("sources", id), { signal });
-  const description = await api("GET", at("types", source.type), { signal });
-  const form = new SourceForm(description, source);
-  let version = source.version;
-  const save = async (test) => {
-    const patch = form.patch();
-    if (!Object.keys(patch).length) {
-      say("Nothing has changed.");
-      return go(["source", id]);
-    }
-    try {
-      await api("PATCH", at("sources", id), { body: patch, version, query: { test } });
-    } catch (error) {
-      if (error.status !== 412) throw error;
-      const stored = await api("GET", at("sources", id));
-      const choice = await resolveConflict(source, stored, patch, form.fields);
-      if (choice === "stored") return reload();
-      if (choice !== "mine") return undefined;
-      version = stored.version;
-      return save(test);
-    }
-    say(`Saved ${id}.`);
-    return go(["source", id]);
-  };
-  const test = () => api("POST", `${at("sources", id)}/test`, { body: form.patch() });
-  return [
-    crumbs(link([], "Sources"), link(["source", id], source.name || id)),
-    h("h1", { tabindex: "-1" }, `Edit ${source.name || id}`),
-    form.build({ save, test }),
-  ];
-}
-
-class SourceForm {
+export class SourceForm {
   constructor(description, source) {
     this.source = source;
     this.description = description.form ?? { description: "", fields: [], groups: [], alternatives: [] };
@@ -131,13 +43,16 @@ class SourceForm {
     });
     const submit = h("button", { type: "submit", class: "primary" }, this.source ? "Save" : "Add source");
     const check = h("input", { type: "checkbox", checked: true, id: newId("check") });
-    const testing = button("Test", () => this.run(testing, async () => this.showTest(await test())));
+    const missing = () => this.fields.filter((field) => field.isMissing);
+    const testing = button("Test", () => this.run(testing, async () => this.showTest(await test()), missing()));
     const finding = discover && this.fields.some((field) => field.spec.discovered);
     const find =
       finding &&
-      button("Find choices", () => this.run(find, async () => this.offer((await discover()).choices)), {
+      button("Find choices", () => this.run(find, async () => this.offer((await discover()).choices), undiscovered()), {
         title: "Connect, and list what the options could be",
       });
+    const undiscovered = () => missing().filter((field) => !field.spec.discovered);
+    const all = () => (this.id.control.value.trim() ? missing() : [this.id, ...missing()]);
     const advanced = this.fields.filter((field) => field.spec.advanced);
     this.advanced = h(
       "details",
@@ -152,7 +67,7 @@ class SourceForm {
         novalidate: true,
         onsubmit: (event) => {
           event.preventDefault();
-          this.run(submit, () => save(check.checked));
+          this.run(submit, () => save(check.checked), all());
         },
       },
       this.description.description && h("p", { class: "dim" }, this.description.description.split("\n\n")[0]),
@@ -175,9 +90,14 @@ class SourceForm {
     return form;
   }
 
-  async run(control, action) {
+  /** Run an action of a button, unless fields are missing for it; show its error at the fields. */
+  async run(control, action, missing = []) {
     this.clear();
-    await busy(control, async () => {
+    if (missing.length) {
+      const errors = missing.map(({ pointers: [pointer] }) => ({ pointer, detail: "must be given" }));
+      return this.show({ message: "", errors });
+    }
+    return busy(control, async () => {
       try {
         await action();
       } catch (error) {
@@ -220,7 +140,10 @@ class SourceForm {
     if (alternatives.length < 2) return null;
     const name = newId("alternative");
     const count = (option) => alternatives.filter((names) => names.includes(option)).length;
-    const choices = alternatives.map((names) => {
+    // That of the first field of the form is the first choice.
+    const place = (names) => Math.min(...names.map((option) => this.fields.indexOf(this.field(option))));
+    const sorted = alternatives.toSorted((one, other) => place(one) - place(other));
+    const choices = sorted.map((names) => {
       const own = names.filter((option) => count(option) === 1);
       const label = (own.length ? own : names).map((option) => this.field(option).spec.label).join(", ");
       const select = () => {
@@ -307,16 +230,18 @@ class SourceForm {
       place.showError(sentence(text));
       for (let box = place.node?.closest("details"); box; box = box.parentElement.closest("details")) box.open = true;
     }
-    const failed = !error.tested && [502, 503, 504].includes(error.status);
-    const anyway = failed && button("Save without a test", () => this.run(anyway, () => this.save(false)));
     const problems = error.errors?.length || Object.keys(error.fields ?? {}).length;
-    const all = located.length > 0 && located.length >= problems;
-    const summary = all
-      ? h("div", { class: "box error", role: "alert" }, h("p", {}, summaryOf(located)))
-      : errorBox(error);
-    this.banner.replaceChildren(summary, anyway || "");
+    const complete = located.length > 0 && located.length >= problems;
+    const box = complete ? h("div", { class: "box error", role: "alert" }, listOf(located)) : errorBox(error);
+    if (!error.tested && [502, 503, 504].includes(error.status)) {
+      const anyway = button("Save without a test", () => this.run(anyway, () => this.save(false)));
+      box.append(h("p", {}, anyway));
+    }
+    this.banner.replaceChildren(box);
     this.banner.scrollIntoView({ block: "nearest" });
-    if (located.length) located[0].place.control.focus();
+    if (!located.length) return;
+    located[0].place.control.focus({ preventScroll: true });
+    located[0].place.control.scrollIntoView({ block: "center" });
   }
 
   /** Return the fields that an error is about, in the order of the page, and what is wrong there. */
@@ -357,8 +282,19 @@ class SourceForm {
       for (const field of login) field.replace();
       return [login.at(-1), message];
     }
+    if (slug === "source-unreachable") return [this.quoted(message), message];
     const query = /(?:query |: )'([^']*)'(?:: (.*)| is not the name of a query.*)/s.exec(message);
     return query ? [this.placeOf(`#/queries/${query[1]}`), query[2] ?? query[0].slice(2)] : [null, ""];
+  }
+
+  /** Return the field whose value a message of a source quotes, as in `database "x"`, or its host. */
+  quoted(message) {
+    const visible = this.fields.filter((field) => !field.node.hidden && !field.spec.secret);
+    const text = (field) => String(field.value() ?? "");
+    return (
+      visible.find((field) => text(field) && message.includes(`${field.spec.name} "${text(field)}"`)) ??
+      visible.find((field) => /host|url|account/.test(field.spec.name) && text(field) && message.includes(text(field)))
+    );
   }
 
   /** Return the field whose value a policy refuses: the refusal repeats the value, or a part. */
@@ -379,8 +315,19 @@ class SourceForm {
   }
 }
 
-/** Return the sentence above a form whose fields show what is wrong. */
-function summaryOf(located) {
-  const names = [...new Set(located.map(({ place }) => place.label))];
-  return `${plural(located.length, "field")} ${located.length === 1 ? "needs" : "need"} a change: ${names.join(", ")}.`;
+/** Return what is wrong with a form, each with a button that leads to its field. */
+function listOf(located) {
+  const entry = ({ place, text }) => [
+    button(place.label, () => place.control.focus(), { class: "link" }),
+    h("span", {}, `: ${sentence(text)}`),
+  ];
+  if (located.length === 1) return h("p", {}, entry(located[0]));
+  return [
+    h("p", {}, `${plural(located.length, "field")} need a change:`),
+    h(
+      "ul",
+      {},
+      located.map((problem) => h("li", {}, entry(problem))),
+    ),
+  ];
 }

@@ -50,7 +50,12 @@ export async function itemPage({ id, query, signal }) {
       "div",
       { class: "row spread" },
       h("h1", { tabindex: "-1" }, isTable ? item : names.at(-1)),
-      downloadButtons(source, item, isTable ? ["csv", "parquet"] : [""], () => form?.values()),
+      h(
+        "div",
+        { class: "row" },
+        queryLink(source, metadata),
+        downloadButtons(source, item, isTable ? ["csv", "parquet"] : [""], () => form?.values()),
+      ),
     ),
     factsOf(metadata),
     (metadata.comment || metadata.description) && h("p", {}, String(metadata.comment ?? metadata.description)),
@@ -58,6 +63,13 @@ export async function itemPage({ id, query, signal }) {
     form?.node,
     body,
   ];
+}
+
+/** Return the link to a query that begins with a table or view, null for other items. */
+function queryLink(source, { kind, identifier }) {
+  if (!source.rights.includes("query") || !identifier || !/table|view/.test(kind ?? "")) return null;
+  const text = `SELECT *\nFROM ${identifier}\nLIMIT 100`;
+  return link(["query"], "Query", { source: source.id, text }, { class: "button" });
 }
 
 function folderLinks(id, names) {
@@ -233,6 +245,13 @@ function columnsTable(metadata) {
   return region("Columns", table("Columns", ["Name", "Type", "Rules", "Default", "Comment"], rows));
 }
 
+/** Return a value as text: a list of texts as one line, others with a line for each entry. */
+function compact(value) {
+  if (!Array.isArray(value)) return JSON.stringify(value, null, 2);
+  const plain = value.every((entry) => typeof entry !== "object");
+  return plain ? value.join(", ") : value.map((entry) => JSON.stringify(entry)).join("\n");
+}
+
 function detailsList(metadata) {
   const shown = ([name, value]) => {
     if (value === null || name === "columns" || (Array.isArray(value) && !value.length)) return null;
@@ -242,7 +261,7 @@ function detailsList(metadata) {
         : name.endsWith("_at")
           ? formatTime(value)
           : typeof value === "object"
-            ? h("pre", {}, JSON.stringify(value, null, 2))
+            ? h("pre", {}, compact(value))
             : typeof value === "number"
               ? formatNumber(value)
               : String(value);

@@ -8,23 +8,22 @@ const PAGE = 200;
 
 /** Return the list of the items of a source, below the folder or by the pattern of the address. */
 export async function browser(source, { query, signal, go }) {
-  const pattern = query.get("pattern") ?? "";
+  const typed = query.get("q") ?? query.get("pattern") ?? "";
+  // A part of a name becomes the pattern that finds it in all folders.
+  const pattern = !typed || /[*?[]/.test(typed) ? typed : `**/*${typed}*`;
   // Databases have no folders; the topmost folder of other sources is "/".
   const path = query.get("path") ?? (source.abilities.includes("parameters") ? "" : "/");
   const count = h("p", { class: "dim", role: "status" });
   const holder = h("div", {});
   const box = h("input", {
     type: "search",
-    value: pattern,
-    placeholder: "Search: part of a name, or a pattern such as **/*.csv",
+    value: typed,
+    placeholder: "Part of a name, or **/*.csv",
     "aria-label": "Search items",
   });
   const search = (event) => {
     event.preventDefault();
-    const text = box.value.trim();
-    // A part of a name becomes the pattern that finds it in all folders.
-    const glob = !text || /[*?[]/.test(text) ? text : `**/*${text}*`;
-    go(["source", source.id], { pattern: glob });
+    go(["source", source.id], { q: box.value.trim() });
   };
   const form = h(
     "form",
@@ -53,7 +52,7 @@ export async function browser(source, { query, signal, go }) {
         ? items.node
         : emptyState(
             pattern ? "Nothing matches" : "Nothing here",
-            pattern ? "No item has a path of this pattern." : "There are no items in this folder.",
+            pattern ? `No item has a path like ${pattern}.` : "There are no items in this folder.",
           ),
     );
     return undefined;

@@ -3,6 +3,7 @@
 import { api, at, session } from "./api.js";
 import { columnTypes, dataTable, preview } from "./data.js";
 import {
+  address,
   busy,
   button,
   emptyState,
@@ -54,6 +55,7 @@ export async function queryPage({ me, query, signal }) {
   const time = h("span", { class: "dim", role: "status" });
   let running = null;
 
+  const given = query.get("text");
   const restore = () => (editor.value = sessionStorage.getItem(draftKey(select.value)) ?? "");
   const keep = () => session.token && sessionStorage.setItem(draftKey(select.value), editor.value);
   const text = () => {
@@ -108,9 +110,21 @@ export async function queryPage({ me, query, signal }) {
   });
   select.addEventListener("change", restore);
   restore();
+  if (given) {
+    // Behind what is typed already, and selected, so that it is what runs.
+    const draft = editor.value.trimEnd();
+    editor.value = draft && draft !== given ? `${draft}\n\n${given}` : given;
+    editor.setSelectionRange(editor.value.length - given.length, editor.value.length);
+    history.replaceState(null, "", address(["query"], { source: select.value }));
+    keep();
+  }
+  const showItems = () => (items.href = address(["source", select.value]));
+  const items = h("a", {}, "Items of the source");
+  select.addEventListener("change", showItems);
+  showItems();
   return [
     title,
-    h("div", { class: "row" }, labelled("Source", select)),
+    h("div", { class: "row spread" }, labelled("Source", select), items),
     labelled("Query", editor, "One statement that reads. Ctrl+Enter runs it, or what is selected of it."),
     h(
       "div",

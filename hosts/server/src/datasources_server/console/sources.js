@@ -182,6 +182,7 @@ function actions(source, { me, go, reload }, outcome) {
     { class: "row" },
     open,
     test,
+    me.tokens && link(["tokens"], "Give access", { grant: source.id }, { class: "button" }),
     link(["edit", source.id], "Edit", {}, { class: "button" }),
     pause,
     remove,
@@ -233,6 +234,14 @@ function details(source) {
       options.map(([name, value]) => entry(name, typeof value === "string" ? value : JSON.stringify(value))),
       secrets.map(([name, secret]) =>
         entry(name, "set", h("span", { class: "dim small" }, ` fingerprint ${secret.fingerprint}`)),
+      ),
+      source.limits &&
+        Object.entries(source.limits).map(([name, value]) => entry(`limit: ${name}`, value ?? "no limit")),
+      Object.entries(source.queries).map(([name, stored]) =>
+        entry(`query: ${name}`, stored.description || stored.text),
+      ),
+      Object.entries(source.metadata).map(([name, value]) =>
+        entry(`metadata: ${name}`, typeof value === "string" ? value : JSON.stringify(value)),
       ),
       entry("created", formatTime(source.created_at)),
     ),

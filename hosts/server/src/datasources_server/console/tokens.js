@@ -16,7 +16,7 @@ import {
   table,
 } from "./dom.js";
 
-const RIGHTS = ["read", "query", "write"];
+const RIGHTS = { read: "list, preview and download items", query: "write queries of their own", write: "upload" };
 const EXPIRIES = [
   ["7", "in 7 days"],
   ["30", "in 30 days"],
@@ -25,9 +25,10 @@ const EXPIRIES = [
   ["", "never"],
 ];
 
-export async function tokensPage({ me, signal, reload }) {
+export async function tokensPage({ me, query, signal, go, reload }) {
   const tokens = (await api("GET", "tokens", { signal })).items;
   const add = button("Add token", () => addDialog(signal, reload), { class: "primary" });
+  if (query.has("grant")) addDialog(signal, () => go(["tokens"]), query.get("grant"));
   const used = tokens.some((token) => "last_used_at" in token);
   const row = (token) => {
     const expired = token.expires_at && new Date(token.expires_at) < new Date();
@@ -75,7 +76,8 @@ export async function tokensPage({ me, signal, reload }) {
   ];
 }
 
-async function addDialog(signal, reload) {
+/** Ask for a new token; `granted` is the source that it is about at first. */
+async function addDialog(signal, reload, granted = "") {
   const sources = (await api("GET", "sources", { query: { limit: 200 }, signal })).items;
   const known = h(
     "datalist",
@@ -92,13 +94,22 @@ async function addDialog(signal, reload) {
   const rows = [];
   const list = h("div", {});
   const addGrant = () => {
-    const row = new GrantRow(known.id, rows.length + 1);
+    const row = new GrantRow(known.id, rows.length + 1, rows.length ? "" : granted);
     rows.push(row);
     list.append(row.node);
     return row;
   };
   const more = button("Add another source", () => addGrant().source.focus());
-  const grants = h("fieldset", {}, h("legend", {}, "Sources"), list, more, known);
+  const meanings = Object.entries(RIGHTS).map(([right, meaning]) => `${right}: ${meaning}`);
+  const grants = h(
+    "fieldset",
+    {},
+    h("legend", {}, "Sources"),
+    h("p", { class: "help" }, `${meanings.join("; ")}.`),
+    list,
+    more,
+    known,
+  );
   addGrant();
   let made = null;
   const run = async () => {
@@ -114,9 +125,9 @@ async function addDialog(signal, reload) {
   };
   const content = [
     labelled("Name", name, "Who uses it; the audit trail shows this name."),
-    h("div", { class: "row" }, admin, h("label", { for: admin.id }, "Administrator: all sources, all rights, tokens")),
     grants,
     labelled("Expires", expiry),
+    h("div", { class: "row" }, admin, h("label", { for: admin.id }, "Administrator: all sources, all rights, tokens")),
   ];
   await openDialog("Add a token", content, [{ label: "Cancel" }, { label: "Add", value: true, kind: "primary", run }]);
   if (!made) return;
@@ -133,28 +144,39 @@ async function showToken({ name, token }) {
     class: "code",
     onfocus: () => field.select(),
   });
-  const copy = button("Copy", async () => {
-    try {
-      await navigator.clipboard.writeText(token);
-      copy.textContent = "Copied";
-    } catch {
-      field.select(); // pages without TLS may not write to the clipboard
-      say("Press Ctrl+C to copy it.");
-    }
-  });
+  const copy = (label, text) => {
+    const control = button(label, async () => {
+      try {
+        await navigator.clipboard.writeText(text);
+        control.textContent = "Copied";
+      } catch {
+        field.select(); // pages without TLS may not write to the clipboard
+        say("Press Ctrl+C to copy the token.");
+      }
+    });
+    return control;
+  };
+  const address = new URL("./", document.baseURI).href;
   const content = [
     labelled(`The token of ${name}`, field, "Copy it now: it is not kept, and cannot be shown again."),
-    h("div", { class: "row" }, copy),
+    h("p", {}, "It signs in at ", h("span", { class: "code" }, address), "; programs send it as a bearer token."),
+    h(
+      "div",
+      { class: "row" },
+      copy("Copy the token", token),
+      copy("Copy a link that signs in", `${address}#token=${token}`),
+    ),
   ];
   await openDialog("Token added", content, [{ label: "Done", kind: "primary" }]);
 }
 
 class GrantRow {
-  constructor(listId, number) {
+  constructor(listId, number, source) {
     this.source = h("input", {
       type: "text",
+      value: source,
       list: listId,
-      placeholder: "source",
+      placeholder: "id of a source",
       "aria-label": `Source ${number}`,
       autocomplete: "off",
       spellcheck: "false",
@@ -166,15 +188,16 @@ class GrantRow {
       autocomplete: "off",
       spellcheck: "false",
     });
-    this.rights = RIGHTS.map((right) =>
+    this.rights = Object.keys(RIGHTS).map((right) =>
       h("input", { type: "checkbox", id: newId("right"), checked: right === "read", value: right }),
     );
-    const boxes = this.rights.map((box) => h("span", {}, box, h("label", { for: box.id }, ` ${box.value} `)));
+    const boxes = this.rights.map((box) =>
+      h("span", { class: "row" }, box, h("label", { for: box.id, title: RIGHTS[box.value] }, box.value)),
+    );
     this.node = h(
       "div",
-      { class: "row grant", role: "group", "aria-label": `Grant ${number}` },
-      this.source,
-      boxes,
+      { class: "card grant", role: "group", "aria-label": `Grant ${number}` },
+      h("div", { class: "row" }, this.source, boxes),
       this.pattern,
     );
   }
