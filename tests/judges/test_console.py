@@ -582,7 +582,7 @@ def test_hostile_names_and_cells_execute_nothing_and_load_nothing(
         for name in names:
             (folder / name).write_text(f'"{markup}","=cmd"\n"<script>alert(3)</script>",{markup}\n')
         server.admin.create("hostile", path=str(folder))
-        renamed = {"name": markup}
+        renamed = {"name": markup, "metadata": {markup: markup, "list": [markup]}}
         server.admin("PATCH", "/sources/hostile", renamed, headers={"If-Match": "*"})
         server.admin("POST", "/sources/hostile/pause", {"reason": markup})
         page = tab.open("source/hostile")
@@ -601,6 +601,12 @@ def test_hostile_names_and_cells_execute_nothing_and_load_nothing(
             expect(page.locator("main")).to_contain_text("<script>alert(3)</script>")
             page.get_by_role("tab", name="Statistics").click()
             page.get_by_role("tab", name="Details").click()
+        tab.go("edit/hostile")
+        page.locator("summary", has_text="Metadata").click()
+        expect(page.get_by_label("Value of note 1")).to_have_value(markup)
+        tab.go("audit?source=hostile&operation=preview")
+        page.get_by_role("button", name="Details").first.click()
+        expect(page.locator("main")).to_contain_text("alert(")
         tab.go("query?source=db")
         page.get_by_label("Source").select_option("db")
         page.get_by_label("Query", exact=True).fill(f"""select '{markup}' as "{markup}" """)

@@ -1,7 +1,7 @@
 // The page: sign in, the header, and the page of the address.
 
 import { Problem, api, session } from "./api.js";
-import { address, button, confirm, errorBox, h, icon, link } from "./dom.js";
+import { address, button, confirm, emptyState, errorBox, h, icon, link } from "./dom.js";
 import { auditPage } from "./audit.js";
 import { editPage, newPage, typesPage } from "./edit.js";
 import { itemPage } from "./item.js";
@@ -133,7 +133,8 @@ async function show() {
 }
 
 async function notFound() {
-  return [h("h1", { tabindex: "-1" }, "Not found"), h("p", {}, "There is no such page. ", link([], "All sources"))];
+  const home = link([], "All sources", {}, { class: "button" });
+  return [h("h1", { tabindex: "-1" }, "Not found"), emptyState("No such page", "The address leads nowhere.", home)];
 }
 
 /** Go to a page, or show it anew if it is this one. */

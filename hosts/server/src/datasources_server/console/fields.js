@@ -194,7 +194,11 @@ export class Field {
         "div",
         { class: "row secret" },
         chip("set", "ready"),
-        h("span", { class: "dim small" }, `fingerprint ${this.secret.fingerprint}`),
+        h(
+          "span",
+          { class: "dim small", title: this.secret.fingerprint },
+          `fingerprint ${this.secret.fingerprint.slice(0, 8)}`,
+        ),
         replace,
         remove,
       ),

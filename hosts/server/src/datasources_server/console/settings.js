@@ -266,7 +266,7 @@ export class QueryCard {
       "Lower-case letters, digits, - and _.",
     );
     this.description = new Input(pointer("/description"), "Description", textInput(query.description));
-    this.text = new Input(pointer("/text"), "Text of the query", code, "`:name` stands for the value of a parameter.");
+    this.text = new Input(pointer("/text"), "Text of the query", code, ":name stands for the value of a parameter.");
     this.list = h("div", {});
     this.offers = h("div", { class: "row small" });
     this.parameters = [];
