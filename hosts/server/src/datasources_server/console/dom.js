@@ -274,6 +274,6 @@ export function typeName(type) {
   return words.charAt(0).toUpperCase() + words.slice(1);
 }
 
-export function plural(count, noun) {
-  return `${formatNumber(count)} ${noun}${count === 1 ? "" : "s"}`;
+export function plural(count, noun, nouns = `${noun}s`) {
+  return `${formatNumber(count)} ${count === 1 ? noun : nouns}`;
 }

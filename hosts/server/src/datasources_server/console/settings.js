@@ -234,7 +234,7 @@ export class QueriesSetting extends Setting {
   }
 
   toggle() {
-    this.showState(this.cards.length ? plural(this.cards.length, "query").replace("querys", "queries") : "none");
+    this.showState(this.cards.length ? plural(this.cards.length, "query", "queries") : "none");
   }
 
   get places() {
