@@ -308,11 +308,16 @@ def test_second_of_two_editors_sees_both_versions_and_chooses(
     dialog.get_by_role("button", name="Take the stored version").click()
     expect(pages[1].get_by_label("Name", exact=True)).to_have_value("First")
     pages[1].get_by_label("Name", exact=True).fill("Second")
-    server.admin("PATCH", "/sources/contested", {"name": "Third"}, headers={"If-Match": "*"})
+    third = {"name": "Third", "metadata": {"owner": "ann"}, "limits": {"max_rows": 5}}
+    server.admin("PATCH", "/sources/contested", third, headers={"If-Match": "*"})
     pages[1].get_by_role("button", name="Save").click()
+    expect(dialog.get_by_role("row", name="Name Third Second")).to_be_visible()
+    expect(dialog.get_by_role("row", name="Metadata owner ann not changed by you")).to_be_visible()
+    expect(dialog.get_by_role("row", name="Limits")).to_contain_text('"max_rows":5')
     dialog.get_by_role("button", name="Save mine").click()
     expect(pages[1].get_by_role("heading", level=1)).to_have_text("Second")
-    assert server.admin("GET", "/sources/contested").json["name"] == "Second"
+    stored = server.admin("GET", "/sources/contested").json
+    assert (stored["name"], stored["metadata"]) == ("Second", {"owner": "ann"})
     server.admin("DELETE", "/sources/contested")
 
 
@@ -561,6 +566,35 @@ def test_token_is_made_shown_once_and_revoked(tab: Tab, server: ConsoleServer) -
     page.get_by_role("button", name="Revoke bob").click()
     page.get_by_role("dialog").get_by_role("button", name="Revoke").click()
     expect(page.get_by_role("row", name=re.compile("^bob"))).to_have_count(0)
+
+
+def test_colleague_gets_access_from_the_page_of_a_source(new_tab: Callable[..., Tab]) -> None:
+    page = new_tab(permissions=["clipboard-read", "clipboard-write"]).open("source/lake")
+    page.get_by_role("link", name="Give access").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_label("Source 1", exact=True)).to_have_value("lake")
+    dialog.get_by_label("Name").fill("newcomer")
+    dialog.get_by_role("button", name="Add", exact=True).click()
+    dialog.get_by_role("button", name="Copy a link that signs in").click()
+    expect(dialog.get_by_role("button", name="Copied")).to_be_visible()
+    link = page.evaluate("navigator.clipboard.readText()")
+    colleague = new_tab().page
+    colleague.goto(link)
+    expect(colleague.locator(".who")).to_have_text("newcomer")
+    expect(colleague.get_by_role("link", name="lake")).to_be_visible()
+    page.go_back()
+    expect(dialog).to_have_count(0)
+
+
+def test_table_has_a_link_to_a_query_that_keeps_what_is_typed_there(tab: Tab) -> None:
+    page = tab.open("query?source=db")
+    editor = page.get_by_label("Query", exact=True)
+    editor.fill("select 1 as draft")
+    tab.go("item/db?item=public.customers")
+    page.get_by_role("main").get_by_role("link", name="Query").click()
+    expect(editor).to_have_value(re.compile(r"^select 1 as draft\n\nSELECT \*\nFROM public\.cust"))
+    page.get_by_role("button", name="Run").click()
+    expect(page.get_by_role("columnheader", name="country text")).to_be_visible()
 
 
 def test_hostile_names_and_cells_execute_nothing_and_load_nothing(

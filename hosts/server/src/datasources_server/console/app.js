@@ -106,6 +106,7 @@ async function show() {
   leave.abort();
   leave = new AbortController();
   const { signal } = leave;
+  for (const dialog of document.querySelectorAll("dialog")) dialog.close(); // of the page before
   current = location.hash;
   const { name, id, query } = parse();
   showHeader();

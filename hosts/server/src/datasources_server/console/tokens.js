@@ -2,6 +2,7 @@
 
 import { api, at } from "./api.js";
 import {
+  address,
   button,
   chip,
   confirm,
@@ -25,10 +26,13 @@ const EXPIRIES = [
   ["", "never"],
 ];
 
-export async function tokensPage({ me, query, signal, go, reload }) {
+export async function tokensPage({ me, query, signal, reload }) {
   const tokens = (await api("GET", "tokens", { signal })).items;
   const add = button("Add token", () => addDialog(signal, reload), { class: "primary" });
-  if (query.has("grant")) addDialog(signal, () => go(["tokens"]), query.get("grant"));
+  if (query.has("grant")) {
+    history.replaceState(null, "", address(["tokens"])); // so that a reload does not ask again
+    addDialog(signal, reload, query.get("grant"));
+  }
   const used = tokens.some((token) => "last_used_at" in token);
   const row = (token) => {
     const expired = token.expires_at && new Date(token.expires_at) < new Date();
@@ -156,15 +160,15 @@ async function showToken({ name, token }) {
     });
     return control;
   };
-  const address = new URL("./", document.baseURI).href;
+  const server = new URL("./", document.baseURI).href;
   const content = [
     labelled(`The token of ${name}`, field, "Copy it now: it is not kept, and cannot be shown again."),
-    h("p", {}, "It signs in at ", h("span", { class: "code" }, address), "; programs send it as a bearer token."),
+    h("p", {}, "It signs in at ", h("span", { class: "code" }, server), "; programs send it as a bearer token."),
     h(
       "div",
       { class: "row" },
       copy("Copy the token", token),
-      copy("Copy a link that signs in", `${address}#token=${token}`),
+      copy("Copy a link that signs in", `${server}#token=${token}`),
     ),
   ];
   await openDialog("Token added", content, [{ label: "Done", kind: "primary" }]);
