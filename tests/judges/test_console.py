@@ -153,6 +153,32 @@ def test_revoked_token_leads_to_the_sign_in(tab: Tab, server: ConsoleServer) -> 
     server.admin("DELETE", "/tokens/leaver")
     page.get_by_label("Filter sources").fill("x")
     expect(page.get_by_text("not any more")).to_be_visible()
+    page.get_by_role("dialog").get_by_role("button", name="Sign out").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Sign in")
+
+
+def test_sign_in_again_keeps_what_is_typed(tab: Tab, server: ConsoleServer) -> None:
+    def new_token() -> str:
+        made = server.admin("POST", "/tokens", {"name": "second-admin", "admin": True})
+        return str(made.json["token"])
+
+    page = tab.open("add/local_file", token=new_token())
+    page.get_by_label("Id", exact=True).fill("typed")
+    page.get_by_label("Path", exact=True).fill(str(server.data / "lake"))
+    server.admin("DELETE", "/tokens/second-admin")
+    page.get_by_role("button", name="Add source").click()
+    dialog = page.get_by_role("dialog")
+    assert tab.violations() == []
+    dialog.get_by_label("Token").fill("ds_wrong")
+    dialog.get_by_role("button", name="Sign in").click()
+    expect(dialog.get_by_role("alert")).to_be_visible()
+    dialog.get_by_label("Token").fill(new_token())
+    dialog.get_by_role("button", name="Sign in").click()
+    expect(dialog).to_have_count(0)
+    expect(page.get_by_label("Id", exact=True)).to_have_value("typed")
+    page.get_by_role("button", name="Add source").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("typed")
+    server.admin("DELETE", "/sources/typed")
 
 
 def test_sources_are_filtered_and_paged(tab: Tab, server: ConsoleServer) -> None:

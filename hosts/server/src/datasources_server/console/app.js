@@ -1,7 +1,7 @@
 // The page: sign in, the header, and the page of the address.
 
 import { Problem, api, session } from "./api.js";
-import { address, button, confirm, emptyState, errorBox, h, icon, link } from "./dom.js";
+import { address, button, confirm, emptyState, errorBox, h, icon, labelled, link, openDialog } from "./dom.js";
 import { auditPage } from "./audit.js";
 import { editPage, newPage, typesPage } from "./edit.js";
 import { itemPage } from "./item.js";
@@ -210,10 +210,33 @@ async function start() {
   return show();
 }
 
-session.expired = () => {
+let asking = false; // whether the dialog below is open
+session.expired = async () => {
   session.token = null;
-  signInPage("The token is not valid, or not any more.");
+  const message = "The token is not valid, or not any more.";
+  if (!me) signInPage(message);
+  else if (!asking) {
+    asking = true;
+    const user = me.id;
+    const again = await signInDialog(message);
+    asking = false;
+    if (!again) signInPage(message);
+    else if (me.id !== user) show();
+  }
 };
+
+/** Ask for a token over the page, so that what is typed there stays; returns true if it is valid. */
+function signInDialog(message) {
+  const token = h("input", { type: "password", autocomplete: "off", spellcheck: "false" });
+  const run = async () => {
+    session.token = token.value.trim();
+    me = await api("GET", "me");
+    showHeader();
+  };
+  const content = [h("p", {}, message), labelled("Token", token, "The page stays as it is.")];
+  const actions = [{ label: "Sign out" }, { label: "Sign in", value: true, kind: "primary", run }];
+  return openDialog("Sign in again", content, actions);
+}
 
 document.querySelector(".skip").addEventListener("click", (event) => {
   event.preventDefault();
