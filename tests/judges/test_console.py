@@ -533,6 +533,8 @@ def test_query_is_run_cancelled_and_stored(tab: Tab, server: ConsoleServer) -> N
     expect(page.get_by_text(re.compile(r"^5 rows in"))).to_be_visible()
     page.get_by_role("button", name="Save as stored query").click()
     dialog = page.get_by_role("dialog")
+    dialog.get_by_role("button", name="Save").click()
+    expect(dialog.locator("p.field-error", has_text="Must be given")).to_be_visible()
     dialog.get_by_label("Name").fill("by-country")
     assert tab.violations() == []
     dialog.get_by_role("button", name="Save").click()

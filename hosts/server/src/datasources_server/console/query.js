@@ -15,8 +15,10 @@ import {
   openDialog,
   plural,
   say,
+  sentence,
 } from "./dom.js";
 import { downloadButtons } from "./item.js";
+import { QueryCard } from "./settings.js";
 
 const draftKey = (id) => `datasources.draft.${id}`;
 
@@ -165,25 +167,29 @@ async function queryable(signal) {
 }
 
 async function storeDialog({ id }, text, signal) {
-  const name = h("input", { type: "text", maxlength: 100, autocomplete: "off", spellcheck: "false" });
-  const description = h("input", { type: "text", maxlength: 500, autocomplete: "off" });
-  const run = async () => {
-    const source = await api("GET", at("sources", id), { signal });
-    const key = name.value.trim();
-    if (Object.hasOwn(source.queries, key))
-      throw new Error(`there is a stored query ${key} already; take another name`);
-    const queries = { [key]: { text, description: description.value.trim() } };
-    await api("PATCH", at("sources", id), { body: { queries }, version: source.version });
-    say(`Stored as query:${key}, among the items of ${id}.`);
+  const card = new QueryCard("", { text });
+  const fail = (place, reason) => {
+    place.showError(sentence(reason));
+    place.control.focus();
+    return false; // the dialog stays
   };
-  const content = [
-    h("p", {}, "Everybody who may read the source can use it, without the right to query."),
-    labelled("Name", name, "Lower-case letters, digits, - and _."),
-    labelled("Description", description),
-    h("pre", {}, text),
-  ];
-  await openDialog("Save as stored query", content, [
-    { label: "Cancel" },
-    { label: "Save", value: true, kind: "primary", run },
-  ]);
+  const run = async () => {
+    for (const place of card.places) place.showError("");
+    const source = await api("GET", at("sources", id), { signal });
+    if (!card.id) return fail(card.name, "must be given");
+    if (Object.hasOwn(source.queries, card.id)) return fail(card.name, "there is such a query; take another name");
+    const body = { queries: { [card.id]: card.value() } };
+    try {
+      await api("PATCH", at("sources", id), { body, version: source.version });
+    } catch (error) {
+      const [problem] = error.errors;
+      const place = card.places.find(({ pointers: [own] }) => own === problem?.pointer);
+      if (place) return fail(place, problem.detail);
+      throw error;
+    }
+    return say(`Stored as query:${card.id}, among the items of ${id}.`);
+  };
+  const content = [h("p", {}, "Everybody who may read the source can use it, without the right to query."), card.node];
+  const actions = [{ label: "Cancel" }, { label: "Save", value: true, kind: "primary", run }];
+  await openDialog("Save as stored query", content, actions, { wide: true });
 }
