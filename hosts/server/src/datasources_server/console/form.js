@@ -226,8 +226,9 @@ export class SourceForm {
   /** Show an error at the fields that it is about, and above all of them; focus the first one. */
   show(error) {
     const located = this.locate(error);
-    for (const { place, text } of located) {
-      place.showError(sentence(text));
+    for (const { place } of located) {
+      const texts = located.filter((problem) => problem.place === place).map(({ text }) => sentence(text));
+      place.showError(texts.join(" "));
       for (let box = place.node?.closest("details"); box; box = box.parentElement.closest("details")) box.open = true;
     }
     const problems = error.errors?.length || Object.keys(error.fields ?? {}).length;
