@@ -337,8 +337,8 @@ class SupportsUpload(Protocol):
                 two uploads at once one fails.
 
         Raises:
-            DataFetchError: The file cannot be read, the upload failed, or there is such an item
-                and `overwrite` is False.
+            ItemExistsError: There is such an item, and `overwrite` is False.
+            DataFetchError: The file cannot be read, or the upload failed.
             PermissionDeniedError: The credentials do not allow it.
         """
         ...

@@ -327,6 +327,13 @@ class DataFetchError(ConnectorError):
     http_status = 502
 
 
+class ItemExistsError(DataFetchError):
+    """Raised when an upload that may not overwrite finds an item of that name."""
+
+    slug = "item-exists"
+    http_status = 409
+
+
 class LimitExceededError(ConnectorError):
     """Raised when an operation reaches a limit of the host; it leaves no file."""
 

@@ -419,8 +419,9 @@ class ObjectUploads(ObjectConnector):
             progress: Called on the event loop with the bytes stored so far and the file's size.
 
         Raises:
-            DataFetchError: The file cannot be read or changed, the name cannot be stored, the object
-                exists and `overwrite` is False, or the upload failed.
+            ItemExistsError: The object exists, and `overwrite` is False.
+            DataFetchError: The file cannot be read or changed, the name cannot be stored, or the
+                upload failed.
         """
         self.require_connection()
         path = blob_name or os.path.basename(local_path)
@@ -450,6 +451,6 @@ class ObjectUploads(ObjectConnector):
                 taken, so that of two uploads at once one fails.
 
         Raises:
-            DataFetchError: The file changed while it was read, the object exists and `overwrite` is
-                False, or the upload failed.
+            ItemExistsError: The object exists, and `overwrite` is False.
+            DataFetchError: The file changed while it was read, or the upload failed.
         """

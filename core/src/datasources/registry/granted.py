@@ -305,7 +305,7 @@ class GrantedOperations:
     ) -> DataItem:
         """Store a local file in a source, as `DataSourceRegistry.upload` does."""
         identifier = name or os.path.basename(local_path)
-        await self._authorization.require_identifier("upload", source_id, identifier, "write")
+        await self.authorize_upload(source_id, identifier)
         with self._authorization.named():
             # The name that was checked, as the connector might choose another one by itself.
             return await self._operations.reader.upload(
@@ -474,6 +474,10 @@ class GrantedOperations:
                 if batch is None:
                     return
                 yield batch
+
+    async def authorize_upload(self, source_id: str, name: str) -> None:
+        """Raise if the principal may not store a file under a name, as `upload` would."""
+        await self._authorization.require_identifier("upload", source_id, name, "write")
 
     async def authorize_fetch(self, source_id: str, identifier: str) -> None:
         """Raise if the principal may not fetch an identifier; a `Workspace` takes it."""

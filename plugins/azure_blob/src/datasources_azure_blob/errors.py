@@ -11,6 +11,7 @@ from datasources import (
     ConnectError,
     ConnectorError,
     DataFetchError,
+    ItemExistsError,
     ItemNotFoundError,
     PermissionDeniedError,
 )
@@ -27,7 +28,7 @@ _BY_CODE: dict[str, tuple[type[ConnectorError], str]] = {
     "AuthorizationResourceTypeMismatch": (PermissionDeniedError, ""),
     "AuthorizationServiceMismatch": (PermissionDeniedError, ""),
     "AuthorizationSourceIPMismatch": (PermissionDeniedError, ""),
-    "BlobAlreadyExists": (DataFetchError, "it exists already, and overwriting is off"),
+    "BlobAlreadyExists": (ItemExistsError, "it exists already, and overwriting is off"),
     "BlobArchived": (DataFetchError, "it is in the archive tier; rehydrate it first"),
     "BlobBeingRehydrated": (DataFetchError, "it is still being rehydrated from the archive tier"),
     "BlobImmutableDueToPolicy": (PermissionDeniedError, ""),

@@ -11,6 +11,7 @@ from datasources import (
     ConnectError,
     ConnectorError,
     DataFetchError,
+    ItemExistsError,
     ItemNotFoundError,
     PermissionDeniedError,
 )
@@ -29,7 +30,7 @@ _BY_CODE: dict[str, tuple[type[ConnectorError], str]] = {
     "invalid_grant": (AuthenticationError, ""),
     "userProjectMissing": (PermissionDeniedError, "it needs 'requester_pays' and 'project'"),
 }
-_EXISTS = (DataFetchError, "it exists already, and overwriting is off")
+_EXISTS = (ItemExistsError, "it exists already, and overwriting is off")
 _NO_BUCKET = "The specified bucket does not exist"
 _TRANSIENT_STATUSES = {408, 429, 500, 502, 503, 504}
 

@@ -11,13 +11,14 @@ from datasources import (
     ConnectError,
     ConnectorError,
     DataFetchError,
+    ItemExistsError,
     ItemNotFoundError,
     PermissionDeniedError,
 )
 from datasources.objects import ObjectSubject, TransientError, clock_note, retry_after
 
 _CHANGED = (DataFetchError, "it changed while it was read; fetch it again")
-_EXISTS = (DataFetchError, "it exists already, and overwriting is off")
+_EXISTS = (ItemExistsError, "it exists already, and overwriting is off")
 # Error class and reason by error code. With an empty reason, the message of the service is used.
 # https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 _BY_CODE: dict[str, tuple[type[ConnectorError], str]] = {
