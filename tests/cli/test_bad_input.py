@@ -35,7 +35,7 @@ def _kept(docs: Path, ok):
         (["add", "local_file", "--id", "../x", "-o", "path=/"], "'../x' is not a source id"),
         (
             ["add", "local_file", "-o", "path=/", "-o", f"pth={SECRET}"],
-            "source 'local_file': unknown option 'pth'; options: path, hidden",
+            "source 'local_file': unknown option 'pth'; options: path, hidden, writable",
         ),
         (["add", "local_file", "-o", "hidden=yes"], "option 'path' is missing"),
         (

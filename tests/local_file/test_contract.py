@@ -54,7 +54,7 @@ class TestContract(ConnectorContract):
         return Subject(
             connector_class=LocalFileConnector,
             type="local_file",
-            options={"path": str(root)},
+            options={"path": str(root), "writable": True},
             items=ITEMS,
             missing="reports/2025.csv",
             tables={"a.csv": 2, "numbers.parquet": 3},
@@ -67,6 +67,7 @@ class TestContract(ConnectorContract):
                 "preview",
                 "statistics",
                 "stream",
+                "upload",
             },
             unreachable={"path": str(root / "missing")},
             large="heavy.bin",

@@ -282,7 +282,7 @@ async def test_without_connect_every_call_says_so(root: Path) -> None:
 
 
 def test_an_unknown_option_is_named_with_what_is_accepted(root: Path) -> None:
-    with pytest.raises(OptionError, match="unknown option 'pfad'; options: path, hidden"):
+    with pytest.raises(OptionError, match="unknown option 'pfad'; options: path, hidden, writable"):
         connector_of(root, pfad="x")
 
 
@@ -295,6 +295,7 @@ def test_abilities_are_seen_without_connecting() -> None:
         "preview",
         "statistics",
         "stream",
+        "upload",
     }
 
 

@@ -1,4 +1,4 @@
-"""List, describe, preview and copy the files below one directory."""
+"""List, describe, preview, copy and store the files below one directory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import io
 import logging
 import os
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from functools import partial
 from itertools import islice
 from typing import Any, BinaryIO, Literal
 
@@ -45,6 +47,7 @@ from datasources import (
     run_in_thread,
 )
 from datasources_local_file.pages import Keep, entries_after, first_after, walk_after
+from datasources_local_file.uploads import store_file
 
 _CHUNK = 256 * 1024  # bytes read at once
 _MOST_FOLDERS = 1000  # more are no choice for a person
@@ -67,6 +70,7 @@ class LocalFileOptions(ConnectorOptions):
     hidden: bool = Field(
         default=False, description="Show files and folders whose name starts with a dot."
     )
+    writable: bool = Field(default=False, description="Take files that users upload.")
 
     sample_identifiers = (
         ("reports/2024.csv", "one file, by its path below the directory"),
@@ -267,6 +271,35 @@ class LocalFileConnector(DataSourceConnector):
             if not is_parquet(identifier):
                 raise DataFetchError(f"{identifier!r} has no statistics; Parquet files have")
             return await run_in_thread(parquet_statistics, source, identifier)
+
+    async def upload_file(
+        self, local_path: str, blob_name: str | None = None, overwrite: bool = True
+    ) -> DataItem:
+        """Copy a local file below the directory, and return it as an item.
+
+        Raises:
+            ItemExistsError: There is a file of that path, and `overwrite` is False.
+            UnsupportedError: The source is not `writable`.
+            DataFetchError: No item can have the path, or the copy failed.
+        """
+        name = blob_name or os.path.basename(local_path)
+        if not self.options.writable:
+            raise UnsupportedError(
+                f"source {self.config.id!r} takes no files; its option 'writable' admits them"
+            )
+        target = self._real(name)
+        if target is None:
+            raise DataFetchError(f"{name!r} is no path of a file of source {self.config.id!r}")
+        stopped = threading.Event()
+        store = partial(store_file, local_path, target, name, stopped.is_set, overwrite=overwrite)
+        status = await run_in_thread(store, on_cancel=stopped.set, own_thread=True)
+        return DataItem(
+            os.path.basename(name),
+            name,
+            status.st_size,
+            status.st_mtime,
+            version=_version(status),
+        )
 
     def _list_folder(self, path: str) -> Iterator[list[DataItem]]:
         """Yield the direct children of a folder, folders included, as one page."""
