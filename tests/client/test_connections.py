@@ -335,6 +335,17 @@ def test_error_of_the_callers_body_is_raised_and_no_end_is_sent() -> None:
     assert server.requests == []
 
 
+def test_upload_of_other_bytes_than_were_sent_is_an_error() -> None:
+    item = {"name": "a", "path": "a", "size": 1, "modified_at": None, "version": None}
+    described = {"item": item | {"metadata": {}}, "size": 1, "sha256": "0" * 64}
+    with (
+        ScriptedServer(answer(201, described)) as server,
+        Client(server.url) as client,
+        pytest.raises(ResponseError, match="other bytes than were sent"),
+    ):
+        client.upload("lake", "a", [b"x"])
+
+
 URL = "http://127.0.0.1:8300"
 
 

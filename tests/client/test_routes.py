@@ -47,6 +47,7 @@ CALLS: list[tuple[str, Callable[[Client], Any]]] = [
     ("POST /v1/sources/{}/statistics", lambda client: client.statistics(ID, "a")),
     ("POST /v1/sources/{}/content", lambda client: client.open_content(ID, "a", stream=True)),
     ("POST /v1/sources/{}/content", lambda client: client.fetch(ID, "a", format="csv")),
+    ("POST /v1/sources/{}/upload", lambda client: client.upload(ID, "a", [b"x"])),
     ("GET /v1/receipts/{}", lambda client: client.receipt("request")),
     ("POST /v1/links", lambda client: client.make_link(ID, "a", format="csv")),
     ("GET /v1/links/{}", lambda client: client.open_link(LINK)),

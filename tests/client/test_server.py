@@ -23,6 +23,7 @@ from datasources_client import (
     DataSourceExistsError,
     DataSourceNotFoundError,
     Grant,
+    ItemExistsError,
     ItemNotFoundError,
     Job,
     LimitExceededError,
@@ -437,3 +438,75 @@ assert ours == {"datasources_client"}, ours
         cwd=tmp_path,
     )
     assert (done.stderr, done.stdout) == ("", "24 lake\n")
+
+
+def test_upload_streams_from_a_file_and_returns_its_receipt(
+    server: ApiServer, client: Client, new_id: str, tmp_path: Path
+) -> None:
+    folder = server.data / new_id
+    folder.mkdir()
+    client.create_source(new_id, "local_file", {"path": str(folder), "writable": True})
+    (tmp_path / "local.csv").write_bytes(ORDERS)
+    receipt = client.upload(new_id, "in/orders.csv", tmp_path / "local.csv")
+    assert (receipt.size, receipt.sha256) == (len(ORDERS), hashlib.sha256(ORDERS).hexdigest())
+    assert receipt.item == next(client.items(new_id))
+    with pytest.raises(ItemExistsError):
+        client.upload(new_id, "in/orders.csv", [b"other"], overwrite=False)
+    assert client.upload(new_id, "in/orders.csv", iter([b"a", b"b"])).size == 2
+    assert (folder / "in/orders.csv").read_bytes() == b"ab"
+
+
+def test_upload_over_a_socket(workspace: SocketServer) -> None:
+    folder = workspace.data / "in"
+    folder.mkdir()
+    client = ds.default_client()
+    client.create_source("in", "local_file", {"path": str(folder), "writable": True})
+    assert client.upload("in", "a.csv", [ORDERS]).size == len(ORDERS)
+    assert (folder / "a.csv").read_bytes() == ORDERS
+
+
+def test_upload_that_is_refused_is_not_sent_to_its_end(
+    server: ApiServer, client: Client, new_id: str
+) -> None:
+    options = {"path": str(server.data), "writable": True}
+    client.create_source(new_id, "local_file", options, limits=Limits(max_bytes=1 << 20))
+    sent = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal sent
+        while True:
+            sent += 1
+            yield bytes(1 << 20)
+
+    with pytest.raises(LimitExceededError):
+        client.upload(new_id, "large", endless())
+    assert sent > 1
+    assert next(client.sources()).id  # by another connection
+
+
+MEASURED = """
+import resource, sys
+import datasources_client as ds
+client = ds.Client(sys.argv[1], token="root")
+client.upload(sys.argv[2], "first", [b"x"])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(client.upload(sys.argv[2], "large", sys.argv[3]).size)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_memory_of_the_client_does_not_grow_with_an_upload(
+    server: ApiServer, client: Client, new_id: str, tmp_path: Path
+) -> None:
+    folder = server.data / new_id
+    folder.mkdir()
+    options = {"path": str(folder), "writable": True}
+    client.create_source(new_id, "local_file", options, limits=Limits(max_bytes=None))
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(256 << 20)
+    arguments = [f"http://127.0.0.1:{server.port}", new_id, str(tmp_path / "large")]
+    command = [sys.executable, "-c", MEASURED, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    size, grown = map(int, done.stdout.split())
+    assert size == 256 << 20
+    assert grown < 16 << 10  # KiB

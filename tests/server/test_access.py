@@ -39,6 +39,7 @@ TABLE: list[tuple[str, str, Any, dict[str, str], int, int, int]] = [
     ("POST", "/sources/{id}/preview", ITEM, {}, 200, 200, 404),
     ("POST", "/sources/{id}/statistics", ITEM, {}, 501, 501, 404),
     ("POST", "/sources/{id}/content", ITEM, {}, 200, 200, 404),
+    ("POST", "/sources/{id}/upload", {}, {}, 501, 403, 404),
     ("POST", "/links", {"source": "{id}"} | ITEM, {}, 201, 201, 404),
     ("GET", "/receipts/{receipt}", None, {}, 404, 200, 404),
     ("GET", "/audit", None, {}, 200, 403, 403),
@@ -61,6 +62,7 @@ TABLE: list[tuple[str, str, Any, dict[str, str], int, int, int]] = [
     ("DELETE", "/workspaces/{workspace}", None, {}, 404, 204, 404),
     ("DELETE", "/sources/{id}", None, {}, 204, 403, 403),
 ]
+QUERIES = {"/sources/{id}/upload": {"item": "new.csv"}}
 # A link is used without a token; test_links.py shows by whom.
 WITHOUT_TOKEN = {("GET", "/links/{code}")}
 # The parameters of the OpenAPI document for parts of the paths above.
@@ -122,16 +124,16 @@ def test_route_admits_roles_as_the_table_says(
 ) -> None:
     reader = server.client(f"reader-{lake}", [lake, ["read"]])
     made = Made(lake, reader)
-    address, body = made.fill(path), made.fill(body)
+    address, body, query = made.fill(path), made.fill(body), QUERIES.get(path, {})
     stranger = server.client(f"stranger-{lake}", ["another", ["read"]])
     for client, status in ((stranger, for_stranger), (reader, for_reader)):
-        answer = client(method, address, body, headers=headers)
+        answer = client(method, address, body, headers=headers, **query)
         assert answer.status == status, answer.body
     for token in (None, "wrong", "roo"):
-        answer = Client(server.port, token)(method, address, body, headers=headers)
+        answer = Client(server.port, token)(method, address, body, headers=headers, **query)
         assert (answer.status, answer.slug) == (401, "not-authenticated")
         assert answer.headers["www-authenticate"] == "Bearer"
-    answer = server.admin(method, address, body, headers=headers)
+    answer = server.admin(method, address, body, headers=headers, **query)
     assert answer.status == for_admin, answer.body
 
 
@@ -168,7 +170,8 @@ def test_unknown_source_and_one_without_grant_give_the_same_answer(
     answers = []
     for source_id in (lake, "unknown"):
         made = Made(source_id)
-        answer = stranger(method, made.fill(path), made.fill(body), headers=headers)
+        query = QUERIES.get(path, {})
+        answer = stranger(method, made.fill(path), made.fill(body), headers=headers, **query)
         document = answer.json
         assert document.pop("instance")
         answers.append((answer.status, document))
@@ -193,7 +196,11 @@ async def test_route_asks_store_and_connector_as_often_for_an_unknown_source_as_
                 store.asked = 0
                 made = Made(source_id)
                 answer = await client.request(
-                    method, "/v1" + made.fill(path), json=made.fill(body), headers=headers
+                    method,
+                    "/v1" + made.fill(path),
+                    json=made.fill(body),
+                    headers=headers,
+                    params=QUERIES.get(path, {}),
                 )
                 document = answer.json()
                 document.pop("instance", None)

@@ -26,6 +26,7 @@ from datasources_client.errors import (
     DataSourceNotFoundError,
     DecryptionError,
     FieldError,
+    ItemExistsError,
     ItemNotFoundError,
     LimitExceededError,
     MissingKeyError,
@@ -75,6 +76,7 @@ from datasources_client.models import (
     TextFormat,
     Token,
     TypeDescription,
+    UploadReceipt,
     Workspace,
 )
 
@@ -101,6 +103,7 @@ __all__ = [
     "FileReceipt",
     "Grant",
     "Item",
+    "ItemExistsError",
     "ItemNotFoundError",
     "Job",
     "JobEvent",
@@ -140,6 +143,7 @@ __all__ = [
     "TypeDescription",
     "UnknownConnectorError",
     "UnsupportedError",
+    "UploadReceipt",
     "Workspace",
     "default_client",
     "describe",

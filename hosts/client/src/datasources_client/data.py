@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, BinaryIO
 
 from datasources_client.content import Content, download
-from datasources_client.errors import OptionError, error_from_problem
+from datasources_client.errors import OptionError, ResponseError, error_from_problem
 from datasources_client.files import default_path
 from datasources_client.models import (
     ColumnStatistics,
@@ -16,6 +18,7 @@ from datasources_client.models import (
     Page,
     Preview,
     Receipt,
+    UploadReceipt,
 )
 from datasources_client.reading import read_model
 from datasources_client.requests import (
@@ -27,6 +30,7 @@ from datasources_client.requests import (
     segment,
     source_path,
 )
+from datasources_client.transport import read_pieces
 
 
 class DataMethods(Requests):
@@ -198,6 +202,51 @@ class DataMethods(Requests):
 
         retries = self._transport.retries
         return download(open_content, path_of, source=source, item=item, retries=retries)
+
+    def upload(
+        self,
+        source: str,
+        item: str,
+        content: str | os.PathLike[str] | BinaryIO | Iterable[bytes],
+        *,
+        overwrite: bool = True,
+    ) -> UploadReceipt:
+        """Store a file in a source, sent in pieces as it is read.
+
+        The item appears in the source when it is complete: if anything fails, nothing of it is
+        there, and an older item of that path is as it was.
+
+        Args:
+            source: The id of the source.
+            item: The path of the item.
+            content: The path of a file; or a binary file, or an iterable of bytes.
+            overwrite: False to refuse if there is such an item.
+
+        Raises:
+            ItemExistsError: There is such an item, and `overwrite` is False.
+            ResponseError: The server has received other bytes than were sent.
+            OSError: The file cannot be read.
+        """
+        if isinstance(content, (str, os.PathLike)):
+            with open(content, "rb") as file:
+                return self.upload(source, item, file, overwrite=overwrite)
+        digest = hashlib.sha256()
+
+        def pieces() -> Iterator[bytes]:
+            for piece in read_pieces(content):
+                digest.update(piece)
+                yield piece
+
+        headers = {"Content-Type": "application/octet-stream"}
+        if not overwrite:
+            headers["If-None-Match"] = "*"
+        path = f"{source_path(source)}/upload{query_string({'item': item})}"
+        timeout = self._content_timeout
+        answer = self._send_json("POST", path, pieces(), headers, timeout)
+        receipt = read_model(UploadReceipt, answer)
+        if receipt.sha256 != digest.hexdigest():
+            raise ResponseError("the server has received other bytes than were sent")
+        return receipt
 
     def receipt(self, request_id: str) -> ContentReceipt:
         """Return the server's receipt of a stream that has ended within the last hour.

@@ -13,6 +13,7 @@ DataSourceError
   PolicyError            SecretRequiredError
   ConnectorError         ConnectError, AuthenticationError, PermissionDeniedError,
                          ItemNotFoundError, DataFetchError, LimitExceededError
+    DataFetchError       ItemExistsError
   ServerError            ServerUnreachableError, ServerTimeoutError, ResponseError
                          (of the client itself: no problem document says them)
 ```
@@ -252,6 +253,12 @@ class DataFetchError(ConnectorError):
     """Raised when a transfer from the outside system fails."""
 
     slug = "fetch-failed"
+
+
+class ItemExistsError(DataFetchError):
+    """Raised when an upload that may not overwrite finds an item of that name."""
+
+    slug = "item-exists"
 
 
 class LimitExceededError(ConnectorError):

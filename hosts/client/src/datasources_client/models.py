@@ -238,6 +238,16 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True)
+class UploadReceipt:
+    """The facts of a file that was stored in a source."""
+
+    item: Item
+    size: int
+    sha256: str
+    """The SHA-256 of the bytes that the server has received, in hexadecimal."""
+
+
+@dataclass(frozen=True, slots=True)
 class Link:
     """A link to content, which needs no token and is usable once."""
 

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 from datasources_client.errors import OptionError, ResponseError
 from datasources_client.models import Page
 from datasources_client.reading import read_model
-from datasources_client.transport import Transport
+from datasources_client.transport import Body, Transport
 
 if TYPE_CHECKING:
     from datasources_client.reading import Model
@@ -43,13 +43,20 @@ class Requests:
         headers = {name: value for name, value in conditions.items() if value is not None}
         if body is not None:
             headers["Content-Type"] = media_type
-        response = self._transport.send(
-            method,
-            f"{path}{query_string(query or {})}",
-            body=None if body is None else encode(body),
-            headers=headers,
-            timeout=timeout,
-        )
+        content = None if body is None else encode(body)
+        path = f"{path}{query_string(query or {})}"
+        return self._send_json(method, path, content, headers, timeout)
+
+    def _send_json(
+        self,
+        method: str,
+        path: str,
+        body: Body,
+        headers: Mapping[str, str],
+        timeout: float | None,
+    ) -> Any:
+        """Send a request with any body; as `_json`."""
+        response = self._transport.send(method, path, body=body, headers=headers, timeout=timeout)
         answer = _decode(response.read(_LARGEST_JSON))
         if response.status == 204:
             return None

@@ -15,6 +15,7 @@ from __future__ import annotations
 import http.client
 import os
 import select
+import socket
 import ssl
 import time
 from collections import deque
@@ -176,17 +177,20 @@ class Transport:
         is_timeout = False
         failures: list[Exception] = []
         if not (body is None or isinstance(body, bytes)):
-            body = _read_body(body, failures)
+            body = _read_body(body, failures, sock)
         try:
             sock.settimeout(self._timeout)
-            # A server that refuses a body answers and closes before all of it was sent.
-            with suppress(BrokenPipeError, ConnectionResetError):
+            is_sent = False
+            # A server that refuses a body answers, and may close, before all of it was sent.
+            with suppress(BrokenPipeError, ConnectionResetError, _Answered):
                 self._send(connection, method, path, body, headers)
+                is_sent = True
             sock.settimeout(self._timeout if timeout is None else timeout)
             raw = connection.getresponse()
             with suppress(OSError):  # closed by the library if the server closes it
                 sock.settimeout(self._timeout)
-            return Response(raw, connection, self.release, self._timeout_error())
+            release = self.release if is_sent else http.client.HTTPConnection.close
+            return Response(raw, connection, release, self._timeout_error())
         except TimeoutError:
             is_timeout = True
         except BaseException as exc:
@@ -230,21 +234,48 @@ class _ConnectionRefused(Exception):  # noqa: N818  (never leaves this module)
         return ServerUnreachableError(str(self), retryable=True)
 
 
-def _read_body(body: BinaryIO | Iterable[bytes], failures: list[Exception]) -> Iterator[bytes]:
-    """Yield the bytes of a body; append what reading them raises to `failures`."""
-    try:
-        read = getattr(body, "read", None)
-        yield from iter(lambda: read(_CHUNK), b"") if callable(read) else body
-    except Exception as exc:
-        failures.append(exc)
-        raise
+class _Answered(Exception):  # noqa: N818  (never leaves this module)
+    """The server has answered before it has the whole body."""
+
+
+def read_pieces(content: BinaryIO | Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the bytes of a binary file, or those of an iterable."""
+    read = getattr(content, "read", None)
+    yield from iter(lambda: read(_CHUNK), b"") if callable(read) else content
+
+
+def _read_body(
+    body: BinaryIO | Iterable[bytes], failures: list[Exception], sock: socket.socket
+) -> Iterator[bytes]:
+    """Yield the bytes of a body; append what reading them raises to `failures`.
+
+    Raises:
+        _Answered: The server has answered; over TLS, where other messages arrive, this is not seen.
+    """
+    pieces = read_pieces(body)
+    while True:
+        try:
+            piece = next(pieces, None)
+        except Exception as exc:
+            failures.append(exc)
+            raise
+        if piece is None:
+            return
+        yield piece
+        if not isinstance(sock, ssl.SSLSocket) and _has_input(sock):
+            raise _Answered
 
 
 def _is_usable(connection: http.client.HTTPConnection) -> bool:
     """Return True if a kept connection is open and has nothing to be read."""
-    poll = select.poll()
     try:
-        poll.register(connection.sock, select.POLLIN)
+        return not _has_input(connection.sock)
     except (OSError, ValueError):
         return False
-    return not poll.poll(0)
+
+
+def _has_input(sock: socket.socket) -> bool:
+    """Return True if a socket has bytes to be read, or is at its end."""
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))

@@ -32,11 +32,12 @@ from datasources_server.sources import source_routes
 from datasources_server.token_routes import token_routes
 from datasources_server.tokens import Tokens
 from datasources_server.types import type_routes
+from datasources_server.uploads import upload_routes
 from datasources_server.workspaces import workspace_routes
 
 _PROBLEM = {"model": ProblemDocument, "content": {"application/problem+json": {}}}
 _PROBLEMS: dict[int | str, dict[str, Any]] = dict.fromkeys(
-    (400, 401, 403, 404, 408, 409, 412, 413, 416, 421, 422, 428, 429, 500, 501, 502, 503, 504),
+    (400, 401, 403, 404, 408, 409, 412, 413, 416, 421, 422, 428, 429, 500, 501, 502, 503, 504, 507),
     _PROBLEM,
 )
 """The statuses of problems, for the OpenAPI document."""
@@ -175,6 +176,7 @@ def _router(api: Api) -> APIRouter:
         parts.append(token_routes)
     for part in parts:
         routes.include_router(part(route_class))
+    routes.include_router(upload_routes(guarded_route(api, streamed=True)))
     routes.include_router(link_routes(api, route_class))
     return routes
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Annotated, Any
@@ -50,6 +50,7 @@ class Api:
     runner: JobRunner | None = None
     """The jobs of this process."""
     _tests: dict[str, deque[float]] = field(default_factory=dict)
+    _uploads: Counter[str] = field(default_factory=Counter)
 
     async def principal_of(self, request: Request) -> Principal:
         """Return the principal of a request.
@@ -61,12 +62,7 @@ class Api:
         if isawaitable(principal):
             principal = await principal
         if not isinstance(principal, Principal):
-            raise Problem(
-                401,
-                "not-authenticated",
-                "the request needs the header `Authorization: Bearer …` with a valid token",
-                headers={"WWW-Authenticate": "Bearer"},
-            )
+            raise not_authenticated()
         return principal
 
     async def find(self, principal_id: str) -> Principal | None:
@@ -113,6 +109,29 @@ class Api:
             concurrency=self.settings.concurrent_fetches,
         )
         return Call(self, principal, access, request.scope["datasources.request_id"])
+
+    @contextmanager
+    def count_upload(self, principal_id: str) -> Iterator[None]:
+        """Count an upload of a principal while the block runs.
+
+        Raises:
+            Problem: 429, the principal has as many uploads as are allowed.
+        """
+        places = self.settings.concurrent_fetches
+        if self._uploads[principal_id] >= places:
+            raise Problem(
+                429,
+                "too-many-uploads",
+                f"{places} uploads of yours are running, and more are not allowed at once",
+                headers={"Retry-After": "1"},
+                retryable=True,
+            )
+        self._uploads[principal_id] += 1
+        try:
+            yield
+        finally:
+            self._uploads[principal_id] -= 1
+            self._uploads += Counter()  # without the principals that have none
 
     def count_test(self, principal_id: str) -> None:
         """Count a test of a connection.
@@ -182,6 +201,16 @@ async def exit_stack(request: Request) -> AsyncExitStack:
     """Return the stack that is left when the response is sent or the client has left."""
     stack: AsyncExitStack = request.scope["datasources.exit_stack"]
     return stack
+
+
+def not_authenticated() -> Problem:
+    """Return the problem of a request without a valid token."""
+    return Problem(
+        401,
+        "not-authenticated",
+        "the request needs the header `Authorization: Bearer …` with a valid token",
+        headers={"WWW-Authenticate": "Bearer"},
+    )
 
 
 AnyCall = Annotated[Call, Depends(current_call)]

@@ -223,6 +223,14 @@ class OutcomeDocument(Document):
     problem: ProblemDocument | None = None
 
 
+class UploadDocument(Document):
+    """The receipt of an upload."""
+
+    item: ItemDocument
+    size: int
+    sha256: str
+
+
 class LinkDocument(Document):
     """A link to content, usable once."""
 

@@ -13,10 +13,12 @@ from uuid import uuid4
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from datasources import caller
-from datasources_server.calls import Api
+from datasources import StoreError, caller
+from datasources_server.bodies import RequestBody
+from datasources_server.calls import Api, not_authenticated
 from datasources_server.problems import Problem, ProblemResponse, problem_of
 from datasources_server.settings import ServerSettings
 
@@ -27,19 +29,22 @@ _OWN_SITES = (None, "none", "same-origin")
 _REFUSALS = (401, 403, 421, 429)  # statuses that the audit trail has
 
 
-def guarded_route(api: Api, *, public: bool = False, page: bool = False) -> type[APIRoute]:
+def guarded_route(
+    api: Api, *, public: bool = False, page: bool = False, streamed: bool = False
+) -> type[APIRoute]:
     """Return the class of routes that are guarded, and answer errors with problem documents.
 
     Args:
         api: The parts that all requests share.
         public: True for routes without authentication.
         page: True for pages that links of other sites may lead to.
+        streamed: True for routes that read their bodies themselves, of any size.
     """
 
     class GuardedRoute(APIRoute):
         # Not around `app`, which is another one where a router is included in a router.
         async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-            guard = RequestGuard(super().handle, api, public=public, page=page)
+            guard = RequestGuard(super().handle, api, public=public, page=page, streamed=streamed)
             await guard(scope, receive, send)
 
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -66,64 +71,80 @@ class RequestGuard:
 
     A request is refused for a foreign `Host` or `Origin` and for cross-site fetch metadata, without
     authentication, and for a body that is too large or too slow, in this order. The route runs in a
-    task of its own with the whole body. The task is cancelled when the client leaves, and when the
-    request is not authentic any more.
+    task of its own with the whole body, unless it is `streamed`. The task is cancelled when the
+    client leaves, and when the request is not authentic any more.
     """
 
-    def __init__(self, app: ASGIApp, api: Api, *, public: bool, page: bool) -> None:
+    def __init__(self, app: ASGIApp, api: Api, *, public: bool, page: bool, streamed: bool) -> None:
         self.app = app
         self._api = api
         self._public = public
         self._page = page
+        self._streamed = streamed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request_id = str(uuid4())
-        scope["datasources.request_id"] = request_id
+        request_id = scope["datasources.request_id"] = str(uuid4())
+        body = RequestBody(receive, self._api.settings)
+        has_begun = False
 
         async def send_with_headers(message: Message) -> None:
+            nonlocal has_begun
             if message["type"] == "http.response.start":
+                has_begun = True
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-Id"] = request_id
                 headers["X-Content-Type-Options"] = "nosniff"
                 headers.setdefault("Cache-Control", "no-store")
+                if self._streamed and not body.is_complete:
+                    headers["Connection"] = "close"  # the rest of the body may have any size
             await send(message)
 
         with ExitStack() as stack:
             try:
-                check_origin(scope, self._api.settings, page=self._page)
-                if not self._public:
-                    request = Request(scope)
-                    call = scope["datasources.call"] = await self._api.call_of(request)
-                    stack.enter_context(caller(user=call.principal.id, request_id=request_id))
-                body = await _read_body(Headers(scope=scope), receive, self._api.settings)
+                if await self._admit(scope, body, stack):
+                    await self._run(scope, body, send_with_headers)
+            except HTTPException:
+                raise  # of the router, such as for a method; the application answers
             except Exception as exc:  # noqa: BLE001  (answered, and logged if unexpected)
                 problem = problem_of(exc)
+                if has_begun:
+                    return  # the server closes the connection, as the response is not complete
                 _note_refusal(self._api, problem, scope)
                 response = ProblemResponse(problem, request_id)
                 await response(scope, receive, send_with_headers)
-                return
-            if body is not None:
-                await self._run(scope, body, receive, send_with_headers)
 
-    async def _run(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
-        """Run the route until it ends, or its client has left."""
-        messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-        left = asyncio.Event()
+    async def _admit(self, scope: Scope, body: RequestBody, stack: ExitStack) -> bool:
+        """Check a request, and name its caller until the stack is left.
 
-        async def replay() -> Message:
-            if messages:
-                return messages.pop()
-            await left.wait()
-            return {"type": "http.disconnect"}
+        Returns:
+            False if the client has left.
+
+        Raises:
+            Problem: The request is refused.
+        """
+        check_origin(scope, self._api.settings, page=self._page)
+        if not self._public:
+            call = scope["datasources.call"] = await self._api.call_of(Request(scope))
+            stack.enter_context(
+                caller(user=call.principal.id, request_id=scope["datasources.request_id"])
+            )
+        return self._streamed or await body.read_whole(Headers(scope=scope))
+
+    async def _run(self, scope: Scope, body: RequestBody, send: Send) -> None:
+        """Run the route until it ends, or its client has left.
+
+        Raises:
+            Problem: 401, the request is not authentic any more.
+        """
 
         async def run() -> None:
             # Left in the task that has entered it, as contexts of asynchronous generators must be.
             async with AsyncExitStack() as stack:
                 scope["datasources.exit_stack"] = stack
-                await self.app(scope, replay, send)
+                await self.app(scope, body.receive, send)
 
         route = asyncio.create_task(run())
-        leaving = asyncio.ensure_future(receive())  # after the body: waits for the disconnect
+        leaving = asyncio.create_task(body.wait_until_left())
         try:
             while not (route.done() or leaving.done()):
                 await asyncio.wait(
@@ -131,26 +152,23 @@ class RequestGuard:
                     timeout=self._api.settings.recheck_seconds,
                     return_when=asyncio.FIRST_COMPLETED,
                 )
-                if not (route.done() or leaving.done() or await self._is_authentic(scope)):
-                    break
+                if not (route.done() or leaving.done()):
+                    await self._authenticate_again(scope)
             if route.done():
                 await route  # raises what it raised
         finally:
-            left.set()
             for task in (route, leaving):
                 task.cancel()
             with suppress(asyncio.CancelledError):
                 await asyncio.wait([route, leaving])
 
-    async def _is_authentic(self, scope: Scope) -> bool:
+    async def _authenticate_again(self, scope: Scope) -> None:
+        """Raise Problem 401 if the principal of a request may not go on as it has begun."""
         if self._public:
-            return True
-        try:
-            principal = await self._api.principal_of(Request(scope))
-        except Problem:
-            return False
-        same: bool = principal == scope["datasources.call"].principal
-        return same
+            return
+        with suppress(StoreError):  # it is asked again
+            if await self._api.principal_of(Request(scope)) != scope["datasources.call"].principal:
+                raise not_authenticated()
 
 
 def _note_refusal(api: Api, problem: Problem, scope: Scope) -> None:
@@ -212,37 +230,3 @@ def _host_name(name: str) -> str:
         return str(ipaddress.ip_address(name))
     except ValueError:
         return name
-
-
-async def _read_body(headers: Headers, receive: Receive, settings: ServerSettings) -> bytes | None:
-    """Return the body of a request; None if the client has left.
-
-    Raises:
-        Problem: The body is too large, or too slow.
-    """
-    too_large = Problem(
-        413, "body-too-large", f"a request's body may have {settings.max_body} bytes"
-    )
-    length = headers.get("content-length", "")
-    if length.isdecimal() and len(length) < 20 and int(length) > settings.max_body:
-        raise too_large
-    chunks, size = [], 0
-    try:
-        async with asyncio.timeout(settings.body_timeout):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    return None
-                chunks.append(message.get("body", b""))
-                size += len(chunks[-1])
-                if size > settings.max_body:
-                    raise too_large
-                if not message.get("more_body", False):
-                    return b"".join(chunks)
-    except TimeoutError:
-        raise Problem(
-            408,
-            "body-too-slow",
-            f"the request's body did not arrive within {settings.body_timeout:g} seconds",
-            headers={"Connection": "close"},
-        ) from None

@@ -140,7 +140,7 @@ def _core_problem(error: DataSourceError, *, is_admin: bool) -> Problem:
         _log.error("%s: %s", error.slug, redact_text(detail))
         if not is_admin:
             detail = "the server cannot use this source now; its administrators can read why"
-    if error.slug in ("conflict", "source-exists"):
+    if error.slug in ("conflict", "source-exists", "item-exists"):
         status = 412  # the routes that raise these demand If-Match or If-None-Match
     if status == 503 and error.retryable:
         headers["Retry-After"] = "1"

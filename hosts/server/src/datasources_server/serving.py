@@ -79,7 +79,7 @@ def _options_of(table: Mapping[str, Any], options: Iterable[click.Parameter]) ->
     "--allow-network", multiple=True, metavar="CIDR", help="Local networks that sources may use."
 )
 @click.option(
-    "--allow-root", multiple=True, metavar="DIR", help="Directories that sources may read."
+    "--allow-root", multiple=True, metavar="DIR", help="Directories that sources may use."
 )
 @click.option(
     "--allow-reference", multiple=True, metavar="PATTERN", help="References such as env:SHOP_*."

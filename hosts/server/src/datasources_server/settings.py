@@ -42,7 +42,8 @@ class ServerSettings:
     tests_per_minute: int = 60
     """Tests of connections by one principal, in each process."""
     concurrent_fetches: int = 4
-    """Fetches and streams of one principal at once, in each process; more of them wait."""
+    """Fetches and streams of one principal at once, in each process; more of them wait. As many
+    uploads; more of them are refused."""
     workspace_root: str | None = None
     """The directory of workspaces, for which there are no routes without one. It belongs to the
     servers on one store alone, as they delete what they do not know; servers on several machines
@@ -99,7 +100,7 @@ def strict_policy(
 
     Args:
         allow_networks: Parts of `LOCAL_NETWORKS` that sources may use, in CIDR notation.
-        allow_roots: Directories that sources may read below.
+        allow_roots: Directories that sources may read below, and store files if they are `writable`.
         allow_references: Patterns of references, as `Policy.allowed_references`.
         allow_ambient: True to admit identities of the machine.
         limits: Of fetches.
