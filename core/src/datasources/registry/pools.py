@@ -199,6 +199,19 @@ class SourcePools:
         """Return the figures of the source's pool on this loop."""
         return self.source_pool(source_id).pool.statistics()
 
+    def all_statistics(self) -> dict[str, PoolStatistics]:
+        """Return the figures of the pools that this loop has, by source."""
+        with self._lock:
+            pools = self._loops.get(asyncio.get_running_loop())
+        return (
+            {}
+            if pools is None
+            else {
+                source_id: source_pool.pool.statistics()
+                for source_id, source_pool in pools.by_source.items()
+            }
+        )
+
     async def close_pools(self, source_id: str | None = None, timeout: float | None = None) -> None:
         """Close a source's pools, or all, on every loop; they are made again on demand.
 

@@ -30,6 +30,7 @@ from datasources.models import (
 )
 from datasources.plugins import Plugins
 from datasources.policy import Policy
+from datasources.pool import PoolStatistics
 from datasources.principals import ADMIN, RIGHTS, Grant, Principal
 from datasources.registry.access import Access
 from datasources.registry.cache import MetadataCache
@@ -388,6 +389,14 @@ class DataSourceRegistry:
         `min_size` and `max_size`.
         """
         return self._pools.statistics(source_id).to_dict()
+
+    def pool_statistics(self) -> dict[str, PoolStatistics]:
+        """Return the figures of the pools of this event loop, by source.
+
+        Sources that have not been used on this loop are left out, and so are those whose pool was
+        closed.
+        """
+        return self._pools.all_statistics()
 
     async def test_connection(self, source_id: str) -> bool:
         """Return True if the source answers now."""

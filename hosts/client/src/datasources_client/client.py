@@ -14,6 +14,8 @@ from datasources_client.tokens import TokenMethods
 from datasources_client.transport import Transport
 from datasources_client.workspaces import WorkspaceMethods
 
+_LARGEST_METRICS = 64 << 20  # bytes
+
 
 class Client(SourceMethods, DataMethods, WorkspaceMethods, TokenMethods):
     """A client of one server.
@@ -96,3 +98,7 @@ class Client(SourceMethods, DataMethods, WorkspaceMethods, TokenMethods):
     def check_ready(self) -> None:
         """Return if the server can read its store of sources."""
         self._json("GET", "/readyz")
+
+    def metrics(self) -> str:
+        """Return the figures of the server's process, in the text format of Prometheus."""
+        return self._transport.send("GET", "/metrics").read(_LARGEST_METRICS).decode()

@@ -23,6 +23,7 @@ from datasources_server.guard import guarded_route
 from datasources_server.items import item_routes
 from datasources_server.jobs import job_routes
 from datasources_server.links import link_routes
+from datasources_server.metrics import metrics_routes
 from datasources_server.problems import ProblemResponse, problem_of
 from datasources_server.receipts import receipt_routes
 from datasources_server.responses import ApiResponse
@@ -83,7 +84,7 @@ def create_app(
     console: bool = False,
     **arguments: Any,
 ) -> FastAPI:
-    """Return an application with the API below `/v1`, `/healthz` and `/readyz`.
+    """Return an application with the API below `/v1`, `/healthz`, `/readyz` and `/metrics`.
 
     Args:
         registry: The sources; the host closes it.
@@ -107,11 +108,13 @@ def create_app(
     )
     app.include_router(_router(api), prefix="/v1")
     app.include_router(_health_routes(api))
+    guarded = guarded_route(api, public=api.settings.open_metrics)
+    app.include_router(metrics_routes(api, guarded))
     if console:
         app.include_router(console_routes(guarded_route(api, public=True, page=True)))
     # For addresses and methods that no route has.
-    app.add_exception_handler(HTTPException, _handle_error)
-    app.add_exception_handler(Exception, _handle_error)
+    app.add_exception_handler(HTTPException, partial(_handle_error, api))
+    app.add_exception_handler(Exception, partial(_handle_error, api))
     app.openapi = lambda: describe_api(app)  # type: ignore[method-assign]  # as FastAPI documents it
     return app
 
@@ -132,6 +135,7 @@ def _api(
     api.runner = JobRunner(api)
     api.trail = AuditTrail(api)
     registry.plugins.register_plugin(api.trail)
+    registry.plugins.register_plugin(api.metrics)
     return api
 
 
@@ -200,8 +204,10 @@ def _health_routes(api: Api) -> APIRouter:
     return routes
 
 
-async def _handle_error(request: Request, error: Exception) -> Response:
+async def _handle_error(api: Api, request: Request, error: Exception) -> Response:
     problem = problem_of(error)
+    # A client can invent any number of methods and addresses.
+    api.metrics.count_request("other", "other", str(problem.status), 0.0)
     if problem.status == 405:  # the framework names the methods of one route of the address
         problem.headers = {"Allow": ", ".join(methods_of(request.app, request.url.path))}
     return ProblemResponse(problem, str(uuid4()))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import Depends, Path, Request
 
 from datasources import Access, DataSourceRegistry, Principal, Records
+from datasources_server.metrics import Metrics
 from datasources_server.problems import Problem, invalid
 from datasources_server.settings import ServerSettings
 from datasources_server.tokens import Tokens
@@ -45,6 +46,8 @@ class Api:
     """For what a principal does without a request of its own, such as links and jobs."""
     secret_states: dict[tuple[str, int | None], dict[str, Any]] = field(default_factory=dict)
     """Fingerprints of secrets, by id and version of the source."""
+    metrics: Metrics = field(default_factory=Metrics)
+    """The figures of this process."""
     trail: AuditTrail | None = None
     """The entries of the audit trail that this process adds."""
     runner: JobRunner | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import time
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, ExitStack, suppress
 from typing import Any
@@ -66,6 +67,29 @@ def guarded_route(
     return GuardedRoute
 
 
+class _Sender:
+    """Sends a response with the headers that all responses have, and knows its status."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self.request_id = request_id
+        self.status: int | None = None
+        """None until the response begins."""
+        self.body: RequestBody | None = None
+        """A body that may have any size: if it is not complete, the connection is closed."""
+        self._send = send
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = MutableHeaders(scope=message)
+            headers["X-Request-Id"] = self.request_id
+            headers["X-Content-Type-Options"] = "nosniff"
+            headers.setdefault("Cache-Control", "no-store")
+            if self.body is not None and not self.body.is_complete:
+                headers["Connection"] = "close"
+        await self._send(message)
+
+
 class RequestGuard:
     """ASGI middleware around one route.
 
@@ -83,35 +107,32 @@ class RequestGuard:
         self._streamed = streamed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request_id = scope["datasources.request_id"] = str(uuid4())
-        body = RequestBody(receive, self._api.settings)
-        has_begun = False
+        scope["datasources.request_id"] = str(uuid4())
+        body, started = RequestBody(receive, self._api.settings), time.monotonic()
+        sender = _Sender(send, scope["datasources.request_id"])
+        if self._streamed:
+            sender.body = body
+        await self._respond(scope, body, receive, sender)
+        route = getattr(scope.get("route"), "path", "other")
+        status = "left" if sender.status is None else str(sender.status)
+        self._api.metrics.count_request(scope["method"], route, status, time.monotonic() - started)
 
-        async def send_with_headers(message: Message) -> None:
-            nonlocal has_begun
-            if message["type"] == "http.response.start":
-                has_begun = True
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-Id"] = request_id
-                headers["X-Content-Type-Options"] = "nosniff"
-                headers.setdefault("Cache-Control", "no-store")
-                if self._streamed and not body.is_complete:
-                    headers["Connection"] = "close"  # the rest of the body may have any size
-            await send(message)
-
+    async def _respond(
+        self, scope: Scope, body: RequestBody, receive: Receive, sender: _Sender
+    ) -> None:
         with ExitStack() as stack:
             try:
                 if await self._admit(scope, body, stack):
-                    await self._run(scope, body, send_with_headers)
+                    await self._run(scope, body, sender.send)
             except HTTPException:
                 raise  # of the router, such as for a method; the application answers
             except Exception as exc:  # noqa: BLE001  (answered, and logged if unexpected)
                 problem = problem_of(exc)
-                if has_begun:
+                if sender.status is not None:
                     return  # the server closes the connection, as the response is not complete
                 _note_refusal(self._api, problem, scope)
-                response = ProblemResponse(problem, request_id)
-                await response(scope, receive, send_with_headers)
+                response = ProblemResponse(problem, sender.request_id)
+                await response(scope, receive, sender.send)
 
     async def _admit(self, scope: Scope, body: RequestBody, stack: ExitStack) -> bool:
         """Check a request, and name its caller until the stack is left.
@@ -172,8 +193,11 @@ class RequestGuard:
 
 
 def _note_refusal(api: Api, problem: Problem, scope: Scope) -> None:
-    """Add a request that was refused for who has made it, or from where, to the audit trail."""
-    if api.trail is None or problem.status not in _REFUSALS:
+    """Count a request that was refused for who has made it, or from where; add it to the trail."""
+    if problem.status not in _REFUSALS:
+        return
+    api.metrics.count_refusal(problem.slug)
+    if api.trail is None:
         return
     fields = {
         "outcome": problem.slug,

@@ -62,6 +62,11 @@ class JobRunner:
             self._api.records(), self._worker, settings.concurrent_jobs, settings.heartbeat_timeout
         )
 
+    @property
+    def running(self) -> int:
+        """The number of jobs that this worker runs now."""
+        return len(self._jobs)
+
     def root(self) -> str:
         """Return the directory of all workspaces.
 
@@ -382,7 +387,8 @@ class RunningJob:
                 await asyncio.sleep(_POLL_SECONDS)
                 continue
             if not recorded:
-                self.problem = Problem(409, "job-lost", _LOST)
+                state, self.problem = "lost", Problem(409, "job-lost", _LOST)
+            self._api.metrics.count_job(state)
             return recorded
 
     async def _watch(self) -> None:

@@ -60,6 +60,8 @@ class ServerSettings:
     """Seconds that the response of a fetch into a workspace waits for the receipts."""
     heartbeat_timeout: float = 20.0
     """Seconds without a sign of the process that runs a job after which the job is lost."""
+    open_metrics: bool = False
+    """True to answer `/metrics` without a token; otherwise it needs that of an administrator."""
     audit_days: int = 90
     """Days for which entries of the audit trail are kept."""
     recheck_seconds: float = 4.0
@@ -75,6 +77,8 @@ class ServerSettings:
                 isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
             ):
                 raise OptionError(f"{field.name!r} must be a number of more than 0")
+            if field.type == "bool" and not isinstance(value, bool):
+                raise OptionError(f"{field.name!r} must be true or false")
             if field.name == "allowed_hosts" and not (
                 isinstance(value, tuple) and all(isinstance(host, str) for host in value)
             ):
