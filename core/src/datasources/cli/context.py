@@ -226,7 +226,7 @@ class CliContext:
         from datasources.registry import caller
 
         log.start()
-        with caller(user=_login_name()), output.stdout_to_stderr():
+        with caller(user=login_name()), output.stdout_to_stderr():
             return asyncio.run(operation())
 
     async def _try_sources(
@@ -357,7 +357,7 @@ def _data_home(environ: Mapping[str, str]) -> str:
     return home if os.path.isabs(home) else f"{paths.home_directory(environ)}/.local/share"
 
 
-def _login_name() -> str:
+def login_name() -> str:
     """Return the name of the user that runs this process, whatever the environment claims."""
     import pwd
 

@@ -357,3 +357,5 @@ class Token:
     created_at: datetime | None
     expires_at: datetime | None
     """None if it does not expire."""
+    last_used_at: datetime | None = None
+    """To the minute; None if it was not used yet."""

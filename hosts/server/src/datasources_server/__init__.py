@@ -13,12 +13,16 @@ if TYPE_CHECKING:
         ServerSettings as ServerSettings,
         strict_policy as strict_policy,
     )
-    from datasources_server.tokens import Token as Token, Tokens as Tokens
+    from datasources_server.shared_tokens import SharedTokens as SharedTokens
+    from datasources_server.token_file import Tokens as Tokens
+    from datasources_server.tokens import Token as Token, TokenStore as TokenStore
 
 __all__ = [
     "Problem",
     "ServerSettings",
+    "SharedTokens",
     "Token",
+    "TokenStore",
     "Tokens",
     "create_app",
     "router",
@@ -30,8 +34,10 @@ __getattr__ = lazy_exports(
     {
         "Problem": "problems",
         "ServerSettings": "settings",
+        "SharedTokens": "shared_tokens",
         "Token": "tokens",
-        "Tokens": "tokens",
+        "TokenStore": "tokens",
+        "Tokens": "token_file",
         "create_app": "app",
         "router": "app",
         "strict_policy": "settings",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -14,9 +14,9 @@ from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from datasources import DataSourceRegistry, OptionError, Principal, __version__
+from datasources import AuditLog, DataSourceRegistry, OptionError, Principal, __version__
 from datasources_server.audit import AuditTrail, audit_routes
-from datasources_server.calls import Api, Authenticate, FindPrincipal
+from datasources_server.calls import Api, Authenticate, CheckCsrf, FindPrincipal
 from datasources_server.console_routes import console_routes
 from datasources_server.documents import ProblemDocument, StatusDocument, describe_api, methods_of
 from datasources_server.guard import guarded_route
@@ -31,7 +31,8 @@ from datasources_server.running import JobRunner
 from datasources_server.settings import ServerSettings
 from datasources_server.sources import source_routes
 from datasources_server.token_routes import token_routes
-from datasources_server.tokens import Tokens
+from datasources_server.token_uses import TokenUses
+from datasources_server.tokens import TokenStore
 from datasources_server.types import type_routes
 from datasources_server.uploads import upload_routes
 from datasources_server.workspaces import workspace_routes
@@ -49,8 +50,11 @@ def router(
     *,
     authenticate: Authenticate | None = None,
     find_principal: FindPrincipal | None = None,
-    tokens: Tokens | None = None,
+    tokens: TokenStore | None = None,
     settings: ServerSettings | None = None,
+    audit_log: AuditLog | None = None,
+    cookies: bool = False,
+    csrf: CheckCsrf | None = None,
 ) -> APIRouter:
     """Return the routes of the API, for `app.include_router(routes, prefix="/v1")`.
 
@@ -67,11 +71,27 @@ def router(
             left out, it is that of the tokens.
         tokens: Tokens that administrators manage below `/tokens`; None is without these routes.
         settings: Addresses and limits.
+        audit_log: A log of the host that gets the entries about tokens and refused requests, too.
+            The host registers it with the registry for all others.
+        cookies: True if `authenticate` reads cookies; otherwise it sees requests without them.
+        csrf: Returns True if a request with cookies was made by a page of the host, such as by a
+            secret that only these pages have; may be a coroutine function. It is asked for each
+            request that may change something.
 
     Raises:
-        OptionError: Neither `authenticate` nor `tokens` is given.
+        OptionError: Neither `authenticate` nor `tokens` is given, or `cookies` without `csrf`.
     """
-    return _router(_api(registry, authenticate, find_principal, tokens, settings))
+    api = _api(
+        registry,
+        authenticate=authenticate,
+        find_principal=find_principal,
+        tokens=tokens,
+        settings=settings,
+        audit_log=audit_log,
+        cookies=cookies,
+        csrf=csrf,
+    )
+    return _router(api)
 
 
 def create_app(
@@ -79,8 +99,11 @@ def create_app(
     *,
     authenticate: Authenticate | None = None,
     find_principal: FindPrincipal | None = None,
-    tokens: Tokens | None = None,
+    tokens: TokenStore | None = None,
     settings: ServerSettings | None = None,
+    audit_log: AuditLog | None = None,
+    cookies: bool = False,
+    csrf: CheckCsrf | None = None,
     console: bool = False,
     **arguments: Any,
 ) -> FastAPI:
@@ -92,13 +115,25 @@ def create_app(
         find_principal: As for `router`.
         tokens: As for `router`.
         settings: Addresses and limits.
+        audit_log: As for `router`.
+        cookies: As for `router`.
+        csrf: As for `router`.
         console: True for the console at `/`, which asks its users for a bearer token.
         arguments: More arguments of `FastAPI`, such as `lifespan`.
 
     Raises:
         OptionError: As `router`.
     """
-    api = _api(registry, authenticate, find_principal, tokens, settings)
+    api = _api(
+        registry,
+        authenticate=authenticate,
+        find_principal=find_principal,
+        tokens=tokens,
+        settings=settings,
+        audit_log=audit_log,
+        cookies=cookies,
+        csrf=csrf,
+    )
     app = FastAPI(
         title="datasources",
         version=__version__,
@@ -121,17 +156,29 @@ def create_app(
 
 def _api(
     registry: DataSourceRegistry,
+    *,
     authenticate: Authenticate | None,
     find_principal: FindPrincipal | None,
-    tokens: Tokens | None,
+    tokens: TokenStore | None,
     settings: ServerSettings | None,
+    audit_log: AuditLog | None,
+    cookies: bool,
+    csrf: CheckCsrf | None,
 ) -> Api:
-    if authenticate is None:
-        if tokens is None:
-            raise OptionError("a server needs 'authenticate' or 'tokens'")
-        authenticate = partial(_authenticate, tokens)
-        find_principal = find_principal or partial(_find_principal, tokens)
-    api = Api(registry, authenticate, settings or ServerSettings(), tokens, find_principal)
+    if cookies and csrf is None:
+        raise OptionError(
+            "pages of other sites can make requests with a browser's cookies; 'cookies' needs 'csrf'"
+        )
+    api = Api(registry, _refuse, settings or ServerSettings(), tokens, find_principal)
+    api.uses = TokenUses(api.records)
+    if authenticate is not None:
+        api.authenticate = authenticate if cookies else partial(_without_cookies, authenticate)
+    elif tokens is not None:
+        api.authenticate = partial(_authenticate, tokens, api.uses)
+        api.find_principal = find_principal or partial(_find_principal, tokens)
+    else:
+        raise OptionError("a server needs 'authenticate' or 'tokens'")
+    api.audit_log, api.csrf = audit_log, csrf if cookies else None
     api.runner = JobRunner(api)
     api.trail = AuditTrail(api)
     registry.plugins.register_plugin(api.trail)
@@ -139,14 +186,31 @@ def _api(
     return api
 
 
-async def _find_principal(tokens: Tokens, principal_id: str) -> Principal | None:
+def _refuse(_: Request) -> None:
+    """Admit nobody."""
+
+
+def _without_cookies(
+    authenticate: Authenticate, request: Request
+) -> Principal | Awaitable[Principal | None] | None:
+    """Authenticate a request as if its browser had sent no cookies."""
+    headers = [(name, value) for name, value in request.scope["headers"] if name != b"cookie"]
+    return authenticate(Request({**request.scope, "headers": headers}, request.receive))
+
+
+async def _find_principal(tokens: TokenStore, principal_id: str) -> Principal | None:
     return await asyncio.to_thread(tokens.find_principal, principal_id)
 
 
-async def _authenticate(tokens: Tokens, request: Request) -> Principal | None:
-    if tokens.is_current():
-        return tokens.authenticate(request)
-    return await asyncio.to_thread(tokens.authenticate, request)  # it reads the file
+async def _authenticate(tokens: TokenStore, uses: TokenUses, request: Request) -> Principal | None:
+    principal = (
+        tokens.authenticate(request)
+        if tokens.is_current()
+        else await asyncio.to_thread(tokens.authenticate, request)  # reads where they are kept
+    )
+    if principal is not None:
+        uses.note(principal.id)
+    return principal
 
 
 @asynccontextmanager
@@ -154,7 +218,8 @@ async def _lifespan(api: Api, app: object) -> AsyncIterator[None]:
     """Run what goes on beside requests: the audit trail, and in it the jobs."""
     assert api.trail is not None
     assert api.runner is not None
-    async with api.trail.lifespan(app), api.runner.lifespan(app):
+    assert api.uses is not None
+    async with api.trail.lifespan(app), api.uses.lifespan(app), api.runner.lifespan(app):
         yield
 
 

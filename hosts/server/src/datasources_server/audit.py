@@ -16,7 +16,7 @@ from fastapi import APIRouter, Query
 from fastapi.routing import APIRoute
 from pydantic import BeforeValidator
 
-from datasources import AuditObserver, DataSourceError
+from datasources import AuditObserver, DataSourceError, Records
 from datasources.json_values import to_iso_time, to_json_value
 from datasources_server.calls import AdminCall
 from datasources_server.cursors import open_cursor, seal_cursor
@@ -67,8 +67,10 @@ class AuditTrail(AuditObserver):
 
     def note(self, operation: str, **fields: Any) -> None:
         """Add an entry about the server itself, such as a token that was made."""
-        entry = {"time": to_iso_time(time.time()), "operation": operation, **fields}
-        self.write({key: value for key, value in entry.items() if value is not None})
+        entry = make_entry(operation, **fields)
+        self.write(entry)
+        if self._api.audit_log is not None:
+            self._api.audit_log.write(entry)
 
     def note_stranger(self, **fields: Any) -> None:
         """Add a refused request of nobody known; of many within a minute, the first ones only."""
@@ -104,12 +106,22 @@ class AuditTrail(AuditObserver):
 
     def _append(self) -> None:
         records = self._api.records()
-        expires_at = time.time() + self._api.settings.audit_days * _DAY
         while self._waiting:
             entry = self._waiting[0]
-            records.append(_KIND, _ID, entry, expires_at)
+            append_entry(records, entry, self._api.settings.audit_days)
             if self._waiting and self._waiting[0] is entry:  # not pushed out meanwhile
                 self._waiting.popleft()
+
+
+def make_entry(operation: str, **fields: Any) -> dict[str, Any]:
+    """Return an entry of this time, without the fields that are None."""
+    entry = {"time": to_iso_time(time.time()), "operation": operation, **fields}
+    return {key: value for key, value in entry.items() if value is not None}
+
+
+def append_entry(records: Records, entry: dict[str, Any], days: int) -> None:
+    """Add an entry to the audit trail, which is kept for some days; raises StoreError."""
+    records.append(_KIND, _ID, entry, time.time() + days * _DAY)
 
 
 def audit_routes(route_class: type[APIRoute]) -> APIRouter:

@@ -16,11 +16,13 @@ from datasources import Access, DataSourceRegistry, Principal, Records
 from datasources_server.metrics import Metrics
 from datasources_server.problems import Problem, invalid
 from datasources_server.settings import ServerSettings
-from datasources_server.tokens import Tokens
+from datasources_server.tokens import TokenStore
 
 if TYPE_CHECKING:
+    from datasources import AuditLog
     from datasources_server.audit import AuditTrail
     from datasources_server.running import JobRunner
+    from datasources_server.token_uses import TokenUses
 
 Authenticate = Callable[[Request], Principal | Awaitable[Principal | None] | None]
 """Returns the principal of a request, or None if it has none; may be a coroutine function."""
@@ -29,6 +31,11 @@ FindPrincipal = Callable[[str], Principal | Awaitable[Principal | None] | None]
 """Returns the principal of an id as it is now, or None if it may do nothing any more; may be a
 coroutine function."""
 
+CheckCsrf = Callable[[Request], bool | Awaitable[bool]]
+"""Returns True if a request with cookies was made by a page of the host; may be a coroutine
+function."""
+
+_SAFE_METHODS = ("GET", "HEAD", "OPTIONS")  # which change nothing
 _MINUTE = 60.0
 _MAX_PRINCIPALS = 10_000  # whose tests are counted at a time
 
@@ -40,7 +47,7 @@ class Api:
     registry: DataSourceRegistry
     authenticate: Authenticate
     settings: ServerSettings
-    tokens: Tokens | None = None
+    tokens: TokenStore | None = None
     """Those that the routes below `/tokens` manage."""
     find_principal: FindPrincipal | None = None
     """For what a principal does without a request of its own, such as links and jobs."""
@@ -48,6 +55,12 @@ class Api:
     """Fingerprints of secrets, by id and version of the source."""
     metrics: Metrics = field(default_factory=Metrics)
     """The figures of this process."""
+    csrf: CheckCsrf | None = None
+    """Asked for requests with cookies that may change something; None if there are no cookies."""
+    uses: TokenUses | None = None
+    """The last uses of tokens."""
+    audit_log: AuditLog | None = None
+    """A log of the host, which gets the entries about tokens and refused requests, too."""
     trail: AuditTrail | None = None
     """The entries of the audit trail that this process adds."""
     runner: JobRunner | None = None
@@ -67,6 +80,20 @@ class Api:
         if not isinstance(principal, Principal):
             raise not_authenticated()
         return principal
+
+    async def check_csrf(self, request: Request) -> None:
+        """Check that a page of the host has made a request with cookies.
+
+        Raises:
+            Problem: 403, a page of another site may have made it.
+        """
+        if self.csrf is None or request.method in _SAFE_METHODS or "cookie" not in request.headers:
+            return
+        is_ours = self.csrf(request)
+        if isawaitable(is_ours):
+            is_ours = await is_ours
+        if is_ours is not True:
+            raise Problem(403, "csrf-refused", "a page of another site may have made the request")
 
     async def find(self, principal_id: str) -> Principal | None:
         """Return a principal as it is now; None if it may do nothing any more.

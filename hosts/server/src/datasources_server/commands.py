@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from datasources.cli import output, paths, tables
-from datasources.cli.context import CliContext
+from datasources.cli.context import CliContext, login_name
 from datasources.errors import OptionError
 
 if TYPE_CHECKING:
     from datasources import Grant
-    from datasources_server.tokens import Tokens
+    from datasources.stores import Store
+    from datasources_server.tokens import TokenStore
 
 _UNITS = {"m": 60, "h": 3600, "d": 86_400}
 
@@ -24,7 +27,7 @@ tokens_option = click.option(
     metavar="FILE",
     envvar="DATASOURCES_TOKENS",
     help="The file of the tokens' hashes. [env: DATASOURCES_TOKENS; default: tokens.json beside "
-    "the store]",
+    "a store that is a file, else the store]",
 )
 
 
@@ -60,9 +63,11 @@ def add_token(
     """Make a token and print it; it is not shown again."""
     if not (admin or grants):
         raise click.UsageError("give --grant SOURCE:RIGHTS, or --admin")
-    tokens = open_tokens(context, options["tokens_path"])
-    seconds = _seconds(expires)
-    output.echo(tokens.add(name, admin=admin, grants=list(map(_grant, grants)), seconds=seconds))
+    seconds, given = _seconds(expires), list(map(_grant, grants))
+    with _opened(context, options["tokens_path"], create=True) as (tokens, store):
+        token = tokens.add(name, admin=admin, grants=given, seconds=seconds)
+        _note(context, store, "token_made", name)
+    output.echo(token)
 
 
 @tokens_group.command("list")
@@ -71,7 +76,9 @@ def add_token(
 @click.pass_obj
 def list_tokens(context: CliContext, as_json: bool, tokens_path: str | None) -> None:
     """List tokens: who may do what with which source."""
-    described = [token.to_dict() for token in open_tokens(context, tokens_path).list()]
+    with _opened(context, tokens_path) as (tokens, store):
+        uses = _uses(store)
+        described = [token.to_dict(uses.get(token.name)) for token in tokens.list()]
     if as_json:
         output.print_json(described)
     elif described:
@@ -80,10 +87,11 @@ def list_tokens(context: CliContext, as_json: bool, tokens_path: str | None) -> 
                 token["name"],
                 "admin" if token["admin"] else " ".join(map(_describe_grant, token["grants"])),
                 token["expires_at"],
+                token["last_used_at"],
             ]
             for token in described
         ]
-        tables.print_table(["name", "grants", "expires"], rows)
+        tables.print_table(["name", "grants", "expires", "last used"], rows)
     else:
         output.echo_err("There are no tokens; `datasources tokens add` makes one.")
 
@@ -94,18 +102,61 @@ def list_tokens(context: CliContext, as_json: bool, tokens_path: str | None) -> 
 @click.pass_obj
 def revoke_token(context: CliContext, name: str, tokens_path: str | None) -> None:
     """Revoke a token; what runs under it ends within seconds."""
-    if not open_tokens(context, tokens_path).revoke(name):
-        raise OptionError(
-            f"there is no token {name!r}; `datasources tokens list` shows those there are"
-        )
+    with _opened(context, tokens_path, create=True) as (tokens, store):
+        if not tokens.revoke(name):
+            raise OptionError(
+                f"there is no token {name!r}; `datasources tokens list` shows those there are"
+            )
+        _note(context, store, "token_revoked", name)
     output.echo_err(f"Revoked {name!r}.")
 
 
-def open_tokens(context: CliContext, path: str | None) -> Tokens:
-    """Return the tokens of a file, by default that beside the store."""
-    from datasources_server.tokens import Tokens
+def open_tokens(context: CliContext, path: str | None, store: Store) -> TokenStore:
+    """Return the tokens of a file, by default that beside the store, or else those in the store."""
+    from datasources_server.shared_tokens import SharedTokens
+    from datasources_server.token_file import Tokens
 
-    return Tokens(beside_store(context, "tokens.json") if path is None else paths.expand(path))
+    if path is not None:
+        return Tokens(paths.expand(path))
+    if paths.store_file(context.store_url) is not None:
+        return Tokens(beside_store(context, "tokens.json"))
+    records = store.records()
+    if records is None:
+        raise OptionError("the store keeps no records; name a file of tokens by --tokens")
+    return SharedTokens(records)
+
+
+@contextmanager
+def _opened(
+    context: CliContext, path: str | None, *, create: bool = False
+) -> Iterator[tuple[TokenStore, Store]]:
+    """Open the tokens and the store; a store that is a file is made on `create`."""
+    store = context.open_store(create=create)
+    try:
+        yield open_tokens(context, path, store), store
+    finally:
+        store.close()
+
+
+def _note(context: CliContext, store: Store, operation: str, name: str) -> None:
+    """Add an entry to the audit trail of the store, and to the audit log of the settings."""
+    from datasources_server.audit import append_entry, make_entry
+    from datasources_server.settings import ServerSettings
+
+    entry = make_entry(operation, token=name, user=login_name(), outcome="ok")
+    records = store.records()
+    if records is not None:
+        days = context.settings.server.get("audit_days", ServerSettings().audit_days)
+        append_entry(records, entry, days)
+    if context.audit_log is not None:
+        context.audit_log.write(entry)
+
+
+def _uses(store: Store) -> dict[str, float]:
+    from datasources_server.token_uses import read_uses
+
+    records = store.records()
+    return {} if records is None else read_uses(records)
 
 
 def beside_store(context: CliContext, name: str) -> str:

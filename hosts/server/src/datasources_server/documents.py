@@ -326,6 +326,8 @@ class TokenDocument(Document):
     admin: bool
     grants: list[GrantDocument]
     expires_at: Time | None
+    last_used_at: Time | None
+    """To the minute; null if it was not used yet."""
 
 
 class TokenList(Document):

@@ -145,6 +145,7 @@ class RequestGuard:
         """
         check_origin(scope, self._api.settings, page=self._page)
         if not self._public:
+            await self._api.check_csrf(Request(scope))
             call = scope["datasources.call"] = await self._api.call_of(Request(scope))
             stack.enter_context(
                 caller(user=call.principal.id, request_id=scope["datasources.request_id"])

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from datasources import DataSourceRegistry, Policy
     from datasources_server.settings import ServerSettings
-    from datasources_server.tokens import Tokens
+    from datasources_server.tokens import TokenStore
 
 _GRACE = 10  # seconds that requests have to end by themselves when the server is told to end
 
@@ -110,16 +110,23 @@ def serve_command(context: CliContext, /, **options: Any) -> None:
     _check_exposure(options)
     settings = _settings(context, options)
     policy = _policy(context.settings.policy, options)
-    tokens = open_tokens(context, options["tokens_path"])
-    tokens.list()
     registry = _open_registry(context, policy, create=not options["check"])
+    tokens = open_tokens(context, options["tokens_path"], registry.store)
+    tokens.list()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with registry:
             yield
 
-    app = create_app(registry, tokens=tokens, settings=settings, console=True, lifespan=lifespan)
+    app = create_app(
+        registry,
+        tokens=tokens,
+        settings=settings,
+        audit_log=context.audit_log,
+        console=True,
+        lifespan=lifespan,
+    )
     config = uvicorn.Config(
         app,
         host=options["host"],
@@ -136,7 +143,7 @@ def serve_command(context: CliContext, /, **options: Any) -> None:
         registry.store.close()
         output.echo_err("The settings are valid.")
         return
-    token = _make_first_token(tokens)
+    token = _make_first_token(context, tokens)
     if options["port"] and sys.stderr.isatty():
         # A browser sends no fragment, and the console removes the token from the address at once.
         fragment = "" if token is None else f"#token={token}"
@@ -253,15 +260,22 @@ def _console_url(options: Mapping[str, Any]) -> str:
     return f"{scheme}://{host}:{options['port']}/"
 
 
-def _make_first_token(tokens: Tokens) -> str | None:
+def _make_first_token(context: CliContext, tokens: TokenStore) -> str | None:
     """Make a token of an administrator if there is none yet, say where it is, and return it."""
-    from datasources_server.tokens import write_private
+    from datasources_server.token_file import Tokens, write_private
+    from datasources_server.tokens import TokenExistsError
 
     if tokens.list():
         return None
-    path = os.path.join(os.path.dirname(os.path.abspath(tokens.path)), "admin-token")
-    token = tokens.add("admin", admin=True)
+    beside = tokens.path if isinstance(tokens, Tokens) else beside_store(context, "tokens.json")
+    folder = os.path.dirname(os.path.abspath(beside))
+    path = os.path.join(folder, "admin-token")
     try:
+        token = tokens.add("admin", admin=True)
+    except TokenExistsError:  # another server on the store was faster
+        return None
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
         write_private(path, f"{token}\n")
     except OSError as exc:
         tokens.revoke("admin")

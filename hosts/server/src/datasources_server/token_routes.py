@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Annotated
 
 from fastapi import APIRouter, Response
@@ -14,7 +15,8 @@ from datasources_server.calls import AdminCall, Call
 from datasources_server.documents import NewTokenDocument, TokenList
 from datasources_server.problems import Problem
 from datasources_server.responses import ApiResponse
-from datasources_server.tokens import Tokens
+from datasources_server.token_uses import read_uses
+from datasources_server.tokens import TokenStore
 
 _DAY = 86_400
 
@@ -52,7 +54,10 @@ def token_routes(route_class: type[APIRoute]) -> APIRouter:
 async def list_tokens(call: AdminCall) -> ApiResponse:
     """List who may do what with which source; tokens themselves are not kept."""
     tokens = await asyncio.to_thread(_tokens(call).list)
-    return ApiResponse({"items": tokens})
+    uses: dict[str, float] = {}
+    with suppress(Problem):  # the store keeps no records
+        uses = await asyncio.to_thread(read_uses, call.api.records())
+    return ApiResponse({"items": [token.to_dict(uses.get(token.name)) for token in tokens]})
 
 
 async def add_token(call: AdminCall, body: TokenBody) -> ApiResponse:
@@ -85,6 +90,6 @@ def _note(call: Call, operation: str, name: str) -> None:
         )
 
 
-def _tokens(call: Call) -> Tokens:
+def _tokens(call: Call) -> TokenStore:
     assert call.api.tokens is not None  # else there are no routes
     return call.api.tokens
