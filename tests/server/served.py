@@ -17,8 +17,14 @@ class ServeCommand(Server):
 
     name = "serve"
 
-    def __init__(self, *arguments: str, config: Path | None = None) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        config: Path | None = None,
+        environment: dict[str, str] | None = None,
+    ) -> None:
         super().__init__()
+        self._more = environment or {}
         self._arguments = arguments
         self._config = [] if config is None else ["--config", str(config)]
 
@@ -51,4 +57,4 @@ class ServeCommand(Server):
         return [*command, "--allow-root", str(self.directory / "data"), *self._arguments]
 
     def _environment(self) -> dict[str, str]:
-        return os.environ | {"XDG_DATA_HOME": str(self.directory / "home")}
+        return os.environ | {"XDG_DATA_HOME": str(self.directory / "home")} | self._more

@@ -105,3 +105,43 @@ def test_network_that_is_admitted_is_no_more_than_that() -> None:
 def test_settings_are_checked(setting: dict[str, Any]) -> None:
     with pytest.raises(OptionError, match=next(iter(setting))):
         ServerSettings(**setting)
+
+
+def by_cookie(request: Request) -> Principal | None:
+    return ROOT if request.cookies.get("session") == "root" else None
+
+
+async def test_cookies_authenticate_nobody_unless_the_host_says_so() -> None:
+    async with DataSourceRegistry() as registry:
+        app = create_app(registry, authenticate=by_cookie)
+        async with client_of(app) as client:
+            headers = {"cookie": "session=root"}
+            assert (await client.get("/v1/sources", headers=headers)).status_code == 401
+        with pytest.raises(OptionError, match="'cookies' needs 'csrf'"):
+            create_app(registry, authenticate=by_cookie, cookies=True)
+
+
+@pytest.mark.parametrize("is_coroutine", [True, False])
+async def test_request_with_cookies_needs_the_secret_of_the_hosts_pages(is_coroutine: bool) -> None:
+    def has_secret(request: Request) -> bool:
+        return request.headers.get("x-csrf") == "secret"
+
+    async def has_secret_too(request: Request) -> bool:
+        return has_secret(request)
+
+    async with DataSourceRegistry() as registry:
+        csrf = has_secret_too if is_coroutine else has_secret
+        app = create_app(registry, authenticate=by_cookie, cookies=True, csrf=csrf)
+        async with client_of(app) as client:
+            cookie = {"cookie": "session=root"}
+            body = {"type": "unheard", "options": {}}
+            assert (await client.get("/v1/sources", headers=cookie)).status_code == 200
+            refused = await client.post("/v1/test", json=body, headers=cookie)
+            assert refused.status_code == 403
+            assert refused.json()["type"].endswith(":csrf-refused")
+            admitted = await client.post(
+                "/v1/test", json=body, headers=cookie | {"x-csrf": "secret"}
+            )
+            assert admitted.json()["type"].endswith(":connector-unknown")
+            nobody = await client.post("/v1/test", json=body, headers={"x-csrf": "secret"})
+            assert nobody.status_code == 401

@@ -8,6 +8,8 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,8 @@ import pytest
 from fastapi import Request
 
 from datasources import CredentialError, DataSourceRegistry, Grant, OptionError, Principal
-from datasources_server import Tokens, create_app
+from datasources.stores import SQLiteStore
+from datasources_server import SharedTokens, Tokens, TokenStore, create_app
 
 
 @pytest.fixture
@@ -24,7 +27,17 @@ def tokens(tmp_path: Path) -> Tokens:
     return Tokens(tmp_path / "tokens.json")
 
 
-def authenticate(tokens: Tokens, header: str) -> Principal | None:
+@pytest.fixture(params=["a file", "a store"])
+def either(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[TokenStore]:
+    """Tokens, wherever they are kept."""
+    if request.param == "a file":
+        yield Tokens(tmp_path / "tokens.json")
+        return
+    with closing(SQLiteStore(str(tmp_path / "sources.db"))) as store:
+        yield SharedTokens(store.records())
+
+
+def authenticate(tokens: TokenStore, header: str) -> Principal | None:
     headers = [(b"authorization", header.encode())]
     return tokens.authenticate(Request({"type": "http", "headers": headers}))
 
@@ -49,9 +62,21 @@ def test_token_gives_its_principal(tokens: Tokens) -> None:
 @pytest.mark.parametrize(
     "change", ["{}x", "x{}", "Bearer {}x", "Basic {}", "Bearer  {}", "Bearer "]
 )
-def test_other_headers_give_none(tokens: Tokens, change: str) -> None:
-    token = tokens.add("ann", admin=True)
-    assert authenticate(tokens, change.format(token)) is None
+def test_other_headers_give_none(either: TokenStore, change: str) -> None:
+    token = either.add("ann", admin=True)
+    assert authenticate(either, change.format(token)) is None
+
+
+def test_tokens_are_listed_by_name_and_revoked_once(either: TokenStore) -> None:
+    grants = [Grant("shop", {"read", "query"}), Grant("lake", {"read"}, ["public/*"])]
+    bob, ann = either.add("bob", admin=True), either.add("ann", grants=grants, seconds=60)
+    assert [token.name for token in either.list()] == ["ann", "bob"]
+    assert authenticate(either, f"Bearer {ann}") == Principal("ann", {"user"}, grants)
+    assert either.find_principal("ann") == Principal("ann", {"user"}, grants)
+    assert either.revoke("bob")
+    assert not either.revoke("bob")
+    assert authenticate(either, f"Bearer {bob}") is None
+    assert either.find_principal("bob") is None
 
 
 def test_file_holds_hashes_and_is_its_owners(tokens: Tokens) -> None:
@@ -77,14 +102,14 @@ def test_revoked_and_expired_tokens_are_none(
     assert authenticate(other, f"Bearer {short}") is None
 
 
-def test_name_is_taken_once_and_well_formed(tokens: Tokens) -> None:
-    tokens.add("ann", admin=True)
+def test_name_is_taken_once_and_well_formed(either: TokenStore) -> None:
+    either.add("ann", admin=True)
     with pytest.raises(OptionError, match="there is a token 'ann' already"):
-        tokens.add("ann")
+        either.add("ann")
     with pytest.raises(OptionError, match="'a b' is not a token id"):
-        tokens.add("a b")
+        either.add("a b")
     with pytest.raises(OptionError, match="more than 0"):
-        tokens.add("bob", seconds=0)
+        either.add("bob", seconds=0)
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"ann": 5}', '{"ann": {"sha256": "x"}}'])
@@ -151,6 +176,7 @@ def test_commands_make_list_and_revoke_tokens() -> None:
     listed = json.loads(run("tokens", "list", "--json").stdout)
     assert [grant["source"] for grant in listed[0]["grants"]] == ["shop", "lake"]
     assert "shop:query,read lake:read:a/*" in run("tokens", "list").stdout
+    assert listed[0]["last_used_at"] is None
     assert run("tokens", "revoke", "ann").returncode == 0
     assert "there is no token 'ann'" in run("tokens", "revoke", "ann").stderr
     assert json.loads(run("tokens", "list", "--json").stdout) == []

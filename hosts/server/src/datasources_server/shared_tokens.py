@@ -9,12 +9,12 @@ from datasources.locks import ForkSafeLock
 from datasources_server.tokens import Token, TokenSnapshot, TokenStore, exists_error
 
 _KIND = "token"
-_MAX_AGE = 2.0  # seconds for which tokens that were read are used
+_MAX_AGE = 0.5  # seconds for which tokens that were read are used
 _BATCH = 1000  # records that are read at once
 
 
 class SharedTokens(TokenStore):
-    """The tokens of a server, as records of a store. A change acts everywhere within 2 seconds.
+    """The tokens of a server, as records of a store. A change acts everywhere within a second.
 
     Args:
         records: Those of the store, which stays open meanwhile.
