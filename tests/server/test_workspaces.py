@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.server.client import Client
+from tests.server.client import Answer, Client
 from tests.server.conftest import ApiServer
+from tests.waiting import wait_until_blocking
 
 ORDERS = b"id,total\n1,9.5\n2,20\n3,7\n"
 ITEM = "public/orders.csv"
@@ -115,8 +117,6 @@ def test_link_in_a_workspace_is_not_followed(
 
 
 def test_workspace_ends_after_its_time(server: ApiServer, reader: Client, lake: str) -> None:
-    from tests.waiting import wait_until_blocking
-
     workspace = make(reader, lake, ttl=1)
     reader("POST", f"/workspaces/{workspace}/fetch", {"items": [item(lake)]})
     wait_until_blocking(lambda: reader("GET", f"/workspaces/{workspace}").status == 404)
@@ -124,7 +124,55 @@ def test_workspace_ends_after_its_time(server: ApiServer, reader: Client, lake: 
 
 def test_a_principal_has_a_bounded_number_of_workspaces(lake: str, server: ApiServer) -> None:
     many = server.client(f"many-{lake}", [lake, ["read"]])
-    for _ in range(20):
-        make(many, lake)
-    refused = many("POST", "/workspaces", {"sources": [lake]})
-    assert (refused.status, refused.slug) == (429, "too-many-workspaces")
+
+    def ask(_: int) -> Answer:
+        return many("POST", "/workspaces", {"sources": [lake]})
+
+    with ThreadPoolExecutor(10) as threads:
+        answers = list(threads.map(ask, range(30)))
+    made = [answer.json["id"] for answer in answers if answer.status == 201]
+    refused = [answer.slug for answer in answers if answer.status != 201]
+    assert (len(made), refused) == (20, ["too-many-workspaces"] * 10)
+    assert many("DELETE", f"/workspaces/{made[0]}").status == 204
+    assert [ask(0).status, ask(0).status] == [201, 429]
+
+
+def test_fetch_that_fails_leaves_files_as_they_were(
+    server: ApiServer, reader: Client, lake: str
+) -> None:
+    workspace = make(reader, lake)
+    folder = server.workspaces / workspace
+    reader("POST", f"/workspaces/{workspace}/fetch", {"items": [item(lake)]})
+    (folder / ITEM).write_text("changed by a program")
+    (folder / "notes.txt").write_text("of a program")
+    items = {"items": [item(lake), item(lake, "nothing.csv")]}
+    assert reader("POST", f"/workspaces/{workspace}/fetch", items).slug == "item-not-found"
+    assert (folder / ITEM).read_text() == "changed by a program"
+    assert (folder / "notes.txt").read_text() == "of a program"
+    assert [path.name for path in server.workspaces.iterdir() if workspace in path.name] == [
+        workspace
+    ]
+
+
+def test_file_whose_place_a_folder_has_is_an_error(
+    server: ApiServer, reader: Client, lake: str
+) -> None:
+    workspace = make(reader, lake)
+    (server.workspaces / workspace / ITEM / "inside").mkdir(parents=True)
+    names = ("private/salaries.csv", ITEM)
+    items = {"items": [item(lake, name) for name in names]}
+    refused = reader("POST", f"/workspaces/{workspace}/fetch", items)
+    assert (refused.status, refused.slug) == (502, "fetch-failed")
+    files = [path for path in (server.workspaces / workspace).rglob("*") if path.is_file()]
+    assert files == []
+
+
+def test_fetch_does_not_follow_a_link_of_a_folder(
+    server: ApiServer, reader: Client, lake: str, tmp_path: Path
+) -> None:
+    workspace = make(reader, lake)
+    (server.workspaces / workspace).mkdir()
+    (server.workspaces / workspace / "public").symlink_to(tmp_path)
+    refused = reader("POST", f"/workspaces/{workspace}/fetch", {"items": [item(lake)]})
+    assert (refused.status, refused.slug) == (502, "fetch-failed")
+    assert list(tmp_path.iterdir()) == []

@@ -7,8 +7,8 @@ a job are `running`, and then one of `finished`, `failed`, `cancelled` and `lost
 - The worker that runs the job writes the end before it releases the lock of the workspace, and
   then releases the lease.
 - Another worker writes `lost`, if the heartbeat is too old, or if that worker itself has the lock
-  of the workspace in which the job has begun to write. It deletes the files of the job under the
-  lock, and then releases the lease.
+  of the workspace in which the job has `begun` to write. It undoes what the job has done with its
+  `files` under the lock, and then releases the lease.
 - All writes name the version that they replace, so that one of them ends the job.
 
 To cancel a job, any worker sets `cancel` in its record, which the worker that runs it reads every
@@ -17,18 +17,18 @@ second.
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from datasources import ConflictError, Record, Records
+from datasources_server.places import acquire_place, release_place
 from datasources_server.problems import Problem
 
 JOB = "job"
+LOST = "the worker that ran the job has stopped answering; the job is not run again"
 _LEASE = "job-lease"
 _EVENT = "job-event"
 _BATCH = 500  # records that are read at once
@@ -82,7 +82,8 @@ class JobRecords:
             "workspace": workspace.id,
             "state": "running",
             "lease": lease.id,
-            "mark": None,
+            "begun": False,
+            "files": [],
             "cancel": False,
             "created_at": now,
             "ended_at": None,
@@ -125,11 +126,7 @@ class JobRecords:
 
     def release(self, lease: Record) -> None:
         """Give a lease up, unless it is another job's now."""
-        current = self._records.get(_LEASE, lease.id)
-        if current is not None and current.data["job"] == lease.data["job"]:
-            with suppress(ConflictError):
-                # Expired is as good as removed, and depends on the version.
-                self._records.put(replace(current, expires_at=0.0), expected=current.version)
+        release_place(self._records, _LEASE, lease.id, "job", lease.data["job"])
 
     def lease_of(self, job: Record) -> Record | None:
         """Return the lease of a job; None if it has none any more."""
@@ -167,19 +164,15 @@ class JobRecords:
         return events[0][1] if events else None
 
     def _acquire_lease(self, job_id: str, workspace: Record) -> Record:
-        owner = hashlib.sha256(workspace.owner.encode("utf-8", "surrogatepass")).hexdigest()
         data = {
             "job": job_id,
             "workspace": workspace.id,
             "worker": self._worker,
             "heartbeat": time.time(),
         }
-        for place in range(self._places):
-            lease = Record(_LEASE, f"{owner}.{place}", workspace.owner, data)
-            try:
-                return self._records.put(lease, expected=0)
-            except ConflictError:
-                continue
+        lease = acquire_place(self._records, _LEASE, workspace.owner, self._places, data)
+        if lease is not None:
+            return lease
         raise Problem(
             429,
             "too-many-jobs",
@@ -187,3 +180,8 @@ class JobRecords:
             headers={"Retry-After": "1"},
             retryable=True,
         )
+
+
+def lost_problem(job: Record) -> dict[str, Any]:
+    """Return the problem of a job whose worker has died."""
+    return Problem(409, "job-lost", LOST).to_dict(job.id)

@@ -16,7 +16,7 @@ from datasources import CredentialError, OptionError
 from datasources_server.tokens import Token, TokenSnapshot, TokenStore, exists_error
 
 _Stamp = tuple[int, int, int]
-"""What of the status of a file tells that it has changed."""
+"""Parts of the status of a file, one of which changes with its content."""
 
 
 class Tokens(TokenStore):

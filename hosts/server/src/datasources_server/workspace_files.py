@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
-import tempfile
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import BinaryIO
 
 from datasources_server.problems import Problem
@@ -18,27 +19,14 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 def open_below(directory: str, path: str) -> BinaryIO:
     """Open a regular file below a directory.
 
-    Each folder is opened in the one above it, so that a link is not followed even if it takes the
-    place of a folder meanwhile.
-
     Raises:
         Problem: 404, there is no such file.
     """
     try:
-        *folders, name = path.split("/")
-        if any(part in ("", ".", "..") for part in (*folders, name)):
+        if any(part in ("", ".", "..") for part in path.split("/")):
             raise FileNotFoundError(path)
-        descriptor = os.open(directory, _FOLDER)
-        for folder in folders:
-            above = descriptor
-            try:
-                descriptor = os.open(folder, _FOLDER, dir_fd=above)
-            finally:
-                os.close(above)
-        try:
-            file = os.open(name, _FILE, dir_fd=descriptor)
-        finally:
-            os.close(descriptor)
+        with _opened(directory) as root, _folder_of(root, path) as (folder, name):
+            file = os.open(name, _FILE, dir_fd=folder)
         if stat.S_ISREG(os.fstat(file).st_mode):
             return open(file, "rb")
         os.close(file)
@@ -47,24 +35,113 @@ def open_below(directory: str, path: str) -> BinaryIO:
     raise Problem(404, "file-not-found", "there is no such file in the workspace")
 
 
-def make_mark(directory: str) -> int:
-    """Return the time of the file system of a directory, in nanoseconds.
+class Staging:
+    """The files of one job, in a folder beside their workspace until all of them are there.
 
-    It is that of a file made now, as the clock of the system may be ahead of that of its files.
+    A job fetches its files into `new`. Then it has their paths and inodes recorded, and puts them in
+    place one by one; a file that one of them replaces stays in `old`. So the job can be undone at
+    any moment, by another process, too, without a change to files that are not the job's: what
+    other programs have written at one of the paths since is told by its inode. Programs in the
+    workspace cannot reach the folder.
+
+    The methods block. Whoever calls them holds the lock of the workspace.
+
+    Args:
+        directory: The workspace.
+        job_id: The job.
     """
-    with tempfile.TemporaryFile(dir=directory) as file:
-        return os.fstat(file.fileno()).st_ctime_ns
+
+    def __init__(self, directory: str, job_id: str) -> None:
+        self._workspace = str(directory)
+        self._folder = f"{directory}.{job_id}"
+        self.new = os.path.join(self._folder, "new")
+        """The folder that files are fetched into."""
+
+    def make(self) -> None:
+        """Make the folder; raises OSError."""
+        for folder in (self._folder, self.new, os.path.join(self._folder, "old")):
+            os.mkdir(folder, mode=0o700)
+
+    def files(self) -> list[tuple[str, int]]:
+        """Return the path that each file will have in the workspace, and its inode."""
+        files = []
+        for folder, _, names in os.walk(self.new):
+            for name in names:
+                path = os.path.join(folder, name)
+                files.append((os.path.relpath(path, self.new), os.stat(path).st_ino))
+        return files
+
+    def place(self, files: Sequence[tuple[str, int]]) -> None:
+        """Put files in place; raises OSError, and some may then be in place."""
+        with _opened(self._workspace) as workspace, _opened(self._folder) as folder:
+            for path, _ in files:
+                with (
+                    _folder_of(workspace, path, create=True) as (target, name),
+                    _folder_of(folder, f"old/{path}", create=True) as (old, _),
+                    _folder_of(folder, f"new/{path}") as (new, _),
+                ):
+                    with suppress(FileNotFoundError):  # nothing is replaced
+                        os.link(
+                            name, name, src_dir_fd=target, dst_dir_fd=old, follow_symlinks=False
+                        )
+                    os.replace(name, name, src_dir_fd=new, dst_dir_fd=target)
+
+    def restore(self, files: Sequence[tuple[str, int]]) -> None:
+        """Remove files from their places, and put back what they have replaced."""
+        with (
+            suppress(FileNotFoundError),  # it was not made yet
+            _opened(self._workspace) as workspace,
+            _opened(self._folder) as folder,
+        ):
+            for path, inode in files:
+                with suppress(OSError):  # a link has taken the place of a folder
+                    _restore(workspace, folder, path, inode)
+
+    def delete(self) -> None:
+        """Delete the folder with what is left in it."""
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def delete_since(directory: str, mark: int) -> None:
-    """Delete the files below a directory that were made or changed since a mark.
+def _restore(workspace: int, folder: int, path: str, inode: int) -> None:
+    with _folder_of(workspace, path) as (target, name):
+        current: int | None = None
+        with suppress(FileNotFoundError):
+            current = os.stat(name, dir_fd=target, follow_symlinks=False).st_ino
+        if current not in (None, inode):
+            return  # it was not put in place, or somebody else has replaced it
+        try:
+            with _folder_of(folder, f"old/{path}") as (old, _):
+                os.replace(name, name, src_dir_fd=old, dst_dir_fd=target)
+        except FileNotFoundError:  # it has replaced nothing
+            if current is not None:
+                os.unlink(name, dir_fd=target)
 
-    The times are those that the system sets (`st_ctime`): programs can give a file any other.
+
+@contextmanager
+def _opened(directory: str) -> Iterator[int]:
+    descriptor = os.open(directory, _FOLDER)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _folder_of(root: int, path: str, *, create: bool = False) -> Iterator[tuple[int, str]]:
+    """Open the folder of a path below an open directory; yield it, and the last name of the path.
+
+    Each folder is opened in the one above it, so that a link is not followed even if it takes the
+    place of a folder meanwhile.
     """
-    with suppress(FileNotFoundError):  # the directory is gone
-        for _, folders, files, descriptor in os.fwalk(directory, follow_symlinks=False):
-            for name in (*files, *folders):
-                with suppress(OSError):  # gone, or not to be deleted
-                    status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-                    if not stat.S_ISDIR(status.st_mode) and status.st_ctime_ns >= mark:
-                        os.unlink(name, dir_fd=descriptor)
+    *folders, name = path.split("/")
+    descriptor = os.dup(root)
+    try:
+        for folder in folders:
+            if create:
+                with suppress(FileExistsError):
+                    os.mkdir(folder, dir_fd=descriptor)
+            above, descriptor = descriptor, os.open(folder, _FOLDER, dir_fd=descriptor)
+            os.close(above)
+        yield descriptor, name
+    finally:
+        os.close(descriptor)

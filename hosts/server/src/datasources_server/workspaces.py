@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from functools import partial
+from dataclasses import replace
 from typing import Annotated, Any
 from uuid import uuid4
 
@@ -13,12 +13,13 @@ from fastapi import APIRouter, Header, Request, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
 
-from datasources import Record, guess_media_type
+from datasources import Record, Records, guess_media_type
 from datasources.json_values import to_iso_time
 from datasources_server.calls import AnyCall, Call, ExitStack
 from datasources_server.documents import ReceiptsDocument, WorkspaceDocument
 from datasources_server.items import CONTENT
 from datasources_server.jobs import ACCEPTED, accepted
+from datasources_server.places import acquire_place, release_place
 from datasources_server.problems import Problem, invalid
 from datasources_server.responses import (
     ApiResponse,
@@ -31,6 +32,7 @@ from datasources_server.running import Runner
 from datasources_server.workspace_files import open_below
 
 _KIND = "workspace"
+_PLACE = "workspace-place"
 _MAX_ITEMS = 100  # of one job
 _Source = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 
@@ -93,18 +95,14 @@ async def make_workspace(call: AnyCall, runner: Runner, body: WorkspaceBody) -> 
         raise invalid("#/ttl", f"must be at most {settings.workspace_ttl:g}")
     for source_id in body.sources:
         await call.access.get_source(source_id)
-    present = await asyncio.to_thread(
-        records.list, _KIND, owner=call.principal.id, limit=settings.workspaces
+    workspace = Record(
+        _KIND,
+        uuid4().hex,
+        call.principal.id,
+        {"sources": body.sources, "quota": quota, "created_at": time.time()},
+        expires_at=time.time() + ttl,
     )
-    if len(present) >= settings.workspaces:
-        raise Problem(
-            429,
-            "too-many-workspaces",
-            f"you have {settings.workspaces} workspaces, and more are not allowed; delete one",
-        )
-    data = {"sources": body.sources, "quota": quota, "created_at": time.time()}
-    workspace = Record(_KIND, uuid4().hex, call.principal.id, data, expires_at=time.time() + ttl)
-    await asyncio.to_thread(partial(records.put, workspace, expected=0))
+    workspace = await asyncio.to_thread(_put, records, workspace, settings.workspaces)
     return ApiResponse(_view(workspace), 201)
 
 
@@ -117,7 +115,7 @@ async def delete_workspace(call: AnyCall, runner: Runner, workspace_id: str) -> 
     """Cancel the jobs of a workspace, and delete its files."""
     workspace = await _workspace(call, workspace_id)
     runner.root()
-    await asyncio.to_thread(call.api.records().remove, _KIND, workspace.id)
+    await asyncio.to_thread(_remove, call.api.records(), workspace)
     await runner.delete_workspace(workspace)
     return Response(status_code=204)
 
@@ -168,6 +166,29 @@ async def get_file(
     headers = content_headers(guess_media_type(path), etag, os.path.basename(path))
     code, first, end = select_part(headers, status.st_size, range, if_range)
     return ContentResponse(read_file(lambda: file, first, end), code, headers)
+
+
+def _put(records: Records, workspace: Record, places: int) -> Record:
+    """Store a new workspace and return it.
+
+    Raises:
+        Problem: 429, its owner has as many as are allowed.
+    """
+    data = {"workspace": workspace.id}
+    place = acquire_place(records, _PLACE, workspace.owner, places, data, workspace.expires_at)
+    if place is None:
+        raise Problem(
+            429,
+            "too-many-workspaces",
+            f"you have {places} workspaces, and more are not allowed; delete one",
+        )
+    workspace = replace(workspace, data={**workspace.data, "place": place.id})
+    return records.put(workspace, expected=0)
+
+
+def _remove(records: Records, workspace: Record) -> None:
+    records.remove(_KIND, workspace.id)
+    release_place(records, _PLACE, workspace.data["place"], "workspace", workspace.id)
 
 
 async def _workspace(call: Call, workspace_id: str) -> Record:
