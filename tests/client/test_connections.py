@@ -330,9 +330,21 @@ def test_error_of_the_callers_body_is_raised_and_no_end_is_sent() -> None:
 
     with ScriptedServer(EMPTY) as server:
         sender = Transport(find_target(server.url, None, None, None, {}), timeout=10, retries=2)
-        with pytest.raises(ValueError, match="the caller's"):
+        with pytest.raises(ValueError, match="the caller's") as caught:
             sender.send("POST", "/v1/upload", body=body())
     assert server.requests == []
+    # Frames of `http.client` hold the token, as do errors that are chained to this one.
+    assert (caught.value.__cause__, caught.value.__context__) == (None, None)
+    modules = {frame.frame.f_globals["__name__"] for frame in caught.traceback}
+    assert "http.client" not in modules
+
+
+def test_response_may_have_as_many_bytes_as_the_limit() -> None:
+    with ScriptedServer(answer(body=b"12345"), answer(body=b"123456")) as server:
+        sender = Transport(find_target(server.url, None, None, None, {}), timeout=10, retries=0)
+        assert sender.send("GET", "/v1/types").read(5) == b"12345"
+        with pytest.raises(ResponseError, match="too large"):
+            sender.send("GET", "/v1/types").read(5)
 
 
 def test_upload_of_other_bytes_than_were_sent_is_an_error() -> None:

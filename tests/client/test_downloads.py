@@ -74,7 +74,8 @@ def test_file_is_below_the_name_of_its_source(folder: Path) -> None:
         "public/orders.csv": "shop/public/orders.csv",
         "select a / b from orders": "shop/orders.csv",
         "../../orders.csv": "shop/orders.csv",
-        "orders.xlsx": "shop/orders.csv",
+        "orders.csv": "shop/orders.csv",
+        "orders.xlsx": "shop/orders.xlsx.csv",
     }
     with ScriptedServer(*[content()] * len(items)) as server, Client(server.url) as client:
         for item, path in items.items():
@@ -83,7 +84,11 @@ def test_file_is_below_the_name_of_its_source(folder: Path) -> None:
             assert Path(receipt.path).read_bytes() == BODY
     assert (receipt.size, receipt.sha256, receipt.rows) == (len(BODY), DIGEST, 3)
     assert receipt.truncated is False
-    assert files(folder) == ["shop/orders.csv", "shop/public/orders.csv"]
+    assert files(folder) == [
+        "shop/orders.csv",
+        "shop/orders.xlsx.csv",
+        "shop/public/orders.csv",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -326,3 +331,20 @@ def test_memory_does_not_grow_with_what_is_sent() -> None:
         sender.close()
     assert received == [256 << 16]
     assert peak < 2 << 20
+
+
+@pytest.mark.parametrize(
+    ("part", "etag"), [((1, len(BODY) - 1), DIGEST), ((100, len(BODY) - 1), "another")]
+)
+def test_rest_that_is_another_part_is_refused(
+    folder: Path, part: tuple[int, int], etag: str
+) -> None:
+    first = content(cut=len(BODY) - 100)
+    rest = content(BODY[part[0] :], part=part, etag=f'"{etag}"')
+    with (
+        ScriptedServer(first, rest) as server,
+        Client(server.url) as client,
+        pytest.raises(ResponseError, match="sent another part of the content than the rest"),
+    ):
+        client.fetch("shop", "orders")
+    assert files(folder) == []

@@ -25,9 +25,12 @@ class ApiServer(Server):
 
     name = "api"
 
-    def __init__(self, *, store: str | None = None, **settings: Any) -> None:
+    def __init__(
+        self, *, store: str | None = None, die_at: int | None = None, **settings: Any
+    ) -> None:
         super().__init__()
         self._store = store
+        self._more = {} if die_at is None else {"DIE_AT": str(die_at)}
         self._settings = settings
         self._shared: ApiServer = self  # whose files the process uses
         self.principals: dict[str, Any] = {
@@ -95,6 +98,7 @@ class ApiServer(Server):
             "PRINCIPALS": str(self._shared.directory / "principals.json"),
             "SETTINGS": json.dumps({"workspace_root": str(self.workspaces), **self._settings}),
             "DATASOURCE_ENCRYPTION_KEY": self.key,
+            **self._more,
         }
 
 

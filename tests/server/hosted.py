@@ -7,6 +7,7 @@ Run by uvicorn as `tests.server.hosted:make_app`. The environment holds the sett
 - `PRINCIPALS`: JSON, `{token: {"id", "roles", "grants": [[source, [right, …], [item, …]], …]}}`; a
   path of a file with it
 - `SETTINGS`: JSON of `ServerSettings`
+- `DIE_AT`: the process kills itself before this call to the records of jobs, counted from 1
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import AsyncIterator
+import signal
+import threading
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI, Request
 
-from datasources import DataSourceRegistry, Grant, Principal
+from datasources import DataSourceRegistry, Grant, Principal, Record
 from datasources_server import ServerSettings, create_app, strict_policy
 
 
@@ -38,6 +42,38 @@ def find_token(token: str) -> Principal | None:
     return Principal(described["id"], described.get("roles", []), grants)
 
 
+def kill_at(registry: DataSourceRegistry, number: int) -> None:
+    """Have the process killed before a call to the records of jobs, once a job has begun."""
+    store = registry.store
+    records = store.records()
+    assert records is not None
+    calls, lock, has_begun = 0, threading.Lock(), False
+
+    def killing(name: str) -> Callable[..., Any]:
+        method = getattr(records, name)
+
+        def call(*arguments: Any, **more: Any) -> Any:
+            nonlocal calls, has_begun
+            first = arguments[0] if arguments else None
+            kind = first.kind if isinstance(first, Record) else first
+            with lock:
+                has_begun = has_begun or (name == "put" and kind == "job-lease")
+                if has_begun and str(kind).startswith("job"):
+                    calls += 1
+                    if calls == number:
+                        os.kill(os.getpid(), signal.SIGKILL)
+            return method(*arguments, **more)
+
+        return call
+
+    class KillingRecords:
+        def __getattr__(self, name: str) -> Callable[..., Any]:
+            return killing(name)
+
+    killer = KillingRecords()
+    store.records = lambda: killer  # type: ignore[method-assign]
+
+
 def make_app() -> FastAPI:
     logging.basicConfig()
     registry = DataSourceRegistry(
@@ -46,6 +82,9 @@ def make_app() -> FastAPI:
             allow_roots=os.environ["ROOTS"].split(":"), allow_networks=["127.0.0.0/8"]
         ),
     )
+
+    if "DIE_AT" in os.environ:
+        kill_at(registry, int(os.environ["DIE_AT"]))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

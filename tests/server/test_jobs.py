@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pytest
 
 from tests.server.client import HOST, Answer, Client
 from tests.server.conftest import ApiServer
-from tests.servers import Database
+from tests.servers import Database, PostgresServer
 from tests.waiting import wait_until_blocking
 
 QUICK = "SELECT * FROM orders"
@@ -40,13 +40,23 @@ def shop(pg_database: Database) -> Database:
     return pg_database
 
 
-@pytest.fixture
-def two(shop: Database) -> Iterator[tuple[ApiServer, ApiServer]]:
+@contextmanager
+def workers(
+    shop: Database, store: str | None, die_at: int | None = None
+) -> Iterator[tuple[ApiServer, ApiServer]]:
     """Two workers on one store, which find out within seconds that the other one has died."""
-    with ApiServer(heartbeat_timeout=4.0) as one:
+    with ApiServer(store=store, die_at=die_at, heartbeat_timeout=4.0) as one:
         one.admin.create("shop", "postgresql", dsn=shop.dsn(), allow_privileged_role=True)
         with one.another_worker() as other:
             yield one, other
+
+
+@pytest.fixture
+def two(shop: Database, request: pytest.FixtureRequest) -> Iterator[tuple[ApiServer, ApiServer]]:
+    """Two workers on a PostgreSQL store; with the parameter `file`, on one that is a file."""
+    is_file = getattr(request, "param", None) == "file"
+    with workers(shop, None if is_file else shop.dsn()) as (one, other):
+        yield one, other
 
 
 def as_user(server: ApiServer, name: str = "ann") -> Client:
@@ -98,6 +108,7 @@ def files(server: ApiServer, workspace: str) -> list[Path]:
     return [path for path in (server.workspaces / workspace).rglob("*") if path.is_file()]
 
 
+@pytest.mark.parametrize("two", ["file", "database"], indirect=True)
 def test_every_worker_answers_for_a_job(two: tuple[ApiServer, ApiServer]) -> None:
     one, other = two
     ann, there = as_user(one), Client(other.port, "ann")
@@ -239,4 +250,99 @@ def test_client_that_waits_gets_the_job_if_it_takes_long(
     assert (answer.status, answer.json["state"]) == (202, "running")
     assert ann("DELETE", f"/workspaces/{workspace}").status == 204
     assert ended(ann, answer.json["id"])["state"] == "cancelled"
+    wait_until_blocking(lambda: not (one.workspaces / workspace).exists(), timeout=20)
+
+
+def assert_job_is_neither_lost_nor_stuck(shop: Database, die_at: int) -> None:
+    """Kill a worker at a point of a job's life; the other one ends the job, and goes on."""
+    with workers(shop, shop.dsn(), die_at) as (one, other):
+        ann, there = as_user(one), Client(other.port, "ann")
+        workspace = there("POST", "/workspaces", {"sources": ["shop"]}).json["id"]
+        begun, _ = start(there, "SELECT 0 AS before", workspace=workspace)
+        assert ended(there, begun)["state"] == "finished"
+        before = contents(one, workspace)
+        items = [{"source": "shop", "item": query} for query in ("SELECT 0 AS before", QUICK)]
+        body = {"items": items, "wait": False}
+        job = None
+        with suppress(OSError, http.client.HTTPException):  # killed before it has answered
+            job = ann("POST", f"/workspaces/{workspace}/fetch", body).json["id"]
+        wait_until_blocking(lambda: not one.running, timeout=90)
+        if job is not None:
+            assert ended(there, job)["state"] in ("finished", "lost")
+        wait_until_blocking(lambda: leases(shop) == 0, timeout=30)
+        after = contents(one, workspace)
+        if job is None or ended(there, job)["state"] == "lost":
+            assert after == before
+        else:
+            assert len(after) == 2
+        again, _ = start(there, QUICK, workspace=workspace)
+        assert ended(there, again)["state"] == "finished"
+        names = [path.name for path in one.workspaces.iterdir() if path.name[0] != "."]
+        assert names == [workspace]
+
+
+def contents(server: ApiServer, workspace: str) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in files(server, workspace)}
+
+
+def leases(store: Database) -> int:
+    """Return how many jobs hold a place of their principals."""
+    with psycopg.connect(store.dsn(), autocommit=True) as connection:
+        row = connection.execute(
+            "SELECT count(*) FROM datasources.records WHERE kind = 'job-lease'"
+            " AND (expires_at IS NULL OR expires_at > extract(epoch FROM now()))"
+        ).fetchone()
+    assert row
+    return int(row[0])
+
+
+@pytest.mark.parametrize("die_at", [2, 6, 9, 11])
+def test_worker_killed_at_a_point_of_a_job_leaves_it_neither_lost_nor_stuck(
+    shop: Database, die_at: int
+) -> None:
+    assert_job_is_neither_lost_nor_stuck(shop, die_at)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("die_at", range(1, 21))
+def test_worker_killed_at_each_point_of_a_job_leaves_it_neither_lost_nor_stuck(
+    shop: Database, die_at: int
+) -> None:
+    assert_job_is_neither_lost_nor_stuck(shop, die_at)
+
+
+def test_job_ends_although_the_database_of_its_store_is_restarted(
+    two: tuple[ApiServer, ApiServer], shop: Database, postgres: PostgresServer
+) -> None:
+    one, other = two
+    job, workspace = start(as_user(one), QUICK, SLOW)
+    wait_until_blocking(lambda: running(shop) == 1)
+    postgres.kill()
+    postgres.start()
+    there = Client(other.port, "ann")
+
+    def has_ended() -> bool:
+        answer = there("GET", f"/jobs/{job}")
+        return answer.status == 200 and answer.json["state"] != "running"
+
+    wait_until_blocking(has_ended, timeout=60)
+    assert there("GET", f"/jobs/{job}").json["state"] in ("failed", "lost")
+    wait_until_blocking(lambda: files(one, workspace) == [], timeout=30)
+    again, _ = start(there, QUICK, workspace=workspace)
+    assert ended(there, again)["state"] == "finished"
+
+
+def test_job_is_cancelled_through_the_other_worker_while_nobody_listens(
+    two: tuple[ApiServer, ApiServer], shop: Database
+) -> None:
+    one, other = two
+    ann, there = as_user(one), Client(other.port, "ann")
+    workspace = there("POST", "/workspaces", {"sources": ["shop"]}).json["id"]
+    job, _ = start(ann, SLOW, workspace=workspace)
+    wait_until_blocking(lambda: running(shop) == 1)
+    assert there("GET", f"/workspaces/{workspace}").status == 200
+    assert there("GET", f"/jobs/{job}").json["state"] == "running"
+    assert there("DELETE", f"/workspaces/{workspace}").status == 204
+    wait_until_blocking(lambda: running(shop) == 0)
+    assert ended(there, job)["state"] == "cancelled"
     wait_until_blocking(lambda: not (one.workspaces / workspace).exists(), timeout=20)

@@ -7,12 +7,15 @@ import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx2
 import pytest
 
-from datasources import SQLiteStore
+from datasources import DataSourceConfig, DataSourceRegistry, Principal, SQLiteStore
+from datasources_server import create_app
 from tests.server.client import HOST, Answer, Client
 from tests.server.conftest import ApiServer
 
@@ -176,3 +179,35 @@ def test_problem_of_a_stream_that_failed_is_there(
     problem = admin("GET", f"/receipts/{request_id}").json["problem"]
     assert problem["instance"] == f"urn:uuid:{request_id}"
     assert problem["type"] == "urn:datasources:error:fetch-failed"
+
+
+def test_link_has_the_address_that_its_client_can_use() -> None:
+    """The public one, but for a client of the machine that has used another."""
+    with ApiServer(public_url="https://data.example/base/") as server:
+        (server.data / "a.csv").write_bytes(ORDERS)
+        server.admin.create("lake", path=str(server.data))
+        body = {"source": "lake", "item": "a.csv"}
+        own = server.admin("POST", "/links", body).json["url"]
+        assert own.startswith(f"http://{HOST}:{server.port}/v1/links/")
+        assert use(server, urlsplit(own).path).body == ORDERS
+        public = server.admin("POST", "/links", body, headers={"Host": "data.example"})
+        assert public.json["url"].startswith("https://data.example/base/v1/links/")
+
+
+async def test_content_is_had_without_links_where_the_host_cannot_name_principals(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "a.csv").write_bytes(ORDERS)
+    root = Principal("root", roles={"admin"})
+    async with DataSourceRegistry() as registry:
+        config = DataSourceConfig("lake", "local_file", "Lake", {"path": str(tmp_path)})
+        await registry.register_data_source(config)
+        transport = httpx2.ASGITransport(create_app(registry, authenticate=lambda _: root))
+        async with httpx2.AsyncClient(
+            transport=transport, base_url="http://localhost/v1"
+        ) as client:
+            refused = await client.post("/links", json={"source": "lake", "item": "a.csv"})
+            assert refused.status_code == 501
+            assert "find_principal" in refused.json()["detail"]
+            content = await client.post("/sources/lake/content", json={"item": "a.csv"})
+            assert content.content == ORDERS

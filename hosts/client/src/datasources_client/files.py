@@ -76,7 +76,8 @@ def default_path(directory: str, source: str, item: str, filename: str | None) -
     """Return the path of a download below `directory`, and make its folders.
 
     It is the file name that the server gives, in a folder named like the source. The folders of an
-    item that is a path are kept, so that files of one name do not replace one another.
+    item that is a path are kept, and so is an extension that the server has replaced: files of one
+    name do not replace one another.
 
     Raises:
         ResponseError: The server gives no name, or one that is no file name.
@@ -85,9 +86,11 @@ def default_path(directory: str, source: str, item: str, filename: str | None) -
     if filename is None or not (_is_plain(filename) and _is_plain(source)):
         raise ResponseError("the server's response has no usable file name; give 'path'")
     *folders, last = item.split("/")
-    stem = os.path.splitext(last)[0]
+    stem, extension = os.path.splitext(last)
     if not (stem and filename.startswith(stem) and all(map(_is_plain, folders))):
         folders = []
+    elif extension and not filename.startswith(last) and _is_plain(last):
+        filename = last + os.path.splitext(filename)[1]  # such as `book.xlsx.csv`
     folder = os.path.join(os.path.abspath(directory), source, *folders)
     os.makedirs(folder, exist_ok=True)
     return os.path.join(folder, filename)

@@ -27,6 +27,7 @@ from datasources_server.guard import guarded_route
 from datasources_server.items import CONTENT, ContentBody, send_content
 from datasources_server.problems import Problem
 from datasources_server.responses import ApiResponse
+from datasources_server.settings import is_loopback
 
 _KIND = "link"
 _SECONDS = 60.0
@@ -93,8 +94,7 @@ async def make_link(call: AnyCall, request: Request, body: LinkBody) -> ApiRespo
     data = {"content": call.registry.credentials.seal(_PURPOSE, content.encode())}
     record = Record(_KIND, _hash(code), call.principal.id, data, expires_at=expires_at)
     await asyncio.to_thread(records.put, record)
-    base = call.settings.public_url or f"{request.url.scheme}://{request.url.netloc}"
-    url = f"{base.rstrip('/')}{request.url.path}/{code}"
+    url = f"{_base_url(request, call.settings.public_url)}{request.url.path}/{code}"
     return ApiResponse({"url": url, "expires": to_iso_time(expires_at)}, 201)
 
 
@@ -133,6 +133,21 @@ async def _authenticate(api: Api, request: Request) -> Principal:
     if principal is None:
         raise _not_found()
     return principal
+
+
+def _base_url(request: Request, public_url: str | None) -> str:
+    """Return the address of the server for a client, without a slash at its end.
+
+    It is the public one, but for a client of this machine that has not used it: such as a program
+    beside a server whose proxy is on another machine. A proxy of this machine names its clients.
+    """
+    own = f"{request.url.scheme}://{request.url.netloc}"
+    if public_url is None:
+        return own
+    is_local = request.client is not None and is_loopback(request.client.host)
+    if is_local and is_loopback(request.url.hostname or ""):
+        return own
+    return public_url.rstrip("/")
 
 
 def _not_found() -> Problem:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import sys
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -189,7 +188,9 @@ def _check_exposure(options: Mapping[str, Any]) -> None:
             context.load_cert_chain(options["tls_cert"], options["tls_key"], password="")
         except (OSError, ValueError) as exc:
             raise OptionError("the certificate and its key cannot be used; both are PEM") from exc
-    if _is_loopback(options["host"]):
+    from datasources_server.settings import is_loopback
+
+    if is_loopback(options["host"]):
         return
     if options["tls_cert"] is None and options["trusted_proxy"] is None:
         raise click.UsageError(
@@ -198,13 +199,6 @@ def _check_exposure(options: Mapping[str, Any]) -> None:
         )
     if options["public_url"] is None:
         raise click.UsageError("beyond loopback, give --public-url, the address that clients use")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _policy(policy: Policy, options: Mapping[str, Any]) -> Policy:

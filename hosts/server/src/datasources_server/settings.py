@@ -89,6 +89,14 @@ class ServerSettings:
                 raise OptionError("'public_url' must be a URL such as https://data.example.com")
 
 
+def is_loopback(host: str) -> bool:
+    """Return True if a name or an address of a host is that of the machine itself."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def strict_policy(
     *,
     allow_networks: Iterable[str] = (),
