@@ -99,8 +99,7 @@ class SourceRecords:
             return chosen.of(self.store.list())
         # The store may hold many more records than these.
         following = sorted({i for i in ids if chosen.after is None or i > chosen.after})
-        records = (self.store.get(source_id) for source_id in following)
-        return chosen.of(record for record in records if record is not None)
+        return chosen.of(self.store.get_many(following))
 
     def check_not_paused(self, source_id: str) -> None:
         """Check that a source may be used.

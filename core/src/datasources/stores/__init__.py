@@ -131,6 +131,15 @@ class Store(Protocol):
         """
         ...
 
+    def get_many(self, source_ids: Iterable[str]) -> Sequence[StoredSource]:
+        """Return the records of sources in the order of the ids, without those that are not there.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        records = map(self.get, source_ids)
+        return [record for record in records if record is not None]
+
     @abstractmethod
     def list(self) -> list[StoredSource]:
         """Return all records in order of their ids, as a new list.

@@ -15,7 +15,7 @@ import stat
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -117,6 +117,10 @@ class SQLiteStore(Store):
     def get(self, source_id: str) -> StoredSource | None:
         with self._reading() as records:
             return records.get(source_id)
+
+    def get_many(self, source_ids: Iterable[str]) -> Sequence[StoredSource]:
+        with self._reading() as records:
+            return [records[source_id] for source_id in source_ids if source_id in records]
 
     def list(self) -> list[StoredSource]:
         with self._reading() as records:

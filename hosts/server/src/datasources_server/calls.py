@@ -53,6 +53,8 @@ class Api:
     """For what a principal does without a request of its own, such as links and jobs."""
     secret_states: dict[tuple[str, int | None], dict[str, Any]] = field(default_factory=dict)
     """Fingerprints of secrets, by id and version of the source."""
+    encoded_sources: dict[tuple[Any, ...], bytes] = field(default_factory=dict)
+    """Descriptions of sources in JSON; the keys have all that these depend on."""
     metrics: Metrics = field(default_factory=Metrics)
     """The figures of this process."""
     csrf: CheckCsrf | None = None

@@ -7,6 +7,7 @@ import ipaddress
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, ExitStack, suppress
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -248,6 +249,7 @@ def _without_port(host: str) -> str:
     return name if separator and port.isdigit() else host
 
 
+@lru_cache(maxsize=256)
 def _host_name(name: str) -> str:
     """Return a host's name or address in the spelling that is compared."""
     name = name.lower().removeprefix("[").removesuffix("]")

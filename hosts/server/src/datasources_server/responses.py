@@ -26,7 +26,12 @@ class ApiResponse(Response):
     media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
-        return json.dumps(to_json_value(content), allow_nan=False).encode()
+        return encode_json(content)
+
+
+def encode_json(content: Any) -> bytes:
+    """Return a value as JSON in ASCII."""
+    return json.dumps(to_json_value(content), allow_nan=False).encode()
 
 
 class ContentResponse(Response):

@@ -44,6 +44,9 @@ class Tokens(TokenStore):
         Raises:
             CredentialError: The file cannot be read, is malformed, or others may use it.
         """
+        loaded = self._loaded
+        if loaded is not None and self.is_current():
+            return loaded[1]
         try:
             with open(self.path, encoding="utf-8") as file:
                 status = os.fstat(file.fileno())
