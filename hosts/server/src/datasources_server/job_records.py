@@ -158,6 +158,11 @@ class JobRecords:
         """Return the next events of a job with their numbers, 100 at most."""
         return self._records.read(_EVENT, job_id, after=after)
 
+    def last_number(self, job_id: str) -> int:
+        """Return the number of the latest event of a job; 0 if it has none."""
+        events = self._records.read(_EVENT, job_id, newest_first=True, limit=1)
+        return events[0][0] if events else 0
+
     def last_event(self, job_id: str) -> dict[str, Any] | None:
         """Return the latest event of a job."""
         events = self._records.read(_EVENT, job_id, newest_first=True, limit=1)

@@ -18,14 +18,12 @@ from datasources_server.cursors import open_cursor, seal_cursor
 from datasources_server.documents import JobDocument, JobPage
 from datasources_server.problems import Problem
 from datasources_server.responses import ApiResponse, ContentResponse
-from datasources_server.running import JobRunner, Runner
+from datasources_server.running import POLL_SECONDS, JobRunner, Runner
 
 ACCEPTED: dict[int | str, dict[str, Any]] = {
     202: {"model": JobDocument, "description": "The job goes on."}
 }
-_POLL_SECONDS = 1.0  # between two looks for new events
 _HEARTBEAT_SECONDS = 15.0  # without an event, after which a comment is sent
-_EVENTS = 100  # that are read at once
 
 
 def job_routes(route_class: type[APIRoute]) -> APIRouter:
@@ -104,25 +102,25 @@ async def accepted(request: Request, runner: JobRunner, job: Record) -> ApiRespo
 
 
 async def _events(call: Call, runner: JobRunner, job_id: str, after: int) -> AsyncIterator[bytes]:
-    records = runner.records()
     yield b":\n\n"  # so that the client has the headers
     sent = time.monotonic()
     while True:
         # The job before its events, so that none is missed of one that has ended.
-        job = await _job(call, runner, job_id)
-        while events := await asyncio.to_thread(records.events, job_id, after):
+        job, newest = await runner.look(job_id)
+        if job is None or job.owner != call.principal.id:
+            return
+        while after < newest:
+            events = await asyncio.to_thread(runner.records().events, job_id, after)
             for number, event in events:
                 yield _event(event["event"], event["data"], number)
-            after, sent = events[-1][0], time.monotonic()
-            if len(events) < _EVENTS:
-                break
+            after, sent = events[-1][0] if events else newest, time.monotonic()
         if job.data["state"] != "running":
             yield _event("end", await _view(runner, job))
             return
         if time.monotonic() >= sent + _HEARTBEAT_SECONDS:
             sent = time.monotonic()
             yield b":\n\n"
-        await asyncio.sleep(_POLL_SECONDS)
+        await asyncio.sleep(POLL_SECONDS)
 
 
 def _event(name: str, data: Any, number: int | None = None) -> bytes:

@@ -16,7 +16,7 @@ from datasources.json_values import to_json_value
 from datasources_server.problems import Problem
 
 _log = logging.getLogger("datasources.server")
-_CHUNK = 256 * 1024  # bytes read of a file at once
+_CHUNK = 512 * 1024  # bytes read of a file at once; each slow client has two of these in memory
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
