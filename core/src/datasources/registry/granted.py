@@ -26,7 +26,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 from weakref import WeakValueDictionary
 
-from datasources.connector import DataSourceConnector
+from datasources.connector import DataSourceConnector, abilities
 from datasources.errors import (
     DataSourceError,
     ItemNotFoundError,
@@ -167,6 +167,15 @@ class GrantedOperations:
         records = self._operations.records
         record = await asyncio.to_thread(records.get, source_id)
         return records.config(record, decrypt=False, sanitize=True)
+
+    async def list_abilities(self, source_id: str) -> frozenset[str]:
+        """Return the names of the optional abilities of a source; no connection is made.
+
+        Raises:
+            PluginError: No usable plugin offers the type of the source.
+        """
+        self._authorization.require_grant("list_abilities", source_id)
+        return abilities(await self._operations.factory.class_of(source_id))
 
     def limits(self, source_id: str) -> Limits:
         """Return the limits of the principal's fetches from a source."""
