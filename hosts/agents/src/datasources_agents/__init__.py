@@ -1,1 +1,20 @@
 """References in chat, tools and MCP: what language models use of the sources of a registry."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from datasources import lazy_exports
+
+if TYPE_CHECKING:
+    from datasources_agents.tools import call_tool as call_tool, tool_schemas as tool_schemas
+
+__all__ = ["call_tool", "tool_schemas"]
+
+__getattr__ = lazy_exports(
+    __name__,
+    {
+        "call_tool": "tools",
+        "tool_schemas": "tools",
+    },
+)

@@ -1,0 +1,21 @@
+"""Tools by which a model lists, describes, previews and fetches data."""
+
+from __future__ import annotations
+
+from datasources_agents.tools.jobs import Fetches as Fetches, SessionFetches as SessionFetches
+from datasources_agents.tools.results import MAX_BYTES as MAX_BYTES
+from datasources_agents.tools.schemas import TOOLS as TOOLS, tool_schemas as tool_schemas
+from datasources_agents.tools.toolbox import (
+    Toolbox as Toolbox,
+    call_tool as call_tool,
+)
+
+__all__ = [
+    "MAX_BYTES",
+    "TOOLS",
+    "Fetches",
+    "SessionFetches",
+    "Toolbox",
+    "call_tool",
+    "tool_schemas",
+]
