@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from datasources_agents.tools.failures import describe_failure as describe_failure
 from datasources_agents.tools.jobs import Fetches as Fetches, SessionFetches as SessionFetches
 from datasources_agents.tools.results import MAX_BYTES as MAX_BYTES
-from datasources_agents.tools.schemas import TOOLS as TOOLS, tool_schemas as tool_schemas
+from datasources_agents.tools.schemas import (
+    TOOLS as TOOLS,
+    Tool as Tool,
+    has_query as has_query,
+    tool_schemas as tool_schemas,
+)
 from datasources_agents.tools.toolbox import (
     Toolbox as Toolbox,
     call_tool as call_tool,
@@ -15,7 +21,10 @@ __all__ = [
     "TOOLS",
     "Fetches",
     "SessionFetches",
+    "Tool",
     "Toolbox",
     "call_tool",
+    "describe_failure",
+    "has_query",
     "tool_schemas",
 ]

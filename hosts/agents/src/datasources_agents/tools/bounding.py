@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from typing import Any
 
-ELLIPSIS = "…"
-"""Ends a text that was cut."""
+_SURROGATE = re.compile("[\ud800-\udfff]")  # UTF-8, and so JSON, cannot hold one
 
 
 def size_of(value: Any) -> int:
@@ -27,7 +27,9 @@ def count_fitting(entries: Iterable[Any], max_bytes: int) -> int:
 
 
 class Cutter:
-    """Cuts texts in JSON values, and counts those that it has cut.
+    """Cuts texts in JSON values, which then end in `…`, and counts those that it has changed.
+
+    Lone surrogates, as in names of files that are no UTF-8, become U+FFFD.
 
     Args:
         max_length: Characters that a text may have.
@@ -50,7 +52,7 @@ class Cutter:
         return value
 
     def _cut_text(self, text: str) -> str:
-        if len(text) <= self.max_length:
-            return text
-        self.count += 1
-        return text[: self.max_length] + ELLIPSIS
+        cut = text if len(text) <= self.max_length else text[: self.max_length] + "…"
+        cut = _SURROGATE.sub("\ufffd", cut)
+        self.count += cut != text
+        return cut

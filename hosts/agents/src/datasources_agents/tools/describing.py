@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from datasources import Access, CursorError, OptionError
+from datasources import Access, CursorError, FetchRequest, OptionError
 from datasources.json_values import to_iso_time, to_json_value
 from datasources_agents.tools.arguments import parameter_values
 from datasources_agents.tools.bounding import Cutter, count_fitting, size_of
-from datasources_agents.tools.results import ROOM
+from datasources_agents.tools.results import ROOM, item_head
 
 _MAX_TEXT = 500  # characters of a name, a comment, a definition
 _MAX_COLUMN = 4 << 10  # bytes of one column
@@ -29,7 +29,7 @@ async def describe_item(access: Access, arguments: dict[str, Any]) -> dict[str, 
             raise OptionError("'parameters' are for detail 'statistics'; columns need no values")
         facts = _json(await access.get_metadata(source, item))
         columns = facts.pop("columns", None) or []
-    return {"source": source, **_bounded(facts, columns, start)}
+    return item_head(FetchRequest(source, item)) | _bounded(facts, columns, start)
 
 
 def _start(cursor: str | None) -> int:

@@ -6,7 +6,6 @@ import asyncio
 import os
 import secrets
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 from weakref import WeakKeyDictionary
@@ -16,19 +15,16 @@ from datasources import (
     FetchReceipt,
     FetchRequest,
     Limits,
-    OptionError,
     RegistryError,
-    SourceURI,
     WorkspaceSession,
 )
 from datasources.workspace import Progress
-from datasources_agents.tools.bounding import Cutter
 from datasources_agents.tools.failures import JobNotFoundError, describe_failure
+from datasources_agents.tools.results import item_head
 
 _WAIT = 20.0  # seconds after which a fetch becomes a job; models' hosts give up after 30 to 60
 _MAX_RUNNING = 4  # jobs of one session
 _MAX_JOBS = 100  # that a session remembers
-_MAX_URI = 2048  # characters of a link; a longer one holds a query
 
 
 class Fetches(Protocol):
@@ -73,13 +69,17 @@ class SessionFetches:
     Args:
         session: The session, which is open.
         wait: Seconds after which a fetch becomes a job.
+        absolute: True for receipts with absolute paths of files, for callers on this machine.
     """
 
     _jobs_of: ClassVar[WeakKeyDictionary[WorkspaceSession, dict[str, Job]]] = WeakKeyDictionary()
 
-    def __init__(self, session: WorkspaceSession, *, wait: float = _WAIT) -> None:
+    def __init__(
+        self, session: WorkspaceSession, *, wait: float = _WAIT, absolute: bool = False
+    ) -> None:
         self.session = session
         self._wait = wait
+        self._absolute = absolute
         self._jobs = self._jobs_of.setdefault(session, {})
 
     async def fetch(
@@ -167,7 +167,9 @@ class SessionFetches:
         return described | self._describe_receipt(job, job.task.result())
 
     def _describe_receipt(self, job: Job, receipt: FetchReceipt) -> dict[str, Any]:
-        path = os.path.relpath(receipt.path, self.session.path)
+        path = receipt.path
+        if not self._absolute:
+            path = os.path.relpath(path, self.session.path)
         return describe_receipt(job.request, receipt.to_dict() | {"path": path})
 
 
@@ -176,30 +178,17 @@ def describe_receipt(request: FetchRequest, receipt: Mapping[str, Any]) -> dict[
 
     Args:
         request: The request.
-        receipt: The receipt as JSON; its `path` is relative to the workspace.
+        receipt: The receipt as JSON; its `path` is as the caller may see it.
     """
     names = ("path", "size", "rows", "truncated", "sha256", "fetched_at")
-    described: dict[str, Any] = {"state": "finished", "source": request.source_id}
-    described["item"] = Cutter(_MAX_URI).cut(request.identifier)
+    described: dict[str, Any] = {"state": "finished", **item_head(request)}
     described |= {name: receipt[name] for name in names}
-    if uri := item_uri(request):
-        described["uri"] = uri
     if receipt["truncated"]:
         more = "a greater max_rows gets them, up to the limit of the host"
         described["notes"] = [
             f"The file has the first {receipt['rows']} rows and the source has more; {more}."
         ]
     return described
-
-
-def item_uri(request: FetchRequest) -> str | None:
-    """Return the URI of an item; None if it is too long, or the item has no URI."""
-    if request.parameters:
-        return None
-    with suppress(OptionError):
-        uri = str(SourceURI(request.source_id, request.identifier, request.format))
-        return uri if len(uri) <= _MAX_URI else None
-    return None
 
 
 async def _cancel(job: Job) -> None:

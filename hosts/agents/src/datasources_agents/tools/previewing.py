@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from datasources import Access, Preview
+from datasources import Access, FetchRequest, Preview
 from datasources_agents.tools.arguments import parameter_values
 from datasources_agents.tools.bounding import Cutter, count_fitting, size_of
-from datasources_agents.tools.results import ROOM
+from datasources_agents.tools.results import ROOM, item_head
 
 _ROWS = 10  # by default
 _LENGTHS = (1000, 200, 40, 8)  # characters that values are cut to, until half of the rows have room
@@ -18,18 +18,15 @@ _NAMES_ROOM = ROOM // 2  # bytes of the names of columns
 
 async def preview_item(access: Access, arguments: dict[str, Any]) -> dict[str, Any]:
     """Return the first rows of an item."""
-    preview = await access.preview(
-        arguments["source"],
-        arguments["item"],
-        arguments["rows"] or _ROWS,
-        parameters=parameter_values(arguments["parameters"]),
-    )
-    return {"source": arguments["source"], **_bounded(preview)}
+    source, item = arguments["source"], arguments["item"]
+    values = parameter_values(arguments["parameters"])
+    preview = await access.preview(source, item, arguments["rows"] or _ROWS, parameters=values)
+    return item_head(FetchRequest(source, item, parameters=values)) | _bounded(preview)
 
 
 def _bounded(preview: Preview) -> dict[str, Any]:
     values = preview.to_dict()
-    notes = Cutter(_MAX_NAME).cut(values["notes"])[:10]
+    notes = Cutter(_MAX_NAME).cut(values["notes"])[:3]
     names = Cutter(_MAX_NAME).cut(values["columns"])
     width = count_fitting(names[:_MAX_COLUMNS], _NAMES_ROOM)
     if width < len(names):
