@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
@@ -17,6 +17,7 @@ from datasources.errors import (
     DataSourceExistsError,
     DataSourceNotFoundError,
     MissingKeyError,
+    OptionError,
     StoreError,
 )
 
@@ -140,6 +141,15 @@ class CliContext:
         question = did_you_mean(source_id, ids) or "`datasources list` shows those there are"
         raise DataSourceNotFoundError(f"there is no source {source_id!r}; {question}")
 
+    def _check_place(self, registry: DataSourceRegistry, source_id: str, *, declared: bool) -> None:
+        """Raise an error if a source is not where the others are, which are declared or stored."""
+        if declared and self.declared_config(source_id) is None:
+            raise OptionError(
+                f"source {source_id!r} is not declared in the configuration file, as the others are; "
+                "declared and stored sources cannot be used together"
+            )
+        self.check_exists(registry, source_id)
+
     def origin(self, source_id: str) -> str:
         """Return where a source is declared, or `stored`."""
         return self.settings.origins.get(source_id, "stored")
@@ -167,8 +177,7 @@ class CliContext:
     def run(
         self,
         operation: Callable[[DataSourceRegistry], Awaitable[T]],
-        source_id: str | None = None,
-        *,
+        *source_ids: str,
         needs_keys: bool = True,
         create: bool = False,
     ) -> T:
@@ -178,12 +187,13 @@ class CliContext:
 
         Args:
             operation: A coroutine function; called with the registry.
-            source_id: The only source it uses. If that is declared, it is validated first.
+            source_ids: The only sources it uses, if it uses given ones. They are declared or stored,
+                not both; declared ones are validated first.
             needs_keys: False if the operation decrypts nothing.
             create: Make a store and a key if there are none, as the operation adds sources.
         """
         return self._call(
-            lambda: self._run(operation, source_id, needs_keys=needs_keys, create=create)
+            lambda: self._run(operation, source_ids, needs_keys=needs_keys, create=create)
         )
 
     def try_sources(
@@ -247,25 +257,25 @@ class CliContext:
     async def _run(
         self,
         operation: Callable[[DataSourceRegistry], Awaitable[T]],
-        source_id: str | None,
+        source_ids: Sequence[str],
         *,
         needs_keys: bool,
         create: bool,
     ) -> T:
-        declared = self.declared_config(source_id) if source_id else None
+        declared = [config for config in map(self.declared_config, source_ids) if config]
         registry = await (
-            self.create_memory_registry([declared])
+            self.create_memory_registry(declared)
             if declared
             else self._open_registry(needs_keys=needs_keys, create=create)
         )
         try:
-            if source_id:
-                self.check_exists(registry, source_id)
-            if source_id and needs_keys:
-                with suppress(DataSourceError):  # the operation raises the same
-                    register_source_secrets(
-                        self.plugins, registry.get_config(source_id, True, sanitize=False)
-                    )
+            for source_id in source_ids:
+                self._check_place(registry, source_id, declared=bool(declared))
+                if needs_keys:
+                    with suppress(DataSourceError):  # the operation raises the same
+                        register_source_secrets(
+                            self.plugins, registry.get_config(source_id, True, sanitize=False)
+                        )
             result = await operation(registry)
         except BaseException:
             with suppress(Exception):  # the first error is the one to report

@@ -1,3 +1,15 @@
 """Commands of the command line; this module stays light to import."""
 
 from __future__ import annotations
+
+from typing import Any
+
+from datasources import hookimpl
+
+
+@hookimpl
+def datasources_commands(group: Any) -> None:
+    """Add `mcp`."""
+    from datasources_agents.commands import mcp_command
+
+    group.add_command(mcp_command)
