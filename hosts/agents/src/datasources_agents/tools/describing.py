@@ -71,7 +71,7 @@ def _bounded(facts: dict[str, Any], columns: list[Any], start: int) -> dict[str,
     end = start + count
     if end < len(columns):
         notes.append(f"Columns {start + 1} to {end} of {len(columns)}; next_cursor has the others.")
-    described = facts | {"columns": part[:count]}
+    described: dict[str, Any] = {"facts": facts, "columns": part[:count]}
     described["next_cursor"] = str(end) if end < len(columns) and count else None
     return described | ({"notes": notes} if notes else {})
 

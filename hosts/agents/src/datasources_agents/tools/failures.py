@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
-import re
 import traceback
 from typing import Any
 
 from datasources import (
+    ConnectorError,
     CredentialError,
     DataSourceError,
     DataSourceNotFoundError,
@@ -18,10 +19,6 @@ from datasources import (
 )
 
 _MAX_LENGTH = 500  # characters of a sentence, which may quote what the source has said
-_NOT_PRINTABLE = re.compile(
-    "[\x00-\x20\x7f-\xa0\u2028\u2029\u200b-\u200f\u202a-\u202e\ud800-\udfff]+"
-)
-
 _log = logging.getLogger("datasources.agents")
 
 
@@ -65,11 +62,18 @@ def describe_failure(error: Exception) -> dict[str, Any]:
     ):
         _log.error("%s: %s", error.slug, redact_text(str(error)))
         return _failure(error, "the source cannot be used now; the log of its host says why")
-    return _failure(error, redact_text(str(error)))
+    text = redact_text(str(error))
+    if isinstance(error, ConnectorError) and error.code is not None:
+        # The words of a server, which may quote a cell.
+        return _failure(error, f"the source answers: {json.dumps(text[:_MAX_LENGTH])}")
+    return _failure(error, _one_line(text))
 
 
-def _failure(error: DataSourceError, text: str) -> dict[str, Any]:
-    message = _NOT_PRINTABLE.sub(" ", text).strip()
-    if len(message) > _MAX_LENGTH:
-        message = message[:_MAX_LENGTH] + "…"
+def _failure(error: DataSourceError, message: str) -> dict[str, Any]:
     return {"slug": error.slug, "message": message, "retryable": error.retryable}
+
+
+def _one_line(text: str) -> str:
+    """Return a text of limited length without line ends and other control characters."""
+    line = "".join(c if c.isprintable() else " " for c in text[:_MAX_LENGTH])
+    return line if len(text) <= _MAX_LENGTH else f"{line}…"
