@@ -13,6 +13,7 @@ TEMPLATE = "datasource://{source}/{+item}{?format}"
 
 _MAX_BYTES = 1 << 20  # of a resource, which a client may hand to a model as a whole
 _TIMEOUT = 60.0  # seconds
+_ANY_BYTES = "application/octet-stream"
 _NOT_FOUND = {"source-not-found", "item-not-found", "option-invalid"}
 
 
@@ -41,8 +42,10 @@ async def _read(access: Access, uri: SourceURI) -> ReadResourceContents:
     meta = None
     if receipt is not None and receipt.truncated:
         meta = {"truncated": True, "rows": receipt.rows}
-    media_type = stream.media_type or guess_media_type(uri.item)
+    media_type = stream.media_type
+    if media_type in (None, _ANY_BYTES):  # as a blob has it whose type nobody has given
+        media_type = guess_media_type(uri.item)
     try:
         return ReadResourceContents(content.decode(), media_type or "text/plain", meta)
     except UnicodeDecodeError:
-        return ReadResourceContents(content, media_type or "application/octet-stream", meta)
+        return ReadResourceContents(content, media_type or _ANY_BYTES, meta)
