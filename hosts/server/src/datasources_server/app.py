@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 from uuid import uuid4
 
 from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -44,6 +45,9 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = dict.fromkeys(
 )
 """The statuses of problems, for the OpenAPI document."""
 
+Part = Callable[[Api, type[APIRoute]], APIRouter]
+"""Returns routes, given what all requests share, and the class of routes that are guarded."""
+
 
 def router(
     registry: DataSourceRegistry,
@@ -55,6 +59,7 @@ def router(
     audit_log: AuditLog | None = None,
     cookies: bool = False,
     csrf: CheckCsrf | None = None,
+    parts: Sequence[Part] = (),
 ) -> APIRouter:
     """Return the routes of the API, for `app.include_router(routes, prefix="/v1")`.
 
@@ -77,6 +82,7 @@ def router(
         csrf: Returns True if a request with cookies was made by a page of the host, such as by a
             secret that only these pages have; may be a coroutine function. It is asked for each
             request that may change something.
+        parts: More routes, such as those of `datasources_agents.gateway`.
 
     Raises:
         OptionError: Neither `authenticate` nor `tokens` is given, or `cookies` without `csrf`.
@@ -91,7 +97,7 @@ def router(
         cookies=cookies,
         csrf=csrf,
     )
-    return _router(api)
+    return _router(api, parts)
 
 
 def create_app(
@@ -105,6 +111,8 @@ def create_app(
     cookies: bool = False,
     csrf: CheckCsrf | None = None,
     console: bool = False,
+    parts: Sequence[Part] = (),
+    root_parts: Sequence[Part] = (),
     **arguments: Any,
 ) -> FastAPI:
     """Return an application with the API below `/v1`, `/healthz`, `/readyz` and `/metrics`.
@@ -119,6 +127,8 @@ def create_app(
         cookies: As for `router`.
         csrf: As for `router`.
         console: True for the console at `/`, which asks its users for a bearer token.
+        parts: As for `router`.
+        root_parts: More routes that are not below `/v1`, such as those of `datasources_agents.mcp`.
         arguments: More arguments of `FastAPI`, such as `lifespan`.
 
     Raises:
@@ -141,10 +151,12 @@ def create_app(
         redoc_url=None,
         **arguments,
     )
-    app.include_router(_router(api), prefix="/v1")
+    app.include_router(_router(api, parts), prefix="/v1")
     app.include_router(_health_routes(api))
     guarded = guarded_route(api, public=api.settings.open_metrics)
     app.include_router(metrics_routes(api, guarded))
+    for part in root_parts:
+        app.include_router(part(api, guarded_route(api)))
     if console:
         app.include_router(console_routes(guarded_route(api, public=True, page=True)))
     # For addresses and methods that no route has.
@@ -223,7 +235,7 @@ async def _lifespan(api: Api, app: object) -> AsyncIterator[None]:
         yield
 
 
-def _router(api: Api) -> APIRouter:
+def _router(api: Api, more: Sequence[Part]) -> APIRouter:
     routes = APIRouter(
         lifespan=partial(_lifespan, api),
         # For the OpenAPI document.
@@ -246,7 +258,8 @@ def _router(api: Api) -> APIRouter:
     for part in parts:
         routes.include_router(part(route_class))
     routes.include_router(upload_routes(guarded_route(api, streamed=True)))
-    routes.include_router(link_routes(api, route_class))
+    for make in (link_routes, *more):
+        routes.include_router(make(api, route_class))
     return routes
 
 

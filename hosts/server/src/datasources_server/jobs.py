@@ -54,7 +54,7 @@ async def list_jobs(
     # One more than the page, to know if there is a following page.
     jobs = await asyncio.to_thread(records.newest, call.principal.id, before, size + 1)
     items = [
-        await _view(runner, settled)
+        await describe_job(runner, settled)
         for job in jobs[:size]
         if (settled := await runner.settle(job)) is not None
     ]
@@ -65,16 +65,16 @@ async def list_jobs(
 
 async def get_job(call: AnyCall, runner: Runner, job_id: str) -> ApiResponse:
     """Return the state of a job: its progress while it runs, then receipts or a problem."""
-    return ApiResponse(await _view(runner, await _job(call, runner, job_id)))
+    return ApiResponse(await describe_job(runner, await find_job(call, runner, job_id)))
 
 
 async def cancel_job(call: AnyCall, runner: Runner, job_id: str) -> ApiResponse:
     """Cancel a job, which ends within two seconds; one that has ended stays as it is."""
-    job = await _job(call, runner, job_id)
+    job = await find_job(call, runner, job_id)
     running = job.data["state"] == "running"
     if running:
         job = await runner.cancel(job) or job
-    return ApiResponse(await _view(runner, job), 202 if running else 200)
+    return ApiResponse(await describe_job(runner, job), 202 if running else 200)
 
 
 async def job_events(
@@ -88,14 +88,14 @@ async def job_events(
     `progress` and `receipt` have numbers, after which `Last-Event-ID` resumes; `end` is the last
     one, and has what the job's own address returns.
     """
-    await _job(call, runner, job_id)
+    await find_job(call, runner, job_id)
     headers = {"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"}
     return ContentResponse(_events(call, runner, job_id, last_event_id or 0), 200, headers)
 
 
 async def accepted(request: Request, runner: JobRunner, job: Record) -> ApiResponse:
     """Return the response about a job that goes on, with the address of the job."""
-    response = ApiResponse(await _view(runner, job), 202)
+    response = ApiResponse(await describe_job(runner, job), 202)
     root = request.url.path.rpartition("/workspaces/")[0]
     response.headers["Location"] = f"{root}/jobs/{job.id}"
     return response
@@ -115,7 +115,7 @@ async def _events(call: Call, runner: JobRunner, job_id: str, after: int) -> Asy
                 yield _event(event["event"], event["data"], number)
             after, sent = events[-1][0] if events else newest, time.monotonic()
         if job.data["state"] != "running":
-            yield _event("end", await _view(runner, job))
+            yield _event("end", await describe_job(runner, job))
             return
         if time.monotonic() >= sent + _HEARTBEAT_SECONDS:
             sent = time.monotonic()
@@ -129,7 +129,7 @@ def _event(name: str, data: Any, number: int | None = None) -> bytes:
     return f"{identifier}event: {name}\ndata: {json.dumps(data)}\n\n".encode()
 
 
-async def _job(call: Call, runner: JobRunner, job_id: str) -> Record:
+async def find_job(call: Call, runner: JobRunner, job_id: str) -> Record:
     """Return a job of the principal, which is ended if its worker has died."""
     job = await asyncio.to_thread(runner.records().get, job_id)
     if job is not None and job.owner == call.principal.id:
@@ -139,7 +139,8 @@ async def _job(call: Call, runner: JobRunner, job_id: str) -> Record:
     raise Problem(404, "job-not-found", "you have no job of this id")
 
 
-async def _view(runner: JobRunner, job: Record) -> dict[str, Any]:
+async def describe_job(runner: JobRunner, job: Record) -> dict[str, Any]:
+    """Return a job as clients see it."""
     data, progress = job.data, None
     if data["state"] == "running":
         event = await asyncio.to_thread(runner.records().last_event, job.id)

@@ -44,7 +44,7 @@ class RunningJob:
         lease: That of the job.
         principal: The owner of the job, with the grants that it began with.
         workspace: The record of the workspace.
-        items: Source, item and format of what is fetched.
+        items: Source, item and format of what is fetched; `limits` and `parameters` if there are any.
     """
 
     def __init__(
@@ -172,7 +172,13 @@ class RunningJob:
             self._staging.new, quota=session.path.quota, authorize=access.authorize_fetch
         )
         receipt = await access.fetch(
-            item["source"], item["item"], directory, format=item["format"], progress=report
+            item["source"],
+            item["item"],
+            directory,
+            format=item["format"],
+            limits=item.get("limits"),
+            progress=report,
+            parameters=item.get("parameters"),
         )
         values = public_receipt(receipt) | {
             "source": item["source"],

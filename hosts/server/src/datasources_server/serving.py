@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from datasources import DataSourceRegistry, Policy
+    from datasources_server.app import Part
     from datasources_server.settings import ServerSettings
     from datasources_server.tokens import TokenStore
 
@@ -124,6 +126,7 @@ def serve_command(context: CliContext, /, **options: Any) -> None:
         settings=settings,
         audit_log=context.audit_log,
         console=True,
+        root_parts=_root_parts(),
         lifespan=lifespan,
     )
     config = uvicorn.Config(
@@ -170,6 +173,15 @@ def _settings(context: CliContext, options: Mapping[str, Any]) -> ServerSettings
         workspace_root=beside_store(context, "workspaces") if root is None else paths.expand(root),
         **limits,
     )
+
+
+def _root_parts() -> list[Part]:
+    """Return the routes of MCP, if `datasources-agents[mcp]` is installed."""
+    if not all(map(importlib.util.find_spec, ("datasources_agents", "mcp"))):
+        return []
+    from datasources_agents.mcp.routes import mcp_routes
+
+    return [mcp_routes]
 
 
 def _check_exposure(options: Mapping[str, Any]) -> None:

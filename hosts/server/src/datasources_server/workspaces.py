@@ -28,10 +28,11 @@ from datasources_server.responses import (
     read_file,
     select_part,
 )
-from datasources_server.running import Runner
+from datasources_server.running import JobRunner, Runner
 from datasources_server.workspace_files import open_below
 
-_KIND = "workspace"
+WORKSPACE = "workspace"
+"""The kind of the records of workspaces."""
 _PLACE = "workspace-place"
 _MAX_ITEMS = 100  # of one job
 _Source = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
@@ -84,26 +85,39 @@ def workspace_routes(route_class: type[APIRoute]) -> APIRouter:
 
 async def make_workspace(call: AnyCall, runner: Runner, body: WorkspaceBody) -> ApiResponse:
     """Make a workspace, whose files are deleted at its end."""
-    settings, records = call.settings, call.api.records()
-    runner.root()
-    await call.api.find(call.principal.id)
+    settings = call.settings
     quota = settings.workspace_quota if body.quota is None else body.quota
     ttl = settings.workspace_ttl if body.ttl is None else body.ttl
     if quota > settings.workspace_quota:
         raise invalid("#/quota", f"must be at most {settings.workspace_quota}")
     if ttl > settings.workspace_ttl:
         raise invalid("#/ttl", f"must be at most {settings.workspace_ttl:g}")
-    for source_id in body.sources:
-        await call.access.get_source(source_id)
-    workspace = Record(
-        _KIND,
-        uuid4().hex,
-        call.principal.id,
-        {"sources": body.sources, "quota": quota, "created_at": time.time()},
-        expires_at=time.time() + ttl,
-    )
-    workspace = await asyncio.to_thread(_put, records, workspace, settings.workspaces)
+    workspace = await add_workspace(call, runner, {"sources": body.sources, "quota": quota}, ttl)
     return ApiResponse(_view(workspace), 201)
+
+
+async def add_workspace(call: Call, runner: JobRunner, data: dict[str, Any], ttl: float) -> Record:
+    """Add the record of a workspace and return it.
+
+    Args:
+        call: The request.
+        runner: The jobs of this process.
+        data: `sources`, `quota`, and what the caller wants to know it by.
+        ttl: Seconds until it ends.
+
+    Raises:
+        Problem: The server has no workspaces, or the principal has too many.
+        DataSourceNotFoundError: A source does not exist, or is not granted.
+    """
+    settings, records = call.settings, call.api.records()
+    runner.root()
+    await call.api.find(call.principal.id)
+    for source_id in data["sources"]:
+        await call.access.get_source(source_id)
+    now = time.time()
+    data = data | {"created_at": now}
+    workspace = Record(WORKSPACE, uuid4().hex, call.principal.id, data, expires_at=now + ttl)
+    return await asyncio.to_thread(_put, records, workspace, settings.workspaces)
 
 
 async def get_workspace(call: AnyCall, workspace_id: str) -> ApiResponse:
@@ -187,12 +201,12 @@ def _put(records: Records, workspace: Record, places: int) -> Record:
 
 
 def _remove(records: Records, workspace: Record) -> None:
-    records.remove(_KIND, workspace.id)
+    records.remove(WORKSPACE, workspace.id)
     release_place(records, _PLACE, workspace.data["place"], "workspace", workspace.id)
 
 
 async def _workspace(call: Call, workspace_id: str) -> Record:
-    workspace = await asyncio.to_thread(call.api.records().get, _KIND, workspace_id)
+    workspace = await asyncio.to_thread(call.api.records().get, WORKSPACE, workspace_id)
     if workspace is None or workspace.owner != call.principal.id:
         raise Problem(404, "workspace-not-found", "you have no workspace of this id")
     return workspace

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from datasources_agents.tools.failures import describe_failure as describe_failure
-from datasources_agents.tools.jobs import Fetches as Fetches, SessionFetches as SessionFetches
+from datasources_agents.tools.failures import (
+    JobNotFoundError as JobNotFoundError,
+    ToolCallError as ToolCallError,
+    describe_failure as describe_failure,
+)
+from datasources_agents.tools.jobs import (
+    Fetches as Fetches,
+    SessionFetches as SessionFetches,
+    describe_receipt as describe_receipt,
+)
 from datasources_agents.tools.results import MAX_BYTES as MAX_BYTES
 from datasources_agents.tools.schemas import (
     TOOLS as TOOLS,
@@ -20,11 +28,14 @@ __all__ = [
     "MAX_BYTES",
     "TOOLS",
     "Fetches",
+    "JobNotFoundError",
     "SessionFetches",
     "Tool",
+    "ToolCallError",
     "Toolbox",
     "call_tool",
     "describe_failure",
+    "describe_receipt",
     "has_query",
     "tool_schemas",
 ]
