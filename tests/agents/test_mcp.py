@@ -266,6 +266,39 @@ async def test_a_cut_resource_says_so(shop: Shop, tmp_path: Path) -> None:
     assert result.contents[0].meta == {"truncated": True, "rows": 10_000}
 
 
+async def test_files_of_the_workspace_alone_are_uploaded(
+    shop: Shop, azurite: AzuriteServer, tmp_path: Path
+) -> None:
+    container = await add_blobs(shop, azurite)
+    (tmp_path / "secret.txt").write_text("secret", "utf-8")
+    grants = (Grant("lake", {"read"}), Grant("blobs", {"read", "write"}))
+
+    def upload(path: str, **more: Any) -> dict[str, Any]:
+        return {"source": "blobs", "path": path, "name": "copy.csv", **more}
+
+    async with connect(shop, tmp_path, *grants, upload=True) as client:
+        arguments = {"source": "lake", "item": "notes.csv"}
+        receipt = (await client.call_tool("fetch_item", arguments)).structured_content
+        path = Path(receipt["path"])
+        (path.parent / "link.csv").symlink_to(tmp_path / "secret.txt")
+        for outside in (str(tmp_path / "secret.txt"), "../secret.txt", "link.csv", ".", "a\0b"):
+            refused = await client.call_tool("upload_file", upload(outside))
+            assert texts(refused) == ["the workspace has no such file"]
+        stored = await client.call_tool("upload_file", upload(str(path)))
+        again = await client.call_tool("upload_file", upload("notes.csv"))
+        replaced = await client.call_tool("upload_file", upload("notes.csv", overwrite=True))
+        denied = await client.call_tool("upload_file", {"source": "lake", "path": "notes.csv"})
+    assert stored.structured_content["uri"] == "datasource://blobs/copy.csv"
+    assert container.download_blob("copy.csv").readall() == path_content(tmp_path)
+    assert again.is_error
+    assert not replaced.is_error
+    assert "does not have the right 'write'" in texts(denied)[0]
+
+
+def path_content(directory: Path) -> bytes:
+    return (directory / "lake/notes.csv").read_bytes()
+
+
 async def test_requests_at_once_have_results_of_their_own(shop: Shop, tmp_path: Path) -> None:
     async with connect(shop, tmp_path) as client:
         results = await asyncio.gather(

@@ -38,6 +38,9 @@ _QUOTA = 1 << 30
 @click.option("--all", "all_sources", is_flag=True, help="Offer all stored sources.")
 @click.option("--query", is_flag=True, help="Admit queries such as SQL, not only listed items.")
 @click.option(
+    "--upload", is_flag=True, help="Admit that files of the workspace are stored in the sources."
+)
+@click.option(
     "--workspace",
     metavar="DIR",
     type=paths.expand,
@@ -66,7 +69,7 @@ def mcp_command(context: CliContext, /, **options: Any) -> None:
     """Serve sources to a language model over the Model Context Protocol.
 
     A client such as a desktop application starts this command and talks to it through stdin and
-    stdout. Only the sources named are offered, to be read; nothing can be changed or uploaded.
+    stdout. Only the sources named are offered, to be read.
     """
     if bool(options["source_ids"]) == options["all_sources"]:
         raise click.UsageError("give --source ID for each source to offer, or --all")
@@ -79,7 +82,12 @@ def mcp_command(context: CliContext, /, **options: Any) -> None:
 
         access = registry.access(_principal(registry, options))
         async with _open_workspace(access, options) as session:
-            server = build(access, workspace=session, structured=options["structured"])
+            server = build(
+                access,
+                workspace=session,
+                structured=options["structured"],
+                upload=options["upload"],
+            )
             if token is None:
                 await _serve_stdio(server)
             else:
@@ -95,7 +103,9 @@ def _principal(registry: DataSourceRegistry, options: Mapping[str, Any]) -> Prin
     source_ids: Sequence[str] = options["source_ids"]
     if options["all_sources"]:
         source_ids = [config.id for config in registry.list_data_sources()]
-    rights = {"read", "query"} if options["query"] else {"read"}
+    rights = {"read"}
+    rights |= {"query"} if options["query"] else set()
+    rights |= {"write"} if options["upload"] else set()
     return Principal("mcp", grants=[Grant(source_id, rights) for source_id in source_ids])
 
 

@@ -33,6 +33,8 @@ class Caller:
     access: Access
     fetches: Fetches | None = None
     """None refuses to fetch."""
+    uploads: SessionFetches | None = None
+    """None is without the tool that uploads."""
 
 
 FindCaller = Callable[[AnyContext], Caller]
@@ -44,6 +46,7 @@ def build(
     *,
     workspace: WorkspaceSession | None = None,
     structured: bool = True,
+    upload: bool = False,
 ) -> MCPServer[Any]:
     """Return an MCP server with six tools, and items as resources, for one principal.
 
@@ -56,24 +59,25 @@ def build(
         structured: True to send results as structured content beside a short text. False sends
             their JSON as the text and nothing else, for clients that show models the text alone.
             Either way data are sent once.
+        upload: True for one more tool, which stores files of the workspace in sources.
     """
     fetches = None if workspace is None else SessionFetches(workspace, absolute=True)
-    caller = Caller(access, fetches)
-    return build_for(lambda _: caller, access, structured=structured)
+    caller = Caller(access, fetches, fetches if upload else None)
+    return build_for(lambda _: caller, caller, structured=structured)
 
 
 def build_for(
-    find_caller: FindCaller, access: Access | None = None, *, structured: bool = True
+    find_caller: FindCaller, only: Caller | None = None, *, structured: bool = True
 ) -> MCPServer[Any]:
     """Return an MCP server for many principals, whose requests a host authenticates.
 
     Args:
         find_caller: Returns the caller of a request.
-        access: Of the only principal; None if there are several.
+        only: The only caller; None if there are several.
         structured: As for `build`.
     """
     results = Results(structured=structured)
-    return _SourceServer(find_caller, make_tools(find_caller, access, results))
+    return _SourceServer(find_caller, make_tools(find_caller, only, results))
 
 
 class _SourceServer(MCPServer[Any]):

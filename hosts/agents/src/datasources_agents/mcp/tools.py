@@ -13,30 +13,28 @@ from mcp.server.mcpserver.utilities.func_metadata import func_metadata
 from mcp_types import CallToolResult, ToolAnnotations
 from pydantic import Field, PrivateAttr
 
-from datasources import Access
 from datasources_agents.mcp.results import Results
-from datasources_agents.tools import TOOLS, Tool, Toolbox, has_query
+from datasources_agents.tools import TOOLS, UPLOAD, Tool, Toolbox, has_query
 
 if TYPE_CHECKING:
-    from datasources_agents.mcp.server import FindCaller
+    from datasources_agents.mcp.server import Caller, FindCaller
 
 _PROGRESS_SECONDS = 0.5  # between two notifications of progress
 _HEADER = "Source"  # the request header is `Mcp-Param-Source`
 
 
-def make_tools(
-    find_caller: FindCaller, access: Access | None, results: Results
-) -> list[SourceTool]:
+def make_tools(find_caller: FindCaller, only: Caller | None, results: Results) -> list[SourceTool]:
     """Return the tools of a server.
 
     Args:
         find_caller: Returns the caller of a request.
-        access: Of the only principal; None if there are several.
+        only: The only caller; None if there are several.
         results: Makes the results.
     """
-    may_query = access is None or has_query(access)
+    may_query = only is None or has_query(only.access)
+    uploads = only is not None and only.uploads is not None
     tools = []
-    for tool in TOOLS.values():
+    for tool in [*TOOLS.values(), UPLOAD] if uploads else TOOLS.values():
         server_tool = SourceTool(
             fn=_no_function,
             name=tool.name,
@@ -72,7 +70,7 @@ class SourceTool(McpTool):
         del convert_result
         caller = self._find_caller(context)
         progress = _Progress(context)
-        call = Toolbox(caller.access, caller.fetches).call(
+        call = Toolbox(caller.access, caller.fetches, uploads=caller.uploads).call(
             self.name, arguments, progress=progress.note
         )
         result = await _run(asyncio.create_task(call), progress)
@@ -127,10 +125,10 @@ def _parameters(tool: Tool, *, may_query: bool) -> dict[str, Any]:
 
 
 def _annotations(tool: Tool) -> ToolAnnotations:
-    writes = tool.name.startswith("fetch_")
+    writes = tool is UPLOAD or tool.name.startswith("fetch_")
     return ToolAnnotations(
         read_only_hint=not writes,
-        destructive_hint=False if writes else None,
+        destructive_hint=tool is UPLOAD if writes else None,
         open_world_hint=False,
     )
 

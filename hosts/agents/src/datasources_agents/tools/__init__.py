@@ -15,6 +15,7 @@ from datasources_agents.tools.jobs import (
 from datasources_agents.tools.results import MAX_BYTES as MAX_BYTES
 from datasources_agents.tools.schemas import (
     TOOLS as TOOLS,
+    UPLOAD as UPLOAD,
     Tool as Tool,
     has_query as has_query,
     tool_schemas as tool_schemas,
@@ -27,6 +28,7 @@ from datasources_agents.tools.toolbox import (
 __all__ = [
     "MAX_BYTES",
     "TOOLS",
+    "UPLOAD",
     "Fetches",
     "JobNotFoundError",
     "SessionFetches",

@@ -19,7 +19,7 @@ from datasources import (
     WorkspaceSession,
 )
 from datasources.workspace import Progress
-from datasources_agents.tools.failures import JobNotFoundError, describe_failure
+from datasources_agents.tools.failures import JobNotFoundError, ToolCallError, describe_failure
 from datasources_agents.tools.results import item_head
 
 _WAIT = 20.0  # seconds after which a fetch becomes a job; models' hosts give up after 30 to 60
@@ -121,6 +121,19 @@ class SessionFetches:
             await _cancel(job)
         return self._describe(job)
 
+    async def upload(
+        self, access: Access, source: str, path: str, name: str | None, overwrite: bool | None
+    ) -> dict[str, Any]:
+        """Store a file of the session in a source, and return the new item.
+
+        Raises:
+            ToolCallError: The session has no such file; links that lead out of it are none.
+            DataSourceError: The upload has failed, or is not granted.
+        """
+        file = await asyncio.to_thread(_find_file, self.session.path, path)
+        item = await access.upload(source, file, name, overwrite=overwrite is True)
+        return item_head(FetchRequest(source, item.path)) | {"size": item.size}
+
     def _start(
         self, access: Access, request: FetchRequest, max_rows: int | None, progress: Progress | None
     ) -> Job:
@@ -189,6 +202,14 @@ def describe_receipt(request: FetchRequest, receipt: Mapping[str, Any]) -> dict[
             f"The file has the first {receipt['rows']} rows and the source has more; {more}."
         ]
     return described
+
+
+def _find_file(directory: str, path: str) -> str:
+    root = os.path.realpath(directory)
+    file = os.path.realpath(os.path.join(root, path.replace("\0", "_")))
+    if not (file.startswith(f"{root}/") and os.path.isfile(file)):
+        raise ToolCallError("the workspace has no such file")
+    return file
 
 
 async def _cancel(job: Job) -> None:

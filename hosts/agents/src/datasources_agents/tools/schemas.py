@@ -171,5 +171,17 @@ _ALL: Sequence[Tool] = (
     ),
 )
 
+UPLOAD = Tool(
+    "upload_file",
+    "Store a file of the workspace in a source.",
+    {
+        "source": _text(_SOURCE),
+        "path": _text("The path of the file, as the receipt of a fetch has it."),
+        "name": _optional("string", "The path of the new item; the file's name by default."),
+        "overwrite": _optional("boolean", "True to replace an item of this name."),
+    },
+)
+"""A tool that hosts offer only if their user has asked for it."""
+
 TOOLS: Mapping[str, Tool] = {tool.name: tool for tool in _ALL}
 """The tools by name."""

@@ -15,7 +15,7 @@ from datasources_agents.tools.failures import ToolCallError, TooSlowError, descr
 from datasources_agents.tools.jobs import Fetches, SessionFetches
 from datasources_agents.tools.listing import list_items, list_sources
 from datasources_agents.tools.previewing import preview_item
-from datasources_agents.tools.schemas import TOOLS
+from datasources_agents.tools.schemas import TOOLS, UPLOAD
 
 _TIMEOUT = 30.0  # seconds of a call that is no fetch
 
@@ -48,11 +48,20 @@ class Toolbox:
     Args:
         access: What the principal may do.
         fetches: Writes items to files; None refuses to fetch.
+        uploads: Stores files of the workspace in sources; None is without that tool.
     """
 
-    def __init__(self, access: Access, fetches: Fetches | None = None) -> None:
+    def __init__(
+        self,
+        access: Access,
+        fetches: Fetches | None = None,
+        *,
+        uploads: SessionFetches | None = None,
+    ) -> None:
         self._access = access
         self._fetches = fetches
+        self._uploads = uploads
+        self._tools = TOOLS if uploads is None else {**TOOLS, UPLOAD.name: UPLOAD}
 
     async def call(
         self, name: str, arguments: Mapping[str, Any] | str, *, progress: Progress | None = None
@@ -65,9 +74,10 @@ class Toolbox:
             progress: Called during a fetch with the bytes so far and the total, None where unknown.
         """
         try:
-            tool = TOOLS.get(name)
+            tool = self._tools.get(name)
             if tool is None:
-                raise ToolCallError(f"there is no such tool; the tools are {', '.join(TOOLS)}")
+                names = ", ".join(self._tools)
+                raise ToolCallError(f"there is no such tool; the tools are {names}")
             checked = check_arguments(tool, _parse(arguments))
             return await self._run(name, checked, progress)
         except Exception as exc:  # noqa: BLE001  (described, and logged if unexpected)
@@ -80,6 +90,8 @@ class Toolbox:
             return await self._fetch(arguments, progress)
         if name == "fetch_status":
             return await self._status(arguments)
+        if name == UPLOAD.name and self._uploads is not None:
+            return await self._uploads.upload(self._access, **arguments)
         operation = _OPERATIONS[name]
         try:
             async with asyncio.timeout(_TIMEOUT):
