@@ -77,7 +77,9 @@ def test_the_guide_is_all_of_its_folder() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_a_page_has_no_block_that_nothing_runs(page: Path) -> None:
     for block in blocks(page):
-        assert block.language in RUN | BUILT | DEPLOYED | CONFIGURED, f"{block}: nothing runs {block.language!r}"
+        assert block.language in RUN | BUILT | DEPLOYED | CONFIGURED, (
+            f"{block}: nothing runs {block.language!r}"
+        )
         if block.included:
             assert block.included.name in TESTED, f"{block} has no test"
     fences = [line for line in page.read_text("utf-8").splitlines() if line.startswith("```")]
