@@ -355,10 +355,38 @@ def test_the_token_is_for_its_owner_alone(served: HttpCommand) -> None:
     assert served.token not in done.stderr + done.stdout
 
 
-def test_http_ends_at_an_interrupt() -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_http_ends_at_a_signal_and_leaves_no_files(number: signal.Signals) -> None:
     with HttpCommand() as server:
         process = server._process
         assert process is not None
-        process.send_signal(signal.SIGINT)
+        assert list(server.directory.glob("datasources-*"))
+        process.send_signal(number)
         wait_until_blocking(lambda: process.poll() is not None)
         assert "Traceback" not in (server.directory / "log").read_text("utf-8")
+        assert not list(server.directory.glob("datasources-*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stdio_ends_at_a_signal_and_leaves_no_files(home: Home, number: signal.Signals) -> None:
+    process = subprocess.Popen(
+        [PROGRAM, "mcp", "--all"],
+        env=os.environ | home.environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with process:
+        process.stdin.write(json.dumps(INITIALIZE) + "\n")
+        process.stdin.flush()
+        assert json.loads(process.stdout.readline())["id"] == 1
+        assert list(home.directory.glob("datasources-*"))
+        process.send_signal(number)
+        wait_until_blocking(lambda: process.poll() is not None)
+        assert process.stderr.read() == ""
+    assert process.returncode == 0
+    assert not list(home.directory.glob("datasources-*"))

@@ -129,8 +129,12 @@ async def answers(access: Access, source: str, directory: Path) -> list[dict[str
 
 async def test_unknown_and_not_granted_are_the_same(shop: Shop, tmp_path: Path) -> None:
     access = shop.access(Grant("lake", {"read"}), Grant("gone", {"read", "query"}))
+    calls = Calls()
+    shop.registry.plugins.register_plugin(calls)
     hidden = await answers(access, "shop", tmp_path)
+    seen, calls.names = calls.names, []
     assert hidden == await answers(access, "unknown", tmp_path)
+    assert seen == calls.names
     assert hidden == await answers(access, "gone", tmp_path)
     assert hidden == await answers(access, "no id at all!", tmp_path)
     assert {answer["error"]["message"] for answer in hidden} == {

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib.util
 import os
 import secrets
+import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -88,10 +90,13 @@ def mcp_command(context: CliContext, /, **options: Any) -> None:
                 structured=options["structured"],
                 upload=options["upload"],
             )
-            if token is None:
-                await _serve_stdio(server)
-            else:
+            if token is not None:
                 await _serve_http(server, options["port"], token)
+                return
+            killed = await _serve_stdio(server)
+        if killed:  # the thread that waits for stdin would keep the process alive
+            await registry.close()
+            os._exit(0)
 
     with contextlib.suppress(KeyboardInterrupt):
         context.run(serve, *options["source_ids"])
@@ -119,10 +124,21 @@ def _open_workspace(access: Any, options: Mapping[str, Any]) -> WorkspaceSession
     return session
 
 
-async def _serve_stdio(server: MCPServer[Any]) -> None:
+async def _serve_stdio(server: MCPServer[Any]) -> bool:
+    """Serve until stdin ends; return True if a signal has come before."""
+    killed, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, killed.set)
     # The SDK takes descriptor 1 for the protocol, and sends there to stderr what others print.
     with contextlib.redirect_stdout(sys.__stdout__):
-        await server.run_stdio_async()
+        serving = asyncio.create_task(server.run_stdio_async())
+        waiting = asyncio.create_task(killed.wait())
+        await asyncio.wait([serving, waiting], return_when=asyncio.FIRST_COMPLETED)
+        if not serving.done():
+            return True
+        waiting.cancel()
+        serving.result()
+    return False
 
 
 async def _serve_http(server: MCPServer[Any], port: int, token: str) -> None:
@@ -138,6 +154,8 @@ async def _serve_http(server: MCPServer[Any], port: int, token: str) -> None:
         log_config=None,
     )
     output.echo_err(f"MCP: http://127.0.0.1:{port}/mcp")
+    # uvicorn raises the signal that has ended it again: the workspace is still to be deleted.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     await uvicorn.Server(config).serve()
 
 
