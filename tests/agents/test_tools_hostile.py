@@ -109,8 +109,30 @@ async def test_very_wide_rows_are_bounded(shop: Shop) -> None:
     arguments = {"source": "shop", "item": f"SELECT {columns}"}
     result = await call_tool("preview_item", arguments, access)
     check(result)
-    assert len(result["columns"]) == len(result["rows"][0]) == 200
-    assert "after the first 200 of 1200 are left out" in result["notes"][0]
+    assert len(result["columns"]) == len(result["rows"][0]) == 100
+    assert "after the first 100 of 1200 are left out" in result["notes"][0]
+
+
+async def test_one_row_has_room_whatever_it_holds(shop: Shop, tmp_path: Path) -> None:
+    cells = ",".join("\U0001f512" * 500 for _ in range(1000))
+    names = ",".join(f"{number}{MARK * 30}" for number in range(1000))
+    (tmp_path / "lake/wide.csv").write_text(f"{names}\n{cells}\n", "utf-8")
+    arguments = {"source": "lake", "item": "wide.csv"}
+    result = await call_tool("preview_item", arguments, shop.access(Grant("lake", {"read"})))
+    check(result)
+    assert len(result["rows"]) == 1
+    assert len(result["rows"][0]) == len(result["columns"]) > 0
+
+
+async def test_a_long_array_is_cut(shop: Shop) -> None:
+    query = "SELECT array_agg(n) AS numbers, 1 AS one FROM generate_series(1, 100000) AS n"
+    access = shop.access(Grant("shop", {"read", "query"}))
+    result = await call_tool("preview_item", {"source": "shop", "item": query}, access)
+    check(result)
+    ((numbers, one),) = result["rows"]
+    assert one == 1
+    assert len(numbers) == 1001
+    assert numbers.endswith("…")
 
 
 async def test_file_names_are_data(shop: Shop, tmp_path: Path) -> None:

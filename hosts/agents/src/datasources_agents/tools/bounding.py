@@ -51,6 +51,12 @@ class Cutter:
             return self._cut_text(hex(value))
         return value
 
+    def cut_cell(self, value: Any) -> Any:
+        """Return a value of a row cut; a long list or object becomes the beginning of its JSON."""
+        if isinstance(value, (list, dict)) and size_of(value) > self.max_length:
+            return self._cut_text(json.dumps(value))
+        return self.cut(value)
+
     def _cut_text(self, text: str) -> str:
         cut = text if len(text) <= self.max_length else text[: self.max_length] + "…"
         cut = _SURROGATE.sub("\ufffd", cut)

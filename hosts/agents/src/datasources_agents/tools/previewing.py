@@ -12,8 +12,8 @@ from datasources_agents.tools.results import ROOM, item_head
 _ROWS = 10  # by default
 _LENGTHS = (1000, 200, 40, 8)  # characters that values are cut to, until half of the rows have room
 _MAX_NAME = 200  # characters of a column's name
-_MAX_COLUMNS = 200
-_NAMES_ROOM = ROOM // 2  # bytes of the names of columns
+_MAX_COLUMNS = 100
+_NAMES_ROOM = ROOM // 4  # bytes of the names of columns; one row always has the room that is left
 
 
 async def preview_item(access: Access, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def _fit_rows(rows: list[list[Any]], max_bytes: int) -> tuple[list[list[Any]], l
     """Return the rows that have room in `max_bytes`, and sentences about what is left out."""
     for length in _LENGTHS:
         cutter = Cutter(length)
-        cut = [cutter.cut(row) for row in rows]
+        cut = [[cutter.cut_cell(cell) for cell in row] for row in rows]
         count = count_fitting(cut, max_bytes)
         if 2 * count >= len(rows):
             break
