@@ -22,6 +22,7 @@ from mcp_types import TextContent
 
 from datasources_agents.tools import TOOLS
 from tests.agents.shops import SLOW, Shop, open_shop
+from tests.core.plugin_fixtures import Site, connector_module
 from tests.docs.blocks import DOCS, blocks
 from tests.server.client import Answer, Client as ApiClient
 from tests.servers import Database, Server
@@ -236,16 +237,32 @@ async def test_uploads_need_their_flag(home: Home) -> None:
     assert listed["sources"][0]["rights"] == ["read", "write"]
 
 
-def test_stdout_has_nothing_but_the_protocol(home: Home) -> None:
+NOISE = """
+import os, subprocess, sys
+def make_noise():
+    print("noise")
+    sys.__stdout__.write("noise"); sys.__stdout__.flush()
+    os.write(1, b"noise")
+    subprocess.run(["echo", "noise"])
+print("noise of the import")
+"""
+NOISY = NOISE + connector_module("noisy").replace("return None", "return make_noise() or True")
+
+
+def test_stdout_has_nothing_but_the_protocol(home: Home, tmp_path: Path) -> None:
+    (tmp_path / "site").mkdir()
+    site = Site(tmp_path / "site")
+    site.connector("noisy", "noisy", NOISY)
+    home.environment["PYTHONPATH"] = str(site.path)
+    home.run("add", "noisy", "--id", "noisy", "--no-test")
     lines: list[dict[str, Any]] = [
         INITIALIZE,
         {"jsonrpc": "2.0", "method": "notifications/initialized"},
         {"jsonrpc": "2.0", "id": 2, "method": "tools/list"},
-        {"jsonrpc": "2.0", "id": 3, "method": "tools/call",
-         "params": {"name": CALL[0], "arguments": CALL[1]}},
-        {"jsonrpc": "2.0", "id": 4, "method": "tools/call",
-         "params": {"name": "list_items", "arguments": {"source": "missing"}}},
-    ]  # fmt: skip
+    ]
+    for number, source in enumerate(["lake", "noisy", "missing"], 3):
+        params = {"name": "list_items", "arguments": {"source": source}}
+        lines.append({"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": params})
     process = subprocess.Popen(
         [PROGRAM, "-v", "mcp", "--all"],
         env=os.environ | home.environment,
@@ -256,6 +273,7 @@ def test_stdout_has_nothing_but_the_protocol(home: Home) -> None:
     )
     assert process.stdin is not None
     assert process.stdout is not None
+    assert process.stderr is not None
     with process:
         answers = []
         for line in lines:
@@ -265,7 +283,8 @@ def test_stdout_has_nothing_but_the_protocol(home: Home) -> None:
                 answers.append(json.loads(process.stdout.readline()))
         process.stdin.close()
         assert process.stdout.read() == ""
-    assert [answer["id"] for answer in answers] == [1, 2, 3, 4]
+        assert process.stderr.read().count("noise") >= 5
+    assert [answer["id"] for answer in answers] == [1, 2, 3, 4, 5]
     assert all(answer["jsonrpc"] == "2.0" for answer in answers)
 
 

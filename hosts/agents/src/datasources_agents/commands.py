@@ -78,6 +78,7 @@ def mcp_command(context: CliContext, /, **options: Any) -> None:
     if importlib.util.find_spec("mcp") is None:
         raise OptionError("MCP needs an extra: pip install 'datasources-agents[mcp]'")
     token = _read_token(context, options["token_file"]) if options["http"] else None
+    client = _take_stdout() if token is None else -1
 
     async def serve(registry: DataSourceRegistry) -> None:
         from datasources_agents.mcp import build
@@ -93,7 +94,7 @@ def mcp_command(context: CliContext, /, **options: Any) -> None:
             if token is not None:
                 await _serve_http(server, options["port"], token)
                 return
-            killed = await _serve_stdio(server)
+            killed = await _serve_stdio(server, client)
         if killed:  # the thread that waits for stdin would keep the process alive
             await registry.close()
             os._exit(0)
@@ -124,18 +125,29 @@ def _open_workspace(access: Any, options: Mapping[str, Any]) -> WorkspaceSession
     return session
 
 
-async def _serve_stdio(server: MCPServer[Any]) -> bool:
+def _take_stdout() -> int:
+    """Return a descriptor of stdout for the protocol, and send descriptor 1 to stderr from now on.
+
+    Connectors and their libraries may print at any time, until the process has ended.
+    """
+    client = os.dup(1)
+    os.dup2(2, 1)
+    return client
+
+
+async def _serve_stdio(server: MCPServer[Any], client: int) -> bool:
     """Serve until stdin ends; return True if a signal has come before."""
     killed, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, killed.set)
-    # The SDK takes descriptor 1 for the protocol, and sends there to stderr what others print.
+    os.dup2(client, 1)  # the SDK takes it, and sends to stderr what others print there
     with contextlib.redirect_stdout(sys.__stdout__):
         serving = asyncio.create_task(server.run_stdio_async())
         waiting = asyncio.create_task(killed.wait())
         await asyncio.wait([serving, waiting], return_when=asyncio.FIRST_COMPLETED)
         if not serving.done():
             return True
+        os.dup2(2, 1)  # the SDK has given it back
         waiting.cancel()
         serving.result()
     return False
