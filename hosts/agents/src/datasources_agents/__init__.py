@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING
 from datasources import lazy_exports
 
 if TYPE_CHECKING:
+    from datasources_agents.fence import Fence as Fence
     from datasources_agents.tools import call_tool as call_tool, tool_schemas as tool_schemas
 
-__all__ = ["call_tool", "tool_schemas"]
+__all__ = ["Fence", "call_tool", "tool_schemas"]
 
 __getattr__ = lazy_exports(
     __name__,
-    {
-        "call_tool": "tools",
-        "tool_schemas": "tools",
-    },
+    {"Fence": "fence", "call_tool": "tools", "tool_schemas": "tools"},
 )
