@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from datasources import open_regular
+from datasources import delete_below, open_below, open_regular
 from datasources.testing.watch import descriptors
 
 
@@ -55,3 +55,40 @@ def test_a_link_is_followed_only_on_request(tmp_path: Path) -> None:
     assert caught.value.errno == errno.ELOOP
     with os.fdopen(open_regular(str(link), follow_links=True), "rb") as file:
         assert file.read() == b"content"
+
+
+def test_file_below_a_directory_is_opened_and_deleted(tmp_path: Path) -> None:
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "a/b/c").write_bytes(b"content")
+    with os.fdopen(open_below(tmp_path, "a/b/c"), "rb") as file:
+        assert file.read() == b"content"
+    delete_below(tmp_path, "a/b/c")
+    assert os.listdir(tmp_path / "a/b") == []
+
+
+@pytest.mark.parametrize(
+    "path", ["../x", "a/../../x", "/x", "", ".", "a//x", "link/x", "x\0", "\udc00"]
+)
+def test_nothing_outside_of_a_directory_is_opened_or_deleted(tmp_path: Path, path: str) -> None:
+    (tmp_path / "x").write_bytes(b"content")
+    (tmp_path / "in/a").mkdir(parents=True)
+    (tmp_path / "in/link").symlink_to(tmp_path)
+    before = descriptors()
+    for function in (open_below, delete_below):
+        with pytest.raises((OSError, ValueError)):
+            function(tmp_path / "in", path)
+    assert descriptors() == before
+    assert (tmp_path / "x").exists()
+
+
+def test_link_in_place_of_a_file_is_not_followed_below_a_directory(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"content")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/x").symlink_to(tmp_path / "x")
+    (tmp_path / "also").symlink_to(tmp_path / "in")
+    for directory in ("in", "also"):
+        with pytest.raises(OSError, match=r"symbolic link|Not a directory"):
+            open_below(tmp_path / directory, "x")
+    delete_below(tmp_path / "in", "x")
+    assert (tmp_path / "x").exists()
+    assert not (tmp_path / "in/x").is_symlink()

@@ -363,3 +363,26 @@ def test_a_file_that_a_connector_wrote_itself_is_checked(tmp_path: Path) -> None
     for path in (f"{workspace}/../outside", f"{workspace}/link", f"{workspace}/folder", ""):
         with pytest.raises(DataFetchError, match="no file of the workspace"):
             workspace.adopt(path)
+
+
+def test_files_are_written_into_the_folder_of_a_workspace(tmp_path: Path) -> None:
+    workspace = Workspace(Workspace(tmp_path, folder="shop"))
+    for name, flat in (("a/b.csv", False), ("a/b.csv", True), ("../x", False)):
+        with workspace.create(name, flat=flat) as file:
+            file.write(b"1")
+    paths = sorted(
+        str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()
+    )
+    assert paths == ["shop/%2E%2E/x", "shop/a%2Fb.csv", "shop/a/b.csv"]
+    assert Workspace(workspace, folder="other").folder == "other"
+
+
+def test_folder_of_a_workspace_is_no_link_that_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "w").mkdir()
+    (tmp_path / "w/shop").symlink_to(tmp_path)
+    with (
+        pytest.raises(DataFetchError, match="a link"),
+        Workspace(tmp_path / "w", folder="shop").create("a.csv") as file,
+    ):
+        file.write(b"1")
+    assert os.listdir(tmp_path) == ["w"]

@@ -62,7 +62,11 @@ if TYPE_CHECKING:
         UnknownConnectorError as UnknownConnectorError,
         UnsupportedError as UnsupportedError,
     )
-    from datasources.files import open_regular as open_regular
+    from datasources.files import (
+        delete_below as delete_below,
+        open_below as open_below,
+        open_regular as open_regular,
+    )
     from datasources.forms import form as form
     from datasources.gathering import gather_splits as gather_splits
     from datasources.media_types import guess_media_type as guess_media_type
@@ -269,6 +273,7 @@ _MODULE_OF = {
     "convert_workbook": "workbooks",
     "copy_file": "copying",
     "csv_file": "tabular",
+    "delete_below": "files",
     "form": "forms",
     "gather_splits": "gathering",
     "glob_prefix": "tabular",
@@ -278,6 +283,7 @@ _MODULE_OF = {
     "is_parquet": "preview",
     "is_workbook": "preview",
     "items_below": "tabular",
+    "open_below": "files",
     "open_regular": "files",
     "parquet_statistics": "preview",
     "preview_file": "preview",

@@ -77,6 +77,9 @@ class Workspace(str):  # noqa: SLOT000  (a handful of attributes, a handful of o
     quota."""
     authorize: Authorize | None
     """Called before each fetch into the workspace. One made from another shares it."""
+    folder: str
+    """A folder of the workspace that `create` puts files into, such as the id of a source; empty
+    for none. A workspace made from another has its folder."""
 
     def __new__(
         cls,
@@ -90,6 +93,7 @@ class Workspace(str):  # noqa: SLOT000  (a handful of attributes, a handful of o
         quota: Quota | None = None,
         order: RequestOrder | None = None,
         authorize: Authorize | None = None,
+        folder: str = "",
     ) -> Workspace:
         real = path if isinstance(path, Workspace) else os.path.realpath(path)
         self = super().__new__(cls, real)
@@ -102,6 +106,7 @@ class Workspace(str):  # noqa: SLOT000  (a handful of attributes, a handful of o
         self.order = order or RequestOrder()
         self.quota = quota or (path.quota if isinstance(path, Workspace) else None)
         self.authorize = authorize or (path.authorize if isinstance(path, Workspace) else None)
+        self.folder = folder or (path.folder if isinstance(path, Workspace) else "")
         return self
 
     @classmethod
@@ -128,7 +133,10 @@ class Workspace(str):  # noqa: SLOT000  (a handful of attributes, a handful of o
                 as many as `size`, do not match a checksum, or the file cannot be put in place.
                 The message says which.
         """
-        return WorkspaceFile(self, name, safe_path(name, flat=flat), size)
+        path = safe_path(name, flat=flat)
+        if self.folder:
+            path = f"{safe_path(self.folder)}/{path}"
+        return WorkspaceFile(self, name, path, size)
 
     def claim(self, path: str, name: str) -> None:
         """Reserve `path` for the item `name` until the end of the batch.

@@ -37,26 +37,23 @@ class Fence:
         )
         """Sentences for the model, to be put before the first fenced text."""
 
-    def wrap(self, text: str, max_bytes: int = 16_384) -> str:
+    def wrap(self, text: str, max_bytes: int | None = 16_384) -> str:
         """Return a text between the tags; lines stay lines.
 
         Args:
             text: Any text.
             max_bytes: Bytes of the text in UTF-8, without the tags; what is longer is cut, and
-                ends in `[cut]`.
+                ends in `[cut]`. None is no bound.
         """
-        return f"{self.begin}\n{self._harmless(text, max_bytes)}\n{self.end}"
+        content = harmless(text, max_bytes).replace(self.nonce, "[nonce]")
+        return f"{self.begin}\n{content}\n{self.end}"
 
     def wrap_json(self, value: Any) -> str:
         """Return a value as one line of JSON between the tags.
 
         The JSON is never cut: bound the texts of the value by `shorten`, and their number.
         """
-        text = json.dumps(to_json_value(value), ensure_ascii=False)
-        return f"{self.begin}\n{self._harmless(text, None)}\n{self.end}"
-
-    def _harmless(self, text: str, max_bytes: int | None) -> str:
-        return harmless(text, max_bytes).replace(self.nonce, "[nonce]")
+        return self.wrap(json.dumps(to_json_value(value), ensure_ascii=False), None)
 
 
 def harmless(text: str, max_bytes: int | None = None) -> str:

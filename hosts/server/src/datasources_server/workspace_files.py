@@ -4,35 +4,26 @@ from __future__ import annotations
 
 import os
 import shutil
-import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import BinaryIO
 
+from datasources import open_below
 from datasources_server.problems import Problem
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# Without O_NONBLOCK, opening a pipe would wait for its writer.
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-def open_below(directory: str, path: str) -> BinaryIO:
+def open_file(directory: str, path: str) -> BinaryIO:
     """Open a regular file below a directory.
 
     Raises:
         Problem: 404, there is no such file.
     """
     try:
-        if any(part in ("", ".", "..") for part in path.split("/")):
-            raise FileNotFoundError(path)
-        with _opened(directory) as root, _folder_of(root, path) as (folder, name):
-            file = os.open(name, _FILE, dir_fd=folder)
-        if stat.S_ISREG(os.fstat(file).st_mode):
-            return open(file, "rb")
-        os.close(file)
+        return os.fdopen(open_below(directory, path), "rb")
     except (OSError, ValueError):  # the latter of a NUL, or of what UTF-8 cannot hold
-        pass
-    raise Problem(404, "file-not-found", "there is no such file in the workspace")
+        raise Problem(404, "file-not-found", "there is no such file in the workspace") from None
 
 
 class Staging:

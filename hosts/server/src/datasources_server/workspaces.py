@@ -29,7 +29,7 @@ from datasources_server.responses import (
     select_part,
 )
 from datasources_server.running import JobRunner, Runner
-from datasources_server.workspace_files import open_below
+from datasources_server.workspace_files import open_file
 
 WORKSPACE = "workspace"
 """The kind of the records of workspaces."""
@@ -173,7 +173,7 @@ async def get_file(
 ) -> Response:
     """Return a file of a workspace, or a range of it."""
     workspace = await _workspace(call, workspace_id)
-    file = await asyncio.to_thread(open_below, runner.directory_of(workspace), path)
+    file = await asyncio.to_thread(open_file, runner.directory_of(workspace), path)
     stack.callback(file.close)
     status = os.fstat(file.fileno())
     etag = f"{status.st_ino:x}-{status.st_size:x}-{status.st_mtime_ns:x}"
