@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from datasources import lazy_exports
 
 if TYPE_CHECKING:
+    from datasources_agents.chat import Chat as Chat, prepare as prepare
     from datasources_agents.fence import Fence as Fence
     from datasources_agents.manifest import (
         Column as Column,
@@ -21,9 +22,11 @@ if TYPE_CHECKING:
         without_references as without_references,
     )
     from datasources_agents.resolving import ResolveLimits as ResolveLimits, resolve as resolve
+    from datasources_agents.responding import respond as respond
     from datasources_agents.tools import call_tool as call_tool, tool_schemas as tool_schemas
 
 __all__ = [
+    "Chat",
     "Column",
     "Failure",
     "Fence",
@@ -33,8 +36,10 @@ __all__ = [
     "ReferencesError",
     "ResolveLimits",
     "call_tool",
+    "prepare",
     "references_in",
     "resolve",
+    "respond",
     "tool_schemas",
     "without_references",
 ]
@@ -42,6 +47,7 @@ __all__ = [
 __getattr__ = lazy_exports(
     __name__,
     {
+        "Chat": "chat",
         "Column": "manifest",
         "Failure": "references",
         "Fence": "fence",
@@ -51,8 +57,10 @@ __getattr__ = lazy_exports(
         "ReferencesError": "references",
         "ResolveLimits": "resolving",
         "call_tool": "tools",
+        "prepare": "chat",
         "references_in": "references",
         "resolve": "resolving",
+        "respond": "responding",
         "tool_schemas": "tools",
         "without_references": "references",
     },
