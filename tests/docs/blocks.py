@@ -186,7 +186,9 @@ class Runner:
             assert (code != 0) is failed, f"{block}: {command!r} ended with {code}:\n{output}"
 
     def _run_toml(self, block: Block) -> None:
-        if {"audit_log", "sources", "policy", "pool", "server"} & tomllib.loads(block.text).keys():
+        if {"audit_log", "sources", "policy", "pool", "server", "gateway"} & tomllib.loads(
+            block.text
+        ).keys():
             file = self._shell.directory() / "block.toml"
             file.write_text(block.text, "utf-8")
             read_settings(file, {})

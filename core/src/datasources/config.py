@@ -69,6 +69,8 @@ class Settings:
     """Path of the audit log, with a leading `~` expanded; `None` for no log."""
     server: Mapping[str, Any] = field(default_factory=dict)
     """The table of the HTTP server, as it stands: `datasources-server` checks it."""
+    gateway: Mapping[str, Any] = field(default_factory=dict)
+    """The table of the gateway for chat, as it stands: `datasources-agents` checks it."""
 
 
 def read_settings(path: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> Settings:
@@ -84,7 +86,7 @@ def read_settings(path: str | os.PathLike[str] | None, environ: Mapping[str, str
     """
     document = _load(path) if path is not None else {}
     where = repr(os.fspath(path)) if path is not None else ""
-    check_keys(document, ("sources", "policy", "pool", "audit_log", "server"), where)
+    check_keys(document, ("sources", "policy", "pool", "audit_log", "server", "gateway"), where)
     declared = _table(document.get("sources", {}), f"{where}: [sources]")
     tables = {
         source_id: (_source_table(table, f"{where}: [sources.{source_id}]"), where)
@@ -109,6 +111,7 @@ def read_settings(path: str | os.PathLike[str] | None, environ: Mapping[str, str
             or _audit_log(document, path, where)
         ),
         server=_table(document.get("server", {}), f"{where}: [server]"),
+        gateway=_table(document.get("gateway", {}), f"{where}: [gateway]"),
     )
 
 

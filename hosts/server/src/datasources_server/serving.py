@@ -111,6 +111,7 @@ def serve_command(context: CliContext, /, **options: Any) -> None:
     _check_exposure(options)
     settings = _settings(context, options)
     policy = _policy(context.settings.policy, options)
+    parts = _parts(context)
     registry = _open_registry(context, policy, create=not options["check"])
     tokens = open_tokens(context, options["tokens_path"], registry.store)
     tokens.list()
@@ -126,6 +127,7 @@ def serve_command(context: CliContext, /, **options: Any) -> None:
         settings=settings,
         audit_log=context.audit_log,
         console=True,
+        parts=parts,
         root_parts=_root_parts(),
         lifespan=lifespan,
     )
@@ -182,6 +184,26 @@ def _root_parts() -> list[Part]:
     from datasources_agents.mcp.routes import mcp_routes
 
     return [mcp_routes]
+
+
+def _parts(context: CliContext) -> list[Part]:
+    """Return the routes of other distributions that the configuration file has tables for.
+
+    Raises:
+        OptionError: The distribution is not installed, or its table is wrong.
+        SecretNotFoundError: A reference in the table cannot be resolved.
+    """
+    table = context.settings.gateway
+    if not table:
+        return []
+    try:
+        from datasources_agents.gateway import GatewaySettings, gateway_routes
+    except ImportError as exc:
+        raise OptionError(
+            "[gateway] needs another distribution: pip install 'datasources-agents[gateway,server]'"
+        ) from exc
+    root = beside_store(context, "gateway")
+    return [gateway_routes(GatewaySettings.from_table(table, root, context.plugins))]
 
 
 def _check_exposure(options: Mapping[str, Any]) -> None:
