@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,3 +99,12 @@ async def house(
         for source_id, (type_, values) in options.items():
             await registry.register_data_source(DataSourceConfig(source_id, type_, "", values))
         yield House(registry, shop, container, lake)
+
+
+@pytest.fixture
+async def start(house: House, tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
+    """Start gateways, each with an upstream of its own unless one is given."""
+    from tests.agents.gateways import gateways  # which imports this module
+
+    async with gateways(house, tmp_path) as start:
+        yield start

@@ -5,105 +5,30 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import httpx2
 import openai
 import pytest
-from fastapi import FastAPI, Request
 
-from datasources import Grant, Principal
-from datasources_agents.gateway import GatewaySettings, gateway_routes
-from datasources_server import ServerSettings, create_app
-from tests.agents.conftest import ANN, ORDERS, SLOW, House, running
-from tests.agents.serving import serving
-from tests.agents.upstream import FAULT, KEY, Upstream
+from datasources_agents.gateway import GatewaySettings
+from tests.agents.conftest import ORDERS, SLOW, House, running
+from tests.agents.gateways import TEXT, Gateway, question
+from tests.agents.upstream import FAULT, KEY
 from tests.waiting import wait_until
 
 QUERY = "datasource://shop/SELECT%20id%20FROM%20orders%20ORDER%20BY%20id"
 BLOB = "datasource://blobs/2026/orders.csv"
 IDS = "id\n1\n2\n3\n4\n5\n"
-TEXT = {"type": "text", "text": "Sums?"}
-BOB = Principal("bob", grants=[Grant("lake", {"read"})])
-
-
-@dataclass
-class Gateway:
-    """A gateway, its upstream, and clients of it."""
-
-    url: str
-    app: FastAPI
-    upstream: Upstream
-    root: Path
-    principals: dict[str, Principal]
-
-    def client(self, token: str = "ann-token", **options: Any) -> openai.AsyncOpenAI:
-        return openai.AsyncOpenAI(base_url=f"{self.url}/v1", api_key=token, **options)
-
-    async def ask(self, *uris: str, token: str = "ann-token", **body: Any) -> Any:
-        """Return what the stock client gets for a question with references."""
-        async with self.client(token, max_retries=0) as client:
-            return await client.chat.completions.create(**question(*uris), extra_body=body)
-
-    def http(self, token: str | None = "ann-token", **headers: str) -> httpx2.AsyncClient:
-        if token is not None:
-            headers["Authorization"] = f"Bearer {token}"
-        return httpx2.AsyncClient(base_url=self.url, headers=headers, trust_env=False)
-
-    def directories(self) -> list[str]:
-        """Return the directories of requests and conversations."""
-        names = os.listdir(self.root) if self.root.exists() else []
-        return [name for name in names if not name.startswith(".")]
 
 
 Start = Callable[..., Any]
 
 
 @pytest.fixture
-async def start(house: House, tmp_path: Path) -> AsyncIterator[Start]:
-    """Start gateways, each with an upstream of its own unless one is given."""
-    async with AsyncExitStack() as stack:
-
-        async def start(
-            mode: str = "file_ids", upstream: Upstream | None = None, **settings: Any
-        ) -> Gateway:
-            upstream = upstream or Upstream()
-            address = await stack.enter_async_context(serving(upstream))
-            root = tmp_path / f"data-{len(list(tmp_path.iterdir()))}"
-            values = {"url": f"{address}/v1", "key": KEY, "root": str(root), "mode": mode}
-            gateway = GatewaySettings(**{**values, **settings})
-            principals = {"ann-token": ANN, "bob-token": BOB}
-
-            def authenticate(request: Request) -> Principal | None:
-                return principals.get(
-                    request.headers.get("authorization", "").removeprefix("Bearer ")
-                )
-
-            app = create_app(
-                house.registry,
-                authenticate=authenticate,
-                settings=ServerSettings(recheck_seconds=0.2),
-                parts=[gateway_routes(gateway)],
-            )
-            url = await stack.enter_async_context(serving(app))
-            return Gateway(url, app, upstream, root, principals)
-
-        yield start
-
-
-@pytest.fixture
 async def gateway(start: Start) -> Gateway:
     return await start()
-
-
-def question(*uris: str) -> dict[str, Any]:
-    parts = [{"type": "file", "file": {"file_id": uri}} for uri in uris]
-    return {"model": "m", "messages": [{"role": "user", "content": [TEXT, *parts]}]}
 
 
 @pytest.mark.parametrize("mode", ["file_ids", "file_parts"])

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
@@ -31,6 +32,8 @@ class Upstream:
     """Names of all files that were ever uploaded."""
     seen: list[dict[str, bytes]] = field(default_factory=list)
     """The files, by name, when each request was answered."""
+    shared: Path | None = None
+    """A directory with those of conversations, which it reads files in."""
     status: int = 200
     fault: dict[str, Any] = field(default_factory=lambda: FAULT)
     upload_status: int = 200
@@ -63,7 +66,7 @@ class Upstream:
     async def complete(self, request: Request) -> Response:
         self.bodies.append(await request.body())
         self.headers.append(request.headers)
-        self.seen.append(dict(self.files.values()))
+        self.seen.append(dict(self.files.values()) if self.shared is None else self.read())
         if self.status != 200:
             headers = {"x-should-retry": "false", "set-cookie": "a=b", "retry-after": "7"}
             return JSONResponse(self.fault, self.status, headers)
@@ -71,6 +74,13 @@ class Upstream:
             return StreamingResponse(self.stream(), media_type="text/event-stream")
         message = {"role": "assistant", "content": "".join(self.chunks)}
         return JSONResponse(document("message", message))
+
+    def read(self) -> dict[str, bytes]:
+        """Return the files of the conversation of the last request, by path."""
+        assert self.shared is not None
+        directory = self.shared / self.body["thread_id"]
+        paths = [path for path in directory.rglob("*") if path.is_file()]
+        return {str(path.relative_to(directory)): path.read_bytes() for path in paths}
 
     async def stream(self) -> AsyncIterator[str]:
         try:
