@@ -21,7 +21,7 @@ from tests.agents.conftest import ANN, SLOW, House, running
 from tests.agents.serving import serving
 from tests.waiting import wait_until
 
-EXAMPLE = Path(__file__).parents[2] / "docs/examples/chat_host.py"
+EXAMPLES = Path(__file__).parents[2] / "docs/examples"
 CODE = (
     "import glob\n"
     "for name in sorted(glob.glob('**/*.csv', recursive=True)):\n"
@@ -62,14 +62,29 @@ class Host:
         return not any(os.path.exists(directory) for _, directory, _ in self.asked)
 
 
-@pytest.fixture
-async def host(house: House, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Host]:
-    spec = importlib.util.spec_from_file_location("chat_host", EXAMPLE)
+def load(name: str) -> ModuleType:
+    """Return a new module of an example."""
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where FastAPI looks up the annotations
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        del sys.modules[name]
+    return module
+
+
+def client_example() -> ModuleType:
+    """Return the example of clients."""
+    return load("chat_client")
+
+
+@pytest.fixture
+async def host(house: House, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Host]:
+    module = load("chat_host")
     monkeypatch.setitem(sys.modules, "chat_host", module)
-    spec.loader.exec_module(module)
     host = Host(module, house)
     async with serving(host) as host.url:
         yield host
@@ -89,16 +104,16 @@ SUMS = "Sums: 36.5\n7.5\n"
 
 
 async def test_synchronous_client_gets_an_answer_from_both_files(host: Host) -> None:
-    def ask() -> str | None:
+    def ask() -> Any:
         with openai.OpenAI(**host.options()) as client:
-            return client.chat.completions.create(**question(*BOTH)).choices[0].message.content
+            return client_example().ask(client)
 
     assert await asyncio.to_thread(ask) == SUMS
     [(messages, _, files)] = host.asked
     assert len(files) == 3
     assert ".datasources" in files
     text, described = messages[0]["content"]
-    assert text == {"type": "text", "text": "What are the sums?"}
+    assert text == {"type": "text", "text": "What are the sums of the totals?"}
     assert "datasource://" not in json.dumps(messages)
     assert '"path": "2026/orders.csv"' in described["text"]
     await wait_until(host.left)
@@ -106,9 +121,9 @@ async def test_synchronous_client_gets_an_answer_from_both_files(host: Host) -> 
 
 async def test_asynchronous_client_gets_a_streamed_answer(host: Host) -> None:
     async with openai.AsyncOpenAI(**host.options()) as client:
-        stream = await client.chat.completions.create(**question(*BOTH), stream=True)
-        words = [chunk.choices[0].delta.content or "" async for chunk in stream]
+        words = await client_example().ask_for_words(client)
     assert "".join(words) == SUMS
+    assert len(words) == 2
     await wait_until(host.left)
 
 
@@ -122,9 +137,11 @@ async def test_synchronous_client_gets_a_streamed_answer(host: Host) -> None:
 
 
 async def test_field_of_the_body_is_a_reference(host: Host) -> None:
-    sources = [{"source": "shop", "item": "public.orders", "format": "csv"}]
-    async with openai.AsyncOpenAI(**host.options()) as client:
-        await client.chat.completions.create(**question(), extra_body={"data_sources": sources})
+    def ask() -> Any:
+        with openai.OpenAI(**host.options()) as client:
+            return client_example().ask_by_field(client)
+
+    await asyncio.to_thread(ask)
     assert host.asked[0][2] == [".datasources", "public.orders.csv"]
 
 
@@ -154,6 +171,7 @@ async def test_failed_reference_is_told_once_and_before_the_model_runs(
         "#/messages/0/content/2/file/file_id"
     ]
     assert body["failures"][0]["detail"] in body["message"]
+    assert client_example().explain(caught.value) == [body["message"]]
 
 
 async def test_malformed_body_is_refused(host: Host) -> None:

@@ -174,6 +174,7 @@ async def test_conversation_ends_after_its_time(start: Start, house: House, tmp_
     (tmp_path / "shared/foreign").mkdir(parents=True)
     await gateway.ask(FILE, thread_id="t")
     records = house.registry.store.records()
+    assert records is not None
     assert len(records.list("gateway-conversation")) == 1
     api = Api(house.registry, lambda _: None, ServerSettings())
     settings = GatewaySettings("http://localhost/v1", "workspace", conversation_ttl=0.1)

@@ -17,7 +17,13 @@ RUN = {"console", "python", "text", "toml"}
 DEPLOYED = {"dockerfile", "ini", "nginx", "sh"}  # by tests/field
 CONFIGURED = {"json"}  # by tests/agents/test_mcp_command.py
 BUILT = {"checks", "eval-rst", "options", "toctree"}  # by the build of the site
-TESTED = {"host.py", "service.py"}  # examples with tests of their own
+TESTED = {
+    "chat-transcript.txt",
+    "chat_client.py",
+    "chat_host.py",
+    "host.py",
+    "service.py",
+}  # examples with tests of their own
 MOST_LINES = 200
 
 if not IN_CI:

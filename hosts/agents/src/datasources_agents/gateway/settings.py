@@ -125,6 +125,9 @@ class GatewaySettings:
             OptionError: A key is unknown or missing, or a value is wrong.
             SecretNotFoundError: The key of the server cannot be resolved.
         """
+        for name in ("url", "mode"):
+            if name not in table:
+                raise OptionError(f"[gateway]: {name!r} is missing")
         values = {"root": root, **table}
         key = values.get("key")
         if key is not None:
