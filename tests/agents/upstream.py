@@ -133,3 +133,7 @@ def document(kind: str, value: dict[str, Any]) -> dict[str, Any]:
     choice = {"index": 0, kind: value, "finish_reason": None}
     kinds = {"delta": "chat.completion.chunk", "message": "chat.completion"}
     return {"id": "1", "object": kinds[kind], "created": 0, "model": "m", "choices": [choice]}
+
+
+app = Upstream(proceed=asyncio.Semaphore(1 << 40))
+"""For a process of uvicorn."""

@@ -244,6 +244,8 @@ def _router(api: Api, more: Sequence[Part]) -> APIRouter:
         responses=_PROBLEMS,
     )
     route_class = guarded_route(api)
+    for make in more:  # first, as addresses are tried in this order, and chat must be quick
+        routes.include_router(make(api, route_class))
     parts = [
         type_routes,
         source_routes,
@@ -258,8 +260,7 @@ def _router(api: Api, more: Sequence[Part]) -> APIRouter:
     for part in parts:
         routes.include_router(part(route_class))
     routes.include_router(upload_routes(guarded_route(api, streamed=True)))
-    for make in (link_routes, *more):
-        routes.include_router(make(api, route_class))
+    routes.include_router(link_routes(api, route_class))
     return routes
 
 
