@@ -29,6 +29,7 @@ class Gateway:
     """A gateway, its upstream, and clients of it."""
 
     url: str
+    upstream_url: str
     upstream: Upstream
     root: Path
     principals: dict[str, Principal]
@@ -81,7 +82,7 @@ async def gateways(house: House, directory: Path) -> AsyncIterator[Any]:
                 parts=[gateway_routes(gateway)],
             )
             url = await stack.enter_async_context(serving(app))
-            return Gateway(url, upstream, Path(gateway.root or ""), principals)
+            return Gateway(url, gateway.url, upstream, Path(gateway.root or ""), principals)
 
         yield start
 

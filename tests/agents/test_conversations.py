@@ -175,13 +175,32 @@ async def test_conversation_ends_after_its_time(start: Start, house: House, tmp_
     await gateway.ask(FILE, thread_id="t")
     records = house.registry.store.records()
     assert records is not None
-    assert len(records.list("gateway-conversation")) == 1
     api = Api(house.registry, lambda _: None, ServerSettings())
     settings = GatewaySettings("http://localhost/v1", "workspace", conversation_ttl=0.1)
     conversations = Conversations(api, settings, str(gateway.root))
+    kind = conversations._kind
+    assert len(records.list(kind)) == 1
 
     def is_over() -> bool:
         conversations.sweep()
-        return gateway.directories() == ["foreign"] and records.list("gateway-conversation") == []
+        return gateway.directories() == ["foreign"] and records.list(kind) == []
 
     await wait_until(is_over)
+
+
+async def test_conversations_of_one_person_are_bounded(start: Start) -> None:
+    gateway = await start(conversations=2)
+    for thread_id in ("a", "b", "a"):
+        await gateway.ask(FILE, thread_id=thread_id)
+    with pytest.raises(openai.APIStatusError, match="you have 2 conversations") as caught:
+        await gateway.ask(FILE, thread_id="c")
+    assert caught.value.status_code == 424
+    await gateway.ask(FILE, token="bob-token", thread_id="c")
+
+
+async def test_directory_that_cannot_be_made_is_a_failure(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    gateway = await start("workspace", root=str(tmp_path / "file"))
+    with pytest.raises(openai.APIStatusError, match="cannot be opened") as caught:
+        await gateway.ask(FILE)
+    assert caught.value.status_code == 424

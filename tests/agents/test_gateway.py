@@ -12,6 +12,7 @@ import httpx2
 import openai
 import pytest
 
+from datasources import DataSourceConfig, Grant, Principal, Record
 from datasources_agents.gateway import GatewaySettings
 from tests.agents.conftest import ORDERS, SLOW, House, running
 from tests.agents.gateways import TEXT, Gateway, question
@@ -295,3 +296,42 @@ async def test_hostile_names_reach_the_server_in_the_fence_only(
     assert "IGNORE" not in before
     assert inside.count("<") == 1
     assert inside.endswith(">")
+
+
+async def test_secret_of_a_source_is_in_no_answer_and_no_log(
+    gateway: Gateway, house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    options = {"host": house.database.host, "port": house.database.port, "user": "nobody"}
+    options |= {"database": house.database.name, "password": "canary-4711"}
+    config = DataSourceConfig("locked", "postgresql", "", options)
+    await house.registry.register_data_source(config)
+    gateway.principals["eve-token"] = Principal("eve", grants=[Grant("locked", {"read", "query"})])
+    async with gateway.http("eve-token") as http:
+        body = question("datasource://locked/SELECT%201")
+        answer = await http.post("/v1/chat/completions", json=body)
+    assert answer.status_code == 424
+    assert answer.json()["error"]["failures"][0]["slug"] == "source-login-refused"
+    assert "canary-4711" not in answer.text
+    assert "canary-4711" not in caplog.text
+
+
+async def test_answer_that_breaks_off_is_not_taken_for_a_whole_one(gateway: Gateway) -> None:
+    gateway.upstream.breaks = True
+    async with gateway.client(max_retries=0) as client:
+        stream = await client.chat.completions.create(**question(), stream=True)
+        with pytest.raises((openai.APIError, httpx2.HTTPError)):
+            async for _ in stream:
+                pass
+
+
+async def test_uploads_of_another_server_are_left_alone(start: Start, house: House) -> None:
+    records = house.registry.store.records()
+    assert records is not None
+    data = {"name": "a", "mark": "a", "file_id": "file-0", "worker": "", "since": 0}
+    records.put(Record("gateway-upload", "1", "ann", data | {"url": "http://other/v1"}))
+    gateway = await start(heartbeat_timeout=0.2)
+    gateway.upstream.files["file-0"] = ("a", b"")
+    records.put(Record("gateway-upload", "2", "ann", data | {"url": gateway.upstream_url}))
+    await wait_until(lambda: [r.id for r in records.list("gateway-upload")] == ["1"])
+    assert gateway.upstream.files == {}

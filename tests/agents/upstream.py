@@ -41,6 +41,8 @@ class Upstream:
     chunks: list[str] = field(default_factory=lambda: ["Hello", " you"])
     proceed: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1000))
     """Acquired before each chunk, and before the response of an upload."""
+    breaks: bool = False
+    """True to break off each stream."""
     left: int = 0
     """Streams that clients have left."""
     uploading: int = 0
@@ -87,6 +89,8 @@ class Upstream:
             for chunk in self.chunks:
                 await self.proceed.acquire()
                 yield f"data: {json.dumps(document('delta', {'content': chunk}))}\n\n"
+            if self.breaks:
+                raise ConnectionResetError
             yield "data: [DONE]\n\n"
         except (asyncio.CancelledError, GeneratorExit):
             self.left += 1

@@ -13,7 +13,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +69,11 @@ async def test_model_starts_when_the_slowest_reference_is_there(
             await client.post("/v1/chat/completions", json=question(*URIS))
             at_once.append(started[number] - before)
     for name, pick in PICKS.items():
-        slowest, model = max(map(pick, alone)), pick(at_once)
+        slowest, begun = max(pick(figures) for figures in alone), pick(at_once)
         print(
-            f"\n  three small references, {name} of {ROUNDS}: request to model {ms(model)}, the "
+            f"\n  three small references, {name} of {ROUNDS}: request to model {ms(begun)}, the "
             f"slowest alone {ms(slowest)}, one by one {ms(pick(in_turn))}; over the slowest: "
-            f"{ms(model - slowest)}"
+            f"{ms(begun - slowest)}"
         )
 
 
@@ -123,7 +123,7 @@ def test_gateway_adds_little_to_the_first_chunk(servers: tuple[Server, ServeComm
         connection.close()
     spent = (processor_time(gateway) - spent) / STREAMS
     for name, pick in PICKS.items():
-        direct, through = map(pick, first)
+        direct, through = (pick(figures) for figures in first)
         print(
             f"\n  first chunk, {name} of {STREAMS}: direct {ms(direct)}, through the gateway "
             f"{ms(through)}; added {ms(through - direct)}"
@@ -146,4 +146,7 @@ def fastest_tenth(figures: Sequence[float]) -> float:
 
 
 # The second one is less of a figure of what else runs on the machine.
-PICKS = {"median": statistics.median, "fastest tenth": fastest_tenth}
+PICKS: dict[str, Callable[[Sequence[float]], float]] = {
+    "median": statistics.median,
+    "fastest tenth": fastest_tenth,
+}

@@ -9,10 +9,16 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from datasources import Access, WorkspaceSession
+from datasources import Access, RegistryError, WorkspaceSession
 from datasources_agents.manifest import FetchedFile, Manifest
-from datasources_agents.references import last_user_message, references_in, without_references
-from datasources_agents.resolving import ResolveLimits, resolve
+from datasources_agents.references import (
+    Reference,
+    ReferencesError,
+    last_user_message,
+    references_in,
+    without_references,
+)
+from datasources_agents.resolving import ResolveLimits, failure_of, resolve
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +60,19 @@ async def prepare(
         earlier: As for `resolve`, with a `workspace` of a conversation.
 
     Raises:
-        ReferencesError: References are malformed, or cannot be had.
-        RegistryError: The directory of a new session cannot be made.
+        ReferencesError: References are malformed, or cannot be had; or the directory of a new
+            session cannot be made.
     """
     limits = limits or ResolveLimits()
     references = references_in(body, in_text=in_text, maximum=limits.references)
     async with AsyncExitStack() as stack:
         if workspace is None:
             session = access.workspace(secrets.token_hex(16), root=root, quota=quota)
-            workspace = await stack.enter_async_context(session)
+            try:
+                workspace = await stack.enter_async_context(session)
+            except RegistryError as exc:
+                failure = failure_of(Reference("", "", pointer="#"), exc)
+                raise ReferencesError([failure]) from exc
         manifest = await resolve(references, workspace, access, limits=limits, earlier=earlier)
         question = add_to_question(without_references(body), manifest.prompt())
         yield Chat(question, workspace, manifest)

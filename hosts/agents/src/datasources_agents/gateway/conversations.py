@@ -15,13 +15,14 @@ from uuid import uuid4
 from datasources import ConflictError, OptionError, Record, Records, RegistryError, WorkspaceSession
 from datasources_agents.gateway.settings import GatewaySettings
 from datasources_agents.manifest import FetchedFile
-from datasources_agents.references import Failure, ReferencesError, invalid
+from datasources_agents.references import Failure, Reference, ReferencesError, invalid
+from datasources_agents.resolving import failure_of
 from datasources_server.calls import Api, Call
 
-_KIND = "gateway-conversation"
 _MAX_FILES = 100  # of one conversation; the latest ones are kept
 _LOCK_SECONDS = 0.1  # between two attempts to lock a directory
 _POINTER = "#/thread_id"
+_WORKSPACE = Reference("", "", pointer="#")
 _FOREIGN = "is a conversation of somebody else"
 
 
@@ -50,6 +51,8 @@ class Conversations:
         self._api = api
         self._settings = settings
         self.root = root
+        # Of one root, as a gateway with another one on the store does not have the files.
+        self._kind = f"gateway-conversation-{hashlib.sha256(root.encode()).hexdigest()[:12]}"
 
     async def find(self, call: Call, thread_id: object) -> Conversation:
         """Return the conversation of a request.
@@ -62,7 +65,7 @@ class Conversations:
         if not isinstance(thread_id, str) or not thread_id:
             raise ReferencesError([invalid(_POINTER, "must be a text that is not empty")])
         name = self._name(call, thread_id)
-        record = await asyncio.to_thread(self._records().get, _KIND, name)
+        record = await asyncio.to_thread(self._records().get, self._kind, name)
         if record is None:
             return Conversation(name, lasts=True)
         if record.owner != call.principal.id:
@@ -76,8 +79,8 @@ class Conversations:
 
         Raises:
             ReferencesError: 422, the name cannot be that of a directory, or somebody else has it;
-                424, another request of the conversation takes too long.
-            RegistryError: The directory cannot be opened.
+                424, another request of the conversation takes too long, there are too many of them,
+                or the directory cannot be opened.
         """
         try:
             session = call.access.workspace(
@@ -116,7 +119,7 @@ class Conversations:
         if os.path.isdir(self.root):
             self._api.registry.sweep_workspaces(self.root, ttl)
         records, after = self._records(), ""
-        while page := records.list(_KIND, after=after):
+        while page := records.list(self._kind, after=after):
             after = page[-1].id
             for record in page:
                 is_over = record.data["used_at"] < time.time() - ttl
@@ -134,18 +137,32 @@ class Conversations:
                 return
             except RegistryError as exc:
                 if not isinstance(exc.__cause__, BlockingIOError):
-                    raise
+                    raise ReferencesError([failure_of(_WORKSPACE, exc)]) from exc
             if time.monotonic() > deadline:
                 detail = "another request of this conversation has its files for too long"
                 raise ReferencesError([Failure(_POINTER, 424, "conversation-busy", detail)])
             await asyncio.sleep(_LOCK_SECONDS)
 
     async def _claim(self, call: Call, conversation: Conversation) -> None:
-        """Make the record of a new conversation; raise ReferencesError if somebody else has it."""
-        with suppress(ConflictError):
-            await self._put(call, conversation, (), expected=0)
-        record = await asyncio.to_thread(self._records().get, _KIND, conversation.id)
-        if record is not None and record.owner != call.principal.id:
+        """Make the record of a new conversation.
+
+        Raises:
+            ReferencesError: Somebody else has it, or the principal has too many.
+        """
+        records, owner = self._records(), call.principal.id
+        record = await asyncio.to_thread(records.get, self._kind, conversation.id)
+        if record is None:
+            most = self._settings.conversations
+            present = await asyncio.to_thread(
+                partial(records.list, self._kind, owner=owner, limit=most)
+            )
+            if len(present) >= most:
+                detail = f"is new, and you have {most} conversations; old ones end by themselves"
+                raise ReferencesError([Failure(_POINTER, 424, "too-many-conversations", detail)])
+            with suppress(ConflictError):
+                await self._put(call, conversation, (), expected=0)
+            record = await asyncio.to_thread(records.get, self._kind, conversation.id)
+        if record is not None and record.owner != owner:
             raise ReferencesError([invalid(_POINTER, _FOREIGN)])
 
     async def _put(
@@ -157,7 +174,7 @@ class Conversations:
         expected: int | None = None,
     ) -> None:
         data = {"files": [file.to_dict() for file in files], "used_at": time.time()}
-        record = Record(_KIND, conversation.id, call.principal.id, data)
+        record = Record(self._kind, conversation.id, call.principal.id, data)
         await asyncio.to_thread(partial(self._records().put, record, expected=expected))
 
     def _name(self, call: Call, thread_id: str) -> str:

@@ -59,13 +59,17 @@ def gateway_routes(settings: GatewaySettings) -> Callable[[Api, type[APIRoute]],
         settings: Of the gateway; `root` is required.
 
     Raises:
-        OptionError: There is no `root`.
+        OptionError: There is no `root`, or, when the server is made, its store has no records.
     """
     if settings.root is None:
         raise OptionError("the gateway needs 'root', the directory of the data")
     root = settings.root
 
     def make(api: Api, route_class: type[APIRoute]) -> APIRouter:
+        try:
+            api.records()
+        except Problem as exc:
+            raise OptionError(f"the gateway cannot be used: {exc.detail}") from exc
         gateway = Gateway(api, settings, root)
         routes = APIRouter(tags=["gateway"], route_class=route_class, lifespan=gateway.lifespan)
         routes.post("/chat/completions", response_model=UpstreamDocument, openapi_extra=_OPENAPI)(
@@ -91,12 +95,12 @@ class Gateway:
     async def lifespan(self, _: object) -> AsyncIterator[None]:
         """Hold the connections to the model's server, and delete what nobody needs any more."""
         self._upstream = Upstream(self._settings)
-        self._uploads = Uploads(
-            self._api.records(), self._upstream, self._settings.heartbeat_timeout
-        )
+        self._uploads = Uploads(self._api.records(), self._upstream, self._settings)
         sweep = asyncio.create_task(self._sweep_regularly())
         try:
-            async with self._uploads.lifespan():
+            async with AsyncExitStack() as stack:
+                if self._settings.mode != "workspace":
+                    await stack.enter_async_context(self._uploads.lifespan())
                 yield
         finally:
             sweep.cancel()

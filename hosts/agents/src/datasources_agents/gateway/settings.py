@@ -51,6 +51,8 @@ class GatewaySettings:
     """Seconds for all fetches of one request, and to wait for another one of its conversation."""
     quota: int = 1 << 30
     """Bytes of the files of one request or conversation."""
+    conversations: int = 100
+    """Conversations of one principal."""
     conversation_ttl: float = 86_400.0
     """Seconds after its last request until the data of a conversation are deleted."""
     connect_timeout: float = 10.0

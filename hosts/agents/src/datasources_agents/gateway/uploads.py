@@ -33,6 +33,7 @@ from datasources import (
     guess_media_type,
     run_in_thread,
 )
+from datasources_agents.gateway.settings import GatewaySettings
 from datasources_agents.gateway.upstream import Upstream, UpstreamError
 from datasources_server import Problem
 
@@ -47,12 +48,13 @@ _log = logging.getLogger("datasources.gateway")
 
 
 class Uploads:
-    """The uploads of this worker, and the end of those of dead ones."""
+    """The uploads of this worker, and the end of those of dead ones to the same server."""
 
-    def __init__(self, records: Records, upstream: Upstream, heartbeat_timeout: float) -> None:
+    def __init__(self, records: Records, upstream: Upstream, settings: GatewaySettings) -> None:
         self._records = records
         self._upstream = upstream
-        self._timeout = heartbeat_timeout
+        self._url = settings.url
+        self._timeout = settings.heartbeat_timeout
         self._worker = uuid4().hex
         self._deleting: set[asyncio.Task[None]] = set()
 
@@ -77,8 +79,15 @@ class Uploads:
             name: The name of the file.
             mark: A part of the name that no file of another request or conversation has.
         """
-        data = {"name": name, "mark": mark, "file_id": None, "worker": self._worker}
-        return Record(_UPLOAD, uuid4().hex, owner, {**data, "since": time.time()})
+        data = {
+            "url": self._url,
+            "name": name,
+            "mark": mark,
+            "file_id": None,
+            "worker": self._worker,
+            "since": time.time(),
+        }
+        return Record(_UPLOAD, uuid4().hex, owner, data)
 
     async def upload(self, record: Record, file: BinaryIO) -> str:
         """Note an upload, upload the file, and return its id.
@@ -158,7 +167,9 @@ class Uploads:
         await asyncio.to_thread(self._records.put, record)
 
     async def _noted(self) -> list[Record]:
-        return await asyncio.to_thread(partial(self._records.list, _UPLOAD, limit=_LIMIT))
+        """Return the uploads to this server."""
+        records = await asyncio.to_thread(partial(self._records.list, _UPLOAD, limit=_LIMIT))
+        return [record for record in records if record.data["url"] == self._url]
 
     async def _update(self, record: Record, **changes: object) -> None:
         current = await asyncio.to_thread(self._records.get, _UPLOAD, record.id)
