@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from datasources import Access, Record, WorkspaceSession, open_below, run_in_thread
+from datasources import Access, Record, WorkspaceSession, open_below
 from datasources_agents.chat import add_to_question
 from datasources_agents.gateway.settings import GatewaySettings
 from datasources_agents.gateway.uploads import Uploads, upload_name
@@ -116,8 +116,7 @@ class ChatRequest:
 
         async def upload(path: str, record: Record) -> str:
             async with turn:
-                descriptor = await run_in_thread(open_below, session.path, path)
-                with os.fdopen(descriptor, "rb") as file:
+                with os.fdopen(open_below(session.path, path), "rb") as file:
                     return await uploads.upload(record, file)
 
         try:
