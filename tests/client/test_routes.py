@@ -49,6 +49,7 @@ CALLS: list[tuple[str, Callable[[Client], Any]]] = [
     ("POST /v1/sources/{}/content", lambda client: client.open_content(ID, "a", stream=True)),
     ("POST /v1/sources/{}/content", lambda client: client.fetch(ID, "a", format="csv")),
     ("POST /v1/sources/{}/upload", lambda client: client.upload(ID, "a", [b"x"])),
+    ("POST /v1/sources/{}/fetch", lambda client: client.fetch_here(ID, "a", "/workspace")),
     ("GET /v1/receipts/{}", lambda client: client.receipt("request")),
     ("POST /v1/links", lambda client: client.make_link(ID, "a", format="csv")),
     ("GET /v1/links/{}", lambda client: client.open_link(LINK)),
@@ -70,6 +71,7 @@ CALLS: list[tuple[str, Callable[[Client], Any]]] = [
     ("DELETE /v1/tokens/{}", lambda client: client.revoke_token("ann")),
 ]
 OTHER_METHODS = {"close"}
+ROUTES_OF_WORKSPACE_SOCKETS = {"POST /v1/sources/{}/fetch"}
 
 
 def routes_of_server(directory: Path) -> set[str]:
@@ -83,7 +85,8 @@ def routes_of_server(directory: Path) -> set[str]:
 
 
 def test_every_route_of_the_server_has_a_method(tmp_path: Path) -> None:
-    assert {route for route, _ in CALLS} == routes_of_server(tmp_path)
+    routes = routes_of_server(tmp_path) | ROUTES_OF_WORKSPACE_SOCKETS
+    assert {route for route, _ in CALLS} == routes
 
 
 def test_every_method_is_in_the_table() -> None:

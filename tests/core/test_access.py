@@ -159,6 +159,9 @@ async def in_session(
         await operation(session)
 
 
+OTHERS = {"workspace", "list_sources", "with_quota", "call_at_close"}
+
+
 def test_every_operation_for_a_source_is_among_the_ways() -> None:
     for owner, prefix in ((Access, ""), (WorkspaceSession, "session.")):
         public = {

@@ -7,6 +7,7 @@ a call to the store or to a connector, by the error of a source that does not ex
 from __future__ import annotations
 
 import asyncio
+import copy
 import os
 from collections.abc import (
     AsyncGenerator,
@@ -23,7 +24,7 @@ from contextlib import (
     nullcontext,
 )
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any, Self, cast
 from weakref import WeakValueDictionary
 
 from datasources.connector import DataSourceConnector, abilities
@@ -85,6 +86,8 @@ class Operations:
     streams: StreamOpener
     planner: SplitPlanner
     plugins: Plugins
+    registry: Any
+    """The `DataSourceRegistry` itself, for hosts; this module is below its own."""
     gates: Gates = field(default_factory=Gates)
     _quotas: WeakValueDictionary[tuple[str, int], Quota] = field(
         default_factory=WeakValueDictionary
@@ -137,6 +140,18 @@ class GrantedOperations:
         self._authorization = Authorization(
             principal, operations.factory, operations.plugins, refusal
         )
+
+    @property
+    def registry(self) -> Any:
+        """The `DataSourceRegistry` that the operations are those of."""
+        return self._operations.registry
+
+    def with_quota(self, quota: int | None) -> Self:
+        """Return the same operations with a quota for each directory; the smaller one counts."""
+        narrowed = copy.copy(self)
+        bounds = [bound for bound in (quota, self._quota) if bound is not None]
+        narrowed._quota = min(bounds, default=None)
+        return narrowed
 
     async def list_sources(
         self,

@@ -38,7 +38,7 @@ from datasources.registry.checking import ConnectionTester, checked
 from datasources.registry.factory import ConnectorFactory
 from datasources.registry.fetching import Fetcher
 from datasources.registry.filtering import SourceFilter
-from datasources.registry.granted import GrantedOperations, Operations
+from datasources.registry.granted import Operations
 from datasources.registry.listing import ItemLister
 from datasources.registry.observing import SOURCES_PER_TURN, observe, observe_each
 from datasources.registry.opening import open_store
@@ -120,6 +120,7 @@ class DataSourceRegistry:
             self._streams,
             self._planner,
             self.plugins,
+            self,
         )
 
     @classmethod
@@ -862,10 +863,8 @@ class DataSourceRegistry:
             roles={ADMIN} if sources is None else (),
             grants=[Grant(source_id, RIGHTS) for source_id in sources or ()],
         )
-        granted = GrantedOperations(
-            self._operations, principal, limits=limits, replaces=True, refusal=refusal
-        )
-        return WorkspaceSession(granted, workspace_id, root, quota, keep=keep)
+        access = Access(self._operations, principal, limits=limits, replaces=True, refusal=refusal)
+        return access.workspace(workspace_id, root=root, quota=quota, keep=keep)
 
     def sweep_workspaces(self, root: str | os.PathLike[str], older_than: float) -> list[str]:
         """Delete the workspaces in a directory that no process has open and nobody used for long.

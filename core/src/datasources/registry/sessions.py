@@ -67,6 +67,27 @@ class WorkspaceSession:
         self._closed = True
         self._process = os.getpid()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._closers: list[Callable[[], Awaitable[None]]] = []
+
+    @property
+    def closed(self) -> bool:
+        """True before the block begins, and from the moment at which it ends."""
+        return self._closed
+
+    @property
+    def granted(self) -> GrantedOperations:
+        """The operations of the session's principal; the session's quota bounds each directory.
+
+        The end of the block does not cancel them.
+        """
+        return self._granted.with_quota(self._quota)
+
+    def call_at_close(self, closer: Callable[[], Awaitable[None]]) -> None:
+        """Have a function called and awaited when the block ends, before the fetches are cancelled.
+
+        It must not raise.
+        """
+        self._closers.append(closer)
 
     async def __aenter__(self) -> Self:
         if self._descriptor >= 0:
@@ -89,6 +110,8 @@ class WorkspaceSession:
         self._closed = True
         if os.getpid() != self._process:
             return  # the directory and the fetches are the parent's
+        while self._closers:
+            await self._closers.pop()()
         for task in self._tasks:
             task.cancel()
         try:

@@ -79,6 +79,7 @@ from datasources_client.models import (
     UploadReceipt,
     Workspace,
 )
+from datasources_client.tables import table
 
 __all__ = [
     "AuditEntry",
@@ -152,4 +153,5 @@ __all__ = [
     "preview",
     "sources",
     "statistics",
+    "table",
 ]

@@ -18,6 +18,7 @@ SOCKET = "DATASOURCES_SOCKET"
 URL = "DATASOURCES_URL"
 TOKEN = "DATASOURCES_TOKEN"  # noqa: S105  (the name of a variable)
 CA_FILE = "DATASOURCES_CA_FILE"
+WORKSPACE = "DATASOURCES_WORKSPACE"
 
 _BLOCK = 256 * 1024  # bytes read at once of a file that is sent
 _HOST = re.compile(r"[^\s\x00-\x20\x7f%\\]+")

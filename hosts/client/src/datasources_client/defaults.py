@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from datasources_client.addresses import CA_FILE, SOCKET, TOKEN, URL
+from datasources_client.addresses import CA_FILE, SOCKET, TOKEN, URL, WORKSPACE
 from datasources_client.client import Client
 from datasources_client.models import ColumnStatistics, Item, Preview, Receipt, Source
 
@@ -68,7 +68,16 @@ def fetch(
     directory: str = ".",
     stream: bool = False,
 ) -> Receipt:
-    """Download an item or a query into a file; as `Client.fetch`."""
+    """Fetch an item or a query into a file; as `Client.fetch`.
+
+    In a sandbox, where `DATASOURCES_WORKSPACE` names the workspace, a file without `path` and
+    `directory` is written there by the host, under the path that the receipt says.
+    """
+    workspace = os.environ.get(WORKSPACE)
+    if workspace and path is None and directory == "." and not stream:
+        return default_client().fetch_here(
+            source, item, workspace, format=format, parameters=parameters
+        )
     return default_client().fetch(
         source,
         item,

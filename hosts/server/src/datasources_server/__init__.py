@@ -8,6 +8,10 @@ from datasources import lazy_exports
 
 if TYPE_CHECKING:
     from datasources_server.app import create_app as create_app, router as router
+    from datasources_server.endpoint import (
+        WorkspaceEndpoint as WorkspaceEndpoint,
+        serve_workspace as serve_workspace,
+    )
     from datasources_server.problems import Problem as Problem
     from datasources_server.settings import (
         ServerSettings as ServerSettings,
@@ -24,8 +28,10 @@ __all__ = [
     "Token",
     "TokenStore",
     "Tokens",
+    "WorkspaceEndpoint",
     "create_app",
     "router",
+    "serve_workspace",
     "strict_policy",
 ]
 
@@ -38,8 +44,10 @@ __getattr__ = lazy_exports(
         "Token": "tokens",
         "TokenStore": "tokens",
         "Tokens": "token_file",
+        "WorkspaceEndpoint": "endpoint",
         "create_app": "app",
         "router": "app",
+        "serve_workspace": "endpoint",
         "strict_policy": "settings",
     },
 )

@@ -1,0 +1,78 @@
+"""The application that serves the code of one workspace session."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import cast
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+
+from datasources import Access, Principal, WorkspaceSession
+from datasources_server.app import handle_error
+from datasources_server.calls import Api, Call, SourceId
+from datasources_server.documents import (
+    FileReceiptDocument,
+    SourceDocument,
+    SourcePage,
+)
+from datasources_server.guard import guarded_route
+from datasources_server.items import ContentBody, item_routes
+from datasources_server.problems import Problem
+from datasources_server.receipts import public_receipt
+from datasources_server.responses import ApiResponse
+from datasources_server.settings import ServerSettings
+from datasources_server.sources import get_source, list_sources
+from datasources_server.workspace_files import share_below
+
+
+class _WorkspaceApi(Api):
+    """The parts that the requests of one session share."""
+
+    def __init__(self, session: WorkspaceSession, settings: ServerSettings) -> None:
+        super().__init__(session.granted.registry, self.principal_of, settings)
+        self.session = session
+
+    async def principal_of(self, request: Request) -> Principal:  # noqa: ARG002
+        if self.session.closed:
+            raise Problem(410, "workspace-closed", "the workspace of this socket has ended")
+        return self.session.granted.principal
+
+    async def call_of(self, request: Request) -> Call:
+        principal = await self.principal_of(request)
+        access = cast("Access", self.session.granted)
+        return Call(self, principal, access, request.scope["datasources.request_id"])
+
+
+def make_workspace_app(session: WorkspaceSession, settings: ServerSettings) -> FastAPI:
+    """Return the application with the data routes below `/v1`, for one session."""
+    app = FastAPI(openapi_url=None)
+    api = _WorkspaceApi(session, settings)
+    route_class = guarded_route(api)
+    app.include_router(_source_routes(route_class), prefix="/v1")
+    app.include_router(item_routes(route_class), prefix="/v1")
+    app.add_exception_handler(HTTPException, partial(handle_error, api))
+    app.add_exception_handler(Exception, partial(handle_error, api))
+    return app
+
+
+def _source_routes(route_class: type[APIRoute]) -> APIRouter:
+    routes = APIRouter(prefix="/sources", route_class=route_class)
+    routes.get("", response_model=SourcePage)(list_sources)
+    routes.get("/{source_id}", response_model=SourceDocument)(get_source)
+    routes.post("/{source_id}/fetch", response_model=FileReceiptDocument)(fetch_item)
+    return routes
+
+
+async def fetch_item(request: Request, source_id: SourceId, body: ContentBody) -> ApiResponse:
+    """Fetch an item into the workspace; return its path there, and its receipt."""
+    session: WorkspaceSession = request.scope["state"]["session"]
+    receipt = await session.fetch(
+        source_id, body.item, format=body.format, parameters=body.parameters
+    )
+    path = receipt.path.removeprefix(f"{session.path}/")
+    if request.scope["state"]["is_shared"]:
+        await asyncio.to_thread(share_below, session.path, path)
+    return ApiResponse(public_receipt(receipt) | {"source": source_id, "path": path})
