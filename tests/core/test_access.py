@@ -167,7 +167,7 @@ def test_every_operation_for_a_source_is_among_the_ways() -> None:
         public = {
             name
             for name, function in inspect.getmembers(owner, inspect.isfunction)
-            if not name.startswith("_") and name not in {"workspace", "list_sources"}
+            if not name.startswith("_") and name not in OTHERS
         }
         assert {prefix + name for name in public} <= set(WAYS)
 
