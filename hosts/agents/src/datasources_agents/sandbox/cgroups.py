@@ -1,0 +1,89 @@
+"""Control groups that count the memory and the processes of one sandbox, of version 1 or 2.
+
+A host names folders below `/sys/fs/cgroup` that it may manage, such as one that systemd has
+delegated to it. A group of its own is made in each of them for a run, and removed at its end. Groups
+are made nowhere else: the tree belongs to the manager of the system.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+
+_REMOVE_SECONDS = 5.0
+_EXTRA_PROCESSES = 3  # those of bubblewrap, and the one that starts the code
+
+
+class ControlGroups:
+    """The groups of one run.
+
+    Args:
+        parents: Folders that the host may manage.
+        memory: Bytes.
+        processes: Processes and threads.
+    """
+
+    def __init__(self, parents: Sequence[str], memory: int, processes: int) -> None:
+        self.controllers: set[str] = set()
+        """Of `memory` and `processes`, those that a group counts."""
+        self._folders: list[str] = []
+        name = f"datasources-{os.urandom(8).hex()}"
+        for parent in parents:
+            with suppress(OSError):  # not ours to manage: other limits hold
+                self._make(os.path.join(parent, name), memory, processes + _EXTRA_PROCESSES)
+
+    def _make(self, folder: str, memory: int, processes: int) -> None:
+        with suppress(OSError):  # of version 2: enabled already, or version 1
+            _write(os.path.dirname(folder), "cgroup.subtree_control", "+memory +pids")
+        os.mkdir(folder)
+        self._folders.append(folder)
+        for name, value, controller in (
+            ("memory.swap.max", 0, None),
+            ("memory.max", memory, "memory"),
+            ("memory.limit_in_bytes", memory, "memory"),
+            ("memory.memsw.limit_in_bytes", memory, None),  # after the limit that it includes
+            ("pids.max", processes, "processes"),
+        ):
+            if os.path.exists(os.path.join(folder, name)):
+                _write(folder, name, str(value))
+                if controller is not None:
+                    self.controllers.add(controller)
+
+    def add(self, processes: Iterable[int]) -> None:
+        """Move processes into the groups, before they start others.
+
+        Raises:
+            OSError: It is not possible.
+        """
+        for process in processes:
+            for folder in self._folders:
+                _write(folder, "cgroup.procs", str(process))
+
+    def has_run_out_of_memory(self) -> bool:
+        """Return True if the kernel has ended a process for the limit of memory."""
+        for folder in self._folders:
+            for name in ("memory.events", "memory.oom_control"):
+                with suppress(OSError), open(os.path.join(folder, name)) as file:
+                    lines = (line.split() for line in file)
+                    if any(line[0] == "oom_kill" and line[1] != "0" for line in lines):
+                        return True
+        return False
+
+    def remove(self) -> None:
+        """Remove the groups, whose processes have ended; the kernel may take a moment."""
+        deadline = time.monotonic() + _REMOVE_SECONDS
+        while self._folders:
+            try:
+                os.rmdir(self._folders[-1])
+            except OSError:
+                if time.monotonic() < deadline:
+                    time.sleep(0.01)
+                    continue
+            self._folders.pop()
+
+
+def _write(folder: str, name: str, value: str) -> None:
+    with open(os.path.join(folder, name), "w") as file:
+        file.write(value)

@@ -1,0 +1,76 @@
+"""Sums of what a sandbox uses, made by a thread while the code runs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection
+
+from datasources_agents.sandbox.models import Reason, RunLimits
+from datasources_agents.sandbox.processes import (
+    count_threads,
+    memory_of,
+    processes_of,
+    temporary_bytes,
+)
+from datasources_agents.sandbox.workspace import measure
+
+_PAUSE = 0.04  # seconds between two looks
+_IN_MEMORY = ("/tmp", "/dev/shm")  # noqa: S108  (in the sandbox)
+
+
+class Supervisor:
+    """Watches one sandbox until it ends, and tells the limit that it exceeds.
+
+    Args:
+        first: The first process of the sandbox; all others descend from it.
+        workspace: The directory.
+        limits: Those of the run.
+        counted: What control groups count already: of `memory` and `processes`.
+        report: Called once, on the thread of the supervisor.
+    """
+
+    def __init__(
+        self,
+        first: int,
+        workspace: str,
+        limits: RunLimits,
+        counted: Collection[str],
+        report: Callable[[Reason], None],
+    ) -> None:
+        self._first = first
+        self._workspace = workspace
+        self._limits = limits
+        self._counted = counted
+        self._report = report
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="sandbox", daemon=True)
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread, which may still be making its last sums."""
+        self._ended.set()
+
+    def _run(self) -> None:
+        while not self._ended.wait(_PAUSE):
+            reason = self._exceeded()
+            if reason is not None and not self._ended.is_set():
+                self._report(reason)
+                return
+
+    def _exceeded(self) -> Reason | None:
+        limits = self._limits
+        if {"memory", "processes"} - set(self._counted):
+            processes = processes_of(self._first)
+            # Without the first, which is bubblewrap's own.
+            if count_threads(processes[1:]) > limits.processes:
+                return "processes"
+            stored = temporary_bytes(self._first, _IN_MEMORY)
+            if stored + memory_of(processes, limits.memory - stored) > limits.memory:
+                return "memory"
+        usage = measure(self._workspace, limits.files)
+        if usage.size > limits.disk or usage.count > limits.files or usage.is_too_deep:
+            return "disk"
+        return None
