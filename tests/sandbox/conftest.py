@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import os
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,8 +21,13 @@ from datasources import (
     WorkspaceSession,
     hookimpl,
 )
+from datasources_agents.sandbox import SandboxUnavailableError
+from datasources_agents.sandbox.backends import choose_backend
+from datasources_agents.sandbox.interpreter import find_interpreter
 from datasources_client import Client
 from datasources_server import WorkspaceEndpoint, serve_workspace
+from tests.conftest import IN_CI
+from tests.sandbox.hosts import ORDINARY, Host, ordinary_python
 
 T = TypeVar("T")
 
@@ -73,6 +81,28 @@ async def session(registry: DataSourceRegistry, lake: Path) -> AsyncIterator[Wor
 async def endpoint(session: WorkspaceSession) -> AsyncIterator[WorkspaceEndpoint]:
     async with serve_workspace(session) as endpoint:
         yield endpoint
+
+
+@pytest.fixture(scope="session", params=["own user", "ordinary user"])
+def host(request: pytest.FixtureRequest) -> Iterator[Host]:
+    """A host process of root, if that runs the tests, and of an ordinary user."""
+    user, python = os.geteuid(), sys.executable
+    if request.param == "ordinary user":
+        if user != 0:
+            pytest.skip("the tests run as an ordinary user already")
+        python, user = ordinary_python() or "", ORDINARY
+        if not python:
+            pytest.skip("no Python of this version can be run by an ordinary user")
+    try:
+        asyncio.run(choose_backend(None, find_interpreter(sys.executable)))
+    except SandboxUnavailableError as exc:
+        if IN_CI:
+            raise
+        pytest.skip(str(exc))
+    # Outside the directory of the tests, whose folders are those of their user alone.
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        os.chown(folder, user, -1)
+        yield Host(user, python, Path(folder))
 
 
 async def call(endpoint: WorkspaceEndpoint, function: Callable[[Client], T]) -> T:

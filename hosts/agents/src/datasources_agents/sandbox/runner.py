@@ -167,7 +167,9 @@ class _Run:
         return await self._result(code, before, time.monotonic() - started)
 
     async def _execute(self) -> int | None:
-        await self._backend.start(self._process, self._job)
+        # Not cancelled meanwhile: bubblewrap, killed before it has told its first process to begin,
+        # would leave it waiting for ever.
+        await _to_the_end(self._backend.start(self._process, self._job))
         self._groups.add(processes_of(self._process.first))
         supervisor = Supervisor(
             self._process.first,

@@ -117,9 +117,7 @@ def raise_deep_folders(path: str) -> None:
         if stat.S_ISDIR(status.st_mode) and name.count("/") >= MAX_DEPTH - 1
     ]:
         for name in deep:
-            os.rename(
-                os.path.join(path, name), os.path.join(path, f"deep-{os.urandom(8).hex()}")
-            )
+            os.rename(os.path.join(path, name), os.path.join(path, f"deep-{os.urandom(8).hex()}"))
 
 
 def _hash(path: str, name: str) -> str | None:
