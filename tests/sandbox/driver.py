@@ -1,7 +1,7 @@
 """A host process that runs code in a sandbox, for tests as root and as an ordinary user.
 
-`python driver.py JSON` runs `code` with `limits`, after as many `cancelled` runs, and prints JSON of
-the result. With `hunt`, it plants secrets first, runs the code without a sandbox, and then in one.
+It reads plans, JSON on a line of its input, and prints a line for each: the result of `code` under
+`limits`; with `hunt`, what the code finds of secrets without a sandbox, and then in one.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 from datasources import (
     CredentialManager,
     DataSourceConfig,
+    DataSourceError,
     DataSourceRegistry,
     Grant,
     Principal,
@@ -126,27 +127,37 @@ async def without_sandbox(code: str, plan: Mapping[str, Any]) -> list[str]:
         *command, stdout=subprocess.PIPE, close_fds=False
     )
     output, _ = await process.communicate()
-    return json.loads(output)  # type: ignore[no-any-return]
+    return json.loads(output)
 
 
 async def in_sandbox(code: str, plan: Mapping[str, Any], session: WorkspaceSession) -> Any:
     results = []
-    for processes in (plan["processes"], []):  # by number, and all that are seen
+    numbers: tuple[list[int], ...] = (plan["processes"], [])
+    for processes in numbers:  # by number, and all that are seen
         arguments = [json.dumps({**plan, "processes": processes})]
         results.append(await Runner().run(code, session, arguments=arguments))
     outputs = [result.output.decode() for result in results]
     return [json.loads(output) if output.startswith("[") else output for output in outputs]
 
 
-async def main(plan: Mapping[str, Any]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        if plan.get("hunt"):
-            print(json.dumps(await hunt(Path(folder), plan["code"])))
-        else:
-            print(json.dumps(await run(Path(folder), plan)))
-        left = [name for name in os.listdir(tempfile.gettempdir()) if "datasources" in name]
-        assert left == [], left
+async def answer(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """Do what a plan says in a new folder; add the names of what is left of it."""
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            if plan.get("hunt"):
+                result = await hunt(Path(folder), plan["code"])
+            else:
+                result = await run(Path(folder), plan)
+    except DataSourceError as error:
+        return {"error": str(error), "slug": error.slug}
+    left = [name for name in os.listdir(tempfile.gettempdir()) if "datasources" in name]
+    return {**result, "left": left}
+
+
+async def main() -> None:
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        print(json.dumps(await answer(json.loads(line))), flush=True)
 
 
 if __name__ == "__main__":
-    asyncio.run(main(json.loads(sys.argv[1])))
+    asyncio.run(main())

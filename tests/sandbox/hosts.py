@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,37 +15,44 @@ ORDINARY = 1_887_000_001
 SYSTEM_PYTHON = "/usr/bin/python3"
 
 
-@dataclass
 class Host:
-    """Runs `driver.py` as one user."""
+    """Runs `driver.py` as one user, until its block ends."""
 
-    user: int
-    python: str
-    directory: Path
+    def __init__(self, user: int, python: str, directory: Path) -> None:
+        self._user = user
+        environment = {"PATH": os.defpath, "TMPDIR": str(directory), "PYTHONPATH": python_path()}
+        self._process = subprocess.Popen(
+            [python, "-B", str(DRIVER)],
+            env=environment | {"PLANTED": "CANARY-environment-0123456789abcdef"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd="/",
+            **({} if user == os.geteuid() else as_user(user)),
+        )
+
+    def __enter__(self) -> Host:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate(timeout=60)
 
     def run(self, code: str, **limits: Any) -> dict[str, Any]:
-        """Return how code ends in a sandbox of the host."""
+        """Return how code ends in a sandbox of the host, which leaves nothing."""
         return self.drive(code=code, limits=limits)
 
     def drive(self, **plan: Any) -> dict[str, Any]:
-        environment = {"PATH": os.defpath, "TMPDIR": str(self.directory)}
-        environment |= {
-            "PYTHONPATH": python_path(),
-            "PLANTED": "CANARY-environment-0123456789abcdef",
-        }
-        process = subprocess.run(
-            [self.python, "-B", str(DRIVER), json.dumps(plan)],
-            check=False,
-            env=environment,
-            user=self.user if self.user != os.geteuid() else None,
-            group=self.user if self.user != os.geteuid() else None,
-            extra_groups=[] if self.user != os.geteuid() else None,
-            capture_output=True,
-            timeout=120,
-            cwd="/",
-        )
-        assert process.returncode == 0, process.stderr.decode()[-3000:]
-        return json.loads(process.stdout)  # type: ignore[no-any-return]
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(plan) + "\n")
+        self._process.stdin.flush()
+        result = json.loads(self._process.stdout.readline())
+        assert result.pop("left", []) == []
+        return result
+
+
+def as_user(user: int) -> dict[str, Any]:
+    return {"user": user, "group": user, "extra_groups": []}
 
 
 def python_path() -> str:
@@ -56,19 +62,16 @@ def python_path() -> str:
 def ordinary_python() -> str | None:
     """Return a Python of this version that every user may run, None if there is none."""
     for python in (sys.executable, SYSTEM_PYTHON):
-        if shutil.which(python) is None:
-            continue
         check = "import sys, datasources_agents, pydantic_core; print(*sys.version_info[:2])"
-        process = subprocess.run(
-            [python, "-B", "-c", check],
-            check=False,
-            env={"PYTHONPATH": python_path()},
-            user=ORDINARY,
-            group=ORDINARY,
-            extra_groups=[],
-            capture_output=True,
-            cwd="/",
-        )
-        if process.stdout.split() == [str(part).encode() for part in sys.version_info[:2]]:
-            return python
+        with suppress(OSError):
+            process = subprocess.run(
+                [python, "-B", "-c", check],
+                check=False,
+                env={"PYTHONPATH": python_path()},
+                capture_output=True,
+                cwd="/",
+                **as_user(ORDINARY),
+            )
+            if process.stdout.split() == [str(part).encode() for part in sys.version_info[:2]]:
+                return python
     return None

@@ -109,16 +109,16 @@ SUICIDE = "import os; os.kill(os.getpid(), 9)"
 @pytest.mark.parametrize(
     ("code", "reason", "limits"),
     [
-        (FORK_BOMB, "timeout", {"processes": 24, "timeout": 2}),
-        (MANY_PROCESSES, "memory", {"processes": 40, "memory": 96 * MIB}),
-        (SHARED_MEMORY, "memory", {"memory": 96 * MIB}),
-        (FULL_DISK, "disk", {"disk": 4 * MIB}),
-        (SPARSE_FILE, "disk", {"disk": 4 * MIB}),
-        (MANY_FILES, "disk", {"files": 1000}),
-        (DEEP_FOLDERS, "disk", {}),
-        (GIGABYTE_OF_OUTPUT, "output", {}),
-        (STUBBORN, "timeout", {"timeout": 2}),
-        (SUICIDE, "killed", {}),
+        pytest.param(FORK_BOMB, "timeout", {"processes": 24, "timeout": 2}, id="fork bomb"),
+        pytest.param(MANY_PROCESSES, "memory", {"memory": 96 * MIB}, id="32 processes"),
+        pytest.param(SHARED_MEMORY, "memory", {"memory": 96 * MIB}, id="shared memory"),
+        pytest.param(FULL_DISK, "disk", {"disk": 4 * MIB}, id="full disk"),
+        pytest.param(SPARSE_FILE, "disk", {"disk": 4 * MIB}, id="sparse files"),
+        pytest.param(MANY_FILES, "disk", {"files": 1000}, id="many files"),
+        pytest.param(DEEP_FOLDERS, "disk", {}, id="deep folders"),
+        pytest.param(GIGABYTE_OF_OUTPUT, "output", {}, id="a gigabyte of output"),
+        pytest.param(STUBBORN, "timeout", {"timeout": 2}, id="SIGTERM ignored"),
+        pytest.param(SUICIDE, "killed", {}, id="killed"),
     ],
 )
 def test_run_that_exceeds_a_limit_ends_with_its_reason(
@@ -129,7 +129,7 @@ def test_run_that_exceeds_a_limit_ends_with_its_reason(
     assert len(result["output"]) <= MIB
 
 
-@pytest.mark.parametrize("code", [CLOSED_OUTPUT, LEFT_SESSION])
+@pytest.mark.parametrize("code", [CLOSED_OUTPUT, LEFT_SESSION], ids=["closed", "left"])
 def test_run_ends_when_its_script_ends_whatever_it_leaves(host: Host, code: str) -> None:
     result = host.run(code, timeout=30)
     assert (result["reason"], result["exit_code"]) == ("ok", 0)

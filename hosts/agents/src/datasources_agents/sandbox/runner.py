@@ -9,11 +9,11 @@ import stat
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import datasources_client
-from datasources import RegistryError, WorkspaceSession
+from datasources import OptionError, RegistryError, WorkspaceSession
 from datasources_agents.sandbox.backends import Backend, choose_backend
 from datasources_agents.sandbox.bubblewrap import LIBRARIES, SOCKETS, WORKSPACE, Job
 from datasources_agents.sandbox.cgroups import ControlGroups
@@ -176,27 +176,25 @@ class _Run:
             self._workspace,
             self._job.limits,
             self._groups.controllers,
-            lambda reason: self._loop.call_soon_threadsafe(self._end, reason),
+            self._report,
         )
         supervisor.start()
-        waiting = [
-            asyncio.create_task(self._process.wait()),
-            asyncio.create_task(self._ending.wait()),
-        ]
+        code = asyncio.create_task(self._process.wait())
+        ending = asyncio.create_task(self._ending.wait())
         try:
             self._process.release()
             done, _ = await asyncio.wait(
-                waiting,
+                [code, ending],
                 timeout=self._job.limits.timeout,
                 return_when=asyncio.FIRST_COMPLETED,
             )
         finally:
             supervisor.stop()
-            for task in waiting:
-                task.cancel()
+            code.cancel()
+            ending.cancel()
         if not done:
             self._end("timeout")
-        return waiting[0].result() if self._reason is None else None  # type: ignore[return-value]
+        return code.result() if code in done else None
 
     async def _clean_up(self) -> None:
         await self._process.close()
@@ -228,6 +226,10 @@ class _Run:
                 for name in ("memory", "processes")
             },
         )
+
+    def _report(self, reason: Reason) -> None:
+        with suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._end, reason)
 
     def _end(self, reason: Reason) -> None:
         """End the run for a reason, unless it has another one."""
@@ -268,9 +270,7 @@ def _own_workspace(path: str) -> int:
     return owner
 
 
-def _unknown_limit(limits: Mapping[str, Any]) -> Exception:
-    from datasources import OptionError
-
+def _unknown_limit(limits: Mapping[str, Any]) -> OptionError:
     names = ", ".join(RunLimits.__dataclass_fields__)
     unknown = next(name for name in limits if name not in RunLimits.__dataclass_fields__)
     return OptionError(f"unknown limit {unknown!r}; limits: {names}")

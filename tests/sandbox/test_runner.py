@@ -1,0 +1,204 @@
+"""Runs in a sandbox: output while it runs, packages, privileges, and their end from outside."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from datasources import (
+    DataSourceRegistry,
+    Grant,
+    OptionError,
+    Principal,
+    RegistryError,
+    WorkspaceSession,
+)
+from datasources_agents.sandbox import Runner, SandboxUnavailableError, backends
+from datasources_agents.sandbox.processes import _scan
+from tests.sandbox.hosts import Host
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.usefixtures("sandbox")
+
+WAITS_FOR_FILE = """
+import os, time
+print("first")
+while not os.path.exists("go"):
+    time.sleep(0.01)
+print("second")
+"""
+STATUS = """
+import json, os, socket, subprocess, sys
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+def error(function, *arguments):
+    try:
+        function(*arguments)
+    except OSError as exc:
+        return exc.errno
+print(json.dumps({
+    "capabilities": [status[f"Cap{name}"].strip() for name in ("Prm", "Eff", "Amb")],
+    "no_new_privileges": status["NoNewPrivs"].strip(),
+    "root": os.getuid() == 0,
+    "namespace": subprocess.run(["/usr/bin/unshare", "-Ur", "true"], capture_output=True).returncode,
+    "vsock": error(socket.socket, 40, socket.SOCK_STREAM),
+    "network": error(socket.create_connection, ("169.254.169.254", 80), 2),
+    "interfaces": [name for _, name in socket.if_nameindex()],
+    "write": error(open, "/usr/bin/new", "w"),
+    "write_root": error(open, "/new", "w"),
+    "descriptors": sorted(map(int, os.listdir("/proc/self/fd")))[:-1],
+    "environment": sorted(os.environ),
+    "processes": len([name for name in os.listdir("/proc") if name.isdecimal()]),
+}))
+"""
+
+
+async def test_code_has_no_privilege_no_network_and_nothing_of_the_host(host: Host) -> None:
+    result = host.run(STATUS)
+    status = json.loads(result["output"])
+    assert status["capabilities"] == ["0000000000000000"] * 3
+    assert status["no_new_privileges"] == "1"
+    assert not status["root"]
+    assert status["namespace"] != 0
+    assert status["vsock"] == 97  # EAFNOSUPPORT
+    assert status["network"] == 101  # ENETUNREACH
+    assert status["interfaces"] == ["lo"]
+    assert status["write"] in (13, 30)  # EACCES, EROFS
+    assert status["write_root"] in (13, 30)
+    assert status["descriptors"] == [0, 1, 2]
+    assert {name for name in status["environment"] if not name.startswith("LC_")} <= {
+        "DATASOURCES_SOCKET",
+        "DATASOURCES_WORKSPACE",
+        "HOME",
+        "LANG",
+        "PATH",
+        "PWD",
+        "PYTHONDONTWRITEBYTECODE",
+        "PYTHONPATH",
+        "PYTHONUNBUFFERED",
+        "TZ",
+    }
+    assert status["processes"] == 2  # the first one is bubblewrap's
+
+
+async def test_code_uses_every_function_of_the_client(host: Host) -> None:
+    code = (
+        "import datasources_client as ds\n"
+        "print([source.id for source in ds.sources()])\n"
+        "print([item.path for item in ds.items('lake')])\n"
+        "print(ds.preview('lake', 'orders.csv').rows)\n"
+        "print(open(ds.fetch('lake', 'orders.csv').path).read())\n"
+        "for name in ('other', 'nothing'):\n"
+        "    try: ds.preview(name, 'orders.csv')\n"
+        "    except ds.DataSourceNotFoundError as error: print(error)\n"
+    )
+    refusal = "there is no such source, or it is not granted to you\n"
+    assert host.run(code)["output"] == (
+        "['lake']\n['orders.csv']\n(('1', '9.5'),)\nid,total\n1,9.5\n\n" + refusal * 2
+    )
+
+
+async def test_output_arrives_while_the_code_runs(session: WorkspaceSession) -> None:
+    arrived = bytearray()
+    run = asyncio.create_task(Runner().run(WAITS_FOR_FILE, session, on_output=arrived.extend))
+    await wait_until(lambda: arrived == b"first\n", timeout=60)
+    Path(session.path, "go").touch()
+    result = await run
+    assert result.output == arrived == b"first\nsecond\n"
+
+
+async def test_packages_and_variables_of_the_host_are_there(
+    session: WorkspaceSession, tmp_path: Path
+) -> None:
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package/ours.py").write_text("value = 7")
+    runner = Runner(packages=[tmp_path / "package"], environment={"STYLE": "dark"})
+    code = "import ours, os; print(ours.value, os.environ['STYLE'])"
+    assert (await runner.run(code, session)).output == b"7 dark\n"
+
+
+async def test_second_run_in_a_workspace_waits_for_nobody_and_is_refused(
+    session: WorkspaceSession,
+) -> None:
+    started = asyncio.Event()
+    code = "print('here'); import time; time.sleep(60)"
+    run = asyncio.create_task(Runner().run(code, session, on_output=lambda _: started.set()))
+    await started.wait()
+    with pytest.raises(RegistryError, match="another run is in workspace 'work'"):
+        await Runner().run("print(1)", session)
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    assert (await Runner().run("print(1)", session)).output == b"1\n"
+
+
+async def test_code_is_refused_where_no_sandbox_works(
+    session: WorkspaceSession,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(backends, "_working", {})
+    monkeypatch.setattr(backends, "find_bubblewrap", lambda: None)
+    with pytest.raises(SandboxUnavailableError, match=r"datasources-agents\[sandbox\]") as caught:
+        await Runner(sandbox="bubblewrap").run("open('ran', 'w')", session)
+    assert caught.value.slug == "sandbox-unavailable"
+    assert not os.path.exists(f"{session.path}/ran")
+
+
+@pytest.mark.parametrize("limits", [{"memory": 0}, {"timeout": -1}, {"speed": 1}, {"disk": "1"}])
+async def test_wrong_limit_is_refused_by_name(
+    session: WorkspaceSession, limits: dict[str, Any]
+) -> None:
+    with pytest.raises(OptionError, match=f"'{next(iter(limits))}'"):
+        await Runner().run("print(1)", session, **limits)
+
+
+BUSY = """
+import datasources_client as ds, os, time
+if os.fork() == 0:
+    os.setsid()
+while True:
+    ds.fetch("lake", "public/orders.csv")
+    time.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize("count", [10, pytest.param(100, marks=pytest.mark.soak)])
+async def test_runs_at_once_that_are_cancelled_at_any_moment_leave_nothing(
+    registry: DataSourceRegistry,
+    session: WorkspaceSession,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    count: int,
+) -> None:
+    await Runner().run("", session)  # makes what is kept
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    mounts = Path("/proc/self/mounts").read_text()
+    descriptors = len(os.listdir("/proc/self/fd"))
+    children = set(_scan().get(os.getpid(), []))  # hosts of other tests
+    moments = random.Random(7)
+
+    async def run(number: int) -> None:
+        access = registry.access(Principal("ann", grants=[Grant("lake", {"read"})]))
+        async with access.workspace(f"run-{number}") as own:
+            await Runner().run(BUSY, own, timeout=600)
+
+    async def run_for(number: int, seconds: float) -> None:
+        task = asyncio.create_task(run(number))
+        await asyncio.sleep(seconds)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    ends = [moments.uniform(0, 1 + count / 20) for _ in range(count)]
+    await asyncio.gather(*map(run_for, range(count), ends))
+    assert set(_scan().get(os.getpid(), [])) <= children
+    assert os.listdir(tmp_path / "tmp") == []
+    assert Path("/proc/self/mounts").read_text() == mounts
+    assert len(os.listdir("/proc/self/fd")) <= descriptors
+    assert registry.get_pool_stats("lake")["in_use"] == 0
