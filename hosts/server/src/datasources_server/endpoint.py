@@ -82,17 +82,19 @@ class WorkspaceEndpoint:
         try:
             listener = _listen(self.directory, self._allow_uid)
             loop = asyncio.get_running_loop()
-            self._server = await loop.create_unix_server(self._make_protocol, sock=listener)
+            self._server = await loop.create_unix_server(
+                self._make_protocol, sock=listener, start_serving=False
+            )
+            await self._server.start_serving()
         except BaseException:
-            shutil.rmtree(self.directory, ignore_errors=True)
+            await self.close()
             raise
 
     async def close(self) -> None:
         """End all requests, close the socket and delete its directory."""
         server, self._server = self._server, None
-        if server is None:
-            return
-        server.close()
+        if server is not None:
+            server.close()
         shutil.rmtree(self.directory, ignore_errors=True)
         for connection in list(self._state.connections):
             connection.transport.abort()  # its request is cancelled, as its client has left
@@ -123,7 +125,7 @@ class _WorkspaceProtocol(H11Protocol):
         if user not in self._users:
             _log.warning("user %d is refused at the socket of a workspace", user)
             self._refuse(transport, b"403 Forbidden")
-        elif len(self.connections) >= _MAX_CONNECTIONS:
+        elif self.app_state["session"].closed or len(self.connections) >= _MAX_CONNECTIONS:
             self._refuse(transport, b"503 Service Unavailable")
         else:
             super().connection_made(transport)
