@@ -14,7 +14,7 @@ import shutil
 import socket
 import struct
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -105,32 +105,40 @@ class WorkspaceEndpoint:
 
     def _make_protocol(self) -> _WorkspaceProtocol:
         state = {"session": self._session, "is_shared": len(self._users) > 1}
-        return _WorkspaceProtocol(self._config, self._state, state, self._users)
+        return _WorkspaceProtocol(self._config, self._state, state, self._refusal_for)
+
+    def _refusal_for(self, user: int) -> bytes | None:
+        """Return the status for a connection that is refused, None for one that is admitted."""
+        if user not in self._users:
+            _log.warning("user %d is refused at the socket of a workspace", user)
+            return b"403 Forbidden"
+        if self._server is None or len(self._state.connections) >= _MAX_CONNECTIONS:
+            return b"503 Service Unavailable"
+        return None
 
 
 class _WorkspaceProtocol(H11Protocol):
     """HTTP with a peer whose user is admitted, before a byte of it is read."""
 
     def __init__(
-        self, config: Config, state: ServerState, app_state: dict[str, Any], users: set[int]
+        self,
+        config: Config,
+        state: ServerState,
+        app_state: dict[str, Any],
+        refusal_for: Callable[[int], bytes | None],
     ) -> None:
         super().__init__(config, state, app_state)
-        self._users = users
+        self._refusal_for = refusal_for
         self._is_refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         peer = transport.get_extra_info("socket")
         content = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
         _, user, _ = _PEER.unpack(content)
-        if user not in self._users:
-            _log.warning("user %d is refused at the socket of a workspace", user)
-            self._refuse(transport, b"403 Forbidden")
-        elif self.app_state["session"].closed or len(self.connections) >= _MAX_CONNECTIONS:
-            self._refuse(transport, b"503 Service Unavailable")
-        else:
+        status = self._refusal_for(user)
+        if status is None:
             super().connection_made(transport)
-
-    def _refuse(self, transport: asyncio.Transport, status: bytes) -> None:
+            return
         self._is_refused = True
         transport.write(_REFUSAL % status)
         transport.close()
