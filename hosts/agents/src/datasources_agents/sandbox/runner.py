@@ -159,8 +159,8 @@ class _Run:
     async def finish(self) -> RunResult:
         """Run the code to its end, and return how it has ended."""
         started = time.monotonic()
-        before = await asyncio.to_thread(take_snapshot, self._workspace)
         try:
+            before = await asyncio.to_thread(take_snapshot, self._workspace)
             code = await self._execute()
         finally:
             await _to_the_end(self._clean_up())
