@@ -160,8 +160,8 @@ def create_app(
     if console:
         app.include_router(console_routes(guarded_route(api, public=True, page=True)))
     # For addresses and methods that no route has.
-    app.add_exception_handler(HTTPException, partial(handle_error, api))
-    app.add_exception_handler(Exception, partial(handle_error, api))
+    app.add_exception_handler(HTTPException, partial(_handle_error, api))
+    app.add_exception_handler(Exception, partial(_handle_error, api))
     app.openapi = lambda: describe_api(app)  # type: ignore[method-assign]  # as FastAPI documents it
     return app
 
@@ -283,8 +283,7 @@ def _health_routes(api: Api) -> APIRouter:
     return routes
 
 
-async def handle_error(api: Api, request: Request, error: Exception) -> Response:
-    """Return the problem of an error outside of every route, and count it."""
+async def _handle_error(api: Api, request: Request, error: Exception) -> Response:
     problem = problem_of(error)
     # A client can invent any number of methods and addresses.
     api.metrics.count_request("other", "other", str(problem.status), 0.0)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 from typing import cast
+from uuid import uuid4
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from datasources import Access, Principal, WorkspaceSession
-from datasources_server.app import handle_error
 from datasources_server.calls import Api, Call, SourceId
 from datasources_server.documents import (
     FileReceiptDocument,
@@ -20,7 +19,7 @@ from datasources_server.documents import (
 )
 from datasources_server.guard import guarded_route
 from datasources_server.items import ContentBody, item_routes
-from datasources_server.problems import Problem
+from datasources_server.problems import Problem, ProblemResponse, problem_of
 from datasources_server.receipts import public_receipt
 from datasources_server.responses import ApiResponse
 from datasources_server.settings import ServerSettings
@@ -49,12 +48,11 @@ class _WorkspaceApi(Api):
 def make_workspace_app(session: WorkspaceSession, settings: ServerSettings) -> FastAPI:
     """Return the application with the data routes below `/v1`, for one session."""
     app = FastAPI(openapi_url=None)
-    api = _WorkspaceApi(session, settings)
-    route_class = guarded_route(api)
+    route_class = guarded_route(_WorkspaceApi(session, settings))
     app.include_router(_source_routes(route_class), prefix="/v1")
     app.include_router(item_routes(route_class), prefix="/v1")
-    app.add_exception_handler(HTTPException, partial(handle_error, api))
-    app.add_exception_handler(Exception, partial(handle_error, api))
+    app.add_exception_handler(HTTPException, _handle_error)
+    app.add_exception_handler(Exception, _handle_error)
     return app
 
 
@@ -76,3 +74,8 @@ async def fetch_item(request: Request, source_id: SourceId, body: ContentBody) -
     if request.scope["state"]["is_shared"]:
         await asyncio.to_thread(share_below, session.path, path)
     return ApiResponse(public_receipt(receipt) | {"source": source_id, "path": path})
+
+
+async def _handle_error(_: Request, error: Exception) -> Response:
+    """Answer what no route has, such as an unknown address."""
+    return ProblemResponse(problem_of(error), str(uuid4()))

@@ -55,7 +55,11 @@ class Supervisor:
 
     def _run(self) -> None:
         while not self._ended.wait(_PAUSE):
-            reason = self._exceeded()
+            try:
+                reason = self._exceeded()
+            except BaseException:
+                self._report("killed")  # code that nobody watches does not go on
+                raise
             if reason is not None and not self._ended.is_set():
                 self._report(reason)
                 return

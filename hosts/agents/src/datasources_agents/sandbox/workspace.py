@@ -36,8 +36,9 @@ def walk(path: str, *, repair: bool = False) -> Iterator[tuple[str, os.stat_resu
     """
     stack: list[tuple[str, int, list[str]]] = []
     try:
-        root = os.open(path, _FOLDER)
-        stack.append(("", root, os.listdir(root)))
+        with suppress(FileNotFoundError):  # its session has ended
+            root = os.open(path, _FOLDER)
+            stack.append(("", root, os.listdir(root)))
         while stack:
             above, folder, names = stack[-1]
             if not names:
