@@ -150,3 +150,17 @@ def test_memory_that_one_process_asks_for_in_vain_is_an_error_of_the_script(host
     result = host.run("bytearray(500 << 20)", memory=100 * MIB)
     assert (result["reason"], result["exit_code"]) == ("ok", 1)
     assert "MemoryError" in result["output"]
+
+
+HIDDEN = """
+import os
+os.makedirs("a/b")
+open("a/b/file", "w").write("text")
+for path in ("a/b/file", "a/b", "a", "."):
+    os.chmod(path, 0)
+"""
+
+
+def test_workspace_that_the_code_has_closed_is_opened_again(host: Host) -> None:
+    result = host.run(HIDDEN, timeout=30)
+    assert set(result["files"]) == {"a/b/file"}

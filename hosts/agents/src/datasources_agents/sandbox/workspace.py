@@ -37,6 +37,8 @@ def walk(path: str, *, repair: bool = False) -> Iterator[tuple[str, os.stat_resu
     stack: list[tuple[str, int, list[str]]] = []
     try:
         with suppress(FileNotFoundError):  # its session has ended
+            if repair:
+                os.chmod(path, 0o700)
             root = os.open(path, _FOLDER)
             stack.append(("", root, os.listdir(root)))
         while stack:
