@@ -53,7 +53,7 @@ class WorkspaceEndpoint:
         self._allow_uid = allow_uid
         self._users = {os.geteuid(), os.geteuid() if allow_uid is None else allow_uid}
         self._config = Config(
-            make_workspace_app(session, settings),
+            make_workspace_app(settings),
             lifespan="off",
             log_config=None,
             access_log=False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import lru_cache
 from typing import cast
 from uuid import uuid4
 
@@ -10,7 +11,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
-from datasources import Access, Principal, WorkspaceSession
+from datasources import Access, DataSourceRegistry, Principal, Records, WorkspaceSession
 from datasources_server.calls import Api, Call, SourceId
 from datasources_server.documents import (
     FileReceiptDocument,
@@ -28,27 +29,50 @@ from datasources_server.workspace_files import share_below
 
 
 class _WorkspaceApi(Api):
-    """The parts that the requests of one session share."""
+    """The parts that the requests of all sessions share; a connection knows its session."""
 
-    def __init__(self, session: WorkspaceSession, settings: ServerSettings) -> None:
-        super().__init__(session.granted.registry, self.principal_of, settings)
-        self.session = session
+    def __init__(self, settings: ServerSettings) -> None:
+        super().__init__(cast("DataSourceRegistry", None), self.principal_of, settings)
 
-    async def principal_of(self, request: Request) -> Principal:  # noqa: ARG002
-        if self.session.closed:
+    async def principal_of(self, request: Request) -> Principal:
+        session = session_of(request)
+        if session.closed:
             raise Problem(410, "workspace-closed", "the workspace of this socket has ended")
-        return self.session.granted.principal
+        return session.granted.principal
 
     async def call_of(self, request: Request) -> Call:
         principal = await self.principal_of(request)
-        access = cast("Access", self.session.granted)
-        return Call(self, principal, access, request.scope["datasources.request_id"])
+        access = cast("Access", session_of(request).granted)
+        return _WorkspaceCall(self, principal, access, request.scope["datasources.request_id"])
+
+    def records(self) -> Records:
+        raise Problem(501, "not-supported", "the socket of a workspace keeps no records")
 
 
-def make_workspace_app(session: WorkspaceSession, settings: ServerSettings) -> FastAPI:
-    """Return the application with the data routes below `/v1`, for one session."""
+class _WorkspaceCall(Call):
+    """One request of the code of a session."""
+
+    @property
+    def registry(self) -> DataSourceRegistry:
+        registry: DataSourceRegistry = self.access.registry
+        return registry
+
+
+def session_of(request: Request) -> WorkspaceSession:
+    """Return the session of a request's connection."""
+    session: WorkspaceSession = request.scope["state"]["session"]
+    return session
+
+
+@lru_cache(maxsize=8)
+def make_workspace_app(settings: ServerSettings) -> FastAPI:
+    """Return the application with the data routes below `/v1`, for the sessions of all registries.
+
+    The state of a connection has its `session`, and `is_shared`, which is True if the code runs as
+    another user.
+    """
     app = FastAPI(openapi_url=None)
-    route_class = guarded_route(_WorkspaceApi(session, settings))
+    route_class = guarded_route(_WorkspaceApi(settings))
     app.include_router(_source_routes(route_class), prefix="/v1")
     app.include_router(item_routes(route_class), prefix="/v1")
     app.add_exception_handler(HTTPException, _handle_error)
@@ -66,7 +90,7 @@ def _source_routes(route_class: type[APIRoute]) -> APIRouter:
 
 async def fetch_item(request: Request, source_id: SourceId, body: ContentBody) -> ApiResponse:
     """Fetch an item into the workspace; return its path there, and its receipt."""
-    session: WorkspaceSession = request.scope["state"]["session"]
+    session = session_of(request)
     receipt = await session.fetch(
         source_id, body.item, format=body.format, parameters=body.parameters
     )
