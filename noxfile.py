@@ -27,7 +27,7 @@ EXTRAS = {
     "plugins/postgresql": "[arrow]",
     "plugins/azure_blob": "[identity,parquet,excel]",
     "plugins/object_store": "[parquet,excel]",
-    "hosts/agents": "[gateway,mcp,server]",
+    "hosts/agents": "[gateway,mcp,sandbox,server]",
 }
 EXAMPLES = [f"./{path}" for path in sorted(Path("examples").glob("*")) if path.is_dir()]
 

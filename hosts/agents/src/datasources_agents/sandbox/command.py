@@ -115,8 +115,8 @@ def _make_printer() -> Callable[[bytes], None]:
 async def _copy(session: WorkspaceSession, result: RunResult, into: str) -> None:
     """Copy the files that the code has made, whatever it has put in their places since."""
     from datasources import Workspace, copy_file
-    from datasources_server.workspace_files import open_below
+    from datasources_server.workspace_files import open_file
 
     for file in result.files:
-        with open_below(str(session.path), file.path) as source:
+        with open_file(str(session.path), file.path) as source:
             await copy_file(source, Workspace(into), file.path)
