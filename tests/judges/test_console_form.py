@@ -80,10 +80,15 @@ def test_limits_metadata_and_queries_are_set_and_changed(tab: Tab, server: Conso
 def test_form_that_was_not_touched_changes_nothing(tab: Tab, server: ConsoleServer) -> None:
     changes = {
         "limits": {"max_bytes": 1234, "max_rows": None, "timeout": 2.5},
-        "metadata": {"owner": "ann", "tags": ["a", 1], "nested": {"deep": True}},
+        "metadata": {
+            "owner": "ann\nand bob",
+            "__proto__": "x",
+            "tags": ["a", 1],
+            "nested": {"deep": True},
+        },
         "queries": {
             "q": {
-                "text": "select :a as a, :b as b, :c as c",
+                "text": "\r\nselect :a as a, :b as b, :c as c",
                 "parameters": {
                     "a": {"type": "number", "required": False, "default": 2.5},
                     "b": {"type": "boolean", "required": False, "default": True},

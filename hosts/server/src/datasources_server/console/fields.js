@@ -40,7 +40,7 @@ export function textInput(value, properties = {}) {
 /** Return the merge patch (RFC 7396) that makes one value of another. */
 export function difference(before, after) {
   if (!isTable(before) || !isTable(after)) return after;
-  const patch = {};
+  const patch = Object.create(null); // so that `__proto__` is a name like others
   for (const name of Object.keys(before)) if (!Object.hasOwn(after, name)) patch[name] = null;
   for (const [name, value] of Object.entries(after)) {
     if (!same(before[name], value)) patch[name] = difference(before[name], value);

@@ -2,8 +2,9 @@
 
 import { busy, button, errorBox, h, newId, plural, say, sentence } from "./dom.js";
 import { Field, Input, textInput } from "./fields.js";
-import { LimitsSetting, MetadataSetting, QueriesSetting } from "./settings.js";
+import { LimitsSetting, MetadataSetting } from "./settings.js";
 import { testResult } from "./sources.js";
+import { QueriesSetting } from "./stored.js";
 
 export class SourceForm {
   constructor(description, source) {

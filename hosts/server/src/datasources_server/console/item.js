@@ -21,7 +21,7 @@ import {
   table,
 } from "./dom.js";
 import { Input, textInput } from "./fields.js";
-import { typed } from "./settings.js";
+import { typed } from "./stored.js";
 
 export async function itemPage({ id, query, signal }) {
   const item = query.get("item") ?? "";

@@ -18,7 +18,7 @@ import {
   sentence,
 } from "./dom.js";
 import { downloadButtons } from "./item.js";
-import { QueryCard } from "./settings.js";
+import { QueryCard } from "./stored.js";
 
 const draftKey = (id) => `datasources.draft.${id}`;
 
@@ -79,6 +79,7 @@ export async function queryPage({ me, query, signal }) {
     run.hidden = true;
     try {
       const rows = await preview(source, item, stop);
+      clearInterval(ticking);
       time.textContent = `${plural(rows.rows.length, "row")} in ${formatSeconds((performance.now() - began) / 1000)}`;
       const described = await api("POST", `${at("sources", source.id)}/describe`, {
         body: { item },
