@@ -14,11 +14,13 @@ import psycopg
 import pytest
 
 from datasources import Grant, Principal
+from datasources_agents import ReferencesError
 from datasources_agents.gateway import GatewaySettings
 from datasources_agents.gateway.conversations import Conversations
 from datasources_server import ServerSettings
-from datasources_server.calls import Api
-from tests.agents.conftest import ORDERS, House
+from datasources_server.calls import Api, Call
+from tests.agents.conftest import ANN, ORDERS, House
+from tests.agents.gateways import BOB
 from tests.agents.upstream import Upstream
 from tests.waiting import wait_until
 
@@ -204,3 +206,18 @@ async def test_directory_that_cannot_be_made_is_a_failure(start: Start, tmp_path
     with pytest.raises(openai.APIStatusError, match="cannot be opened") as caught:
         await gateway.ask(FILE)
     assert caught.value.status_code == 424
+
+
+async def test_conversation_that_two_people_begin_at_once_belongs_to_one(
+    house: House, tmp_path: Path
+) -> None:
+    api = Api(house.registry, lambda _: None, ServerSettings())
+    settings = GatewaySettings("http://localhost/v1", "workspace")
+    conversations = Conversations(api, settings, str(tmp_path / "root"))
+    ann, bob = (Call(api, each, house.access(each), "1") for each in (ANN, BOB))
+    seen = [await conversations.find(call, "t") for call in (ann, bob)]
+    async with conversations.open(ann, seen[0]):
+        pass
+    with pytest.raises(ReferencesError, match="conversation of somebody else"):
+        async with conversations.open(bob, seen[1]):
+            pass
