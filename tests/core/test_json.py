@@ -33,6 +33,7 @@ from datasources import (
     Preview,
     QueryParameter,
     Rotation,
+    Split,
     StoredQuery,
     TextFormat,
 )
@@ -110,6 +111,7 @@ MODELS: dict[type[JsonModel], st.SearchStrategy[Any]] = {
         st.booleans(),
     ),
     ConnectionCheck: st.builds(ConnectionCheck, st.just(True), st.floats(0, 1e9)),
+    Split: st.builds(Split, IDS, TEXT, WHOLE, WHOLE, TABLES, OPTIONAL, st.none() | WHOLE),
     Rotation: st.builds(Rotation, WHOLE, st.dictionaries(IDS, TEXT, max_size=3)),
     PoolConfig: st.builds(PoolConfig, st.integers(1, 9), st.just(0)),
     DataSourceConfig: st.builds(
