@@ -84,12 +84,14 @@ PEERS = [
     "adbc-driver-postgresql",
     "adlfs",
     "asyncpg",
+    "boto3",
     "connectorx",
     "duckdb-extension-postgres-scanner",  # brings the DuckDB it is made for
     "obstore",
     "pandas",
     "psycopg2-binary",
     "pyarrow",
+    "s3fs>=2025",
 ]
 
 

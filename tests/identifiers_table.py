@@ -151,6 +151,17 @@ GCS = [
     ),
     *rows("gcs", QUERY, (), right=["a.csv"]),
 ]
+HTTP_FILES = [
+    *rows("http_files", READ, (), allowed=["a.csv", "select 1"]),
+    *rows(
+        "http_files",
+        READ,
+        ("in/**",),
+        allowed=["in/a.csv"],
+        item=["in/../a.csv", "in//a", "in\\..\\a", "/in/a", "a", ""],
+    ),
+    *rows("http_files", QUERY, (), right=["a.csv"]),
+]
 LOCAL = [
     *rows("local_file", READ, (), allowed=["a.csv", "in/a.csv", "select 1", "../x", "\ud800"]),
     *rows(
@@ -197,4 +208,4 @@ UNCLASSIFIED = [
     *rows("shelf", QUERY, (), allowed=["a.csv", "select 1"]),
     *rows("shelf", BOTH, (), allowed=["a.csv", "select 1"]),
 ]
-TABLE = [*POSTGRESQL, *AZURE, *S3, *GCS, *LOCAL, *SQLITE, *HTTP, *UNCLASSIFIED]
+TABLE = [*POSTGRESQL, *AZURE, *S3, *GCS, *HTTP_FILES, *LOCAL, *SQLITE, *HTTP, *UNCLASSIFIED]

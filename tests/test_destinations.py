@@ -28,7 +28,7 @@ from datasources.forms import option_fields
 from datasources.options import ConnectorOptions
 from datasources.transfer import export_sources, import_sources, read_export
 from datasources_azure_blob import AzureBlobOptions
-from datasources_object_store import GCSOptions, S3Options
+from datasources_object_store import GCSOptions, HTTPFilesOptions, S3Options
 from datasources_postgresql.options import PostgreSQLOptions
 from tests.azure_blob import test_destination as azure
 from tests.listeners import Listeners, listening
@@ -354,10 +354,21 @@ HARMLESS: dict[type[ConnectorOptions], set[str]] = {
         "chunk_size",
         "check_md5",
     },
+    HTTPFilesOptions: {
+        "listing",
+        "prefix",
+        "connect_timeout",
+        "read_timeout",
+        "retries",
+        "retry_timeout",
+        "concurrency",
+        "chunk_size",
+    },
 }
 DECIDING: dict[type[ConnectorOptions], set[str]] = {
     PostgreSQLOptions: {name.partition(",")[0] for name in postgresql.CHANGES},
     AzureBlobOptions: {"account_url", "account_name", "credential", "tenant_id", "client_id"},
+    HTTPFilesOptions: {"url", "user"},
     GCSOptions: {"endpoint", "credential", "project"},
     S3Options: {
         "endpoint",

@@ -28,7 +28,7 @@ from datasources.cli.app import cli
 from datasources.plugins import Plugins
 from datasources_azure_blob import AzureBlobConnector
 from datasources_local_file import LocalFileConnector
-from datasources_object_store import GCSConnector, S3Connector
+from datasources_object_store import GCSConnector, HTTPFilesConnector, S3Connector
 from datasources_postgresql import PostgreSQLConnector
 from tests.core.fakes import AbleConnector
 from tests.identifiers_table import TABLE
@@ -47,6 +47,7 @@ CLASSES: dict[str, tuple[type[DataSourceConnector], dict[str, Any]]] = {
         },
     ),
     "s3": (S3Connector, {"bucket": "data", "access_key_id": "a", "secret_access_key": "b"}),
+    "http_files": (HTTPFilesConnector, {"url": "http://127.0.0.1/files"}),
     "gcs": (GCSConnector, {"bucket": "data", "credential": "anonymous"}),
     "local_file": (LocalFileConnector, {"path": "/nowhere"}),
     "sqlite": (SQLiteConnector, {"path": "/nowhere"}),

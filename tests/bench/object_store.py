@@ -61,7 +61,8 @@ async def obstore(url: str) -> AsyncIterator[Client]:
         endpoint=url,
         region="us-east-1",
         client_options={"allow_http": True},
-        **KEYS,
+        access_key_id=KEYS["access_key_id"],
+        secret_access_key=KEYS["secret_access_key"],
     )
 
     async def fetch(name: str, path: Path) -> None:

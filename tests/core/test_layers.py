@@ -47,7 +47,7 @@ preview: compression encodings delimited text parquet sheets sheet_lines sheet_p
 tabular
 workbooks
 copying
-objects: failures names options store folders download parquet previews uploads proxies http connector
+objects: failures names options store folders download parquet previews uploads proxies http connector uploading
 credentials
 policy
 principals

@@ -7,10 +7,7 @@ from datasources import lazy_exports
 TYPE_CHECKING = False  # as type checkers know it
 
 if TYPE_CHECKING:
-    from datasources.objects.connector import (
-        ObjectConnector as ObjectConnector,
-        ObjectUploads as ObjectUploads,
-    )
+    from datasources.objects.connector import ObjectConnector as ObjectConnector
     from datasources.objects.failures import (
         ObjectSubject as ObjectSubject,
         Retries as Retries,
@@ -38,6 +35,7 @@ if TYPE_CHECKING:
         ObjectPage as ObjectPage,
         ObjectStore as ObjectStore,
     )
+    from datasources.objects.uploading import ObjectUploads as ObjectUploads
     from datasources.objects.uploads import (
         StoredObject as StoredObject,
         UploadSource as UploadSource,
@@ -52,7 +50,7 @@ _MODULE_OF = {
     "ObjectStore": "store",
     "ObjectStoreOptions": "options",
     "ObjectSubject": "failures",
-    "ObjectUploads": "connector",
+    "ObjectUploads": "uploading",
     "Retries": "failures",
     "StoredObject": "uploads",
     "TransientError": "failures",

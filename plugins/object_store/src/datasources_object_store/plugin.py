@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 def datasources_connectors() -> list[type[DataSourceConnector]]:
     """Return this plugin's connector classes."""
     from datasources_object_store.gcs import GCSConnector
+    from datasources_object_store.http_files import HTTPFilesConnector
     from datasources_object_store.s3 import S3Connector
 
-    return [S3Connector, GCSConnector]
+    return [S3Connector, GCSConnector, HTTPFilesConnector]
