@@ -10,13 +10,15 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive
 
 from datasources_server.problems import Problem
 from datasources_server.settings import ServerSettings
+
+_DRAIN_SECONDS = 5.0  # in which a client has to see that its body is refused
 
 
 class RequestBody:
@@ -76,6 +78,17 @@ class RequestBody:
                 return message
         forever: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         return await forever
+
+    async def drain(self) -> None:
+        """Read and drop the rest of the body, for some seconds.
+
+        A connection that is closed while its client sends is reset, and the client may not get
+        the response.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_SECONDS):
+                while not self._read.is_set():
+                    await self._next()
 
     async def wait_until_left(self) -> None:
         """Wait until the client has left; until the whole body was read, its reader finds out."""

@@ -88,6 +88,10 @@ class _Sender:
             headers.setdefault("Cache-Control", "no-store")
             if self.body is not None and not self.body.is_complete:
                 headers["Connection"] = "close"
+        elif self.body is not None and not self.body.is_complete:
+            await self._send({**message, "more_body": True})
+            await self.body.drain()
+            message = {"type": "http.response.body", "body": b"", "more_body": False}
         await self._send(message)
 
 
