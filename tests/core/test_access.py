@@ -27,6 +27,7 @@ from datasources import (
     PolicyError,
     Principal,
     WorkspaceSession,
+    abilities,
     blocking,
     caller,
     hookimpl,
@@ -96,6 +97,7 @@ def access_of(registry: DataSourceRegistry, *grants: Grant, **arguments: Any) ->
 
 OPERATIONS: dict[str, Callable[[Access, str, Path], Any]] = {
     "get_source": lambda a, s, _: a.get_source(s),
+    "list_abilities": lambda a, s, _: a.list_abilities(s),
     "list_items": lambda a, s, _: a.list_items(s),
     "iter_items": lambda a, s, _: anext(a.iter_items(s)),
     "glob_items": lambda a, s, _: a.glob_items(s, "*"),
@@ -204,7 +206,7 @@ async def test_an_administrator_may_do_everything(
     [
         (name, "write" if name == "upload" else "read")
         for name in OPERATIONS
-        if name != "get_source"
+        if name not in {"get_source", "list_abilities"}
     ],
 )
 async def test_a_missing_right_is_named_and_no_connector_is_asked(
@@ -213,6 +215,12 @@ async def test_a_missing_right_is_named_and_no_connector_is_asked(
     access = access_of(registry, Grant("shop", {"read", "write"} - {right}))
     with pytest.raises(PolicyError, match=rf"'ann' does not have the right '{right}' for .*'shop'"):
         await OPERATIONS[name](access, "shop", tmp_path)
+    assert Shelf.calls == []
+
+
+async def test_abilities_are_told_without_a_connection(registry: DataSourceRegistry) -> None:
+    access = access_of(registry, Grant("shop", {"read"}))
+    assert await access.list_abilities("shop") == abilities(Shelf)
     assert Shelf.calls == []
 
 

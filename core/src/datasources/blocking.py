@@ -191,6 +191,7 @@ class Access(_Asynchronous):
 
     list_sources = _blocking(asynchronous.Access.list_sources)
     get_source = _blocking(asynchronous.Access.get_source)
+    list_abilities = _blocking(asynchronous.Access.list_abilities)
     limits = _blocking(asynchronous.Access.limits)
     list_items = _blocking(asynchronous.Access.list_items)
     list_page = _blocking(asynchronous.Access.list_page)
