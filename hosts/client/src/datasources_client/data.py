@@ -13,7 +13,6 @@ from datasources_client.files import default_path
 from datasources_client.models import (
     ColumnStatistics,
     ContentReceipt,
-    FileReceipt,
     Item,
     Link,
     Page,
@@ -203,34 +202,6 @@ class DataMethods(Requests):
 
         retries = self._transport.retries
         return download(open_content, path_of, source=source, item=item, retries=retries)
-
-    def fetch_here(
-        self,
-        source: str,
-        item: str,
-        workspace: str,
-        *,
-        format: str | None = None,
-        parameters: Mapping[str, Any] | None = None,
-    ) -> Receipt:
-        """Have an item written into the workspace that the server's socket serves.
-
-        Only the socket of a workspace has this route. The host writes the file, so that nothing is
-        sent through the socket but the receipt.
-
-        Args:
-            source: The id of the source.
-            item: The path of an item, or a query.
-            workspace: The path of the workspace as the calling process sees it.
-            format: Such as `csv` or `parquet`; by default that of the connector.
-            parameters: As for `preview`.
-        """
-        body = {"item": item, "format": format, "parameters": dict(parameters or {})}
-        path = f"{source_path(source)}/fetch"
-        answer = self._json("POST", path, body, timeout=self._content_timeout)
-        file, content = read_model(FileReceipt, answer), read_model(ContentReceipt, answer)
-        own_path = os.path.join(workspace, file.path)
-        return Receipt(source, item, own_path, file.size, file.sha256, content)
 
     def upload(
         self,

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict
 from typing import Any
 
 from datasources_client.content import Content
 from datasources_client.errors import ResponseError
-from datasources_client.models import FileReceipt, Job, JobEvent, Selection, Workspace
+from datasources_client.models import (
+    ContentReceipt,
+    FileReceipt,
+    Job,
+    JobEvent,
+    Receipt,
+    Selection,
+    Workspace,
+)
 from datasources_client.reading import read_model
-from datasources_client.requests import Requests, all_items, member, segment
+from datasources_client.requests import Requests, all_items, member, segment, source_path
 
 _LONGEST_EVENT = 1 << 20  # bytes
 
@@ -65,6 +74,34 @@ class WorkspaceMethods(Requests):
             return read_model(Job, answer)
         receipts = member(answer, "receipts", list)
         return tuple(read_model(FileReceipt, receipt) for receipt in receipts)
+
+    def fetch_here(
+        self,
+        source: str,
+        item: str,
+        workspace: str,
+        *,
+        format: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
+    ) -> Receipt:
+        """Have an item written into the workspace that the server's socket serves.
+
+        Only the socket of a workspace has this route. The host writes the file, so that nothing is
+        sent through the socket but the receipt.
+
+        Args:
+            source: The id of the source.
+            item: The path of an item, or a query.
+            workspace: The path of the workspace as the calling process sees it.
+            format: Such as `csv` or `parquet`; by default that of the connector.
+            parameters: As for `preview`.
+        """
+        body = {"item": item, "format": format, "parameters": dict(parameters or {})}
+        path = f"{source_path(source)}/fetch"
+        answer = self._json("POST", path, body, timeout=self._content_timeout)
+        file, content = read_model(FileReceipt, answer), read_model(ContentReceipt, answer)
+        own_path = os.path.join(workspace, file.path)
+        return Receipt(source, item, own_path, file.size, file.sha256, content)
 
     def open_file(self, workspace: str, path: str) -> Content:
         """Open a file of a workspace, under the path that its receipt says."""

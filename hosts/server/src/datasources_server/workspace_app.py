@@ -24,8 +24,8 @@ from datasources_server.problems import Problem, ProblemResponse, problem_of
 from datasources_server.receipts import public_receipt
 from datasources_server.responses import ApiResponse
 from datasources_server.settings import ServerSettings
+from datasources_server.sharing import share_below
 from datasources_server.sources import get_source, list_sources
-from datasources_server.workspace_files import share_below
 
 
 class _WorkspaceApi(Api):

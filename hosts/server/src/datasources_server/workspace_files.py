@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import BinaryIO
@@ -13,8 +12,6 @@ from datasources import open_below
 from datasources_server.problems import Problem
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# Without O_NONBLOCK, opening a pipe would wait for its writer.
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def open_file(directory: str, path: str) -> BinaryIO:
@@ -27,30 +24,6 @@ def open_file(directory: str, path: str) -> BinaryIO:
         return os.fdopen(open_below(directory, path), "rb")
     except (OSError, ValueError):  # the latter of a NUL, or of what UTF-8 cannot hold
         raise Problem(404, "file-not-found", "there is no such file in the workspace") from None
-
-
-def share_below(directory: str, path: str) -> None:
-    """Let every user read a file below a directory, and enter the folders on its way.
-
-    Links are not followed. What belongs to another user, or has a second name, stays as it is.
-    """
-    descriptor = os.open(directory, _FOLDER)
-    try:
-        for name in path.split("/"):
-            above = descriptor
-            descriptor = os.open(name, _FILE, dir_fd=above)
-            os.close(above)
-            status = os.fstat(descriptor)
-            if status.st_uid != os.geteuid():
-                return
-            if stat.S_ISDIR(status.st_mode):
-                os.fchmod(descriptor, stat.S_IMODE(status.st_mode) | 0o055)
-            elif stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
-                os.fchmod(descriptor, stat.S_IMODE(status.st_mode) | 0o044)
-    except OSError:  # the code in the workspace has moved it away meanwhile
-        pass
-    finally:
-        os.close(descriptor)
 
 
 class Staging:
