@@ -8,8 +8,8 @@ import random
 import stat
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager, suppress
 from typing import Any
 
 import datasources_client
@@ -93,26 +93,21 @@ class Runner:
         interpreter = await asyncio.to_thread(find_interpreter, self._python)
         backend = await choose_backend(self._sandbox, interpreter)
         async with AsyncExitStack() as stack:
-            inode = os.stat(session.path).st_ino
-            if inode in _running:
-                raise RegistryError(f"another run is in workspace {session.id!r}; wait for its end")
-            _running.add(inode)
-            stack.callback(_running.discard, inode)
+            stack.enter_context(_alone_in(session))
             user = _own_workspace(str(session.path)) if os.geteuid() == 0 else None
             endpoint = await stack.enter_async_context(serve_workspace(session, allow_uid=user))
             job = Job(
-                interpreter=interpreter,
-                code=code.encode(),
-                workspace=str(session.path),
-                sockets=endpoint.directory,
-                libraries=self._libraries(),
-                environment=self._variables(),
-                arguments=arguments,
-                limits=bounds,
-                user=user,
+                interpreter,
+                code.encode(),
+                str(session.path),
+                endpoint.directory,
+                self._libraries(),
+                self._variables(),
+                arguments,
+                bounds,
+                user,
             )
-            run = _Run(backend, job, on_output, self._cgroups)
-            return await run.finish()
+            return await _Run(backend, job, on_output, self._cgroups).finish()
 
     def _libraries(self) -> dict[str, str]:
         client = os.path.dirname(datasources_client.__file__)
@@ -244,6 +239,26 @@ class _Run:
         self._output += kept
         if kept and self._on_output is not None:
             self._on_output(kept)
+
+
+@contextmanager
+def _alone_in(session: WorkspaceSession) -> Iterator[None]:
+    """Keep other runs out of a workspace: files are looked at when no code runs there.
+
+    Raises:
+        OptionError: The session is not open.
+        RegistryError: A run is there.
+    """
+    if session.closed:
+        raise OptionError(f"workspace {session.id!r} is not open; enter its block first")
+    inode = os.stat(session.path).st_ino
+    if inode in _running:
+        raise RegistryError(f"another run is in workspace {session.id!r}; wait for its end")
+    _running.add(inode)
+    try:
+        yield
+    finally:
+        _running.discard(inode)
 
 
 async def _to_the_end(work: Awaitable[None]) -> None:
