@@ -12,6 +12,7 @@ from datasources_client.defaults import (
     preview,
     sources,
     statistics,
+    upload,
 )
 from datasources_client.errors import (
     AuthenticationError,
@@ -154,4 +155,5 @@ __all__ = [
     "sources",
     "statistics",
     "table",
+    "upload",
 ]

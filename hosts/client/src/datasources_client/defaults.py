@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, BinaryIO
 
 from datasources_client.addresses import CA_FILE, SOCKET, TOKEN, URL, WORKSPACE
 from datasources_client.client import Client
-from datasources_client.models import ColumnStatistics, Item, Preview, Receipt, Source
+from datasources_client.models import (
+    ColumnStatistics,
+    Item,
+    Preview,
+    Receipt,
+    Source,
+    UploadReceipt,
+)
 
 _NAMES = (SOCKET, URL, TOKEN, CA_FILE)
 _clients: dict[tuple[str | None, ...], Client] = {}
@@ -87,3 +94,14 @@ def fetch(
         directory=directory,
         stream=stream,
     )
+
+
+def upload(
+    source: str,
+    item: str,
+    content: str | os.PathLike[str] | BinaryIO | Iterable[bytes],
+    *,
+    overwrite: bool = True,
+) -> UploadReceipt:
+    """Store a file in a source, where the grant allows writing; as `Client.upload`."""
+    return default_client().upload(source, item, content, overwrite=overwrite)

@@ -26,6 +26,7 @@ from datasources_server.responses import ApiResponse
 from datasources_server.settings import ServerSettings
 from datasources_server.sharing import share_below
 from datasources_server.sources import get_source, list_sources
+from datasources_server.uploads import upload_routes
 
 
 class _WorkspaceApi(Api):
@@ -72,9 +73,11 @@ def make_workspace_app(settings: ServerSettings) -> FastAPI:
     another user.
     """
     app = FastAPI(openapi_url=None)
-    route_class = guarded_route(_WorkspaceApi(settings))
+    api = _WorkspaceApi(settings)
+    route_class = guarded_route(api)
     app.include_router(_source_routes(route_class), prefix="/v1")
     app.include_router(item_routes(route_class), prefix="/v1")
+    app.include_router(upload_routes(guarded_route(api, streamed=True)), prefix="/v1")
     app.add_exception_handler(HTTPException, _handle_error)
     app.add_exception_handler(Exception, _handle_error)
     return app
