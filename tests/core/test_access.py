@@ -26,6 +26,7 @@ from datasources import (
     Policy,
     PolicyError,
     Principal,
+    Split,
     WorkspaceSession,
     abilities,
     blocking,
@@ -115,6 +116,9 @@ OPERATIONS: dict[str, Callable[[Access, str, Path], Any]] = {
 # More ways into a source: other identifiers and arguments, and workspaces.
 WAYS: dict[str, Callable[[Access, str, Path], Any]] = {
     **OPERATIONS,
+    "authorize_upload": lambda a, s, _: a.authorize_upload(s, "in/a.csv"),
+    "plan": lambda a, s, _: a.plan(s, "in/a.csv").__aenter__(),
+    "read_split": lambda a, s, _: anext(a.read_split(Split(s, "in/a.csv", 0, 1, {}))),
     "limits": lambda a, s, _: asyncio.to_thread(a.limits, s),
     "authorize_fetch": lambda a, s, _: a.authorize_fetch(s, "in/a.csv"),
     "iter_items, path": lambda a, s, _: anext(a.iter_items(s, "in")),
