@@ -68,3 +68,16 @@ async def test_no_tree_two_trees_or_an_unknown_one_refuse_the_statement(
 async def test_names_of_columns_cannot_imitate_a_tree(reader: PostgreSQLConnector) -> None:
     preview = await reader.preview('SELECT 1 AS ":funcid", 2 AS "}", 3 AS "[1]x", 4 AS "\\ ("')
     assert preview.rows == [(1, 2, 3, 4)]
+
+
+WHITE_SPACE = ["\r", "\v", "\f", "\x1c", "\x85", "\xa0", "\u2028", "\u3000", " ", "\t", "\n"]
+
+
+@pytest.mark.parametrize("character", WHITE_SPACE, ids=ascii)
+async def test_white_space_in_the_name_of_a_column_belongs_to_the_name(
+    admin: Admin, reader: PostgreSQLConnector, character: str
+) -> None:
+    name = f"a{character}b"
+    admin.execute(f'CREATE TABLE t AS SELECT 1 AS "{name}"')
+    assert (await reader.preview("t")).columns == (name,)
+    assert (await reader.preview(f'SELECT max("{name}") AS "{name}" FROM t')).columns == (name,)

@@ -3,7 +3,8 @@
 The format is that of src/backend/nodes/outfuncs.c: `{LABEL :field value :field value}`, where a value is a
 node, a list `(value value)`, a list of numbers that begins with `i`, `o`, `b` or `x`, `<>` for none,
 a constant's bytes `8 [ 1 0 0 0 0 0 0 0 ]`, or a word in which a backslash quotes the next character.
-A word may begin with a colon, so what follows a field's name is always its value.
+A word may begin with a colon, so what follows a field's name is always its value. Words end at spaces,
+tabs and line feeds; other white space belongs to them (outToken in the same file).
 
 A tree that the server prints has lines of 78 bytes: a line ends where a space was, also one that a
 backslash quotes (format_node_dump in src/backend/nodes/print.c). A word of 78 bytes or more would be
@@ -23,9 +24,9 @@ Value: TypeAlias = "Node | list[Value] | str | None"
 # Read one after the other: a thread that splits megabytes at once would hold up the event loop.
 _TOKEN = re.compile(
     r"""
-    :(constvalue)\s+\d+\s+(\[[\s\d-]*\])(?=[\s)}])  # a field with bytes
-    | :(\w+)\s+((?:\\.|[^\s(){}\\])+)               # a field with a word
-    | (\{\w* | \((?:[iobx](?=[\s)]))? | [)}] | (?:\\.|[^\s(){}\\])+)
+    :(constvalue)[ \t\n]+\d+[ \t\n]+(\[[ \t\n\d-]*\])(?=[ \t\n)}])  # a field with bytes
+    | :(\w+)[ \t\n]+((?:\\.|[^ \t\n(){}\\])+)                       # a field with a word
+    | (\{\w* | \((?:[iobx](?=[ \t\n)]))? | [)}] | (?:\\.|[^ \t\n(){}\\])+)
     """,
     re.DOTALL | re.VERBOSE,
 )
