@@ -302,9 +302,9 @@ def packaging(session: nox.Session) -> None:
         session.run(python, "-I", "-c", f"import {module}", external=True)
         session.run(python, "-m", "pip", "install", "-q", f"{core}[cli]", external=True)
         listed = json.dumps(json.loads(run_command(session, python, "plugins", "--json")))
-        plugin = module.removeprefix("datasources_")
-        if f'"{plugin}"' not in listed:
-            session.error(f"{plugin!r} is installed but not listed:\n{listed}")
+        distribution = module.replace("_", "-")
+        if f'"{distribution}"' not in listed:
+            session.error(f"{distribution!r} is installed but not listed:\n{listed}")
     python = clean_environment(session, directory / "client", client)
     session.run(python, "-I", "-c", "import datasources_client", external=True)
     check_types(session, directory / "typed", core, wheels["datasources_local_file"])
