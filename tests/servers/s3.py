@@ -90,6 +90,7 @@ class SeaweedServer(S3Server):
             "-s3",
             f"-s3.port={self.port}",
             "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
             "-s3.config=s3.json",
             "-webdav",
             f"-webdav.port={self._ports['webdav']}",
