@@ -23,7 +23,10 @@ nitpick_ignore_regex = [
         "py:.*",
         r"(asyncio|collections|concurrent|contextlib|datetime|decimal|os|types|typing|pathlib)\..*",
     ),
-    ("py:.*", r"(aiohttp|annotated_types|click|importlib|opentelemetry|pluggy|pydantic|pydantic_core|pytest|re)\..*"),
+    (
+        "py:.*",
+        r"(aiohttp|annotated_types|click|importlib|opentelemetry|pluggy|pydantic|pydantic_core|pytest|re)\..*",
+    ),
     ("py:class", r"(datasources\.(\w+\.)+T|OptionsClass)"),  # a type variable, an alias
 ]
 

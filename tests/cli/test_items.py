@@ -74,7 +74,7 @@ def test_statistics_where_the_connector_can(ok, fails, docs, sealed) -> None:
     assert done.out.splitlines()[1].split() == ["x", "3", "0", "1", "5", "2.5"]
     assert "sample" in done.err
     assert "no numeric columns" in ok("stats", "sealed", "text").err
-    assert "cannot compute statistics" in fails("stats", "docs", "a.csv")
+    assert "Parquet files have" in fails("stats", "docs", "a.csv")
 
 
 def test_fetch_brings_several_items_and_tells_what_landed(ok, docs, workspace) -> None:
@@ -201,7 +201,7 @@ def test_upload_where_the_connector_can(ok, fails, docs, sealed) -> None:
     assert ok("upload", "sealed", file, "--json").json["path"] == "x"
     assert fails("upload", "sealed", file, "--no-overwrite") == "it is there already"
     assert fails("upload", "sealed", "/none") == "there is no file '/none'"
-    assert "cannot take files" in fails("upload", "docs", file)
+    assert "its option 'writable' admits them" in fails("upload", "docs", file)
 
 
 def test_a_preview_says_that_there_are_more_rows(ok, docs: Path) -> None:

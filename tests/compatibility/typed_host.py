@@ -23,7 +23,7 @@ from datasources import (
     Policy,
     PoolConfig,
     Preview,
-    SupportsStatistics,
+    SupportsReadTable,
     hookimpl,
 )
 
@@ -57,7 +57,7 @@ async def fetch_all(folder: Path, workspace: Path) -> list[FetchReceipt]:
         assert_type(await registry.preview("notes", items[0].path, rows=3), Preview)
         async with registry.connection("notes") as connector:
             assert_type(connector, DataSourceConnector)
-            assert not isinstance(connector, SupportsStatistics)
+            assert not isinstance(connector, SupportsReadTable)
         try:
             await registry.fetch("notes", "nothing", workspace)
         except ItemNotFoundError as exc:

@@ -46,6 +46,8 @@ ASYNCHRONOUS_ONLY = {
     "get_pool_stats",
     "open",
     "pool_statistics",
+    "call_at_close",
+    "with_quota",
 }
 RETURNED = {
     "AsyncIterator[DataItem]": "Iterator[DataItem]",

@@ -43,7 +43,9 @@ def take_over(monkeypatch: pytest.MonkeyPatch) -> Take:
 
 
 def children() -> list[psutil.Process]:
-    return psutil.Process().children(recursive=True)
+    """Return the readers of workbooks below this process, which may have servers of tests as well."""
+    processes = psutil.Process().children(recursive=True)
+    return [process for process in processes if process.cmdline()[1:3] == ["-I", "-c"]]
 
 
 def processes_with(word: str) -> list[psutil.Process]:

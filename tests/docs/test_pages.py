@@ -77,7 +77,8 @@ def write_earlier_steps(page: Path, project: Path, shell: Shell) -> None:
 
 
 def test_the_guide_is_all_of_its_folder() -> None:
-    assert set(GUIDE) == set((DOCS / "connector").glob("*.md"))
+    pages = set((DOCS / "connector").glob("*.md"))
+    assert set(GUIDE) == pages - {DOCS / "connector" / "objects.md"}  # about one kind of system
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

@@ -37,7 +37,7 @@ TABLE: list[tuple[str, str, Any, dict[str, str], int, int, int]] = [
     ("GET", "/sources/{id}/items", None, {}, 200, 200, 404),
     ("POST", "/sources/{id}/describe", ITEM, {}, 200, 200, 404),
     ("POST", "/sources/{id}/preview", ITEM, {}, 200, 200, 404),
-    ("POST", "/sources/{id}/statistics", ITEM, {}, 502, 502, 404),
+    ("POST", "/sources/{id}/statistics", ITEM, {}, 501, 501, 404),
     ("POST", "/sources/{id}/content", ITEM, {}, 200, 200, 404),
     ("POST", "/sources/{id}/upload", {}, {}, 501, 403, 404),
     ("POST", "/links", {"source": "{id}"} | ITEM, {}, 201, 201, 404),

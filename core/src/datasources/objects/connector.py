@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any, ClassVar, Literal, TypeVar
 
 from datasources.connector import DataSourceConnector
-from datasources.errors import ConnectorError, DataFetchError, ItemNotFoundError, UnsupportedError
+from datasources.errors import ConnectorError, ItemNotFoundError, UnsupportedError
 from datasources.models import ColumnStatistics, DataItem, Limits, Page, Preview
 from datasources.objects.download import Download
 from datasources.objects.failures import ObjectSubject
@@ -272,13 +272,14 @@ class ObjectConnector(ObjectStore, DataSourceConnector):
 
         Raises:
             ItemNotFoundError: There is no such object.
-            DataFetchError: It is not Parquet, or pyarrow is not installed.
+            UnsupportedError: It is not Parquet.
+            DataFetchError: It is damaged, or pyarrow is not installed.
         """
 
         async def compute(name: str, version: str | None) -> dict[str, ColumnStatistics]:
             info = await self.describe_file(name, version)
             if not is_parquet(identifier):
-                raise DataFetchError(f"{identifier!r} has no statistics; Parquet files have")
+                raise UnsupportedError(f"{identifier!r} has no statistics; Parquet files have")
             download = Download(self, name, version, etag=info.etag)
             return await parquet_object_statistics(
                 download, identifier, info.size, distribution=self.distribution

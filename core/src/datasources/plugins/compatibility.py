@@ -28,7 +28,14 @@ _SIMPLE_REQUIREMENT = re.compile(
     r"([A-Za-z0-9][\w.-]*)\s*(?:\[[^\]]*\])?\s*\(?((?:(?:>=|<)\s*[\d.]+[,\s]*)*)\)?"
 )
 _SIMPLE_VERSION = re.compile(r"\d{1,9}(\.\d{1,9})*")
-_FOR_AN_EXTRA = re.compile(r"""[^;]*;\s*extra\s*==\s*(['"])[^'"]*\1\s*""")
+_FOR_AN_EXTRA = re.compile(
+    r"""
+    [^;]*;\s*
+    (?:(?:\([^()]*\)|(?:(?!\bor\b)[^()])*)\s*\band\s+)?  # another condition, which must hold as well
+    extra\s*==\s*(['"])[^'"]*\1\s*
+    """,
+    re.VERBOSE,
+)
 
 
 def unmet_requirement(entry: PluginEntry) -> tuple[str, type[PluginError]] | None:

@@ -158,16 +158,26 @@ def _python_values(column: Any) -> list[Any]:
     """Return the values of a column, of one type if it is a column of times."""
     import pyarrow as pa
 
-    unit = getattr(column.type, "unit", None)
-    if unit == "ns":  # pyarrow gives them in types of pandas, or refuses them
+    if getattr(column.type, "unit", None) == "ns":
         try:
             return list(column.cast(_in_microseconds(column.type)).to_pylist())
         except (pa.ArrowException, ValueError, OverflowError):
             return [_text(scalar) for scalar in column]
+    if _has_nanoseconds(column.type):
+        return [_value(scalar) for scalar in column]
     try:
         return list(column.to_pylist())
     except (pa.ArrowException, ValueError, OverflowError, TypeError):
         return [_value(scalar) for scalar in column]
+
+
+def _has_nanoseconds(type_: Any) -> bool:
+    """Return True if values have times that pyarrow gives in types of pandas, or refuses to give."""
+    inner = [type_.field(number).type for number in range(type_.num_fields)]
+    inner += [
+        getattr(type_, name) for name in ("value_type", "storage_type") if hasattr(type_, name)
+    ]
+    return getattr(type_, "unit", None) == "ns" or any(map(_has_nanoseconds, inner))
 
 
 def _in_microseconds(type_: Any) -> Any:
@@ -181,10 +191,16 @@ def _in_microseconds(type_: Any) -> Any:
 def _value(scalar: Any) -> Any:
     import pyarrow as pa
 
-    try:
-        return scalar.as_py()
-    except (pa.ArrowException, ValueError, OverflowError, TypeError):
-        pass
+    if getattr(scalar.type, "unit", None) == "ns":
+        try:
+            return scalar.cast(_in_microseconds(scalar.type)).as_py()
+        except (pa.ArrowException, ValueError, OverflowError):
+            return _text(scalar)
+    if not (scalar.is_valid and _has_nanoseconds(scalar.type)):
+        try:
+            return scalar.as_py()
+        except (pa.ArrowException, ValueError, OverflowError, TypeError):
+            pass
     if isinstance(scalar, pa.StructScalar):
         return {key: _value(value) for key, value in scalar.items()}
     if isinstance(scalar, (pa.ListScalar, pa.LargeListScalar, pa.FixedSizeListScalar)):

@@ -99,7 +99,9 @@ class SourceRecords:
             return chosen.of(self.store.list())
         # The store may hold many more records than these.
         following = sorted({i for i in ids if chosen.after is None or i > chosen.after})
-        return chosen.of(self.store.get_many(following))
+        size = chosen.limit or len(following) or 1
+        batches = (following[start : start + size] for start in range(0, len(following), size))
+        return chosen.of(record for batch in batches for record in self.store.get_many(batch))
 
     def check_not_paused(self, source_id: str) -> None:
         """Check that a source may be used.

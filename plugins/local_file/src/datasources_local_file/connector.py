@@ -265,11 +265,12 @@ class LocalFileConnector(DataSourceConnector):
 
         Raises:
             ItemNotFoundError: There is no such file.
-            DataFetchError: It is not Parquet, or pyarrow is not installed.
+            UnsupportedError: It is not Parquet.
+            DataFetchError: It is damaged, or pyarrow is not installed.
         """
         with self._open(identifier) as source:
             if not is_parquet(identifier):
-                raise DataFetchError(f"{identifier!r} has no statistics; Parquet files have")
+                raise UnsupportedError(f"{identifier!r} has no statistics; Parquet files have")
             return await run_in_thread(parquet_statistics, source, identifier)
 
     async def upload_file(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datasources_postgresql.guard.closure import Execute
+from datasources_postgresql.guard import Execute
 
 # Attributes and memberships of the role and of all roles that it may become by SET ROLE.
 _ROLES = b"""

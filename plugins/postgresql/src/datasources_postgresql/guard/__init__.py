@@ -1,5 +1,6 @@
 """Decide whether a statement only reads; `guard.py` tells the layers in their order."""
 
+from datasources_postgresql.guard.closure import Execute
 from datasources_postgresql.guard.guard import Guard, Permit, parse_statement
 from datasources_postgresql.guard.lookup import SNAPSHOT
 from datasources_postgresql.guard.policy import FunctionPolicy
@@ -7,6 +8,7 @@ from datasources_postgresql.guard.text import Statement, parse_one, parse_read, 
 
 __all__ = [
     "SNAPSHOT",
+    "Execute",
     "FunctionPolicy",
     "Guard",
     "Permit",
