@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import importlib.util
 import os
@@ -137,6 +136,8 @@ def _take_stdout() -> int:
 
 async def _serve_stdio(server: MCPServer[Any], client: int) -> bool:
     """Serve until stdin ends; return True if a signal has come before."""
+    import asyncio  # not for the help of a command line
+
     killed, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, killed.set)

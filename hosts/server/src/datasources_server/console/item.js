@@ -270,15 +270,24 @@ function detailsList(metadata) {
   return h("dl", {}, Object.entries(metadata).map(shown));
 }
 
+// The figures that the source computes; null where it has none, as for a CSV file.
+async function computedStatistics(source, item, values, signal) {
+  if (!source.abilities.includes("statistics")) return null;
+  const body = { item, ...(values && { parameters: values }) };
+  try {
+    return (await api("POST", `${at("sources", source.id)}/statistics`, { body, signal })).columns;
+  } catch (error) {
+    if (error.status === 501) return null;
+    throw error;
+  }
+}
+
 function statistics(source, item, rows, values, signal) {
   const box = h("div", { "aria-live": "polite" }, h("p", { class: "dim" }, "Computing…"));
   const load = async () => {
     try {
-      const able = source.abilities.includes("statistics");
-      const route = `${at("sources", source.id)}/statistics`;
-      const body = { item, ...(values && { parameters: values }) };
-      const columns = able ? (await api("POST", route, { body, signal })).columns : statisticsOf(rows);
-      box.replaceChildren(statisticsView(columns, rows, able));
+      const computed = await computedStatistics(source, item, values, signal);
+      box.replaceChildren(statisticsView(computed ?? statisticsOf(rows), rows, computed !== null));
     } catch (error) {
       if (error.name !== "AbortError") box.replaceChildren(errorBox(error, load));
     }
