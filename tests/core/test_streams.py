@@ -176,7 +176,8 @@ async def test_a_missing_item_is_an_error_on_entering(registry: DataSourceRegist
 async def test_a_stream_that_does_not_end_whole_raises(
     native: DataSourceRegistry, identifier: str, error: type[Exception]
 ) -> None:
-    limits = Limits(max_bytes=1_000, timeout=0.2)
+    await native.list_items("s")  # which connects, so that the stream opens at once
+    limits = Limits(max_bytes=1_000, timeout=1.0)
     with pytest.raises(error) as caught:
         async with native.open_stream("s", identifier, limits=limits) as stream:
             await read(stream)
