@@ -132,7 +132,8 @@ def signature(function: Any) -> str:
 def annotation(value: Any) -> Any:
     if value is inspect.Parameter.empty:
         return value
-    return Plain(value if isinstance(value, str) else inspect.formatannotation(value))
+    text = value if isinstance(value, str) else inspect.formatannotation(value)
+    return Plain(text.replace("typing.", ""))  # which Python 3.11 writes and later ones do not
 
 
 def constant(value: object) -> str:
