@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, cast
@@ -25,8 +25,17 @@ from datasources import (
     gather_splits,
 )
 from datasources_postgresql import PostgreSQLConnector
-from tests.postgresql.conftest import PASSWORD, Admin, Source, active, number, sessions
-from tests.servers import Database
+from tests.conftest import _served
+from tests.postgresql.conftest import (
+    PASSWORD,
+    Admin,
+    Source,
+    active,
+    configured,
+    number,
+    sessions,
+)
+from tests.servers import Database, PostgresServer
 from tests.waiting import wait_until
 
 SMALL: dict[str, Any] = {"target_bytes": 1, "max_splits": 8}
@@ -529,14 +538,53 @@ async def test_a_split_is_json_without_any_option(
     assert str(reader.options.port) not in text
 
 
-@pytest.mark.soak
-async def test_ten_thousand_partitions_are_planned_on_a_server_as_it_is_delivered(
-    admin: Admin, reader: PostgreSQLConnector
-) -> None:
-    admin.execute("CREATE TABLE t (i int) PARTITION BY LIST (i)")
+@pytest.fixture
+def server(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
+    """A server with the settings of the test."""
+    for server in _served(PostgresServer(request.param)):
+        with psycopg.connect(server.dsn(), autocommit=True) as connection:
+            connection.execute(f"CREATE ROLE reader LOGIN PASSWORD '{PASSWORD}'")
+            connection.execute("ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO reader")
+        yield server
+
+
+def partitioned(server: PostgresServer, count: int) -> None:
+    """Make a table with so many partitions, a few in each transaction: they take locks, too."""
     create = "CREATE TABLE p{0} PARTITION OF t FOR VALUES IN ({0})"
-    for start in range(0, 10_000, 500):
-        admin.execute("; ".join(create.format(number) for number in range(start, start + 500)))
-    admin.execute("INSERT INTO t SELECT i FROM generate_series(0, 9999, 100) i")
-    async with reader.plan_splits("t", **SMALL) as plan:
-        assert joined(await read_all(reader, plan)) == numbers(0, 10_000, 100)
+    with psycopg.connect(server.dsn(), autocommit=True) as connection:
+        connection.execute("CREATE TABLE t (i int) PARTITION BY LIST (i)")
+        for start in range(0, count, 50):
+            commands = [create.format(i) for i in range(start, start + 50)]
+            connection.execute("; ".join(commands))
+        connection.execute("INSERT INTO p0 VALUES (0)")
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("server", [{"max_connections": "100"}], ids=["delivered"], indirect=True)
+async def test_ten_thousand_partitions_are_planned_on_a_server_as_it_is_delivered(
+    server: PostgresServer,
+) -> None:
+    partitioned(server, 10_000)
+    connector = configured(server.at(server.database))
+    await connector.connect()
+    async with connector.plan_splits("t", **SMALL) as plan:
+        assert plan.consistent
+        assert joined(await read_all(connector, plan)) == numbers(1)
+    await connector.disconnect()
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    "server",
+    [{"max_connections": "20", "max_locks_per_transaction": "10"}],
+    ids=["few-locks"],
+    indirect=True,
+)
+async def test_too_few_locks_are_an_error_that_names_the_setting(server: PostgresServer) -> None:
+    partitioned(server, 2_000)
+    connector = configured(server.at(server.database))
+    await connector.connect()
+    with pytest.raises(DataFetchError, match="max_locks_per_transaction"):
+        async with connector.plan_splits("t", **SMALL):
+            pass
+    await connector.disconnect()
