@@ -144,6 +144,25 @@ def test_wrong_arguments_are_one_sentence_on_stderr(
     assert done.stdout == ""
 
 
+@pytest.mark.parametrize(
+    ("arguments", "returncode"),
+    [(["mcp", "--source", "lake"], 1), (["serve", "--check"], 0)],
+    ids=["mcp", "serve"],
+)
+def test_another_package_of_that_name_is_told_and_ends_no_server(
+    home: Home, tmp_path: Path, arguments: Sequence[str], returncode: int
+) -> None:
+    (tmp_path / "older/mcp").mkdir(parents=True)
+    (tmp_path / "older/mcp/__init__.py").write_text("Client = None\n", "utf-8")
+    home.environment["PYTHONPATH"] = os.pathsep.join(
+        [str(tmp_path / "older"), os.environ.get("PYTHONPATH", "")]
+    )
+    done = home.run(*arguments, check=False, stdin=subprocess.DEVNULL)
+    assert done.returncode == returncode, done.stderr
+    assert "pip install 'datasources-agents[mcp]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 async def test_sources_of_a_configuration_file_are_offered(home: Home, tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import secrets
 import signal
@@ -74,14 +73,14 @@ def mcp_command(context: CliContext, /, **options: Any) -> None:
     """
     if bool(options["source_ids"]) == options["all_sources"]:
         raise click.UsageError("give --source ID for each source to offer, or --all")
-    if importlib.util.find_spec("mcp") is None:
-        raise OptionError("MCP needs an extra: pip install 'datasources-agents[mcp]'")
+    try:
+        from datasources_agents.mcp import build
+    except ImportError as exc:  # no `mcp`, or a version that the extra does not admit
+        raise OptionError("MCP needs an extra: pip install 'datasources-agents[mcp]'") from exc
     token = _read_token(context, options["token_file"]) if options["http"] else None
     client = _take_stdout() if token is None else -1
 
     async def serve(registry: DataSourceRegistry) -> None:
-        from datasources_agents.mcp import build
-
         access = registry.access(_principal(registry, options))
         async with _open_workspace(access, options) as session:
             server = build(

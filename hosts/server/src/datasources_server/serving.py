@@ -181,8 +181,13 @@ def _root_parts() -> list[Part]:
     """Return the routes of MCP, if `datasources-agents[mcp]` is installed."""
     if not all(map(importlib.util.find_spec, ("datasources_agents", "mcp"))):
         return []
-    from datasources_agents.mcp.routes import mcp_routes
-
+    try:
+        from datasources_agents.mcp.routes import mcp_routes
+    except ImportError:  # another package of that name, or a version that it does not admit
+        output.echo_err(
+            "Without /mcp: another 'mcp' is needed; pip install 'datasources-agents[mcp]'"
+        )
+        return []
     return [mcp_routes]
 
 
