@@ -25,6 +25,8 @@ from datasources import (
     gather_splits,
 )
 from datasources_postgresql import PostgreSQLConnector
+from datasources_postgresql.reading import Transaction, begin
+from datasources_postgresql.splits import plans
 from tests.conftest import _served
 from tests.postgresql.conftest import (
     PASSWORD,
@@ -295,22 +297,34 @@ async def test_readers_get_exactly_the_rows_of_the_snapshot_while_rows_change(
     await changing
 
 
-async def test_a_plan_waits_for_a_reload_and_reads_what_it_left(
-    admin: Admin, reader: PostgreSQLConnector, pg_database: Database
+async def test_a_plan_reads_what_a_reload_has_left_that_it_had_to_wait_for(
+    admin: Admin,
+    reader: PostgreSQLConnector,
+    pg_database: Database,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A snapshot from before the lock would see no row of a table that was filled again."""
     admin.execute("CREATE TABLE t AS SELECT i FROM generate_series(1, 1000) i")
+    reloaded = False
     with psycopg.connect(pg_database.dsn()) as other:
-        other.execute("TRUNCATE t; INSERT INTO t SELECT generate_series(2001, 3000)")
 
-        async def plan_and_read() -> Rows:
-            async with reader.plan_splits("t", **SMALL) as plan:
-                return joined(await read_all(reader, plan))
+        async def begin_during_a_reload(*arguments: Any) -> Transaction:
+            nonlocal reloaded
+            reloaded = True
+            monkeypatch.setattr(plans, "begin", begin)
+            other.execute("TRUNCATE t; INSERT INTO t SELECT generate_series(2001, 3000)")
+            beginning = asyncio.ensure_future(begin(*arguments))
+            waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+            await wait_until(lambda: number(admin, waiting))
+            other.commit()
+            return await beginning
 
-        planning = asyncio.ensure_future(plan_and_read())
-        await wait_until(lambda: number(admin, "SELECT count(*) FROM pg_locks WHERE NOT granted"))
-        other.commit()
-        assert await planning == numbers(2001, 3001)
+        # The item has been looked at; the plan's own transaction begins.
+        monkeypatch.setattr(plans, "begin", begin_during_a_reload)
+        async with reader.plan_splits("t", **SMALL) as plan:
+            assert len(plan.splits) > 1
+            assert joined(await read_all(reader, plan)) == numbers(2001, 3001)
+    assert reloaded
 
 
 @pytest.mark.parametrize(
