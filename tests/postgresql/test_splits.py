@@ -327,6 +327,46 @@ async def test_a_plan_reads_what_a_reload_has_left_that_it_had_to_wait_for(
     assert reloaded
 
 
+async def test_a_leaf_attached_between_lock_and_snapshot_is_locked_too(
+    admin: Admin, reader: PostgreSQLConnector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admin.execute(
+        "CREATE TABLE t (i int) PARTITION BY RANGE (i);"
+        "CREATE TABLE low PARTITION OF t FOR VALUES FROM (0) TO (1000);"
+        "INSERT INTO t SELECT generate_series(0, 999);"
+        "CREATE TABLE late AS SELECT i FROM generate_series(1000, 1999) i"
+    )
+    lock = plans._Locked.begin
+
+    async def attach_once_locked(*arguments: Any) -> None:
+        monkeypatch.setattr(plans._Locked, "begin", lock)
+        await lock(*arguments)
+        admin.execute("ALTER TABLE t ATTACH PARTITION late FOR VALUES FROM (1000) TO (2000)")
+
+    monkeypatch.setattr(plans._Locked, "begin", attach_once_locked)
+    admin.execute("SET lock_timeout = 100")
+    async with reader.plan_splits("t", **SMALL) as plan:
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            admin.execute("TRUNCATE late")
+        assert joined(await read_all(reader, plan)) == numbers(2000)
+
+
+async def test_a_view_refreshed_after_the_snapshot_is_read_whole(
+    admin: Admin, reader: PostgreSQLConnector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admin.execute("CREATE MATERIALIZED VIEW m AS SELECT i FROM generate_series(1, 1000) i")
+
+    async def refresh_once_begun(*arguments: Any) -> Transaction:
+        monkeypatch.setattr(plans, "begin", begin)
+        transaction = await begin(*arguments)
+        admin.execute("REFRESH MATERIALIZED VIEW m")
+        return transaction
+
+    monkeypatch.setattr(plans, "begin", refresh_once_begun)
+    async with reader.plan_splits("m", **SMALL) as plan:
+        assert joined(await read_all(reader, plan)) == numbers(1, 1001)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -354,6 +394,21 @@ async def test_an_open_plan_keeps_its_tables_as_they_are(
         assert joined(await read_all(reader, plan)) == numbers(1, 1001)
     admin.execute("SET lock_timeout = 0")
     admin.execute(change)
+
+
+async def test_a_table_in_the_place_of_the_planned_one_is_an_error(
+    admin: Admin, reader: PostgreSQLConnector
+) -> None:
+    """No lock on a table prevents that its schema is renamed."""
+    admin.execute(
+        "CREATE SCHEMA live; CREATE TABLE live.t AS SELECT i FROM generate_series(1, 1000) i;"
+        "CREATE SCHEMA next; CREATE TABLE next.t AS SELECT i FROM generate_series(1, 1000) i;"
+        "GRANT USAGE ON SCHEMA live, next TO reader"
+    )
+    async with reader.plan_splits("live.t", **SMALL) as plan:
+        admin.execute("ALTER SCHEMA live RENAME TO old; ALTER SCHEMA next RENAME TO live")
+        with pytest.raises(DataFetchError, match=r"another table has the name live\.t now"):
+            await read_all(reader, plan)
 
 
 async def test_tables_that_are_locked_too_long_are_an_error(

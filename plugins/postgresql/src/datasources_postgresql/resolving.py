@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import sql
 
-from datasources import ItemNotFoundError, PermissionDeniedError
+from datasources import DataFetchError, ItemNotFoundError, PermissionDeniedError
 from datasources_postgresql import catalog
 from datasources_postgresql.guard import (
     FunctionPolicy,
@@ -21,6 +21,8 @@ from datasources_postgresql.guard import (
 from datasources_postgresql.identifiers import TableName, table_name
 from datasources_postgresql.options import PostgreSQLOptions
 from datasources_postgresql.reading import Column, Transaction
+
+_ATTEMPTS = 10  # to find the table that a name means, while others give the name away
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ async def resolve(
     if not target.text.isascii():
         ((parts,),) = await t.execute(catalog.FOLD, [target.text.strip()])
         target = TableName(parts[-2] if len(parts) > 1 else None, parts[-1])
-    while True:
+    for _ in range(_ATTEMPTS):
         searched = t.schemas if target.schema is None else [target.schema]
         relations = await t.execute(catalog.RESOLVE, [target.name, searched, searched])
         schemas = options.schemas
@@ -80,8 +82,9 @@ async def resolve(
             raise ItemNotFoundError(f"{path} was dropped meanwhile", code="42P01") from None
         # Another table may have been given the name while the lock was waited for.
         if all(column.table == oid for column in columns):
-            break
-    return ReadQuery(text, path, oid, "select", relkind, rows), columns
+            return ReadQuery(text, path, oid, "select", relkind, rows), columns
+    # A transaction with one snapshot for all of its queries sees the old name each time.
+    raise DataFetchError(f"another table has the name {path} now; read it again")
 
 
 async def _check_columns(t: Transaction, oid: int, path: str) -> None:

@@ -199,8 +199,8 @@ class SplitPlanner:
                 locked = _Locked(outline.names(), self._options.statement_timeout)
                 t = await begin(connection, self._options, locked)
                 relations = [oid for oid, *_ in await t.locks()]
-                before, outline = outline, await outline_of(t, target, self._options, request.key)
-                if outline.is_divisible and outline.is_kept_by(relations, before):
+                outline = await outline_of(t, target, self._options, request.key)
+                if outline.is_divisible and outline.is_kept_by(relations):
                     parts = await _parts(t, outline, request)
                     ((snapshot, server, idle),) = await t.execute(_EXPORT)
                     stack.push_async_exit(attempt.pop_all())
