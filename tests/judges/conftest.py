@@ -19,7 +19,8 @@ playwright = pytest.importorskip(
 )
 
 AXE_VERSION = "4.14.1"
-TIMEOUT = 15_000  # milliseconds that an expectation may take to come true
+TIMEOUT = 30_000  # milliseconds that an expectation may take to come true
+playwright.expect.set_options(timeout=TIMEOUT)
 # The test's own requests for what is refused are errors of the network in the browser's console.
 _EXPECTED = "Failed to load resource"
 
@@ -108,17 +109,19 @@ class Tab:
     def open(self, path: str = "", *, token: str | None = None) -> Any:
         """Sign in, go to a page below `#/`, and return the page when it is there."""
         self.page.goto(f"{self._server.url}#token={token or self._server.token}")
-        self.page.get_by_role("heading", level=1, name="Sources").wait_for()
+        self.wait_for_page("")
         if path:
             self.go(path)
         return self.page
 
     def go(self, path: str) -> None:
+        """Go to a page below `#/`, and wait until it has taken the place of the one before."""
         self.page.evaluate("path => { location.hash = `#/${path}` }", path)
+        self.wait_for_page(path)
+
+    def wait_for_page(self, path: str) -> None:
         self.page.wait_for_function(
-            "path => document.title !== '' && location.hash === `#/${path}` "
-            "&& !document.querySelector('main')?.textContent.startsWith('Loading')",
-            arg=path,
+            "path => document.querySelector('main')?.dataset.address === `#/${path}`", arg=path
         )
 
     def violations(self) -> list[str]:

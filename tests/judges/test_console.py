@@ -16,7 +16,6 @@ from tests.server.client import Client
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="`nox -s judges` installs Playwright")
 expect = sync_api.expect
-expect.set_options(timeout=15_000)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -13,7 +13,6 @@ from tests.judges.serving import ConsoleServer
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="`nox -s judges` installs Playwright")
 expect = sync_api.expect
-expect.set_options(timeout=15_000)
 
 MARKUP = "<img src=x onerror=alert(1)>"
 

@@ -89,16 +89,24 @@ async def nothing_left(what: str) -> AsyncIterator[None]:
             with warnings.catch_warnings(record=True) as recorded:
                 warnings.simplefilter("always", ResourceWarning)
                 yield
-                deadline = time.monotonic() + SETTLE
-                # No event announces the end of tasks, threads and descriptors alike.
-                while left() and time.monotonic() < deadline:  # noqa: ASYNC110
-                    await asyncio.sleep(0.01)
+                await _remains(left)
                 gc.collect()
+                # A server in a thread of this process may accept a connection only now.
+                remains = await _remains(left)
         finally:
             gc.unfreeze()
         unclosed = [w for w in recorded if issubclass(w.category, ResourceWarning)]
-        remains = [*left(), *(str(warning.message) for warning in unclosed)]
+        remains += [str(warning.message) for warning in unclosed]
         assert not remains, f"{what} left behind: {', '.join(remains)}"
+
+
+async def _remains(left: Callable[[], list[str]]) -> list[str]:
+    """Return what is left after `SETTLE` seconds; nothing as soon as nothing is left."""
+    deadline = time.monotonic() + SETTLE
+    # No event announces the end of tasks, threads and descriptors alike.
+    while (remains := left()) and time.monotonic() < deadline:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    return remains
 
 
 @contextmanager

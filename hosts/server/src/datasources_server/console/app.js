@@ -113,7 +113,10 @@ async function show() {
   const waiting = setTimeout(() => main.replaceChildren(loading()), 250);
   try {
     const render = Object.hasOwn(PAGES, name) ? PAGES[name] : notFound;
-    const content = await render({ id, query, me, signal, go, reload: show });
+    // What ends when somebody is on another page already must not take that page away.
+    const here = (action) => (...given) => (signal.aborted ? undefined : action(...given));
+    const actions = { go: here(go), move: here(move), reload: here(show) };
+    const content = await render({ id, query, me, signal, ...actions });
     if (signal.aborted) return;
     clearTimeout(waiting);
     main.replaceChildren(...content.filter(Boolean));
@@ -127,6 +130,7 @@ async function show() {
   } finally {
     clearTimeout(waiting);
   }
+  main.dataset.address = current; // whose page is in the document from now on
   const heading = main.querySelector("h1");
   document.title = `${heading?.textContent ?? "Console"} · datasources`;
   if (!main.contains(document.activeElement)) heading?.focus({ preventScroll: true });
@@ -145,8 +149,15 @@ function go(parts, parameters) {
   else location.hash = target;
 }
 
+/** Change the address without a new page: the one that is shown is that of the new address, too. */
+function move(parts, parameters) {
+  main.dataset.address = current = address(parts, parameters);
+  location.hash = current;
+}
+
 function signInPage(message) {
   leave.abort();
+  delete main.dataset.address;
   me = null;
   showHeader();
   const token = h("input", { type: "password", id: "token", autocomplete: "off", spellcheck: "false", required: true });

@@ -49,16 +49,21 @@ const OUTCOMES = ["ok", "cancelled", "AuthenticationError", "ConnectError", "Per
 const CHIPS = { ok: "ready", cancelled: "", stopped: "" };
 const SHOWN = new Set(["time", "user", "operation", "outcome", "identifier", "duration"]); // in columns
 
-export async function auditPage({ query, signal, go }) {
+export async function auditPage({ query, signal, move }) {
   const list = h("div", { "aria-live": "polite" });
-  const filter = new Filter(query, go);
+  // The form stays when the list changes, with what is typed in it meanwhile, and the focus.
+  const filter = new Filter(query, (values) => {
+    move(["audit"], values);
+    pager.restart();
+  });
   const load = async () => {
+    const { query: asked } = filter;
     try {
       const given = { ...filter.parameters(), limit: PAGE, cursor: pager.cursor };
       const page = await api("GET", "audit", { query: given, signal });
-      list.replaceChildren(...content(page));
+      if (asked === filter.query) list.replaceChildren(...content(page));
     } catch (error) {
-      if (error.name === "AbortError") return;
+      if (error.name === "AbortError" || asked !== filter.query) return;
       const none = error.status === 501 && emptyState("No audit trail", "This server has no store that keeps one.");
       list.replaceChildren(none || errorBox(error, load));
     }
@@ -90,10 +95,16 @@ export async function auditPage({ query, signal, go }) {
   ];
 }
 
-/** The values that are asked for, which are those of the address. */
+/**
+ * The values that are asked for, which are those of the address.
+ *
+ * @param changed Is called with the values when others are asked for.
+ */
 class Filter {
-  constructor(query, go) {
+  constructor(query, changed) {
     this.query = query;
+    this.changed = changed;
+    this.began = Date.now(); // the same for all pages, as their cursors are bound to the times
     const text = (name, values = []) => {
       const known = values.length > 0 && h("datalist", { id: newId("known") });
       if (known) known.append(...values.map((value) => h("option", { value })));
@@ -115,7 +126,7 @@ class Filter {
     this.controls = Object.entries(fields).map(([name, { control }]) => [name, control]);
     this.range = h(
       "select",
-      { onchange: () => (this.showTimes(), this.range.value === "custom" ? this.since.focus() : this.apply(go)) },
+      { onchange: () => (this.showTimes(), this.range.value === "custom" ? this.since.focus() : this.apply()) },
       RANGES.map(([hours, label]) => h("option", { value: hours, selected: hours === this.givenRange }, label)),
     );
     const time = (name) => h("input", { type: "datetime-local", step: 1, value: query.get(name) ?? "" });
@@ -124,6 +135,7 @@ class Filter {
       labelled(name.charAt(0).toUpperCase() + name.slice(1), control),
       known,
     ];
+    this.clear = link(["audit"], "Clear", {}, { class: "button quiet", hidden: !this.isSet });
     this.times = h("div", { class: "filters" }, labelled("From", this.since), labelled("Until", this.until));
     this.node = h(
       "form",
@@ -132,7 +144,7 @@ class Filter {
         role: "search",
         onsubmit: (event) => {
           event.preventDefault();
-          this.apply(go);
+          this.apply();
         },
       },
       h(
@@ -144,7 +156,7 @@ class Filter {
           "div",
           { class: "row" },
           h("button", { type: "submit" }, "Filter"),
-          this.isSet && link(["audit"], "Clear", {}, { class: "button quiet" }),
+          this.clear,
         ),
       ),
       this.times,
@@ -165,20 +177,23 @@ class Filter {
     this.times.hidden = this.range.value !== "custom";
   }
 
-  apply(go) {
+  apply() {
     const times =
       this.range.value === "custom"
         ? { since: this.since.value, until: this.until.value }
         : { hours: this.range.value };
-    const values = Object.fromEntries(this.controls.map(([name, control]) => [name, control.value.trim()]));
-    go(["audit"], { ...times, ...values });
+    const typed = Object.fromEntries(this.controls.map(([name, control]) => [name, control.value.trim()]));
+    const values = { ...times, ...typed };
+    this.query = new URLSearchParams(Object.entries(values).filter(([, value]) => value));
+    this.began = Date.now();
+    this.clear.hidden = !this.isSet;
+    this.changed(values);
   }
 
   /** Return the parameters of the request. */
   parameters() {
     const values = Object.fromEntries(this.controls.map(([name]) => [name, this.query.get(name)]));
     const hours = Number(this.query.get("hours"));
-    this.began ??= Date.now(); // the same for all pages, as their cursors are bound to the times
     const moment = (name) => {
       const time = new Date(this.query.get(name) ?? "");
       return Number.isNaN(time.getTime()) ? null : time.toISOString();
