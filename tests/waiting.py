@@ -11,7 +11,7 @@ _TURNS = 100  # looks between which only other tasks run, so that a virtual cloc
 _PAUSE = 0.01  # seconds between the later looks, in which threads have their turn
 
 
-async def wait_until(condition: Callable[[], object], *, timeout: float = 10) -> None:
+async def wait_until(condition: Callable[[], object], *, timeout: float = 30) -> None:
     """Let other tasks run until `condition()` is true.
 
     Raises:
@@ -25,7 +25,7 @@ async def wait_until(condition: Callable[[], object], *, timeout: float = 10) ->
         await asyncio.sleep(0 if turn < _TURNS else _PAUSE)
 
 
-def wait_until_blocking(condition: Callable[[], object], *, timeout: float = 10) -> None:
+def wait_until_blocking(condition: Callable[[], object], *, timeout: float = 30) -> None:
     """Let other threads and processes run until `condition()` is true; as `wait_until`."""
     deadline = time.monotonic() + timeout
     while not condition():

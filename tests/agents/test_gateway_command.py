@@ -73,7 +73,7 @@ async def test_uploads_of_a_killed_gateway_are_deleted_at_its_next_start(
             await asking
     assert len(upstream.files) == 3
     await asyncio.to_thread(served.start)
-    await wait_until(lambda: list(upstream.files) == ["file-of-others"], timeout=30)
+    await wait_until(lambda: list(upstream.files) == ["file-of-others"])
 
 
 async def test_upload_that_could_not_be_deleted_is_deleted_later(
@@ -84,4 +84,4 @@ async def test_upload_that_could_not_be_deleted_is_deleted_later(
         await openai_client.chat.completions.create(**question(*FILES))
     assert len(upstream.files) == 2
     upstream.delete_status = 200
-    await wait_until(lambda: upstream.files == {}, timeout=30)
+    await wait_until(lambda: upstream.files == {})

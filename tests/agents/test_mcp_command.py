@@ -220,9 +220,9 @@ async def test_a_client_that_dies_leaves_no_query(
             ):
                 process.stdin.write(json.dumps(message) + "\n")
             process.stdin.flush()
-            await wait_until(shop.running, timeout=30)
+            await wait_until(shop.running)
             process.stdin.close()
-            await wait_until(lambda: not shop.running(), timeout=30)
+            await wait_until(lambda: not shop.running())
             assert process.stderr.read() == ""
         assert process.returncode == 0
 

@@ -167,7 +167,7 @@ async def test_a_revoked_token_ends_what_it_has_started(
         task = asyncio.create_task(call)
         await wait_until(shop.running)
         assert server.admin("DELETE", f"/tokens/{name}").status == 204
-        await wait_until(lambda: not shop.running(), timeout=20)
+        await wait_until(lambda: not shop.running())
         await asyncio.wait([task])
     task.exception()
     assert post(server.port, token).status == 401

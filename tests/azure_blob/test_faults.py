@@ -23,6 +23,7 @@ from datasources import (
     PermissionDeniedError,
     Workspace,
 )
+from datasources.objects import failures
 from datasources_azure_blob import AzureBlobConnector
 from tests.azure_blob.conftest import make
 from tests.servers.blob_server import BlobService, Fault, Request
@@ -33,8 +34,8 @@ KEY = "a2V5IG9mIGEgc2VydmVyIHRoYXQgYXNrcyBmb3Igbm9uZQ=="
 
 @pytest.fixture
 async def connector(service: BlobService) -> AsyncIterator[AzureBlobConnector]:
-    """With small chunks and little patience."""
-    connector = connected(service, read_timeout=0.3)
+    """With small chunks."""
+    connector = connected(service)
     await connector.connect()
     service.requests.clear()
     yield connector
@@ -117,13 +118,14 @@ async def test_body_always_cut_at_once_ends_after_the_attempts_allowed(
     await connector.disconnect()
 
 
-async def test_stalled_body_goes_on_from_there(
-    service: BlobService, connector: AzureBlobConnector, tmp_path: Path
-) -> None:
+async def test_stalled_body_goes_on_from_there(service: BlobService, tmp_path: Path) -> None:
     content = os.urandom(3 * CHUNK)
     service.put("a", content)
+    connector = connected(service, read_timeout=0.5)
+    await connector.connect()
     service.fault = Faults(a=[Fault(stall=1000), None, Fault(stall=0)])
     assert await fetched(connector, "a", tmp_path) == content
+    await connector.disconnect()
 
 
 async def test_body_that_always_stalls_is_an_error(service: BlobService, tmp_path: Path) -> None:
@@ -171,18 +173,6 @@ async def test_service_that_stays_busy_is_an_error_after_the_attempts_allowed(
     await connector.disconnect()
 
 
-async def test_attempts_end_with_their_time(service: BlobService, tmp_path: Path) -> None:
-    service.put("a", b"content")
-    connector = connected(service, retries=6, retry_timeout=0.5)
-    await connector.connect()
-    service.requests.clear()
-    service.fault = lambda request: Fault(status=503, code="ServerBusy")
-    with pytest.raises(DataFetchError):
-        await connector.fetch_data("a", str(tmp_path))
-    assert 1 < service.counts()["a"] < 7
-    await connector.disconnect()
-
-
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The seconds for which somebody would sleep, and does not."""
@@ -195,6 +185,21 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
     monkeypatch.setattr(asyncio, "sleep", sleep)
     return asked
+
+
+async def test_attempts_end_with_their_time(
+    service: BlobService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pauses: list[float]
+) -> None:
+    monkeypatch.setattr(failures, "monotonic", lambda: sum(pauses))  # nothing else takes time
+    service.put("a", b"content")
+    connector = connected(service, retries=6, retry_timeout=0.5)
+    await connector.connect()
+    service.requests.clear()
+    service.fault = lambda request: Fault(status=503, code="ServerBusy")
+    with pytest.raises(DataFetchError):
+        await connector.fetch_data("a", str(tmp_path))
+    assert 1 < service.counts()["a"] < 7
+    await connector.disconnect()
 
 
 @pytest.mark.parametrize("form", ["seconds", "date"])
@@ -447,7 +452,7 @@ async def test_any_mixture_of_faults_ends_in_a_whole_file_or_a_clear_error(
     contents = {f"blob{n}": chance.randbytes(chance.randrange(4 * CHUNK)) for n in range(300)}
     for name, content in contents.items():
         service.put(name, content, md5=chance.random() < 0.5)
-    connector = connected(service, read_timeout=0.2, retries=4)
+    connector = connected(service, read_timeout=1, retries=4)
     await connector.connect()
 
     def fault(request: Request) -> Fault | None:

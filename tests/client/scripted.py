@@ -81,7 +81,7 @@ class ScriptedServer:
                 sock.shutdown(socket.SHUT_RDWR)
             sock.close()
         for thread in self._threads:
-            thread.join(10)
+            thread.join(30)
 
     def _accept(self) -> None:
         with suppress(OSError):  # closed

@@ -315,7 +315,7 @@ def test_body_of_unknown_size_is_sent_in_chunks(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"x" * 700_000)
     with ScriptedServer(EMPTY, EMPTY) as server, path.open("rb") as file:
-        sender = Transport(find_target(server.url, None, None, None, {}), timeout=10, retries=0)
+        sender = Transport(find_target(server.url, None, None, None, {}), timeout=30, retries=0)
         sender.send("POST", "/v1/upload", body=file).read(1000)
         sender.send("POST", "/v1/upload", body=iter([b"ab", b"", b"c"])).read(1000)
         sender.close()
@@ -329,7 +329,7 @@ def test_error_of_the_callers_body_is_raised_and_no_end_is_sent() -> None:
         raise ValueError("a source of the caller's")
 
     with ScriptedServer(EMPTY) as server:
-        sender = Transport(find_target(server.url, None, None, None, {}), timeout=10, retries=2)
+        sender = Transport(find_target(server.url, None, None, None, {}), timeout=30, retries=2)
         with pytest.raises(ValueError, match="the caller's") as caught:
             sender.send("POST", "/v1/upload", body=body())
     assert server.requests == []
@@ -341,7 +341,7 @@ def test_error_of_the_callers_body_is_raised_and_no_end_is_sent() -> None:
 
 def test_response_may_have_as_many_bytes_as_the_limit() -> None:
     with ScriptedServer(answer(body=b"12345"), answer(body=b"123456")) as server:
-        sender = Transport(find_target(server.url, None, None, None, {}), timeout=10, retries=0)
+        sender = Transport(find_target(server.url, None, None, None, {}), timeout=30, retries=0)
         assert sender.send("GET", "/v1/types").read(5) == b"12345"
         with pytest.raises(ResponseError, match="too large"):
             sender.send("GET", "/v1/types").read(5)

@@ -197,7 +197,7 @@ class Paged(MemoryConnector):
 @pytest.fixture
 def paged() -> Iterator[DataSourceRegistry]:
     Paged.yielded, Paged.ended = [], []
-    one = PoolConfig(max_size=1, acquire_timeout=5)
+    one = PoolConfig(max_size=1, acquire_timeout=30)
     with DataSourceRegistry(plugins=Plugins(index=[]), pool_config=one) as registry:
         registry.register_connector_class("memory", fresh(Paged))
         registry.register_data_source(source())

@@ -61,7 +61,7 @@ async def test_a_connector_asked_for_while_its_source_is_disconnected_leaks_no_l
 
 async def test_leases_are_exclusive_and_bounded() -> None:
     cls = fresh()
-    config = PoolConfig(max_size=2, acquire_timeout=0.01)
+    config = PoolConfig(max_size=2, acquire_timeout=1)
     async with registry_of(cls, pool_config=config) as registry:
         await registry.register_data_source(source())
         async with registry.connection("s") as one, registry.connection("s") as two:
@@ -99,11 +99,11 @@ async def test_a_source_that_never_answers_fails_its_check_in_time() -> None:
             await asyncio.Event().wait()
             return True
 
-    config = PoolConfig(connect_timeout=0.01)
+    config = PoolConfig(connect_timeout=0.5)
     async with registry_of(Hanging, pool_config=config) as registry:
         await registry.register_data_source(source())
         check = await registry.check_connection("s")
-        assert str(check.error) == "source 's' did not answer within 0.01 seconds"
+        assert str(check.error) == "source 's' did not answer within 0.5 seconds"
 
 
 async def test_among_a_thousand_sources_a_hanging_one_delays_only_its_own_callers() -> None:

@@ -166,7 +166,7 @@ async def test_a_split_of_another_configuration_is_refused() -> None:
 
 
 async def test_one_connection_of_a_shareable_connector_serves_plan_and_readers() -> None:
-    pool = PoolConfig(max_size=1, acquire_timeout=5)
+    pool = PoolConfig(max_size=1, acquire_timeout=30)
     async with (
         await registry_with(Splitting, pool_config=pool) as registry,
         registry.plan("s", "a.csv") as plan,

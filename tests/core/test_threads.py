@@ -118,7 +118,7 @@ async def test_a_worker_makes_one_call_at_a_time() -> None:
     await asyncio.sleep(0)
     # A second call under way would hold the thread that this one needs.
     other = asyncio.create_task(run_in_thread(int, "7"))
-    await asyncio.wait([other], timeout=10)
+    await asyncio.wait([other], timeout=30)
     second_thread_was_free = other.done()
     release.set()
     assert await asyncio.gather(*calls, other) == [0, 1, 2, 7]

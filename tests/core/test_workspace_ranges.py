@@ -162,7 +162,7 @@ def test_leaving_on_an_error_stops_a_thread_that_hashes(tmp_path: Path) -> None:
             thread.start()
         raise RuntimeError
     for thread in threads:
-        thread.join(timeout=10)
+        thread.join(timeout=30)
         assert not thread.is_alive()
     assert os.listdir(tmp_path) == []
 

@@ -93,7 +93,7 @@ def test_of_two_uploads_that_may_not_overwrite_one_fails(root: Path, local: Path
     errors: list[ItemExistsError] = []
 
     def wait_for_the_other() -> bool:
-        both.wait(10)
+        both.wait(30)
         return False
 
     def store() -> None:
@@ -107,7 +107,7 @@ def test_of_two_uploads_that_may_not_overwrite_one_fails(root: Path, local: Path
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(30)
     assert len(errors) == 1
     assert os.listdir(root) == ["new.csv"]
 

@@ -29,8 +29,7 @@ CHUNK = 64 * 1024
 
 @pytest.fixture
 async def connector(service: S3Service, connect: Connect) -> S3Connector:
-    options = local_options(service, chunk_size=CHUNK, read_timeout=0.5)
-    connector = await connect(options)
+    connector = await connect(local_options(service, chunk_size=CHUNK))
     service.requests.clear()
     return connector
 
@@ -86,10 +85,11 @@ async def test_body_always_cut_at_once_ends_after_the_attempts_allowed(
 
 
 async def test_body_that_stalls_goes_on(
-    service: S3Service, connector: S3Connector, tmp_path: Path
+    service: S3Service, connect: Connect, tmp_path: Path
 ) -> None:
     content = os.urandom(3 * CHUNK)
     service.put("a", content)
+    connector = await connect(local_options(service, chunk_size=CHUNK, read_timeout=0.5))
     service.fault = of_object(Fault(stall=1000), times=2)
     assert await fetched(connector, "a", tmp_path) == content
 

@@ -186,7 +186,7 @@ async def test_pool_in_use_is_a_timeout_that_says_so(
     admin: Admin, source: Source, workspace: Workspace
 ) -> None:
     connector = await source(
-        pool=PoolConfig(max_size=1, acquire_timeout=0.2), allowed_functions="pg_sleep"
+        pool=PoolConfig(max_size=1, acquire_timeout=1), allowed_functions="pg_sleep"
     )
     slow = asyncio.create_task(connector.fetch_data("SELECT pg_sleep(30)", workspace))
     await wait_until(lambda: active(admin, "pg_sleep(30)"))

@@ -37,4 +37,4 @@ async def test_query_of_a_killed_client_ends(admin: Admin, source: Source, tmp_p
     finally:
         process.kill()
         await process.wait()
-    await wait_until(lambda: active(admin, "/* dead */") == 0, timeout=20)
+    await wait_until(lambda: active(admin, "/* dead */") == 0)

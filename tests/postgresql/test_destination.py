@@ -35,7 +35,7 @@ async def listeners() -> AsyncIterator[Listeners]:
 
 @pytest.fixture
 async def registry() -> AsyncIterator[DataSourceRegistry]:
-    pool = PoolConfig(connect_timeout=5)
+    pool = PoolConfig(connect_timeout=30)
     async with registry_of(PostgreSQLConnector, pool_config=pool) as registry:
         yield registry
 

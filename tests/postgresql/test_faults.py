@@ -69,7 +69,7 @@ class Crowd:
     async def succeed(self, times: int) -> None:
         """Return after that many more complete files."""
         goal = self.ended["success"] + times
-        await wait_until(lambda: self.ended["success"] >= goal, timeout=30)
+        await wait_until(lambda: self.ended["success"] >= goal)
 
     async def survive(self, *steps: Callable[[], object]) -> None:
         """Take steps, in threads, that end with the server started anew; fetch once more."""

@@ -25,7 +25,7 @@ def config(**options: Any) -> DataSourceConfig:
 async def test_name_that_resolves_to_a_denied_address_meanwhile_gets_no_connection(
     monkeypatch: pytest.MonkeyPatch, allowed_answers: int
 ) -> None:
-    pool = PoolConfig(connect_timeout=5, connect_attempts=1)
+    pool = PoolConfig(connect_timeout=30, connect_attempts=1)
     async with (
         listening() as listeners,
         registry_of(PostgreSQLConnector, policy=POLICY, pool_config=pool) as registry,

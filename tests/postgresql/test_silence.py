@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -177,7 +178,7 @@ async def test_time_limit_of_a_fetch_is_kept_on_a_silent_path(
 ) -> None:
     proxy.silence()
     limited = with_limits(workspace, timeout=0.2)
-    async with asyncio.timeout(0.9):  # less than `connect_timeout`, which would be next
+    async with asyncio.timeout(ENOUGH):
         with pytest.raises(LimitExceededError, match=r"0.2 seconds"):
             await behind.fetch_data("t", limited)
 
@@ -208,10 +209,12 @@ async def test_answer_that_arrives_while_the_loop_is_blocked_counts(
     connector = await source()
     assert connector._connections is not None
     async with connector._connections.lease() as connection:
-        connection.answer_timeout = 0.3
+        connection.answer_timeout = 1
         answer = asyncio.create_task(libpq.query(connection, b"SELECT 1, pg_sleep(0.1)"))
         await asyncio.sleep(0.05)
-        time.sleep(0.6)  # noqa: ASYNC251  # the claim is about a blocked loop
+        # The claim is about a loop that is blocked until the answer is there and its time over.
+        select.select([connection.fileno()], [], [], ENOUGH)
+        time.sleep(1.1)  # noqa: ASYNC251
         assert (await answer).get_value(0, 0) == b"1"
         with pytest.raises(ServerSilentError):
             await libpq.query(connection, b"SELECT pg_sleep(10)")

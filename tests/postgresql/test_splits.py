@@ -516,7 +516,7 @@ async def test_with_one_connection_readers_use_that_of_the_plan(
     admin: Admin, source: Source
 ) -> None:
     admin.execute("CREATE TABLE t AS SELECT i FROM generate_series(1, 1000) i")
-    connector = await source(pool=PoolConfig(max_size=1, acquire_timeout=5))
+    connector = await source(pool=PoolConfig(max_size=1, acquire_timeout=30))
     async with connector.plan_splits("t", **SMALL) as plan:
         assert plan.concurrency == 1
         async with aclosing(generator(connector, plan)) as batches:
@@ -532,7 +532,7 @@ async def test_a_reader_that_stops_early_returns_its_connection(
 ) -> None:
     admin.execute("CREATE TABLE t (i int, text text)")
     admin.execute("INSERT INTO t SELECT i, repeat('x', 1000) FROM generate_series(1, 20000) i")
-    connector = await source(pool=PoolConfig(max_size=2, acquire_timeout=5))
+    connector = await source(pool=PoolConfig(max_size=2, acquire_timeout=30))
     async with connector.plan_splits("t", target_bytes=1 << 30, max_splits=1) as plan:
         for _ in range(3):
             async with aclosing(generator(connector, plan)) as batches:

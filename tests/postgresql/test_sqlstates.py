@@ -173,7 +173,7 @@ async def test_statement_that_runs_for_its_timeout_exceeds_a_limit_in_any_langua
     admin: Admin, source: Source, workspace: object, format_: str
 ) -> None:
     admin.execute(SLEEP)
-    connector = await source(statement_timeout=0.2)
+    connector = await source(statement_timeout=1)
     read = {
         "preview": lambda: connector.preview("SELECT sleep(60)"),
         "csv": lambda: connector.fetch_data("SELECT sleep(60)", str(workspace)),

@@ -62,8 +62,8 @@ async def test_statement_over_the_roles_timeout_exceeds_a_limit(
     admin: Admin, pg_database: Database, source: Source
 ) -> None:
     admin.execute(
-        f"ALTER ROLE reader IN DATABASE {pg_database.name} SET statement_timeout = '100ms'"
+        f"ALTER ROLE reader IN DATABASE {pg_database.name} SET statement_timeout = '500ms'"
     )
     connector = await source(allowed_functions="pg_sleep")
-    with pytest.raises(LimitExceededError, match=r"allows 0\.1 seconds"):
+    with pytest.raises(LimitExceededError, match=r"allows 0\.5 seconds"):
         await connector.preview("SELECT pg_sleep(50)")

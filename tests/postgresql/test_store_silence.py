@@ -102,7 +102,7 @@ def test_changes_of_others_are_seen_once_a_silent_path_works_again(
 
 def test_answer_that_is_slow_within_the_limit_arrives(pg_database: Database) -> None:
     with StoreConnection.connect(pg_database.dsn()) as connection:
-        connection.answer_timeout = 1.0
+        connection.answer_timeout = 2.0
         assert connection.execute("SELECT pg_sleep(0.3)").rowcount == 1
         with pytest.raises(psycopg.OperationalError, match="no answer from the server"):
             connection.execute("SELECT pg_sleep(60)")

@@ -259,7 +259,7 @@ def test_public_url_is_a_host_and_an_origin() -> None:
 
 
 def test_request_without_a_host_is_refused(server: ApiServer) -> None:
-    with socket.create_connection((HOST, server.port), timeout=10) as connection:
+    with socket.create_connection((HOST, server.port), timeout=30) as connection:
         connection.sendall(b"GET /v1/sources HTTP/1.0\r\nAuthorization: Bearer root\r\n\r\n")
         answer = connection.recv(65536)
     assert b" 421 " in answer.split(b"\r\n")[0]

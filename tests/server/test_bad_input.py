@@ -107,7 +107,7 @@ def test_body_over_the_limit_is_413(server: ApiServer, admin: Client) -> None:
     big = b" " * ((1 << 20) + 1)
     answer = admin("POST", "/test", big)
     assert (answer.status, answer.slug) == (413, "body-too-large")
-    with socket.create_connection((HOST, server.port), timeout=10) as connection:
+    with socket.create_connection((HOST, server.port), timeout=30) as connection:
         connection.sendall(
             b"POST /v1/test HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer root\r\n"
             b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -120,7 +120,7 @@ def test_body_over_the_limit_is_413(server: ApiServer, admin: Client) -> None:
 def test_body_that_does_not_arrive_is_408() -> None:
     with (
         ApiServer(body_timeout=0.2) as server,
-        socket.create_connection((HOST, server.port), timeout=10) as connection,
+        socket.create_connection((HOST, server.port), timeout=30) as connection,
     ):
         connection.sendall(
             b"POST /v1/test HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer root\r\n"

@@ -229,7 +229,7 @@ def test_client_that_leaves_ends_its_query(
         f"Host: localhost\r\nAuthorization: Bearer root\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     ).encode()
-    with socket.create_connection((HOST, server.port), timeout=10) as connection:
+    with socket.create_connection((HOST, server.port), timeout=30) as connection:
         connection.sendall(request + body)
         wait_until_blocking(lambda: running(pg_database) == 1)
     wait_until_blocking(lambda: running(pg_database) == 0)

@@ -80,7 +80,7 @@ def ended(client: Client, job: str) -> dict[str, Any]:
     def has_ended() -> bool:
         return bool(client("GET", f"/jobs/{job}").json["state"] != "running")
 
-    wait_until_blocking(has_ended, timeout=30)
+    wait_until_blocking(has_ended)
     document: dict[str, Any] = client("GET", f"/jobs/{job}").json
     return document
 
@@ -189,8 +189,8 @@ def test_job_of_a_killed_worker_is_lost_and_leaves_nothing(
     assert (document["state"], document["receipts"]) == ("lost", [])
     assert document["problem"]["type"].endswith(":job-lost")
     assert events(there, job)[-1][0] == "end"
-    wait_until_blocking(lambda: files(one, workspace) == [], timeout=30)
-    wait_until_blocking(lambda: running(shop) == 0, timeout=30)
+    wait_until_blocking(lambda: files(one, workspace) == [])
+    wait_until_blocking(lambda: running(shop) == 0)
     again, _ = start(there, QUICK, workspace=workspace)  # the workspace is usable again
     assert ended(there, again)["state"] == "finished"
 
@@ -250,7 +250,7 @@ def test_client_that_waits_gets_the_job_if_it_takes_long(
     assert (answer.status, answer.json["state"]) == (202, "running")
     assert ann("DELETE", f"/workspaces/{workspace}").status == 204
     assert ended(ann, answer.json["id"])["state"] == "cancelled"
-    wait_until_blocking(lambda: not (one.workspaces / workspace).exists(), timeout=20)
+    wait_until_blocking(lambda: not (one.workspaces / workspace).exists())
 
 
 def assert_job_is_neither_lost_nor_stuck(shop: Database, die_at: int) -> None:
@@ -269,7 +269,7 @@ def assert_job_is_neither_lost_nor_stuck(shop: Database, die_at: int) -> None:
         wait_until_blocking(lambda: not one.running, timeout=90)
         if job is not None:
             assert ended(there, job)["state"] in ("finished", "lost")
-        wait_until_blocking(lambda: leases(shop) == 0, timeout=30)
+        wait_until_blocking(lambda: leases(shop) == 0)
         after = contents(one, workspace)
         if job is None or ended(there, job)["state"] == "lost":
             assert after == before
@@ -330,7 +330,7 @@ def test_job_goes_on_or_ends_when_the_database_of_its_store_is_restarted(
     there("DELETE", f"/jobs/{job}")
     assert ended(there, job)["state"] in ("cancelled", "failed", "lost")
     wait_until_blocking(lambda: running(shop) == 0)
-    wait_until_blocking(lambda: files(one, workspace) == [], timeout=30)
+    wait_until_blocking(lambda: files(one, workspace) == [])
     again, _ = start(there, QUICK, workspace=workspace)
     assert ended(there, again)["state"] == "finished"
 
@@ -348,4 +348,4 @@ def test_job_is_cancelled_through_the_other_worker_while_nobody_listens(
     assert there("DELETE", f"/workspaces/{workspace}").status == 204
     wait_until_blocking(lambda: running(shop) == 0)
     assert ended(there, job)["state"] == "cancelled"
-    wait_until_blocking(lambda: not (one.workspaces / workspace).exists(), timeout=20)
+    wait_until_blocking(lambda: not (one.workspaces / workspace).exists())

@@ -38,7 +38,7 @@ def test_store_that_goes_away_is_a_503_and_no_restart_is_needed(
     def stored() -> bool:
         return served.admin("PUT", "/sources/more", body, headers=headers).status == 201
 
-    wait_until_blocking(stored, timeout=30)
+    wait_until_blocking(stored)
 
 
 def test_two_servers_on_one_store_see_each_others_sources(

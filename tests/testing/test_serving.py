@@ -33,7 +33,7 @@ def running(pid: int) -> bool:
 def test_a_server_answers_on_its_port_and_is_stopped_afterwards(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("content")
     with serve(HTTP, cwd=tmp_path) as server:
-        with urlopen(f"http://127.0.0.1:{server.port}/file", timeout=10) as response:
+        with urlopen(f"http://127.0.0.1:{server.port}/file", timeout=30) as response:
             assert response.read() == b"content"
         assert "GET /file" in server.log.read_text()
     assert not running(server.pid)

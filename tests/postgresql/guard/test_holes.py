@@ -205,7 +205,7 @@ def _adding(levels: int) -> str:
 async def test_query_that_unfolds_to_too_much_is_refused(
     harmful: Harmful, workspace: Workspace, statement: str
 ) -> None:
-    connector = configured(harmful.database, statement_timeout=5)
+    connector = configured(harmful.database, statement_timeout=20)
     await connector.connect()
     with pytest.raises((PolicyError, LimitExceededError)) as caught:
         await connector.fetch_data(statement, workspace)
