@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from datasources_postgresql.guard.nodes import FIELDS
 from datasources_postgresql.guard.tree import Node, UnreadableTreeError
 
 FIRST_NORMAL = 16384
@@ -29,6 +30,11 @@ _FIELDS = {
     ),
 }  # fmt: skip
 """For each field that holds object ids: where `Calls` has them."""
+_FIELDS_OF = {
+    label: [(name, _FIELDS[name]) for name in sorted(fields & _FIELDS.keys())]
+    for label, fields in FIELDS.items()
+}
+"""The same for the fields of each node."""
 _MADE = {
     "COERCEVIAIO": "resulttype",
     "JSONRETURNING": "typid",
@@ -99,7 +105,7 @@ def collect(trees: list[Node], inside: str = "") -> Calls:
     while stack:
         node, place = stack.pop()
         _add(calls, node, place)
-        for name, child in reversed([*node.children()]):
+        for name, child in reversed(node.children):
             stack.append((child, _place(node, name, place)))
     return calls
 
@@ -135,9 +141,8 @@ def _name(entry: Node) -> str:
 def _add(calls: Calls, node: Node, place: Place) -> None:
     if not place.inside and (location := node.number("location")) > 0:
         place = Place("", location)
-    for name in node:
-        if name in _FIELDS:
-            _note(getattr(calls, _FIELDS[name]), node.numbers(name), place)
+    for name, kind in _FIELDS_OF[node.label]:
+        _note(getattr(calls, kind), node.numbers(name), place)
     label = node.label
     if label in _MADE:
         _note(calls.made_types, node.numbers(_MADE[label]), place)

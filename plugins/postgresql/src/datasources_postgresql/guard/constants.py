@@ -134,14 +134,14 @@ class _Folding:
             node = stack.pop()
             nodes.append(node)
             if node.label != "QUERY":
-                stack.extend(child for _, child in node.children())
+                stack.extend(child for _, child in node.children)
         values: dict[int, Value | None] = {}
         for node in reversed(nodes):  # parts come before what they are part of
             if node.label == "VAR":
                 value, inside = self._column(query.query_of(node), node)
                 total.add_total(inside)
             else:
-                parts = [values.get(id(child)) for _, child in node.children()]
+                parts = [values.get(id(child)) for _, child in node.children]
                 value = self._value(node, parts, total)
             values[id(node)] = value
         return values[id(expression)], total

@@ -43,11 +43,13 @@ class UnreadableTreeError(Exception):
 class Node(dict[str, Value]):
     """One node of a tree: its fields by name, and its label."""
 
-    __slots__ = ("label",)
+    __slots__ = ("children", "label")
 
     def __init__(self, label: str) -> None:
         super().__init__()
         self.label = label
+        self.children: list[tuple[str, Node]] = []
+        """The nodes directly below this one, also those in lists, each after its field."""
 
     def number(self, field: str) -> int:
         """Return a field that holds a number; 0 if the node has no such field."""
@@ -76,13 +78,6 @@ class Node(dict[str, Value]):
         value = self.get(field)
         return re.sub(r"\\(.)", r"\1", value, flags=re.DOTALL) if isinstance(value, str) else ""
 
-    def children(self) -> Iterator[tuple[str, Node]]:
-        """Yield the nodes directly below this one, and the field of each."""
-        for field, value in self.items():
-            if isinstance(value, (Node, list)):
-                for node in _nodes_in(value):
-                    yield field, node
-
 
 def parse(text: str) -> list[Node]:
     """Return the top nodes of a tree's text: one, or those of a list.
@@ -104,6 +99,8 @@ class _Reader:
         """The field that the next list or node belongs to; empty where a field's name is expected."""
         self._open: list[Node | list[Value]] = [[]]
         """The nodes and lists that have not ended; the first holds the value that is read."""
+        self._places: list[tuple[str, Node] | None] = [None]
+        """For each of them: the field and the node that what is in it belongs to, if it is a list."""
 
     def read(self, text: str) -> Value:
         root = self._open[0]
@@ -111,10 +108,11 @@ class _Reader:
             top = self._open[-1]
             if top is root and root:
                 raise UnreadableTreeError("it has text after its end")
-            if match.lastindex == _OTHER:
+            last = match.lastindex or 0
+            if last == _OTHER:
                 self._read_word(top, match[_OTHER])
             elif isinstance(top, Node) and not self._field:
-                name, value = match[1] or match[3], match[2] or match[4]
+                name, value = match.group(last - 1, last)
                 top[_known(top, name)] = None if value == "<>" else value
             else:
                 raise UnreadableTreeError(f"{match[0]} is out of place")
@@ -126,15 +124,19 @@ class _Reader:
     def _read_word(self, top: Node | list[Value], word: str) -> None:
         if isinstance(top, Node) and not self._field:
             if word == "}":
-                self._open.pop()
+                self._end()
             elif word[0] == ":":
                 self._field = _known(top, word[1:])
             else:
                 raise UnreadableTreeError(f"the field {word} of {top.label} is not known")
         elif word == ")" and isinstance(top, list) and len(self._open) > 1:
-            self._open.pop()
+            self._end()
         else:
             self._add(top, word)
+
+    def _end(self) -> None:
+        self._open.pop()
+        self._places.pop()
 
     def _add(self, top: Node | list[Value], word: str) -> None:
         value: Value
@@ -149,15 +151,23 @@ class _Reader:
             raise UnreadableTreeError(f"{word} is out of place")
         else:
             value = None if word == "<>" else word
+        place = (self._field, top) if isinstance(top, Node) else self._places[-1]
         if isinstance(top, Node):
             top[self._field] = value
         else:
             top.append(value)
         self._field = ""
         if isinstance(value, (Node, list)):
-            if len(self._open) > _MAX_DEPTH:
-                raise UnreadableTreeError("it is nested too deeply")
-            self._open.append(value)
+            self._begin(value, place)
+
+    def _begin(self, value: Node | list[Value], place: tuple[str, Node] | None) -> None:
+        if len(self._open) > _MAX_DEPTH:
+            raise UnreadableTreeError("it is nested too deeply")
+        if isinstance(value, Node) and place is not None:
+            field, parent = place
+            parent.children.append((field, value))
+        self._open.append(value)
+        self._places.append(place)
 
 
 def _known(node: Node, field: str) -> str:

@@ -77,11 +77,11 @@ class Query:
 
     def expressions(self) -> Iterator[Node]:
         """Yield the expressions of the query, but those of its subqueries."""
-        for name, child in self.node.children():
+        for name, child in self.node.children:
             if name not in {"cteList", "rtable"}:
                 yield child
         for entry in self.entries:
-            for name, child in entry.children():
+            for name, child in entry.children:
                 if name not in {"subquery", "joinaliasvars"}:
                     yield child
 
@@ -103,7 +103,7 @@ class Query:
             elif part.label == "QUERY":  # of a SubLink
                 total += self._sublink(part)
             else:
-                stack.extend(child for _, child in part.children())
+                stack.extend(child for _, child in part.children)
             if total > MAX_NODES:
                 raise TooLargeError(f"expressions of more than {MAX_NODES} nodes")
         return total
