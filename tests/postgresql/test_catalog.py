@@ -169,6 +169,15 @@ async def test_names_fold_as_in_a_query(shop: PostgreSQLConnector, workspace: Wo
         await shop.fetch_data('"Orders"', workspace)
 
 
+async def test_a_schema_may_have_any_name_on_the_search_path(admin: Admin, source: Source) -> None:
+    admin.execute(
+        "CREATE SCHEMA snapshot; CREATE TABLE snapshot.t AS SELECT 7 AS i;"
+        "GRANT USAGE ON SCHEMA snapshot TO reader; GRANT SELECT ON snapshot.t TO reader"
+    )
+    connector = await source(search_path=["snapshot"])
+    assert (await connector.preview("SELECT i FROM t", 5)).rows == [(7,)]
+
+
 async def test_search_path_decides_where_unqualified_names_are(
     admin: Admin, source: Source
 ) -> None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 from psycopg import errors, sql
 
@@ -235,12 +235,15 @@ class Transaction:
         Args:
             then: The settings that the next statement needs, set in the same round trip.
         """
-        command = self._switch("own") + _SNAPSHOT
-        command += self._switch(then)
+        return await self._snapshot_after(self._switch("own"), then)
+
+    async def _snapshot_after(self, command: str, then: _Settings) -> str | None:
+        """Run a command after which the settings are this package's, and return the snapshot."""
+        command += _SNAPSHOT + self._switch(then)
         results = await libpq.execute_all(self._connection, command.encode())
-        answers = [rows[0][1] for rows in results if rows and rows[0][0] == "snapshot"]
-        snapshot: str | None = answers[0]
-        return snapshot
+        # The plan of EXPLAIN, and each of the settings, has one column.
+        (snapshot,) = [rows[0][1] for rows in results if rows and len(rows[0]) == 2]
+        return cast("str | None", snapshot)
 
     async def execute_with_callers_names(
         self, query: bytes, parameters: Sequence[object]
@@ -328,13 +331,15 @@ class Transaction:
         if self._options.read_only and statement is not None and statement.query:
             permit = await self._guard.permit(statement, text if is_query else statement.query)
         if is_query:
-            await self._lock_relations(text)
+            snapshot = await self._lock_relations(text)
+        else:
+            snapshot = await self.snapshot(then="caller's")
         if permit is not None:
-            await permit.check(then="caller's")
+            await permit.check(snapshot)
         await self._use("caller's")
         yield
         if permit is not None:
-            await permit.check()
+            await permit.check(await self.snapshot())
 
     async def locks(self) -> list[tuple[Any, ...]]:
         """Return the relations that the transaction has locked, without indexes and the catalog.
@@ -448,8 +453,10 @@ class Transaction:
                 self._connection, command.encode(), on_rows, block, max_rows, max_row
             )
 
-    async def _lock_relations(self, text: str) -> None:
+    async def _lock_relations(self, text: str) -> str | None:
         """Lock every relation that a described statement reads, before it takes its snapshot.
+
+        Returns the server's snapshot after that. The settings are the caller's then.
 
         Parsing has locked the relations that the text names and those of its views. Partitions and
         inheritance children are locked when a statement is planned: COPY plans after it has taken
@@ -462,7 +469,7 @@ class Transaction:
         # under the caller's search path, but while JIT is off: with JIT on, it would be compiled.
         command = self._switch("own") + self._callers_path
         command += f"EXPLAIN (COSTS OFF)\n{text}\n; {self._own_settings}"
-        await libpq.execute(self._connection, command.encode())
+        return await self._snapshot_after(command, "caller's")
 
     async def write_csv(self, text: str, file: WorkspaceFile, max_rows: int | None) -> None:
         """Write the rows of EXPLAIN or SHOW, which COPY does not take, as `copy_csv` does."""

@@ -69,6 +69,7 @@ class Closure:
         system_functions: The rows of PostgreSQL's own functions that the session has read; more are
             added.
         has_casts: False if the database has no casts of its own, which saves a question.
+        plain_tables: Tables that are known to bring nothing along, which saves a question as well.
     """
 
     def __init__(
@@ -78,11 +79,13 @@ class Closure:
         system_functions: dict[int, tuple[Any, ...]],
         *,
         has_casts: bool,
+        plain_tables: Iterable[int],
     ) -> None:
         self._execute = execute
         self._system_functions = system_functions
         self._policy = policy
         self._has_casts = has_casts
+        self._plain_tables = frozenset(plain_tables)
         self.rows: set[tuple[str, int, str]] = set()
         """The catalog rows that were read: catalog, object id, the transaction that wrote the row."""
         self.families: dict[int, Place] = {}
@@ -160,7 +163,7 @@ class Closure:
                 places.setdefault(oid, place)
         self._add_types(calls)
         for oid, place in calls.relations.items():
-            if oid >= FIRST_NORMAL:
+            if oid >= FIRST_NORMAL and oid not in self._plain_tables:
                 self._relations.setdefault(oid, place)
         for oid, result in calls.results:
             self._results.setdefault((oid, result), calls.functions.get(oid, Place()))

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 # The transaction that wrote a row is another one after any change of it. Relations are on the list
 # for their names alone: one in a schema of the search path may hide another one. Views are there from
-# all schemas. The rows that are called class are those from which `lookup.FAMILIES_FOUND_FIRST`
-# follows, with the casts; a changed operator is one of PostgreSQL's own with something that is not.
+# all schemas. A plain table has no partitions, children or virtual columns. The rows that are called
+# class are those from which `lookup.FAMILIES_FOUND_FIRST` follows, with the casts; a changed operator
+# is one of PostgreSQL's own with something that is not.
 _NAMED = (
     b"SELECT 'snapshot', 0::pg_catalog.oid, "
     + lookup.SNAPSHOT
@@ -42,7 +43,10 @@ WHERE t.typname = ANY (%s::text[]) AND t.oid >= 16384
 UNION ALL
 SELECT 'cast', c.oid, c.xmin::text FROM pg_catalog.pg_cast c WHERE c.oid >= 16384
 UNION ALL
-SELECT CASE WHEN c.relkind = 'v' AND c.oid >= 16384 THEN 'view' ELSE 'relation' END, c.oid, ''
+SELECT CASE WHEN c.relkind = 'v' AND c.oid >= 16384 THEN 'view'
+    WHEN c.relkind <> 'r' OR c.relhassubclass OR EXISTS (
+        SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attgenerated = 'v')
+    THEN 'relation' ELSE 'plain table' END, c.oid, ''
 FROM pg_catalog.pg_class c
 WHERE c.relname = ANY (%s::text[]) AND (c.relkind = 'v' AND c.oid >= 16384 OR c.relnamespace IN (
     SELECT n.oid FROM pg_catalog.pg_namespace n WHERE n.nspname = ANY (%s::text[])))
@@ -51,8 +55,9 @@ SELECT 'changed operator', o.oid, o.xmin::text FROM pg_catalog.pg_operator o
 WHERE o.oid < 16384 AND (o.oprnegate >= 16384 OR o.oprcom >= 16384
     OR o.oprrest::pg_catalog.oid >= 16384 OR o.oprjoin::pg_catalog.oid >= 16384)
 UNION ALL
-SELECT 'class', opc.oid, opc.xmin::text FROM pg_catalog.pg_opclass opc
-WHERE opc.oid >= 16384 AND opc.opcdefault AND opc.opcmethod IN (403, 405)
+SELECT CASE WHEN opc.opcdefault AND opc.opcmethod IN (403, 405) THEN 'class' ELSE 'other class' END,
+    opc.oid, opc.xmin::text
+FROM pg_catalog.pg_opclass opc WHERE opc.oid >= 16384
 UNION ALL
 SELECT 'class', ao.oid, ao.xmin::text FROM pg_catalog.pg_amop ao
 WHERE ao.oid >= 16384 AND (ao.amopfamily < 16384 OR ao.amopopr < 16384)
@@ -109,6 +114,12 @@ class Evidence:
         """Return the ids of the rows of one kind."""
         return sorted(oid for name, oid, _ in self.rows if name == catalog)
 
+    def plain_tables(self) -> list[int]:
+        """Return the ids of the tables that bring nothing more along than their columns."""
+        if self.oids("class") or self.oids("other class"):
+            return []  # an index may use one of them
+        return self.oids("plain table")
+
     @classmethod
     async def before_analysis(
         cls, execute: Execute, statement: Statement, schemas: Sequence[str]
@@ -132,19 +143,19 @@ class Evidence:
         """Return the evidence with the rows that were read while the statement was analysed."""
         return replace(self, rows=self.rows | closure.rows, _closure=closure)
 
-    async def check(self, transaction: Transaction, then: Literal["own", "caller's"]) -> None:
+    async def check(self, execute: Execute, snapshot: str | None) -> None:
         """Read the rows of the evidence again, unless nothing has changed, and compare.
 
         Args:
-            transaction: The transaction of the statement.
-            then: The settings that are needed next.
+            execute: Runs a question of this package.
+            snapshot: The server's snapshot of this moment.
 
         Raises:
             DataFetchError: A row has changed, or others have come. Nothing must be delivered.
         """
-        if self._is_unchanged(await transaction.snapshot(then)):
+        if self._is_unchanged(snapshot):
             return
-        if await self._read(transaction.execute) != self.rows:
+        if await self._read(execute) != self.rows:
             raise DataFetchError(
                 "a function, operator, cast, type or table that the query uses was replaced or added "
                 "meanwhile; run it again"

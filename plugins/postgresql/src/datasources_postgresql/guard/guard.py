@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from datasources import PolicyError, run_in_thread
 from datasources_postgresql.guard import constants, literals, lookup, names, unfolding
@@ -87,16 +87,16 @@ class Permit:
     evidence: Evidence
     transaction: Transaction
 
-    async def check(self, then: Literal["own", "caller's"] = "own") -> None:
+    async def check(self, snapshot: str | None) -> None:
         """Check that nothing of the evidence has changed since the analysis.
 
         Args:
-            then: The settings that the next statement of the transaction needs.
+            snapshot: The server's snapshot of this moment.
 
         Raises:
             DataFetchError: Something has. Nothing must be delivered.
         """
-        await self.evidence.check(self.transaction, then)
+        await self.evidence.check(self.transaction.execute, snapshot)
 
 
 class Guard:
@@ -238,6 +238,7 @@ class Guard:
             self._policy,
             self._transaction.system_functions,
             has_casts=bool(evidence.oids("cast")),
+            plain_tables=evidence.plain_tables(),
         )
         try:
             await closure.follow(calls)
@@ -280,7 +281,7 @@ def _add_constants(calls: Calls, tree: Node) -> None:
         if node.label in {"CONST", "PARAM"}:
             type_ = node.number("consttype") or node.number("paramtype")
             calls.made_types.setdefault(type_, Place("", node.number("location")))
-        stack.extend(child for _, child in node.children())
+        stack.extend(child for _, child in node.children)
 
 
 def _unreadable(why: str) -> PolicyError:
