@@ -191,6 +191,7 @@ def test_uploads_of_one_principal_are_bounded(server: ApiServer, folder: str) ->
     writer = server.client("root", [folder, ["write"]])
     server.principals["root"] = {"id": "root", "roles": ["admin"]}
     server.write_principals()
+    wait_until_blocking(lambda: left_behind(server) == [])  # uploads of tests before
     connections = [begin(server, folder, f"{number}", 10) for number in range(4)]
     try:
         for connection in connections:
