@@ -24,7 +24,7 @@ from tests.agents.conftest import ANN, ORDERS, SLOW, House, running
 from tests.waiting import wait_until
 
 QUERY = "SELECT id, total FROM orders ORDER BY id"
-QUICK = ResolveLimits(timeout=1.0)
+QUICK = ResolveLimits(timeout=3)
 
 
 async def failures(
@@ -120,7 +120,7 @@ async def test_all_failures_are_told_and_nothing_is_left(house: House) -> None:
 
 async def test_reference_without_a_grant_keeps_all_others_from_being_fetched(house: House) -> None:
     reads = [Reference("shop", SLOW), Reference("secret", "orders.csv"), Reference("lake", "x\0")]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         told = await failures(house, *reads)
     assert [status for status, _, _ in told] == [422]
 
@@ -133,7 +133,7 @@ async def test_reference_that_hangs_ends_at_the_limit_and_its_query_too(house: H
     ]
     told = await failures(house, *references, limits=QUICK)
     assert [(status, slug) for status, slug, _ in told] == [(424, "timeout"), (424, "fetch-failed")]
-    assert told[0][2] == "was not fetched within 1 seconds"
+    assert told[0][2] == "was not fetched within 3 seconds"
     await wait_until(lambda: running(house.database) == 0)
 
 

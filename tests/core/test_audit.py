@@ -189,8 +189,8 @@ async def test_failed_cancelled_and_timed_out_operations_are_told_apart(
         with pytest.raises(asyncio.CancelledError):
             await task
         for identifier, seconds in {"missing": None, "slow": 0.1}.items():
+            limits = Limits(timeout=seconds)
             with pytest.raises(DataSourceError):
-                limits = Limits(timeout=seconds)
                 await registry.fetch("s", identifier, tmp_path / "ws", limits=limits)
     assert [(line["operation"], line["outcome"]) for line in lines(log)] == [
         ("list_items", "PoolTimeoutError"),

@@ -334,7 +334,7 @@ async def test_a_change_by_another_registry_reaches_this_one(tmp_path: Path) -> 
         await there.register_data_source(source(password="one"))
         await here.get_connector("s")
         await there.register_data_source(source(password="two"), replace=True)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while mine.passwords != ["one", "two"]:
                 await here.get_connector("s")
                 await asyncio.sleep(0.01)
@@ -357,7 +357,7 @@ async def test_metadata_are_those_of_the_source_that_another_registry_put_there(
         await there.register_data_source(source(host="old"))
         assert (await here.get_metadata("s", "a.csv"))["host"] == "old"
         await there.register_data_source(source(host="new"), replace=True)
-        async with asyncio.timeout(10):  # until the pool has seen it, too
+        async with asyncio.timeout(30):  # until the pool has seen it, too
             host = "old"
             while host == "old":
                 host = (await here.get_connector("s")).options.host

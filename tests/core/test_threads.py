@@ -154,7 +154,7 @@ async def test_a_worker_that_is_stopped_ends_the_calls_that_wait_too() -> None:
 
     tasks = [asyncio.create_task(worker.run(call)) for _ in range(3)]
     await asyncio.sleep(0)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await worker.stop()
         await asyncio.gather(*tasks)
     assert await worker.run(worker.stopping) is False

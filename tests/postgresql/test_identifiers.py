@@ -100,7 +100,7 @@ async def test_any_identifier_is_an_answer_or_an_error_of_this_project(
     @given(st.lists(PIECES).map("".join))
     def ask(text: str) -> None:
         for call in (connector.get_metadata, connector.list_items):
-            asyncio.run_coroutine_threadsafe(_ask(call, text), loop).result(10)
+            asyncio.run_coroutine_threadsafe(_ask(call, text), loop).result(30)
 
     await asyncio.to_thread(ask)
 

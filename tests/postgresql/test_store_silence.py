@@ -18,7 +18,7 @@ from tests.servers.proxy import SilentProxy
 from tests.waiting import wait_until_blocking
 
 THREAD = "change"
-ENOUGH = 20  # seconds in which everything here has ended; the limits below are far shorter
+ENOUGH = 30  # seconds in which everything here has ended; the limits below are far shorter
 
 
 @pytest.fixture(autouse=True)

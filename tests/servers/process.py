@@ -30,7 +30,7 @@ import psutil
 from tests.waiting import wait_until_blocking
 
 HOST = "127.0.0.1"
-START_TIMEOUT = 30.0
+START_TIMEOUT = 60.0
 STOP_TIMEOUT = 10.0
 
 
