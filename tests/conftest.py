@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.servers import AzuriteServer, Database, PostgresServer, Server, ServerError
 from tests.servers.azurite import cache_directory
@@ -20,6 +21,10 @@ SERVER_CACHE = cache_directory()
 IN_CI = os.environ.get("CI", "").lower() not in {"", "0", "false"}
 
 AnyServer = TypeVar("AnyServer", bound=Server)
+
+# Hypothesis must not fail a test because the machine is busy.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 FOREIGN_PREFIXES = ("DATASOURCE", "XDG_", "PG", "AZURE_", "AZURITE_")
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")

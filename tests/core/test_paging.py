@@ -170,7 +170,10 @@ async def test_a_cursor_of_a_connector_that_has_lost_the_ability_is_refused() ->
             await registry.list_page("s", limit=3, cursor=cursor)
 
 
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=50,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
 @given(st.text() | st.binary().map(lambda b: b.decode("latin-1")))
 async def test_any_text_is_no_cursor(text: str) -> None:
     async with registry_of(Paged) as registry:
