@@ -332,8 +332,7 @@ class PostgreSQLConnector(DataSourceConnector):
             name = f"{file_name or query.path or query_name(identifier)}.{format_}"
             with directory.create(name, flat=True) as file:
                 if format_ == "parquet":
-                    statement = query.text, query.kind
-                    await write_parquet(t, statement, columns, file, directory.limits)
+                    await write_parquet(t, query, columns, file, directory.limits)
                 else:
                     await _write_csv(t, query, file, directory.limits)
                 if not self.options.read_only:
@@ -363,7 +362,7 @@ class PostgreSQLConnector(DataSourceConnector):
 
         async def read_rows(t: Transaction) -> Any:
             query, columns = await resolve(t, target, self.options)
-            return await load_table(t, (query.text, query.kind), columns, max_rows)
+            return await load_table(t, query, columns, max_rows)
 
         return await self._read(read_rows)
 

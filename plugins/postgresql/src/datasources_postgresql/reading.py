@@ -453,6 +453,20 @@ class Transaction:
                 self._connection, command.encode(), on_rows, block, max_rows, max_row
             )
 
+    async def copy_arrays(self, text: str, on_rows: RowsCallback) -> None:
+        """Pass rows of arrays to `on_rows`, as `copy_rows` does, each as soon as it has arrived.
+
+        Args:
+            text: A query of this package around a described one, which reads a table by its blocks:
+                without TID range scans, it would read the whole table for each range.
+            on_rows: Called in a worker thread.
+        """
+        async with self._permitted(text):
+            settings = b"SET LOCAL jit = off; SET LOCAL enable_tidscan = on"
+            await libpq.execute(self._connection, settings)
+            command = f"COPY (\n{text}\n) TO STDOUT (FORMAT binary)".encode()
+            await libpq.copy_rows(self._connection, command, on_rows, 1, None, None)
+
     async def _lock_relations(self, text: str) -> str | None:
         """Lock every relation that a described statement reads, before it takes its snapshot.
 

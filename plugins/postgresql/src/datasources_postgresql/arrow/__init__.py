@@ -10,5 +10,14 @@ from datasources_postgresql.arrow.parquet import (
     load_table,
     write_parquet,
 )
+from datasources_postgresql.arrow.ranges import block_range, copy_range
 
-__all__ = ["import_arrow", "iterate_batches", "layout_of", "load_table", "write_parquet"]
+__all__ = [
+    "block_range",
+    "copy_range",
+    "import_arrow",
+    "iterate_batches",
+    "layout_of",
+    "load_table",
+    "write_parquet",
+]

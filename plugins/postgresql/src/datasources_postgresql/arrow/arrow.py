@@ -32,6 +32,7 @@ _ROW_GROUP_ROWS = 1 << 20  # rows that fill a row group, however few bytes they 
 _SAMPLE_ROWS = 10_000  # rows inspected for repeated values
 _PIECE = 1 << 20  # bytes written to the workspace at once
 _OFFSET_WITH_SECONDS = re.compile(r"[+-]\d\d:\d\d:\d\d$")  # of zones in the past
+_MOST_ARRAYS = 8  # columns; of more, the server takes longer to make arrays than to send rows
 _MAX_DIGITS = 76  # precision of a decimal256, the widest type of Arrow
 
 _NUMBERS = {  # Arrow type, and numpy type of the bytes that the server sends
@@ -147,6 +148,44 @@ class Layout:
             for number in self._chosen
         )
         return f"SELECT {columns} FROM (\n{text}\n) AS q({', '.join(names)})"  # noqa: S608
+
+    @property
+    def has_arrays(self) -> bool:
+        """True if `array_query` reads the columns: few, whose values have a fixed number of bytes."""
+        widths = [self._codecs[number].width for number in self._chosen]
+        return 0 < len(widths) <= _MOST_ARRAYS and None not in widths
+
+    def array_query(self, text: str) -> str:
+        """Return the query whose one row `array_tables` decodes: an array of each column's values.
+
+        Args:
+            text: As for `query`.
+        """
+        names = [f"c{number}" for number in range(len(self._codecs))]
+        columns = ", ".join(
+            f"pg_catalog.array_agg({names[number]}) AS {names[number]}" for number in self._chosen
+        )
+        return f"SELECT {columns} FROM (\n{text}\n) AS q({', '.join(names)})"  # noqa: S608
+
+    def array_tables(self, rows: Rows) -> Iterator[Any]:
+        """Yield the `pyarrow.Table` of each row of arrays that has elements.
+
+        Raises:
+            DataFetchError: A value has no place in its column's type.
+        """
+        columns = binary.cells(rows, [None] * len(self._chosen))
+        for row in range(len(columns[0]) if columns else 0):
+            if columns[0].lengths[row]:
+                arrays = [
+                    self._decode(number, self._elements(number, column, row))
+                    for number, column in zip(self._chosen, columns, strict=True)
+                ]
+                yield pa.Table.from_arrays(arrays, schema=self.schema)
+
+    def _elements(self, number: int, column: binary.Cells, row: int) -> binary.Cells:
+        width = self._codecs[number].width
+        assert width is not None  # of columns that have arrays
+        return binary.elements(column, row, width)
 
     def table(self, rows: Rows) -> Any:
         """Return rows as a `pyarrow.Table`.

@@ -4,12 +4,15 @@ A block is the bytes of complete rows. Of each row: the number of columns as int
 column the size of its value as int32, -1 for NULL, and the value
 (https://www.postgresql.org/docs/current/sql-copy.html). The format of a value is that of the
 `…_send` function of its type in
-https://github.com/postgres/postgres/tree/master/src/backend/utils/adt.
+https://github.com/postgres/postgres/tree/master/src/backend/utils/adt; that of an array, in
+`array_send`, is a header, then the size and the value of each element, as in a row.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import math
+import struct
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,6 +25,10 @@ from datasources_postgresql.copying import Rows
 
 _HEADER = b"PGCOPY\n\xff\r\n\x00" + bytes(8)  # signature, flags, length of the extension
 _TRAILER = 2  # bytes of the last message; a row with a column has more
+
+_ARRAY = struct.Struct(
+    ">iiIii"
+)  # dimensions, 1 if an element may be NULL, type, elements, first index
 
 _EPOCH_DAYS = 10_957  # days from 1970 to 2000, which the server counts from
 _FIRST_DAY, _LAST_DAY = -730_119, 2_921_939  # days from 2000 to 0001-01-01 and to 9999-12-31
@@ -155,6 +162,55 @@ def _variable_width_cells(
     if not np.array_equal(positions, ends):
         raise DataFetchError("the server's rows are not as long as their columns")
     return columns
+
+
+def elements(column: Cells, row: int, width: int) -> Cells:
+    """Return the elements of one array of one dimension, whose values have `width` bytes each.
+
+    Args:
+        column: A column of arrays, none of which is NULL.
+        row: The number of the array.
+        width: Bytes of each element that is not NULL.
+
+    Raises:
+        DataFetchError: The array is another one.
+    """
+    start, length = int(column.starts[row]), int(column.lengths[row])
+    _, may_have_nulls, _, count, _ = _ARRAY.unpack_from(column.data, start)
+    first = start + _ARRAY.size
+    if may_have_nulls:
+        starts, sizes = _element_starts(column.data, first, start + length, width, count)
+        cells = Cells(column.data, starts, np.maximum(sizes, 0), sizes < 0)
+    else:
+        sizes = _StridedCells(column.data, first, 4 + width, count).numbers(">i4")
+        cells = _StridedCells(column.data, first + 4, 4 + width, count)
+    bytes_of_values = int(np.maximum(sizes, 0).sum())
+    if _ARRAY.size + 4 * count + bytes_of_values != length or not np.isin(sizes, (-1, width)).all():
+        raise DataFetchError("the server's arrays are not as long as their elements")
+    return cells
+
+
+def _element_starts(data: Any, first: int, end: int, width: int, count: int) -> tuple[Any, Any]:
+    """Return the offset of each element's value, and its size, -1 for NULL.
+
+    Where an element ends depends on all before it. So for each offset at which one might begin, the
+    offset of the next is computed, then that of the second, fourth, eighth and so on after it. The
+    offsets of every eighth element, from the first on, then give those of every fourth, and so on.
+    """
+    unit = math.gcd(4, width)
+    sizes = np.ndarray(((end - first - 4) // unit + 1,), ">i4", data, first, (unit,))
+    following = np.arange(len(sizes), dtype=np.int32)
+    following += np.where(sizes == width, 4 + width, 4).astype(np.int32) // np.int32(unit)
+    np.minimum(following, len(sizes) - 1, out=following)
+    jumps = []
+    while 1 << len(jumps) < count:
+        jumps.append(following)
+        following = following[following]
+    offsets = np.zeros(1, np.int32)
+    for jump in reversed(jumps):
+        offsets = np.stack([offsets, jump[offsets]], axis=1).ravel()
+    offsets = offsets[:count]
+    return first + 4 + offsets * unit, sizes[offsets].astype(np.int32)
 
 
 def _view_at_each_byte(data: Any, wire_type: str) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 from psycopg import sql
 
 from datasources import DataFetchError
-from datasources_postgresql.arrow import layout_of
+from datasources_postgresql.arrow import block_range, copy_range, layout_of
 from datasources_postgresql.copying import Rows
 from datasources_postgresql.guard import FunctionPolicy, Statement, parse_read, parse_statement
 from datasources_postgresql.identifiers import TableName
@@ -50,8 +50,13 @@ async def read_part(
         await t.copy_rows(layout.query(text), add_rows, _BLOCK, None, None)
 
     if "blocks" in part:
-        for block_range in part["blocks"]:
-            await copy(await _authorized_range(t, block_range, every_column))
+        for oid, file, first, end in part["blocks"]:
+            text = await _authorized_range(t, (oid, file, first, end), every_column)
+            blocks = await block_range(t, oid, first, end) if layout.has_arrays else None
+            if blocks is None:
+                await copy(text)
+            else:
+                await copy_range(t, blocks, every_column, layout, add)
     elif "key" in part:
         text = _key_range(query.text, part)
         await t.authorize(await parse_statement(text, FunctionPolicy(options)))
@@ -61,10 +66,10 @@ async def read_part(
 
 
 async def _authorized_range(
-    t: Transaction, block_range: Sequence[Any], columns: Sequence[Column]
+    t: Transaction, planned: Sequence[Any], columns: Sequence[Column]
 ) -> str:
     """Return the query for a range of a table's blocks, which the transaction has authorized."""
-    oid, file, first, end = block_range
+    oid, file, first, end = planned
     rows = await t.execute(_TABLE, [oid])
     changed = DataFetchError("a table of the split was rewritten or dropped since; plan again")
     if not rows or rows[0][2] != file:
