@@ -29,6 +29,7 @@ _TRAILER = 2  # bytes of the last message; a row with a column has more
 _ARRAY = struct.Struct(
     ">iiIii"
 )  # dimensions, 1 if an element may be NULL, type, elements, first index
+_LEAPS = 6  # of 1, 2, 4, … 32 elements
 
 _EPOCH_DAYS = 10_957  # days from 1970 to 2000, which the server counts from
 _FIRST_DAY, _LAST_DAY = -730_119, 2_921_939  # days from 2000 to 0001-01-01 and to 9999-12-31
@@ -184,8 +185,7 @@ def elements(column: Cells, row: int, width: int) -> Cells:
     else:
         sizes = _StridedCells(column.data, first, 4 + width, count).numbers(">i4")
         cells = _StridedCells(column.data, first + 4, 4 + width, count)
-    bytes_of_values = int(np.maximum(sizes, 0).sum())
-    if _ARRAY.size + 4 * count + bytes_of_values != length or not np.isin(sizes, (-1, width)).all():
+    if _ARRAY.size + 4 * count + width * np.count_nonzero(sizes == width) != length:
         raise DataFetchError("the server's arrays are not as long as their elements")
     return cells
 
@@ -193,22 +193,25 @@ def elements(column: Cells, row: int, width: int) -> Cells:
 def _element_starts(data: Any, first: int, end: int, width: int, count: int) -> tuple[Any, Any]:
     """Return the offset of each element's value, and its size, -1 for NULL.
 
-    Where an element ends depends on all before it. So for each offset at which one might begin, the
-    offset of the next is computed, then that of the second, fourth, eighth and so on after it. The
-    offsets of every eighth element, from the first on, then give those of every fourth, and so on.
+    Where an element begins depends on all before it. So for each offset at which one might begin,
+    that of the next one is computed, of the second, the fourth and so on after it. A loop then finds
+    each 64th element, from there each 32nd is looked up, and so on.
     """
     unit = math.gcd(4, width)
     sizes = np.ndarray(((end - first - 4) // unit + 1,), ">i4", data, first, (unit,))
     following = np.arange(len(sizes), dtype=np.int32)
     following += np.where(sizes == width, 4 + width, 4).astype(np.int32) // np.int32(unit)
     np.minimum(following, len(sizes) - 1, out=following)
-    jumps = []
-    while 1 << len(jumps) < count:
-        jumps.append(following)
+    leaps = []
+    for _ in range(_LEAPS):
+        leaps.append(following)
         following = following[following]
-    offsets = np.zeros(1, np.int32)
-    for jump in reversed(jumps):
-        offsets = np.stack([offsets, jump[offsets]], axis=1).ravel()
+    starts = [0]
+    while len(starts) << _LEAPS < count:
+        starts.append(following.item(starts[-1]))
+    offsets = np.array(starts, np.int32)
+    for leap in reversed(leaps):
+        offsets = np.stack([offsets, leap[offsets]], axis=1).ravel()
     offsets = offsets[:count]
     return first + 4 + offsets * unit, sizes[offsets].astype(np.int32)
 
