@@ -263,8 +263,9 @@ async def test_splits_do_not_see_what_is_written_after_the_plan(
         assert joined(await read_all(reader, plan)) == numbers(1, 1001)
 
 
+@pytest.mark.parametrize("times", [3, pytest.param(50, marks=pytest.mark.soak)])
 async def test_readers_get_exactly_the_rows_of_the_snapshot_while_rows_change(
-    admin: Admin, reader: PostgreSQLConnector, pg_database: Database
+    admin: Admin, reader: PostgreSQLConnector, pg_database: Database, times: int
 ) -> None:
     admin.execute(
         "CREATE TABLE t (id int, version int, filler text);"
@@ -283,7 +284,7 @@ async def test_readers_get_exactly_the_rows_of_the_snapshot_while_rows_change(
                 )
 
     changing = asyncio.ensure_future(change())
-    for _ in range(3):
+    for _ in range(times):
         async with reader.plan_splits("t", **SMALL) as plan:
             expected = await rows_of(reader.read_split(whole(plan)))
             assert len(plan.splits) == 8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -94,6 +95,11 @@ class Outline:
     a table."""
 
     @property
+    def item(self) -> str:
+        """A mark of the item, which a reader compares; see `item_mark`."""
+        return item_mark(self.query, self.schema)
+
+    @property
     def is_divisible(self) -> bool:
         """True if the item has more than one part."""
         return bool(self.tables) or self.key is not None
@@ -118,6 +124,17 @@ class Outline:
         needed = {oid for oid, _, _, kind, _ in self.locks if kind != "m"}
         needed |= {table.oid for table in self.tables if table.kind != "m"}
         return needed <= set(locked)
+
+
+def item_mark(query: ReadQuery, schema: Any) -> str:
+    """Return a text that differs for another table of the same name, and for other columns.
+
+    Args:
+        query: The query of the item.
+        schema: `pyarrow.Schema` of all its columns.
+    """
+    columns = [(field.name, field.metadata) for field in schema]
+    return hashlib.sha256(repr((query.oid, columns)).encode()).hexdigest()[:16]
 
 
 async def outline_of(

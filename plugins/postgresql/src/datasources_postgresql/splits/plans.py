@@ -302,7 +302,9 @@ def _plan(
             request.identifier,
             index,
             len(parts),
-            part.description | ({} if opened is None else {"server": opened.server}),
+            part.description
+            | {"item": outline.item}
+            | ({} if opened is None else {"server": opened.server}),
             None if opened is None else opened.snapshot,
             part.rows,
             part.bytes,

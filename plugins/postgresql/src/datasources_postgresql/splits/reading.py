@@ -15,12 +15,18 @@ from datasources_postgresql.identifiers import TableName
 from datasources_postgresql.options import PostgreSQLOptions
 from datasources_postgresql.reading import Column, Transaction
 from datasources_postgresql.resolving import resolve
+from datasources_postgresql.splits.outline import item_mark
 
 _BLOCK = 1 << 20  # bytes of rows that are decoded at once
+# A table of an item, if it still belongs to it.
 _TABLE = b"""
+WITH RECURSIVE above(oid) AS (
+    SELECT %s::oid
+  UNION
+    SELECT i.inhparent FROM above JOIN pg_catalog.pg_inherits i ON i.inhrelid = above.oid)
 SELECT n.nspname, c.relname, pg_catalog.pg_relation_filenode(c.oid)
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE c.oid = %s
+WHERE c.oid = %s AND %s IN (SELECT oid FROM above)
 """
 
 
@@ -36,10 +42,12 @@ async def read_part(
 
     Raises:
         OptionError: There is no such column.
-        DataFetchError: A table is not the one any more that was divided.
+        DataFetchError: The item or a table of it is not the one any more that was divided.
     """
     query, every_column = await resolve(t, target, options)
     layout = await layout_of(t, (query.text, query.kind), every_column)
+    if item_mark(query, layout.schema) != part.get("item"):
+        raise DataFetchError("the item is another table or has other columns since; plan again")
     if columns is not None:
         layout = layout.projected(columns)
 
@@ -51,7 +59,8 @@ async def read_part(
 
     if "blocks" in part:
         for oid, file, first, end in part["blocks"]:
-            text = await _authorized_range(t, (oid, file, first, end), every_column)
+            planned = (query.oid, oid, file, first, end)
+            text = await _authorized_range(t, planned, every_column)
             blocks = await block_range(t, oid, first, end) if layout.has_arrays else None
             if blocks is None:
                 await copy(text)
@@ -69,8 +78,8 @@ async def _authorized_range(
     t: Transaction, planned: Sequence[Any], columns: Sequence[Column]
 ) -> str:
     """Return the query for a range of a table's blocks, which the transaction has authorized."""
-    oid, file, first, end = planned
-    rows = await t.execute(_TABLE, [oid])
+    item, oid, file, first, end = planned
+    rows = await t.execute(_TABLE, [oid, oid, item])
     changed = DataFetchError("a table of the split was rewritten or dropped since; plan again")
     if not rows or rows[0][2] != file:
         raise changed
