@@ -26,10 +26,9 @@ from datasources_postgresql.copying import Rows
 _HEADER = b"PGCOPY\n\xff\r\n\x00" + bytes(8)  # signature, flags, length of the extension
 _TRAILER = 2  # bytes of the last message; a row with a column has more
 
-_ARRAY = struct.Struct(
-    ">iiIii"
-)  # dimensions, 1 if an element may be NULL, type, elements, first index
-_LEAPS = 6  # of 1, 2, 4, … 32 elements
+# Of an array: dimensions, 1 if an element may be NULL, type; of its dimension: elements, first index.
+_ARRAY = struct.Struct(">iiIii")
+_LEAPS = 6  # over 1, 2, 4, 8, 16 and 32 elements
 
 _EPOCH_DAYS = 10_957  # days from 1970 to 2000, which the server counts from
 _FIRST_DAY, _LAST_DAY = -730_119, 2_921_939  # days from 2000 to 0001-01-01 and to 9999-12-31
