@@ -80,7 +80,7 @@ def bits(table: Any) -> list[Any]:
 
 
 @settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(rows=ROWS)
 async def test_arrays_of_every_type_give_the_table_that_copy_gives(
