@@ -122,6 +122,7 @@ class TestContract(ConnectorContract):
                 "statistics",
                 "upload",
                 "stream",
+                "splits",
             },
             wrong_credentials={
                 **options,

@@ -67,6 +67,7 @@ class TestContract(ConnectorContract):
                 "preview",
                 "statistics",
                 "stream",
+                "splits",
                 "upload",
             },
             unreachable={"path": str(root / "missing")},

@@ -101,6 +101,7 @@ class TestContract(ConnectorContract):
                 "statistics",
                 "upload",
                 "stream",
+                "splits",
             },
             wrong_credentials={**options, "service_account": accounts["wrong"]},
             unreachable={**options, "endpoint": f"http://{HOST}:{free_port()}"},

@@ -101,7 +101,7 @@ def subject_of(url: str, folder: Path) -> Subject:
         missing="2024/nothing.csv",
         tables={"sales.csv": 2, "numbers.parquet": 3},
         counts_rows=False,
-        abilities={"iter_items", "pages", "glob", "preview", "statistics", "stream"},
+        abilities={"iter_items", "pages", "glob", "preview", "statistics", "stream", "splits"},
         wrong_credentials={**options, "password": "something-else"},
         unreachable={**options, "url": f"http://{HOST}:{free_port()}"},
         large="heavy.bin",

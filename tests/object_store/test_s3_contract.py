@@ -59,7 +59,7 @@ def subject_of(bucket: Bucket, **more: Any) -> Subject:
         missing="2024/nothing.csv",
         tables={"sales.csv": 2, "numbers.parquet": 3},
         counts_rows=False,
-        abilities={*abilities, "stream"},
+        abilities={*abilities, "stream", "splits"},
         unreachable={**options, "endpoint": f"http://{HOST}:{free_port()}"},
         large="heavy.bin",
         many=MANY,

@@ -62,6 +62,11 @@ if TYPE_CHECKING:
         UnknownConnectorError as UnknownConnectorError,
         UnsupportedError as UnsupportedError,
     )
+    from datasources.file_splits import (
+        PinnedFile as PinnedFile,
+        SplitFile as SplitFile,
+        SplittableFiles as SplittableFiles,
+    )
     from datasources.files import (
         delete_below as delete_below,
         open_below as open_below,
@@ -210,6 +215,7 @@ _MODULE_OF = {
     "Outcome": "models",
     "Page": "models",
     "PermissionDeniedError": "errors",
+    "PinnedFile": "file_splits",
     "PluginConflictError": "errors",
     "PluginEntry": "plugins",
     "PluginError": "errors",
@@ -239,7 +245,9 @@ _MODULE_OF = {
     "SourcePausedError": "errors",
     "SourceURI": "uri",
     "Split": "splits",
+    "SplitFile": "file_splits",
     "SplitPlan": "splits",
+    "SplittableFiles": "file_splits",
     "Store": "stores",
     "StoreError": "errors",
     "StoredQuery": "stored_queries",

@@ -511,7 +511,7 @@ class SupportsSplits(Protocol):
 
         Raises:
             OptionError: There is no such column.
-            ItemNotFoundError: The plan has ended, or the item has changed since.
+            DataFetchError: The plan has ended, or the item has changed since.
         """
         ...
 

@@ -31,6 +31,8 @@ class Split(JsonModel):
     source has no such names."""
     estimated_rows: int | None = None
     estimated_bytes: int | None = None
+    items: tuple[str, ...] = ()
+    """The items that the split reads, if the identifier stands for several, as a folder does."""
     fingerprint: str = ""
     """Authenticates all other fields and the configuration of the source; the registry sets it."""
 

@@ -99,6 +99,22 @@ def csv_file(
         table._flush()
 
 
+def distinct_names(columns: list[str]) -> list[str]:
+    """Return names of columns that differ, as readers of Parquet find columns by name."""
+    names: dict[str, None] = {}  # in order
+    given = set(columns)
+    numbers: dict[str, int] = {}
+    for place, column in enumerate(columns, 1):
+        name = base = column or f"column_{place}"
+        number = numbers.get(base, 1)
+        while name in names or (name != column and name in given):
+            number += 1
+            name = f"{base}_{number}"
+        numbers[base] = number
+        names[name] = None
+    return list(names)
+
+
 def query_name(query: str) -> str:
     """Return a name for the result of a query: from a hash of its text, which it does not show."""
     return f"query-{hashlib.sha256(query.encode(errors='surrogatepass')).hexdigest()[:12]}"

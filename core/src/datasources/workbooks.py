@@ -6,7 +6,7 @@ import io
 
 from datasources.errors import DataFetchError
 from datasources.preview import as_columns, read_sheet
-from datasources.tabular import csv_file
+from datasources.tabular import csv_file, distinct_names
 from datasources.workspace import Workspace
 
 FORMATS = ("csv", "parquet")
@@ -61,7 +61,7 @@ def _write_parquet(
     written = rows if limit is None else rows[:limit]
     table = pa.Table.from_arrays(
         [pa.array(column) for column in as_columns(columns, written)],
-        _distinct(columns),
+        distinct_names(columns),
     )
     content = io.BytesIO()
     parquet.write_table(table, content)
@@ -69,16 +69,3 @@ def _write_parquet(
         file.rows, file.truncated, file.version = len(written), len(written) < len(rows), version
         file.write(content.getbuffer())
     return file.path
-
-
-def _distinct(columns: list[str]) -> list[str]:
-    """Return names of columns that differ, as readers of Parquet find columns by name."""
-    names: list[str] = []
-    for place, column in enumerate(columns, 1):
-        name = base = column or f"column_{place}"
-        number = 1
-        while name in names or (name != column and name in columns):
-            number += 1
-            name = f"{base}_{number}"
-        names.append(name)
-    return names

@@ -2,43 +2,29 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
-from typing import Any, ClassVar, Literal, TypeVar
+from collections.abc import AsyncIterator
+from typing import Any, Literal
 
-from datasources.connector import DataSourceConnector
 from datasources.errors import ConnectorError, ItemNotFoundError, UnsupportedError
 from datasources.models import ColumnStatistics, DataItem, Limits, Page, Preview
 from datasources.objects.download import Download
-from datasources.objects.failures import ObjectSubject
-from datasources.objects.folders import (
-    folder_error,
-    folder_exists,
-    is_folder,
-    list_objects,
-    list_objects_page,
-    listed_object,
-    require_file,
-)
-from datasources.objects.names import has_dot_segments, last_segment, require_unicode
-from datasources.objects.options import ObjectStoreOptions
+from datasources.objects.files import ObjectFiles
+from datasources.objects.folders import folder_exists, list_objects, list_objects_page
+from datasources.objects.names import last_segment, require_unicode
 from datasources.objects.parquet import parquet_object_statistics, preview_parquet_object
 from datasources.objects.previews import (
     convert_workbook_object,
     preview_text_object,
     preview_workbook_object,
 )
-from datasources.objects.store import ObjectInfo, ObjectStore
+from datasources.objects.store import ObjectInfo
 from datasources.preview import is_parquet, is_workbook
 from datasources.streams import ItemStream, byte_range
 from datasources.tabular import glob_prefix, glob_regex
 from datasources.workspace import Workspace
 
-T = TypeVar("T")
 
-
-class ObjectConnector(ObjectStore, DataSourceConnector):
+class ObjectConnector(ObjectFiles):
     """The objects of one container of a store, or of one folder of it.
 
     A subclass implements the methods of `ObjectStore`. Its options class derives from
@@ -46,14 +32,6 @@ class ObjectConnector(ObjectStore, DataSourceConnector):
     """
 
     shareable = True
-    options: ObjectStoreOptions
-    subject_class: ClassVar[type[ObjectSubject]] = ObjectSubject
-    """Has the nouns for container and object in messages, and is what `subject` returns."""
-    distribution: ClassVar[str] = "datasources"
-    """The distribution whose extra `parquet` brings pyarrow, for messages."""
-    version_pattern: ClassVar[re.Pattern[str] | None] = None
-    """Matches identifiers of versions, such as `?versionid=7/NAME`. Its first group is the version,
-    as `head_object` gets it, its second one the name; None where there are no versions."""
 
     @classmethod
     def identifier_kind(cls, identifier: str) -> Literal["item", "query"]:  # noqa: ARG003  (all are)
@@ -64,12 +42,6 @@ class ObjectConnector(ObjectStore, DataSourceConnector):
     def item_path(cls, identifier: str) -> str | None:
         """Return the name of an object; None for what may be a version of another one."""
         return None if cls.split_version(identifier) else identifier
-
-    @classmethod
-    def split_version(cls, identifier: str) -> tuple[str, str] | None:
-        """Return the version and the name in an identifier of a version; None for any other."""
-        match = cls.version_pattern.fullmatch(identifier) if cls.version_pattern else None
-        return (match[1], match[2]) if match else None
 
     async def connect(self) -> bool:
         """Open the client of the store, and check that the store can be used."""
@@ -296,75 +268,6 @@ class ObjectConnector(ObjectStore, DataSourceConnector):
     ) -> dict[str, Any]:
         """Return entries of `get_metadata` that need further requests, such as tags; none here."""
         return {}
-
-    async def describe_file(self, name: str, version: str | None = None) -> ObjectInfo:
-        """Return `head_object` with retries, of what is no folder.
-
-        Raises:
-            ItemNotFoundError: There is no such object, or it is a folder.
-        """
-        etag = await self._etag_to_pin(name, version)
-        info = await self.retry(lambda: self.head_object(name, version=version, etag=etag))
-        if version is None:
-            await require_file(self, name, info)
-        return info
-
-    async def exact_or_version(
-        self, identifier: str, operation: Callable[[str, str | None], Awaitable[T]]
-    ) -> T:
-        """Call `operation` for the object of that name; if missing, for the version it may name.
-
-        `operation` takes the object's name in the store, and the version.
-        """
-        self.require_connection()
-        name = self.object_name(identifier)
-        try:
-            return await operation(name, None)
-        except ItemNotFoundError as exc:
-            not_found = exc
-        if version := self.split_version(identifier):
-            with suppress(ItemNotFoundError):
-                return await operation(self.object_name(version[1]), version[0])
-        if not_found.code is not None and await is_folder(self, name):
-            raise folder_error(self, name)
-        raise not_found from None  # the error that names the identifier as given
-
-    def object_name(self, identifier: str) -> str:
-        """Return the name in the store of an item.
-
-        Raises:
-            ItemNotFoundError: No object can have the name.
-        """
-        noun = self.subject_class.object_noun
-        if not identifier:
-            raise ItemNotFoundError(f"no {noun} has an empty name")
-        require_unicode(identifier, noun)
-        return self.options.prefix + identifier
-
-    async def listed_etag(self, name: str, version: str | None) -> str | None:
-        """Return the ETag of an object in the listing, or None.
-
-        A subclass with versions returns that of a version.
-        """
-        if version is not None:
-            return None
-        item = await listed_object(self, name)
-        return None if item is None else item.version
-
-    async def _etag_to_pin(self, name: str, version: str | None) -> str | None:
-        """Return the listed ETag of an object whose name has dot segments, None for other names.
-
-        A proxy on the way may resolve dot segments in a URL's path, and so reach an object outside
-        the folder or the container of this source. A listing has the name as a query parameter,
-        which nothing resolves. A request that is pinned to the ETag from the listing cannot return
-        another object.
-        """
-        if not has_dot_segments(name):
-            return None
-        etag = await self.listed_etag(name, version)
-        if etag is None:
-            raise self.subject(name).error(ItemNotFoundError, "it does not exist")
-        return etag
 
     async def _items(self, prefix: str, delimiter: str) -> AsyncIterator[DataItem]:
         self.require_connection()

@@ -40,7 +40,7 @@ async def preview_parquet_object(
     """
     await _require_pyarrow(f"a preview of {name!r}", distribution)
 
-    def show(file: _ObjectFile) -> Preview:
+    def show(file: ObjectFile) -> Preview:
         return preview_parquet(cast("BinaryIO", file), name, rows, prefetch=file.prefetch)
 
     return await _with_file(download, size, head, show)
@@ -70,27 +70,29 @@ async def _require_pyarrow(what: str, distribution: str) -> None:
 
 
 async def _with_file(
-    download: Download, size: int, head: bytes, read: Callable[[_ObjectFile], T]
+    download: Download, size: int, head: bytes, read: Callable[[ObjectFile], T]
 ) -> T:
     """Call a function that blocks with the object as a file, in a thread."""
-    file = _ObjectFile(download, size)
-    if head:
-        file.store(0, head)
-    tail = max(len(head), size - _TAIL)
-    if tail < size:
-        file.store(tail, await download.part(tail, size))
+    file = ObjectFile(download, size)
     try:
+        if head:
+            file.store(0, head)
+        await file.read_tail(len(head))
         return await run_in_thread(partial(read, file), on_cancel=file.stop)
     finally:
         file.stop()
 
 
-class _ObjectFile(io.RawIOBase):
-    """An object as a file for pyarrow in a worker thread; each read is a request on the event loop.
+class ObjectFile(io.RawIOBase):
+    """An object as a file for a worker thread; each read is a request on the event loop.
 
     The worker thread blocks in `readinto` until the request is done. `stop`, called on the event
-    loop, cancels the request, so that the thread ends when the preview is cancelled; a request
+    loop, cancels the request, so that the thread ends when its caller is cancelled; a request
     that the thread begins after that is cancelled there.
+
+    Args:
+        download: Reads the object, and is pinned to an ETag.
+        size: Bytes of the object.
     """
 
     def __init__(self, download: Download, size: int) -> None:
@@ -117,6 +119,12 @@ class _ObjectFile(io.RawIOBase):
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
         self._position = base + offset
         return self._position
+
+    async def read_tail(self, start: int = 0) -> None:
+        """Read the end of the object from `start` on: a footer of Parquet, or a small object."""
+        tail = max(start, self._size - _TAIL)
+        if tail < self._size:
+            self.store(tail, await self._download.part(tail, self._size))
 
     def store(self, offset: int, data: bytes) -> None:
         """Keep bytes that have been read."""

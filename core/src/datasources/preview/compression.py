@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import bz2
+import gzip
+import io
 import lzma
 import zlib
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 from datasources.errors import DataFetchError
 
@@ -20,6 +22,11 @@ _FORMATS: dict[bytes, tuple[str, Callable[[], Any]]] = {
     b"\x1f\x8b": ("gzip", lambda: zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)),
     b"BZh": ("bzip2", bz2.BZ2Decompressor),
     b"\xfd7zXZ\x00": ("xz", lzma.LZMADecompressor),
+}
+_OPENERS: dict[bytes, Callable[..., Any]] = {
+    b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ\x00": lzma.LZMAFile,
 }
 _MAX_LAYERS = 2
 _ERRORS = (zlib.error, OSError, lzma.LZMAError, EOFError)
@@ -53,6 +60,44 @@ def decompress(name: str, head: bytes, *, complete: bool) -> tuple[bytes, str | 
         else:
             break
     return head, compression, complete
+
+
+def open_decompressed(blocks: Iterator[bytes], head: bytes) -> io.BufferedIOBase | None:
+    """Return a reader of the content of a compressed file; None if it is not compressed.
+
+    A read decompresses no more than it returns, and raises OSError, EOFError or lzma.LZMAError if
+    the data is damaged.
+
+    Args:
+        blocks: The bytes of the file.
+        head: Its first bytes.
+    """
+    for magic, opener in _OPENERS.items():
+        if head.startswith(magic):
+            return cast("io.BufferedIOBase", opener(io.BufferedReader(_Blocks(blocks))))
+    return None
+
+
+class _Blocks(io.RawIOBase):
+    """Blocks of bytes as a file."""
+
+    def __init__(self, blocks: Iterator[bytes]) -> None:
+        self._blocks = blocks
+        self._block = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._block:
+            block = next(self._blocks, None)
+            if block is None:
+                return 0
+            self._block = memoryview(block)
+        size = min(len(buffer), len(self._block))
+        buffer[:size] = self._block[:size]
+        self._block = self._block[size:]
+        return size
 
 
 def inflate(name: str, head: bytes, encoding: str, *, complete: bool) -> tuple[bytes, bool]:

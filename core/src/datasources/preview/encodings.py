@@ -44,6 +44,8 @@ _OTHER_ALPHABETS = {
     "cp1255": "יוהלארתבשמ",
     "cp1256": "اليمونرتبع",
 }
+DIVISIBLE_ENCODINGS = frozenset({"utf-8", *_LATIN, *_OTHER_ALPHABETS})
+"""Those in which the byte of an ASCII character is never a part of another character."""
 # Encodings of East Asia, with the bytes that begin their frequent characters, and the lowest byte
 # that ends one.
 _DOUBLE_BYTE = {

@@ -126,6 +126,31 @@ def preview_text(
     )
 
 
+def find_layout(name: str, head: bytes, *, complete: bool) -> tuple[str, Dialect | None, str]:
+    """Return the encoding and dialect that `preview_text` reads a file with, which is no archive.
+
+    The dialect is None for text that is not delimited; the third value may tell why it is not.
+
+    Args:
+        name: The file's name.
+        head: Its first bytes.
+        complete: True if `head` is the whole file.
+
+    Raises:
+        DataFetchError: The file is not text.
+    """
+    decoded = decode(head, complete=complete)
+    _require_text(name, head, decoded)
+    text = decoded.text.rstrip("\0\x1a") if complete else decoded.text
+    dialect, reason = choose_dialect(text.replace("\0", ""), _extension(name), complete=complete)
+    return decoded.encoding, dialect, reason
+
+
+def is_delimited(name: str) -> bool:
+    """Return True if the name of a file tells that its text is delimited."""
+    return _extension(name) in DELIMITERS
+
+
 def _require_text(name: str, head: bytes, decoded: Decoded) -> None:
     """Refuse a file that is known to be something else, or has the control characters of one."""
     for magic, description in _BINARY.items():

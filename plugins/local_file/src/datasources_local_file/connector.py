@@ -8,7 +8,8 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from itertools import islice
 from typing import Any, BinaryIO, Literal
@@ -23,14 +24,16 @@ from datasources import (
     ConnectorOptions,
     DataFetchError,
     DataItem,
-    DataSourceConnector,
     ItemNotFoundError,
     ItemStream,
     Limits,
     OptionError,
     Page,
     PermissionDeniedError,
+    PinnedFile,
     Preview,
+    SplitFile,
+    SplittableFiles,
     UnsupportedError,
     Workspace,
     byte_range,
@@ -47,6 +50,7 @@ from datasources import (
     run_in_thread,
 )
 from datasources_local_file.pages import Keep, entries_after, first_after, walk_after
+from datasources_local_file.splits import FileInVersion, mark_of
 from datasources_local_file.uploads import store_file
 
 _CHUNK = 256 * 1024  # bytes read at once
@@ -98,7 +102,7 @@ def _subfolders(root: str, hidden: bool) -> list[str]:
     return [os.path.join(root, name) for name in shown[:_MOST_FOLDERS]]
 
 
-class LocalFileConnector(DataSourceConnector):
+class LocalFileConnector(SplittableFiles):
     """Reads below the directory only: symbolic links that lead outside are not items.
 
     An item's identifier is its path below the directory, with `/` between segments.
@@ -109,6 +113,7 @@ class LocalFileConnector(DataSourceConnector):
     options_class = LocalFileOptions
     options: LocalFileOptions
     shareable = True
+    distribution = "datasources-local-file"
 
     @classmethod
     def identifier_kind(cls, identifier: str) -> Literal["item", "query"]:  # noqa: ARG003  (all are)
@@ -273,6 +278,16 @@ class LocalFileConnector(DataSourceConnector):
                 raise UnsupportedError(f"{identifier!r} has no statistics; Parquet files have")
             return await run_in_thread(parquet_statistics, source, identifier)
 
+    async def describe_files(self, items: Sequence[DataItem]) -> list[SplitFile]:
+        """Return files with the marks of their present content."""
+        return await run_in_thread(lambda: [self._describe(item.path) for item in items])
+
+    @asynccontextmanager
+    async def open_file(self, file: SplitFile) -> AsyncIterator[PinnedFile]:
+        """Open a file whose reads fail if its size, time of modification or inode has changed."""
+        with self._open(file.path) as source:
+            yield FileInVersion(source, file)
+
     async def upload_file(
         self, local_path: str, blob_name: str | None = None, overwrite: bool = True
     ) -> DataItem:
@@ -301,6 +316,11 @@ class LocalFileConnector(DataSourceConnector):
             status.st_mtime,
             version=_version(status),
         )
+
+    def _describe(self, path: str) -> SplitFile:
+        with self._open(path) as source:
+            status = os.fstat(source.fileno())
+        return SplitFile(path, status.st_size, mark_of(status))
 
     def _list_folder(self, path: str) -> Iterator[list[DataItem]]:
         """Yield the direct children of a folder, folders included, as one page."""

@@ -1,0 +1,85 @@
+"""Read row groups of Parquet files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from datasources.errors import DataFetchError
+from datasources.file_splits.files import Piece, PinnedFile, reading
+
+_BATCH = 4 << 20  # bytes of a batch of rows, as far as the footer tells them
+_MAX_ROWS = 64 * 1024  # of a batch
+_MIN_BUFFER, _MAX_BUFFER = 64 << 10, 4 << 20  # bytes read at once of each column
+_BUFFERS = 32 << 20  # bytes of the buffers of all columns
+
+
+def outline_parquet(file: PinnedFile, path: str) -> tuple[Any, list[Piece]]:
+    """Return the schema in a footer, and a piece for each row group.
+
+    Raises:
+        DataFetchError: It is no Parquet, or two columns have one name.
+    """
+    with reading(path, "Parquet"):
+        source = parquet.ParquetFile(file, pre_buffer=False)
+        metadata, schema = source.metadata, source.schema_arrow.remove_metadata()
+        if len(set(schema.names)) < len(schema.names):
+            raise DataFetchError(f"{path!r} has several columns of one name, and so no splits")
+        pieces = []
+        for number in range(metadata.num_row_groups):
+            group = metadata.row_group(number)
+            size = sum(group.column(i).total_compressed_size for i in range(group.num_columns))
+            pieces.append(Piece(size, group.num_rows, {"groups": [number, number + 1]}))
+    return schema, pieces
+
+
+def read_groups(
+    file: PinnedFile, path: str, groups: Sequence[int] | None, schema: Any
+) -> Iterator[Any]:
+    """Yield the rows of row groups as batches of a schema; only its columns are read.
+
+    Args:
+        file: The file.
+        path: Its name.
+        groups: The first row group, and the one after the last; None for all.
+        schema: Columns of the file.
+
+    Raises:
+        DataFetchError: It is no Parquet, or does not have these columns.
+    """
+    with reading(path, "Parquet"):
+        metadata = parquet.read_metadata(file)
+        first, end = groups or (0, metadata.num_row_groups)
+        buffer = _BUFFERS // max(1, len(schema.names))
+        source = parquet.ParquetFile(
+            file,
+            metadata=metadata,
+            pre_buffer=False,
+            buffer_size=max(_MIN_BUFFER, min(_MAX_BUFFER, buffer)),
+        )
+        if not set(schema.names) <= set(source.schema_arrow.names):
+            raise DataFetchError(f"{path!r} has other columns than the first file of its folder")
+        for number in range(first, end):
+            group = metadata.row_group(number)
+            width = max(1, group.total_byte_size // max(1, group.num_rows))
+            batches = source.iter_batches(
+                min(_MAX_ROWS, max(1, _BATCH // width)), [number], schema.names, use_threads=False
+            )
+            for batch in batches:
+                yield from _as(schema, batch, path)
+
+
+def _as(schema: Any, batch: Any, path: str) -> Iterator[Any]:
+    chosen = batch.select(schema.names)
+    if chosen.schema == schema:
+        yield chosen
+        return
+    try:
+        yield from pa.Table.from_batches([chosen]).cast(schema).to_batches()
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as exc:
+        raise DataFetchError(
+            f"{path!r} has values that are not of the types of the first file of its folder"
+        ) from exc
