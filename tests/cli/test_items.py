@@ -94,6 +94,17 @@ def test_patterns_are_expanded_once_each(ok, docs, workspace) -> None:
     assert [receipt["identifier"] for receipt in done.json] == ["a.csv", "sub/b.csv"]
 
 
+def test_splits_of_a_pattern_become_one_directory(ok, fails, docs, workspace) -> None:
+    (docs / "b.csv").write_text("id,v\n3,1.5\n")
+    for item, rows in (("a.csv", 2), ("[ab].csv", 3)):
+        done = ok("fetch", "docs", item, "--splits", "2", "--into", str(workspace), "--json")
+        assert [receipt["rows"] for receipt in done.json] == [rows]
+        assert min(os.listdir(workspace / f"{item}.dataset")) == "_manifest.json"
+    again = ["fetch", "docs", "a.csv", "--splits", "2", "--into", str(workspace)]
+    assert "raise 'max_rows'" in fails(*again, "--max-rows", "1")
+    assert "leave 'format' out" in fails(*again, "--format", "csv")
+
+
 def test_a_pattern_without_a_match_is_an_error_and_fetches_nothing(fails, docs, workspace) -> None:
     message = fails("fetch", "docs", "a.csv", "*.parquet", "--into", str(workspace))
     assert message == "no item of source 'docs' matches '*.parquet'"

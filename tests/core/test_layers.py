@@ -42,19 +42,20 @@ options
 connector
 connector_errors
 threads
-workspace: paths quota checksums locking partfiles order directory receipts
+workspace: paths quota checksums locking partfiles order directory folders receipts
 preview: compression encodings delimited text parquet sheets sheet_lines sheet_process workbook files
 tabular
 workbooks
 copying
-objects: failures names options store folders download parquet previews uploads proxies http connector uploading
+file_splits: files types text parquet formats planning reading connector
+objects: failures names options store folders download parquet files previews uploads proxies http connector uploading
 credentials
 policy
 principals
 stores
 plugins: hookspecs discovery compatibility manager
 pool: calls state pool
-registry: cache observing opening filtering records factory checking queries updates pools listing paging progress fetching streaming splitting reading authorization gates granted sweeping sessions access registry
+registry: cache observing opening filtering records factory checking queries updates pools listing paging progress splitting datasets fetching streaming reading authorization gates granted sweeping sessions access registry
 blocking
 observers: audit telemetry
 telemetry

@@ -8,13 +8,16 @@ from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import psycopg
 import pytest
+from pyarrow import parquet as pq
 
 from datasources import (
     DataFetchError,
+    DataSourceRegistry,
     ItemNotFoundError,
     LimitExceededError,
     OptionError,
@@ -195,6 +198,23 @@ async def test_keys_of_every_kind_divide_a_view(
         parts = await read_all(reader, plan, ["i"])
     assert len(parts) > 1
     assert joined(parts) == numbers(1, 301)
+
+
+async def test_a_fetch_of_splits_writes_the_table_to_one_directory(
+    admin: Admin, pg_database: Database, tmp_path: Path
+) -> None:
+    admin.execute("CREATE TABLE t AS SELECT i, i || 'x' AS text FROM generate_series(1, 3000) i")
+    async with DataSourceRegistry() as registry:
+        await registry.register_data_source(configured(pg_database).config)
+        receipt = await registry.fetch("pg", "t", tmp_path, splits=4)
+        query = await registry.fetch("pg", "SELECT i FROM t", tmp_path, splits=4)
+    table = pq.read_table(receipt.path)
+    assert Counter(zip(*table.to_pydict().values(), strict=True)) == Counter(
+        (i, f"{i}x") for i in range(1, 3001)
+    )
+    assert (receipt.rows, query.rows) == (3000, 3000)
+    assert Path(receipt.path).name == "t.dataset"
+    assert Path(query.path).name.startswith("query-")
 
 
 async def test_what_cannot_be_divided_is_one_split(

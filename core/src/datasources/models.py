@@ -264,11 +264,17 @@ class FetchRequest(JsonModel):
     fetches."""
     parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """The values of a stored query's parameters, by name; Python values, or those of JSON."""
+    splits: int | None = None
+    """The most splits to read the item in, for a directory of Parquet files; `None` for one file."""
 
 
 @dataclass(frozen=True, slots=True)
 class FetchReceipt(JsonModel):
-    """The facts of a file that a fetch wrote into a workspace."""
+    """The facts of a file that a fetch wrote into a workspace.
+
+    After a fetch with `splits` they are those of a directory: `size` is the sum of its Parquet files,
+    and `sha256` that of its manifest.
+    """
 
     source_id: str
     identifier: str

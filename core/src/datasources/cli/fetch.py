@@ -77,6 +77,12 @@ def _parse_limit(text: str, number_type: Callable[[str], Number]) -> Number | st
     "--timeout", type=_parse_seconds_limit, metavar="N|none", help="Seconds for one fetch."
 )
 @click.option("--concurrency", type=click.IntRange(min=1), default=8, help="Fetches at once.")
+@click.option(
+    "--splits",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Write a directory of N Parquet files at most; a folder or pattern is one table then.",
+)
 @click.option("--no-glob", is_flag=True, help="Take '*', '?', '[' and a last '/' as they are.")
 @click.option("--refresh", is_flag=True, help="Fetch again what a pattern finds there unchanged.")
 @click.option(
@@ -97,6 +103,7 @@ def fetch_command(
     into: str,
     file_format: str | None,
     concurrency: int,
+    splits: int | None,
     no_glob: bool,
     refresh: bool,
     given: Sequence[str],
@@ -116,10 +123,12 @@ def fetch_command(
     identifiers = [read_identifier(item) for item in items]
 
     async def fetch(registry: DataSourceRegistry) -> list[FetchResult]:
-        versions = await _expand(registry, source_id, identifiers, literal=no_glob)
+        versions = await _expand(
+            registry, source_id, identifiers, literal=no_glob or splits is not None
+        )
         requests = [
             FetchRequest(
-                source_id, identifier, file_format, None if refresh else version, parameters
+                source_id, identifier, file_format, None if refresh else version, parameters, splits
             )
             for identifier, version in versions.items()
         ]

@@ -22,12 +22,14 @@ from datasources.errors import (
 from datasources.models import FetchReceipt, FetchRequest, FetchResult, Limits, Preview
 from datasources.plugins import Plugins
 from datasources.policy import Policy
+from datasources.registry.datasets import fetch_dataset
 from datasources.registry.listing import ItemLister
 from datasources.registry.observing import observe
 from datasources.registry.pools import SourcePools
 from datasources.registry.progress import LoopProgress
 from datasources.registry.queries import bound_query
 from datasources.registry.records import SourceRecords
+from datasources.registry.splitting import SplitPlanner
 from datasources.threads import run_in_thread
 from datasources.workspace import Progress, Receipts, RequestOrder, Workspace
 
@@ -44,6 +46,7 @@ class Fetcher:
         pools: SourcePools,
         policy: Policy,
         lister: ItemLister,
+        planner: SplitPlanner,
         plugins: Plugins,
     ) -> None:
         self._records = records
@@ -51,6 +54,7 @@ class Fetcher:
         self._policy = policy
         self._plugins = plugins
         self._lister = lister
+        self._planner = planner
 
     def limits(self, source_id: str) -> Limits:
         """Return the limits of a source's fetches: its own, or those of the policy."""
@@ -67,6 +71,7 @@ class Fetcher:
         limits: Limits | None,
         progress: Progress | None = None,
         parameters: Mapping[str, Any] | None = None,
+        splits: int | None = None,
     ) -> FetchReceipt:
         """Fetch one item; see `DataSourceRegistry.fetch`."""
         await _authorize(workspace, source_id, identifier)
@@ -76,7 +81,9 @@ class Fetcher:
             file_format=format,
             progress=progress and LoopProgress(progress),
         )
-        request = FetchRequest(source_id, identifier, format, parameters=parameters or {})
+        request = FetchRequest(
+            source_id, identifier, format, parameters=parameters or {}, splits=splits
+        )
         return await self._fetch(request, target)
 
     async def fetch_many(
@@ -197,6 +204,8 @@ class Fetcher:
         """
         source_id, identifier = request.source_id, request.identifier
         with observe(self._plugins, "fetch", source_id, identifier=identifier) as outcome:
+            if request.splits is not None:
+                return outcome.record(await self._fetch_splits(request, target))
             if request.parameters:  # receipts know the item, not the values of its parameters
                 receipts = None
             if receipts and receipts.has(request):
@@ -232,6 +241,17 @@ class Fetcher:
                 return outcome.record(account())
             return outcome.record(await run_in_thread(account))
 
+    async def _fetch_splits(self, request: FetchRequest, target: Workspace) -> FetchReceipt:
+        """Fetch the splits of an item within the time limit of `target`."""
+        seconds = target.limits.timeout
+        try:
+            async with asyncio.timeout(seconds) as timer:
+                return await fetch_dataset(self._planner, request, target)
+        except TimeoutError as exc:
+            if seconds is None or not timer.expired():
+                raise
+            raise _not_in_time(request, seconds) from exc
+
     async def _fetch_data(self, request: FetchRequest, target: Workspace) -> object:
         """Have the connector fetch the item; return what it returns, the path of the file.
 
@@ -266,11 +286,15 @@ class Fetcher:
             if path is None and isinstance(exc, PoolClosedError):
                 raise
             if path is None:
-                raise LimitExceededError(
-                    f"fetching {request.identifier!r} from source {request.source_id!r} was not "
-                    f"done within the limit of {seconds:g} seconds"
-                ) from exc
+                raise _not_in_time(request, seconds) from exc
         return path
+
+
+def _not_in_time(request: FetchRequest, seconds: float | None) -> LimitExceededError:
+    return LimitExceededError(
+        f"fetching {request.identifier!r} from source {request.source_id!r} was not done within the "
+        f"limit of {seconds:g} seconds"
+    )
 
 
 async def _authorize(workspace: str | os.PathLike[str], source_id: str, identifier: str) -> None:

@@ -346,6 +346,7 @@ class GrantedOperations:
         limits: Limits | None = None,
         progress: Progress | None = None,
         parameters: Mapping[str, Any] | None = None,
+        splits: int | None = None,
     ) -> FetchReceipt:
         """Fetch one item, as `DataSourceRegistry.fetch` does.
 
@@ -353,7 +354,7 @@ class GrantedOperations:
         """
         await self._authorization.require_identifier("fetch", source_id, identifier)
         async with self._gate():
-            directory = await self._directory(workspace)
+            directory = await self._directory(workspace, authorized=splits is not None)
             with self._authorization.named():
                 return await self._operations.fetcher.fetch(
                     source_id,
@@ -363,6 +364,7 @@ class GrantedOperations:
                     limits=self._limits_of(source_id, limits),
                     progress=progress,
                     parameters=parameters,
+                    splits=splits,
                 )
 
     async def fetch_many(
@@ -393,7 +395,8 @@ class GrantedOperations:
             await self._authorization.require_identifier(
                 "fetch", request.source_id, request.identifier, classes=classes
             )
-        directory = await self._directory(workspace)
+        has_splits = any(request.splits is not None for request in every_request)
+        directory = await self._directory(workspace, authorized=has_splits)
         with self._authorization.named():
             return await self._operations.fetcher.fetch_many(
                 every_request,
@@ -480,6 +483,7 @@ class GrantedOperations:
             # The user is named for the opening only, as in `open_stream`.
             with self._authorization.named():
                 plan = await stack.enter_async_context(self._operations.planner.plan(request))
+            await self._require_items("plan", plan.splits)
             yield replace(plan, reader=self.read_split)
 
     async def read_split(
@@ -489,6 +493,7 @@ class GrantedOperations:
         await self._authorization.require_identifier(
             "read_split", split.source_id, split.identifier
         )
+        await self._require_items("read_split", [split])
         iterator = self._operations.planner.read(split, columns)
         # Annotated as an iterator, but a generator.
         async with self._gate(), aclosing(cast("AsyncGenerator[Any]", iterator)) as batches:
@@ -498,6 +503,15 @@ class GrantedOperations:
                 if batch is None:
                     return
                 yield batch
+
+    async def _require_items(self, operation: str, splits: Sequence[Split]) -> None:
+        """Raise if splits of a folder or a pattern have an item that the principal may not read."""
+        classes: dict[str, type[DataSourceConnector]] = {}
+        for split in splits:
+            for path in split.items:
+                await self._authorization.require_identifier(
+                    operation, split.source_id, path, classes=classes
+                )
 
     async def authorize_upload(self, source_id: str, name: str) -> None:
         """Raise if the principal may not store a file under a name, as `upload` would."""
@@ -519,8 +533,16 @@ class GrantedOperations:
             return nullcontext()
         return self._operations.gates.of(self.principal.id, self._concurrency)
 
-    async def _directory(self, workspace: str | os.PathLike[str]) -> str | os.PathLike[str]:
-        """Return the workspace with its own quota or the principal's, whichever is smaller."""
+    async def _directory(
+        self, workspace: str | os.PathLike[str], *, authorized: bool = False
+    ) -> str | os.PathLike[str]:
+        """Return the workspace with its own quota or the principal's, whichever is smaller.
+
+        With `authorized`, each item is checked once more when it is fetched: a folder or a pattern
+        may stand for items that the principal may not have.
+        """
+        if authorized:
+            workspace = Workspace(workspace, authorize=self.authorize_fetch)
         quota = workspace.quota if isinstance(workspace, Workspace) else None
         if self._quota is None or (quota is not None and quota.max_bytes <= self._quota):
             return workspace

@@ -103,13 +103,15 @@ class DataSourceRegistry:
         self._updates = SourceUpdates(self._records, self._factory, self.policy)
         self._pools = SourcePools(self._records, self._factory, self._pool_config)
         self._lister = ItemLister(self._records, self._pools, self.plugins)
-        self._fetcher = Fetcher(self._records, self._pools, self.policy, self._lister, self.plugins)
+        self._planner = SplitPlanner(self._records, self._pools, self.credentials, self.plugins)
+        self._fetcher = Fetcher(
+            self._records, self._pools, self.policy, self._lister, self._planner, self.plugins
+        )
         self._reader = ItemReader(
             self._records, self._pools, self._fetcher, self._cache, self.plugins
         )
         self._pager = ItemPager(self._records, self._pools, self.credentials, self.plugins)
         self._streams = StreamOpener(self._pools, self._fetcher, self.plugins)
-        self._planner = SplitPlanner(self._records, self._pools, self.credentials, self.plugins)
         self._operations = Operations(
             self._records,
             self._factory,
@@ -636,6 +638,7 @@ class DataSourceRegistry:
         limits: Limits | None = None,
         progress: Progress | None = None,
         parameters: Mapping[str, Any] | None = None,
+        splits: int | None = None,
     ) -> FetchReceipt:
         """Bring one item into a workspace directory.
 
@@ -649,9 +652,15 @@ class DataSourceRegistry:
                 unknown. An error that it raises ends the fetch.
             parameters: The values of a stored query's parameters, by name: Python values, or those
                 of JSON. Only an identifier `query:NAME` takes some.
+            splits: Divide the item as `plan` does, into so many splits at most, and write each as
+                one Parquet file of a directory, `IDENTIFIER.dataset`, with a manifest. The
+                directory appears as a whole or not at all; one of an earlier fetch is replaced.
+                The limits hold for all files together, and rows over their limit are an error.
 
         Raises:
-            OptionError: A parameter is unknown, missing or malformed.
+            OptionError: A parameter is unknown, missing or malformed; or `splits` is below 1, or
+                comes with another format than Parquet or with parameters.
+            UnsupportedError: `splits` is given, and the connector or the item has none.
             LimitExceededError: The limit of bytes or time ended it, and nothing was left in the
                 workspace. Over the limit of rows the receipt is `truncated`.
             ConnectorError: The outside system failed; nothing was left in the workspace.
@@ -665,6 +674,7 @@ class DataSourceRegistry:
             limits=limits,
             progress=progress,
             parameters=parameters,
+            splits=splits,
         )
 
     async def fetch_many(

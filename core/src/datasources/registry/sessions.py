@@ -128,6 +128,7 @@ class WorkspaceSession:
         limits: Limits | None = None,
         progress: Progress | None = None,
         parameters: Mapping[str, Any] | None = None,
+        splits: int | None = None,
     ) -> FetchReceipt:
         """Fetch one item, as `DataSourceRegistry.fetch` does.
 
@@ -138,6 +139,7 @@ class WorkspaceSession:
             limits: They can only narrow those of the session.
             progress: Called with the bytes so far and the total, None where unknown.
             parameters: The values of a stored query's parameters, by name.
+            splits: The most splits, to write a directory of Parquet files.
 
         Raises:
             PolicyError: The source or the item is not granted.
@@ -153,6 +155,7 @@ class WorkspaceSession:
                 limits=limits,
                 progress=progress,
                 parameters=parameters,
+                splits=splits,
             ),
             writes=True,
         )

@@ -7,6 +7,10 @@ from datasources.workspace.directory import (
     WorkspaceFile as WorkspaceFile,
     WrittenFile as WrittenFile,
 )
+from datasources.workspace.folders import (
+    MANIFEST as MANIFEST,
+    WorkspaceFolder as WorkspaceFolder,
+)
 from datasources.workspace.locking import lock as lock
 from datasources.workspace.order import RequestOrder as RequestOrder
 from datasources.workspace.quota import Quota as Quota

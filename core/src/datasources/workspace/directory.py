@@ -245,7 +245,7 @@ class WorkspaceFile:
         try:
             if os.path.isdir(self.path):
                 raise IsADirectoryError(errno.EISDIR, "")
-            self._root_fd = _open_root(self._workspace)
+            self._root_fd = open_root(self._workspace)
             self._part_name, self._fd = create_part(self._root_fd)
         except OSError as exc:
             self._cleanup()
@@ -345,7 +345,7 @@ class WorkspaceFile:
         descriptors = [self._root_fd]
         try:
             for folder in folders:
-                descriptors.append(_open_folder(descriptors[-1], folder))
+                descriptors.append(open_folder(descriptors[-1], folder))
             replaced_size = _size_of(file_name, descriptors[-1]) if self._workspace.quota else 0
             with self._workspace.order.lock:  # so that no earlier item comes between the two
                 self._workspace.claim(self.path, self._name)
@@ -422,7 +422,7 @@ def _check_size(name: str, size: int, limit: int | None) -> None:
         )
 
 
-def _open_root(path: str) -> int:
+def open_root(path: str) -> int:
     """Open a directory; make it, and those above it, if it is missing."""
     flags = os.O_RDONLY | os.O_DIRECTORY
     try:
@@ -432,7 +432,7 @@ def _open_root(path: str) -> int:
         return os.open(path, flags)
 
 
-def _open_folder(directory: int, name: str) -> int:
+def open_folder(directory: int, name: str) -> int:
     """Open a folder inside an open one without following a link; make it if it is missing."""
     with suppress(FileExistsError):
         os.mkdir(name, dir_fd=directory)

@@ -19,11 +19,14 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from contextlib import suppress
 
 from datasources.files import open_regular
 from datasources.workspace.locking import lock
 from datasources.workspace.paths import IS_TEMPORARY, TEMPORARY
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
 def create_part(directory: int) -> tuple[str, int]:
@@ -59,12 +62,13 @@ def delete_abandoned(folder: str) -> list[str]:
 
 
 def _delete_if_abandoned(path: str) -> bool:
-    """Delete a part file if its lock can be had; return True if it was deleted."""
+    """Delete a part file, or a folder of them, if its lock can be had; return True if deleted."""
     with suppress(OSError):  # locked, gone meanwhile, or not ours to open or to delete
-        descriptor = _open(path)
+        is_folder = os.path.isdir(path) and not os.path.islink(path)
+        descriptor = os.open(path, _FOLDER) if is_folder else _open(path)
         try:
             if lock(descriptor, wait=False):
-                os.unlink(path)
+                shutil.rmtree(path) if is_folder else os.unlink(path)
                 return True
         finally:
             os.close(descriptor)
