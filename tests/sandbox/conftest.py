@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,7 +28,7 @@ from datasources_agents.sandbox.interpreter import find_interpreter
 from datasources_client import Client
 from datasources_server import WorkspaceEndpoint, serve_workspace
 from tests.conftest import IN_CI
-from tests.sandbox.hosts import ORDINARY, Host, ordinary_python
+from tests.sandbox.hosts import ORDINARY, WITH_BUBBLEWRAP, Host, ordinary_python
 
 T = TypeVar("T")
 
@@ -94,21 +95,54 @@ def sandbox() -> None:
         pytest.skip(str(exc))
 
 
-@pytest.fixture(scope="session", params=["own-user", "ordinary-user"])
-def host(request: pytest.FixtureRequest, sandbox: None) -> Iterator[Host]:
-    """A host process of root, if that runs the tests, and of an ordinary user."""
-    user, python = os.geteuid(), sys.executable
-    if request.param == "ordinary-user":
-        if user != 0:
-            pytest.skip("the tests run as an ordinary user already")
-        python, user = ordinary_python() or "", ORDINARY
-        if not python:
-            pytest.skip("no Python of this version can be run by an ordinary user")
+@pytest.fixture(scope="session")
+def open_host() -> Iterator[Callable[[str], Host]]:
+    """A function that returns the host process of a name, which ends with the tests."""
+    hosts: dict[str, Host] = {}
+    with ExitStack() as stack:
+
+        def open_one(name: str) -> Host:
+            if name not in hosts:
+                hosts[name] = make_host(name, stack)
+            return hosts[name]
+
+        yield open_one
+
+
+@pytest.fixture(params=[*WITH_BUBBLEWRAP, "sandlock-ordinary-user"])
+def host(request: pytest.FixtureRequest, sandbox: None, open_host: Callable[[str], Host]) -> Host:
+    """A host process of root, if that runs the tests, and of an ordinary user, for each sandbox."""
+    return open_host(request.param)
+
+
+def make_host(name: str, stack: ExitStack) -> Host:
+    sandbox, _, kind = name.partition("-")
+    user, python, code_python = os.geteuid(), sys.executable, sys.executable
+    if kind == "ordinary-user" and user != 0 and sandbox == "bubblewrap":
+        pytest.skip("the tests run as an ordinary user already")
+    if kind == "ordinary-user" and user == 0:
+        user = ORDINARY
+        python = code_python = reachable_python()
+    if sandbox == "sandlock":
+        skip_without_landlock()
+        code_python = reachable_python()  # which root's host starts as an ordinary user, too
     # Outside the directory of the tests, whose folders are those of their user alone.
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
-        os.chown(folder, user, -1)
-        with Host(user, python, Path(folder)) as host:
-            yield host
+    folder = stack.enter_context(tempfile.TemporaryDirectory(dir="/tmp"))
+    os.chown(folder, user, -1)
+    os.chmod(folder, 0o711)
+    return stack.enter_context(Host(user, python, Path(folder), sandbox, code_python))
+
+
+def reachable_python() -> str:
+    if (python := ordinary_python()) is None:
+        pytest.skip("no Python of this version can be run by an ordinary user")
+    return python
+
+
+def skip_without_landlock() -> None:
+    sandlock = pytest.importorskip("sandlock", reason="sandlock is not installed")
+    if sandlock.landlock_abi_version() < sandlock.min_landlock_abi():
+        pytest.skip("this kernel has no Landlock that sandlock can use")
 
 
 async def call(endpoint: WorkspaceEndpoint, function: Callable[[Client], T]) -> T:

@@ -30,6 +30,8 @@ from datasources import (
 from datasources_agents.sandbox import Runner, RunResult
 from datasources_server import serve_workspace
 
+RUNNER = Runner(sandbox=os.environ["SANDBOX"], python=os.environ["CODE_PYTHON"])
+
 
 def canary(name: str) -> str:
     return f"CANARY-{name}-{secrets.token_hex(8)}"
@@ -57,7 +59,7 @@ async def run(folder: Path, plan: Mapping[str, Any]) -> dict[str, Any]:
     async with opened(folder) as registry:
         access = registry.access(Principal("ann", grants=[Grant("lake", {"read"})]))
         async with access.workspace("work") as session:
-            result = await Runner().run(plan["code"], session, **plan["limits"])
+            result = await RUNNER.run(plan["code"], session, **plan["limits"])
             return described(result)
 
 
@@ -135,7 +137,7 @@ async def in_sandbox(code: str, plan: Mapping[str, Any], session: WorkspaceSessi
     numbers: tuple[list[int], ...] = (plan["processes"], [])
     for processes in numbers:  # by number, and all that are seen
         arguments = [json.dumps({**plan, "processes": processes})]
-        results.append(await Runner().run(code, session, arguments=arguments))
+        results.append(await RUNNER.run(code, session, arguments=arguments))
     outputs = [result.output.decode() for result in results]
     return [json.loads(output) if output.startswith("[") else output for output in outputs]
 

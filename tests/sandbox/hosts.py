@@ -13,14 +13,20 @@ from typing import Any
 DRIVER = Path(__file__).with_name("driver.py")
 ORDINARY = 1_887_000_001
 SYSTEM_PYTHON = "/usr/bin/python3"
+WITH_BUBBLEWRAP = ["bubblewrap-own-user", "bubblewrap-ordinary-user"]
+WITH_SANDLOCK = ["sandlock-own-user", "sandlock-ordinary-user"]
+EVERY_HOST = [*WITH_BUBBLEWRAP, *WITH_SANDLOCK]
 
 
 class Host:
     """Runs `driver.py` as one user, until its block ends."""
 
-    def __init__(self, user: int, python: str, directory: Path) -> None:
-        self._user = user
+    def __init__(
+        self, user: int, python: str, directory: Path, sandbox: str, code_python: str
+    ) -> None:
+        self.sandbox = sandbox
         environment = {"PATH": os.defpath, "TMPDIR": str(directory), "PYTHONPATH": python_path()}
+        environment |= {"SANDBOX": sandbox, "CODE_PYTHON": code_python}
         self._process = subprocess.Popen(
             [python, "-B", str(DRIVER)],
             env=environment | {"PLANTED": "CANARY-environment-0123456789abcdef"},

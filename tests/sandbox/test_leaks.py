@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from datasources_agents.sandbox import scrubbed_environment
-from tests.sandbox.hosts import Host
+from tests.sandbox.hosts import EVERY_HOST, Host
 
 HUNT = Path(__file__).with_name("hunt.py").read_text("utf-8")
 PLANTED = {
@@ -26,6 +26,7 @@ PLANTED = {
 }
 
 
+@pytest.mark.parametrize("host", EVERY_HOST, indirect=True)
 def test_code_finds_every_secret_without_the_sandbox_and_none_in_it(host: Host) -> None:
     found = host.drive(hunt=True, code=HUNT)
     assert set(found["outside"]) >= PLANTED

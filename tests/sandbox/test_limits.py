@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 
-from tests.sandbox.hosts import Host
+from tests.sandbox.hosts import WITH_BUBBLEWRAP, Host
 
 MIB = 1 << 20
 
@@ -135,6 +135,7 @@ def test_run_ends_when_its_script_ends_whatever_it_leaves(host: Host, code: str)
     assert (result["reason"], result["exit_code"]) == ("ok", 0)
 
 
+@pytest.mark.parametrize("host", WITH_BUBBLEWRAP, indirect=True)
 def test_files_in_memory_are_bounded(host: Host) -> None:
     result = host.run(FILES_IN_MEMORY, memory=256 * MIB, timeout=30)
     assert result["output"] == "/tmp 28\n/dev/shm 28\n"

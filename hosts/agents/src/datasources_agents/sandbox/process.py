@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Sequence
@@ -28,12 +29,16 @@ class SandboxProcess:
 
     Args:
         receive: Called with output as it arrives, on the event loop.
+        end_signal: Ends the sandbox.
     """
 
-    def __init__(self, receive: Callable[[bytes], None]) -> None:
+    def __init__(self, receive: Callable[[bytes], None], end_signal: signal.Signals) -> None:
         self.first = 0
-        """The id of the first process inside."""
+        """The id of the first process, from which the others descend."""
+        self.folder: str | None = None
+        """A folder of files for the sandbox, deleted at its end."""
         self._receive = receive
+        self._end_signal = end_signal
         self._loop = asyncio.get_running_loop()
         self._outer: subprocess.Popen[bytes] | None = None
         self._output = self._input = self._status = -1
@@ -110,7 +115,7 @@ class SandboxProcess:
         """End every process of the sandbox, and take the rest of its output; returns when it is done."""
         for descriptor in self._watched:
             with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+                signal.pidfd_send_signal(descriptor, self._end_signal)
         for descriptor in self._watched:
             await self._readable(descriptor)
         if self._outer is not None:
@@ -124,6 +129,8 @@ class SandboxProcess:
                 os.close(descriptor)
         self._output = self._input = self._status = -1
         self._watched.clear()
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def _watch(self, process: int) -> None:
         with suppress(ProcessLookupError):

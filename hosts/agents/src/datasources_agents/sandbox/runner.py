@@ -15,17 +15,15 @@ from typing import Any
 import datasources_client
 from datasources import OptionError, RegistryError, WorkspaceSession
 from datasources_agents.sandbox.backends import Backend, choose_backend
-from datasources_agents.sandbox.bubblewrap import LIBRARIES, SOCKETS, WORKSPACE, Job
 from datasources_agents.sandbox.cgroups import ControlGroups
-from datasources_agents.sandbox.environment import scrubbed_environment
 from datasources_agents.sandbox.interpreter import find_interpreter
+from datasources_agents.sandbox.jobs import Job
 from datasources_agents.sandbox.models import Reason, RunLimits, RunResult
 from datasources_agents.sandbox.process import SandboxProcess
 from datasources_agents.sandbox.processes import processes_of
 from datasources_agents.sandbox.supervisor import Supervisor
 from datasources_agents.sandbox.workspace import Snapshot, find_changes, take_snapshot
 from datasources_server import serve_workspace
-from datasources_server.endpoint import SOCKET_NAME
 
 _USERS = range(1_880_000_000, 1_980_000_000)  # ids that no system gives to people or services
 _KILLED = 137  # 128 and the number of SIGKILL
@@ -39,8 +37,9 @@ class Runner:
         python: The path of the interpreter; by default that of this process.
         packages: Folders with packages that the code may import, besides those of the interpreter.
         environment: More variables of the code. They must hold nothing secret.
-        cgroups: Folders below `/sys/fs/cgroup` that this process may manage, such as one that
-            systemd has delegated to it. Groups that count memory and processes are made there.
+        cgroups: Folders below `/sys/fs/cgroup` that this process may manage. Groups that count
+            memory and processes are made there. By default, the groups of this process that are
+            delegated to it, or that stand above all others.
         sandbox: `bubblewrap` or `sandlock`; by default the first one that works.
     """
 
@@ -50,7 +49,7 @@ class Runner:
         python: str | None = None,
         packages: Sequence[str | os.PathLike[str]] = (),
         environment: Mapping[str, str] | None = None,
-        cgroups: Sequence[str] = (),
+        cgroups: Sequence[str] | None = None,
         sandbox: str | None = None,
     ) -> None:
         self._python = python or sys.executable
@@ -100,9 +99,9 @@ class Runner:
                 interpreter,
                 code.encode(),
                 str(session.path),
-                endpoint.directory,
+                endpoint.socket,
                 self._libraries(),
-                self._variables(),
+                self._environment,
                 arguments,
                 bounds,
                 user,
@@ -114,20 +113,6 @@ class Runner:
         folders = {"client/datasources_client": client}
         return folders | {str(number): path for number, path in enumerate(self._packages)}
 
-    def _variables(self) -> dict[str, str]:
-        folders = ["client", *map(str, range(len(self._packages)))]
-        return scrubbed_environment(
-            {
-                "HOME": "/tmp",  # noqa: S108  (in the sandbox)
-                "PYTHONPATH": ":".join(f"{LIBRARIES}/{folder}" for folder in folders),
-                "PYTHONUNBUFFERED": "1",
-                "PYTHONDONTWRITEBYTECODE": "1",
-                **self._environment,
-                "DATASOURCES_SOCKET": f"{SOCKETS}/{SOCKET_NAME}",
-                "DATASOURCES_WORKSPACE": WORKSPACE,
-            }
-        )
-
 
 class _Run:
     """One run of a job, from its start to its end."""
@@ -137,7 +122,7 @@ class _Run:
         backend: Backend,
         job: Job,
         on_output: Callable[[bytes], None] | None,
-        cgroups: Sequence[str],
+        cgroups: Sequence[str] | None,
     ) -> None:
         assert job.workspace is not None
         self._backend = backend
@@ -149,7 +134,7 @@ class _Run:
         self._ending = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._groups = ControlGroups(cgroups, job.limits.memory, job.limits.processes)
-        self._process = SandboxProcess(self._receive)
+        self._process = SandboxProcess(self._receive, backend.end_signal)
 
     async def finish(self) -> RunResult:
         """Run the code to its end, and return how it has ended."""
@@ -168,6 +153,7 @@ class _Run:
         self._groups.add(processes_of(self._process.first))
         supervisor = Supervisor(
             self._process.first,
+            self._backend.folders_in_memory,
             self._workspace,
             self._job.limits,
             self._groups.controllers,

@@ -3,6 +3,11 @@
 Refused is what reaches beyond the namespaces of the sandbox, or takes memory that no limit counts:
 new namespaces, the kernel's keyrings, BPF, performance counters, io_uring, memory files and System V
 memory, and sockets of families that a network namespace does not contain, such as AF_VSOCK.
+
+Code that is not in namespaces of its own may also not touch what belongs to its user: the limits and
+the priority of other processes, POSIX message queues, and names and attributes of files. Changes of
+the mode, owner and time of a file have no effect there, since programs make them for their own files
+too, and end where these are refused.
 """
 
 from __future__ import annotations
@@ -17,7 +22,10 @@ class _Machine(NamedTuple):
     audit_arch: int
     clone: int
     socket: int
+    prlimit: int
     refused: tuple[int, ...]
+    refused_outside: tuple[int, ...]
+    ignored_outside: tuple[int, ...]
 
 
 # The numbers from 424 on are the same on all machines.
@@ -27,9 +35,38 @@ _CLONE3 = 435
 # shmget, msgget, ptrace, process_vm_readv, process_vm_writev, open_by_handle_at, personality
 _X86_64 = (272, 308, 248, 249, 250, 321, 298, 323, 319, 29, 68, 101, 310, 311, 304, 135)
 _AARCH64 = (97, 268, 217, 218, 219, 280, 241, 282, 279, 194, 186, 117, 270, 271, 265, 92)
+# setxattrat, removexattrat, file_setattr, process_madvise, process_mrelease, pidfd_getfd
+_COMMON_OUTSIDE = (463, 466, 469, 440, 448, 438)
+# setxattr, lsetxattr, fsetxattr, removexattr, lremovexattr, fremovexattr, inotify_add_watch,
+# fanotify_init, setpriority, ioprio_set, sched_setparam, sched_setscheduler, sched_setaffinity,
+# sched_setattr, mq_open, semget, kcmp, migrate_pages, move_pages
+_X86_64_OUTSIDE = (188, 189, 190, 197, 198, 199, 254, 300, 141, 251, 142, 144, 203, 314)
+_X86_64_OUTSIDE += (240, 64, 312, 256, 279)
+_AARCH64_OUTSIDE = (5, 6, 7, 14, 15, 16, 27, 262, 140, 30, 118, 119, 122, 274)
+_AARCH64_OUTSIDE += (180, 190, 272, 238, 239)
+# fchmodat2, fchmod, fchmodat, fchown, fchownat, utimensat; and on x86-64 chmod, chown, lchown, utime,
+# utimes, futimesat
+_X86_64_IGNORED = (452, 91, 268, 93, 260, 280, 90, 92, 94, 132, 235, 261)
+_AARCH64_IGNORED = (452, 52, 53, 55, 54, 88)
 _MACHINES = {
-    "x86_64": _Machine(0xC000003E, 56, 41, _COMMON + _X86_64),
-    "aarch64": _Machine(0xC00000B7, 220, 198, _COMMON + _AARCH64),
+    "x86_64": _Machine(
+        audit_arch=0xC000003E,
+        clone=56,
+        socket=41,
+        prlimit=302,
+        refused=_COMMON + _X86_64,
+        refused_outside=_COMMON_OUTSIDE + _X86_64_OUTSIDE,
+        ignored_outside=_X86_64_IGNORED,
+    ),
+    "aarch64": _Machine(
+        audit_arch=0xC00000B7,
+        clone=220,
+        socket=198,
+        prlimit=261,
+        refused=_COMMON + _AARCH64,
+        refused_outside=_COMMON_OUTSIDE + _AARCH64_OUTSIDE,
+        ignored_outside=_AARCH64_IGNORED,
+    ),
 }
 _FAMILIES = (1, 2, 10, 16)  # AF_UNIX, AF_INET, AF_INET6, AF_NETLINK
 _NEW_NAMESPACES = 0x7E020000  # the flags CLONE_NEW…
@@ -45,7 +82,7 @@ def is_known_machine() -> bool:
     return platform.machine() in _MACHINES
 
 
-def seccomp_program() -> bytes:
+def seccomp_program(*, has_namespaces: bool = True) -> bytes:
     """Return the program for this machine, an array of `struct sock_filter`."""
     machine = _MACHINES[platform.machine()]
     program = [
@@ -58,6 +95,8 @@ def seccomp_program() -> bytes:
     ]
     for number in machine.refused:
         program += _refuse(_EQUAL, number, errno.EPERM)
+    if not has_namespaces:
+        program += _outside(machine)
     program += [
         _do(_EQUAL, machine.clone, 0, 4),
         _do(_LOAD, _FIRST_ARGUMENT),
@@ -70,6 +109,22 @@ def seccomp_program() -> bytes:
         _do(_RETURN, _ALLOW),
     ]
     return b"".join(program)
+
+
+def _outside(machine: _Machine) -> list[bytes]:
+    program = []
+    for number in machine.refused_outside:
+        program += _refuse(_EQUAL, number, errno.EPERM)
+    for number in machine.ignored_outside:
+        program += _refuse(_EQUAL, number, 0)
+    return [
+        *program,
+        _do(_EQUAL, machine.prlimit, 0, 4),
+        _do(_LOAD, _FIRST_ARGUMENT),
+        _do(_EQUAL, 0, 1, 0),  # the limits of the process itself
+        _do(_RETURN, _ERROR | errno.EPERM),
+        _do(_RETURN, _ALLOW),
+    ]
 
 
 def _refuse(comparison: int, value: int, error: int) -> list[bytes]:

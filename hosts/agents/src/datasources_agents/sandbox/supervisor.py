@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 from datasources_agents.sandbox.models import Reason, RunLimits
 from datasources_agents.sandbox.processes import (
@@ -15,14 +15,14 @@ from datasources_agents.sandbox.processes import (
 from datasources_agents.sandbox.workspace import measure
 
 _PAUSE = 0.04  # seconds between two looks
-_IN_MEMORY = ("/tmp", "/dev/shm")  # noqa: S108  (in the sandbox)
 
 
 class Supervisor:
     """Watches one sandbox until it ends, and tells the limit that it exceeds.
 
     Args:
-        first: The first process of the sandbox; all others descend from it.
+        first: The first process of the sandbox, which is not the code's; all others descend from it.
+        in_memory: Folders that the sandbox has in memory.
         workspace: The directory.
         limits: Those of the run.
         counted: What control groups count already: of `memory` and `processes`.
@@ -32,12 +32,14 @@ class Supervisor:
     def __init__(
         self,
         first: int,
+        in_memory: Sequence[str],
         workspace: str,
         limits: RunLimits,
         counted: Collection[str],
         report: Callable[[Reason], None],
     ) -> None:
         self._first = first
+        self._in_memory = in_memory
         self._workspace = workspace
         self._limits = limits
         self._counted = counted
@@ -67,11 +69,10 @@ class Supervisor:
     def _exceeded(self) -> Reason | None:
         limits = self._limits
         if {"memory", "processes"} - set(self._counted):
-            processes = processes_of(self._first)
-            # Without the first, which is bubblewrap's own.
-            if count_threads(processes[1:]) > limits.processes:
+            processes = processes_of(self._first)[1:]
+            if count_threads(processes) > limits.processes:
                 return "processes"
-            stored = temporary_bytes(self._first, _IN_MEMORY)
+            stored = temporary_bytes(self._first, self._in_memory)
             if stored + memory_of(processes, limits.memory - stored) > limits.memory:
                 return "memory"
         usage = measure(self._workspace, limits.files)
