@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,24 +14,24 @@ from datasources_agents.sandbox import Runner
 
 pytestmark = pytest.mark.usefixtures("sandbox")
 
-# Of version 1, where this process is in the group above all others, so that none is left by moving.
-PIDS = Path("/sys/fs/cgroup/pids")
+ROOT = Path("/sys/fs/cgroup")
+PIDS, MEMORY, UNIFIED = ROOT / "pids", ROOT / "memory", ROOT / "unified"
 
 
-def own_group(controller: str) -> str | None:
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
-        _, names, path = line.split(":", 2)
-        if controller in names.split(","):
-            return path
-    return None
+def is_above_all(controller: str) -> bool:
+    """Return True if this process is in the group above all others, and may make groups in it."""
+    lines = Path("/proc/self/cgroup").read_text().splitlines()
+    groups = [line.split(":", 2)[1:] for line in lines]
+    is_own = any(controller in names.split(",") and path == "/" for names, path in groups)
+    return is_own and os.access(ROOT / controller, os.W_OK)
 
 
-@pytest.mark.skipif(
-    not os.access(PIDS, os.W_OK) or own_group("pids") != "/",
-    reason="no control group of processes can be made here",
-)
-async def test_control_group_counts_processes_and_is_removed(session: WorkspaceSession) -> None:
-    before = set(os.listdir(PIDS))
+def groups_of(folder: Path) -> set[str]:
+    return {path.name for path in folder.glob("datasources-*")}
+
+
+@pytest.mark.skipif(not is_above_all("pids"), reason="no group of processes can be made here")
+async def test_group_of_processes_is_found_and_removed(session: WorkspaceSession) -> None:
     code = (
         "import os, time\n"
         "made = 0\n"
@@ -39,11 +41,62 @@ async def test_control_group_counts_processes_and_is_removed(session: WorkspaceS
         "        made += 1\n"
         "except OSError: print(made)\n"
     )
-    result = await Runner(cgroups=[str(PIDS)]).run(code, session, processes=10)
+    result = await Runner().run(code, session, processes=10)
     assert result.held_by["processes"] == "cgroup"
-    assert result.held_by["memory"] == "supervisor"
     assert (result.reason, result.output) == ("ok", b"9\n")
-    assert set(os.listdir(PIDS)) == before
+    assert groups_of(PIDS) == set()
+
+
+@pytest.mark.skipif(not is_above_all("memory"), reason="no group of memory can be made here")
+async def test_group_of_memory_ends_the_run_that_exceeds_it(session: WorkspaceSession) -> None:
+    code = (
+        "import os, time\n"
+        "for _ in range(32):\n"
+        "    if os.fork() == 0:\n"
+        "        taken = bytearray(6 << 20)\n"
+        "        time.sleep(60)\n"
+        "time.sleep(60)\n"
+    )
+    result = await Runner().run(code, session, memory=96 << 20)
+    assert (result.reason, result.held_by["memory"]) == ("memory", "cgroup")
+    assert groups_of(MEMORY) == set()
+
+
+@pytest.mark.skipif(not os.access(UNIFIED, os.W_OK), reason="no hierarchy of version 2 is there")
+async def test_group_that_counts_nothing_is_not_kept(session: WorkspaceSession) -> None:
+    if {"memory", "pids"} & set((UNIFIED / "cgroup.controllers").read_text().split()):
+        pytest.skip("groups of version 2 count here")
+    result = await Runner(cgroups=[str(UNIFIED)]).run("print(1)", session)
+    assert result.held_by == {"memory": "supervisor", "processes": "supervisor"}
+    assert groups_of(UNIFIED) == set()
+
+
+FINDS = """
+import os, sys
+from datasources_agents.sandbox.cgroups import find_own_groups
+folder = sys.argv[1]
+with open(f"{folder}/cgroup.procs", "w") as file:
+    file.write("0")
+print(folder in find_own_groups())
+os.setxattr(folder, "trusted.delegate", b"1")
+print(folder in find_own_groups())
+with open("/sys/fs/cgroup/pids/cgroup.procs", "w") as file:
+    file.write("0")
+"""
+
+
+@pytest.mark.skipif(
+    not is_above_all("pids") or os.geteuid() != 0, reason="no group of processes can be made here"
+)
+def test_group_of_a_manager_is_used_only_where_it_is_delegated() -> None:
+    folder = PIDS / "tests-of-delegation"
+    folder.mkdir()
+    try:
+        command = [sys.executable, "-c", FINDS, str(folder)]
+        process = subprocess.run(command, check=True, capture_output=True, text=True)
+    finally:
+        folder.rmdir()
+    assert process.stdout.split() == ["False", "True"]
 
 
 async def test_folder_that_is_none_of_the_host_is_left_alone(

@@ -24,18 +24,22 @@ def find_own_groups() -> list[str]:
     with suppress(OSError), open("/proc/self/cgroup") as file:
         for line in file:
             _, controllers, path = line.rstrip("\n").split(":", 2)
+            if controllers and not {"memory", "pids"} & set(controllers.split(",")):
+                continue
             folder = f"{_mount_of(controllers)}{path}".rstrip("/")
             if path == "/" or os.geteuid() != 0 or _is_delegated(folder):
                 folders.append(folder)
             elif not controllers and _is_delegated(os.path.dirname(folder)):
-                folders.append(os.path.dirname(folder))  # of version 2, where processes are in leaves
+                folders.append(
+                    os.path.dirname(folder)
+                )  # of version 2, where processes are in leaves
     return [folder for folder in folders if os.access(folder, os.W_OK)]
 
 
 def _mount_of(controllers: str) -> str:
     """Return the folder of a hierarchy; version 2 has no controllers in its name."""
     if controllers:
-        return f"{_ROOT}/{controllers.removeprefix('name=')}"
+        return f"{_ROOT}/{controllers}"
     unified = f"{_ROOT}/unified"
     return unified if os.path.isdir(unified) else _ROOT
 
@@ -57,54 +61,47 @@ class ControlGroups:
     """
 
     def __init__(self, parents: Sequence[str] | None, memory: int, processes: int) -> None:
-        self.controllers: set[str] = set()
-        """Of `memory` and `processes`, those that a group counts."""
-        self._folders: list[str] = []
+        self._groups: dict[str, set[str]] = {}  # folders, and what each counts
         name = f"datasources-{os.urandom(8).hex()}"
         for parent in find_own_groups() if parents is None else parents:
             with suppress(OSError):  # not ours to manage: other limits hold
                 self._make(os.path.join(parent, name), memory, processes + _EXTRA_PROCESSES)
 
+    @property
+    def controllers(self) -> set[str]:
+        """Of `memory` and `processes`, those that a group counts."""
+        return set().union(*self._groups.values())
+
     def _make(self, folder: str, memory: int, processes: int) -> None:
         with suppress(OSError):  # of version 2: enabled already, or version 1
             _write(os.path.dirname(folder), "cgroup.subtree_control", "+memory +pids")
         os.mkdir(folder)
-        counted = self._set_limits(folder, memory, processes)
+        try:
+            counted = _set_limits(folder, memory, processes)
+        except BaseException:
+            os.rmdir(folder)
+            raise
         if counted:
-            self._folders.append(folder)
-            self.controllers |= counted
+            self._groups[folder] = counted
         else:
             os.rmdir(folder)
-
-    def _set_limits(self, folder: str, memory: int, processes: int) -> set[str]:
-        """Set the limits that a group has; return what it counts."""
-        counted = set()
-        for name, value, controller in (
-            ("memory.swap.max", 0, None),
-            ("memory.max", memory, "memory"),
-            ("memory.limit_in_bytes", memory, "memory"),
-            ("memory.memsw.limit_in_bytes", memory, None),  # after the limit that it includes
-            ("pids.max", processes, "processes"),
-        ):
-            if os.path.exists(os.path.join(folder, name)):
-                _write(folder, name, str(value))
-                if controller is not None:
-                    counted.add(controller)
-        return counted
 
     def add(self, processes: Iterable[int]) -> None:
         """Move processes into the groups, before they start others.
 
-        Raises:
-            OSError: It is not possible.
+        A group that does not take them counts nothing.
         """
-        for process in processes:
-            for folder in self._folders:
-                _write(folder, "cgroup.procs", str(process))
+        ids = list(processes)
+        for folder, counted in self._groups.items():
+            try:
+                for process in ids:
+                    _write(folder, "cgroup.procs", str(process))
+            except OSError:
+                counted.clear()
 
     def has_run_out_of_memory(self) -> bool:
         """Return True if the kernel has ended a process for the limit of memory."""
-        for folder in self._folders:
+        for folder in self._groups:
             for name in ("memory.events", "memory.oom_control"):
                 with suppress(OSError), open(os.path.join(folder, name)) as file:
                     lines = (line.split() for line in file)
@@ -115,14 +112,29 @@ class ControlGroups:
     def remove(self) -> None:
         """Remove the groups, whose processes have ended; the kernel may take a moment."""
         deadline = time.monotonic() + _REMOVE_SECONDS
-        while self._folders:
-            try:
-                os.rmdir(self._folders[-1])
-            except OSError:
-                if time.monotonic() < deadline:
-                    time.sleep(0.01)
-                    continue
-            self._folders.pop()
+        for folder in self._groups:
+            while time.monotonic() < deadline:
+                with suppress(OSError):
+                    os.rmdir(folder)
+                    break
+                time.sleep(0.01)
+
+
+def _set_limits(folder: str, memory: int, processes: int) -> set[str]:
+    """Set the limits that a group has; return what it counts."""
+    counted = set()
+    for name, value, controller in (
+        ("memory.swap.max", 0, None),
+        ("memory.max", memory, "memory"),
+        ("memory.limit_in_bytes", memory, "memory"),
+        ("memory.memsw.limit_in_bytes", memory, None),  # after the limit that it includes
+        ("pids.max", processes, "processes"),
+    ):
+        if os.path.exists(os.path.join(folder, name)):
+            _write(folder, name, str(value))
+            if controller is not None:
+                counted.add(controller)
+    return counted
 
 
 def _write(folder: str, name: str, value: str) -> None:

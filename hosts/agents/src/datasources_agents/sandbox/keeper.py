@@ -10,6 +10,7 @@ the folder of the run.
 from __future__ import annotations
 
 import ctypes
+import importlib
 import json
 import os
 import shutil
@@ -29,7 +30,7 @@ def main(settings: str, status: str) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, _ENDED})  # in all threads
     values = json.loads(settings)
     sys.path.append(values["packages"])
-    import sandlock  # while the files of root can be read
+    sandlock = importlib.import_module("sandlock")  # while the files of root can be read
 
     code = 1
     try:
@@ -66,7 +67,8 @@ def _run(sandlock: Any, values: dict[str, Any], status: int) -> int:
         os.kill(os.getpid(), _ENDED)
 
     threading.Thread(target=wait, daemon=True).start()
-    os.write(status, json.dumps({"child-pid": os.getpid()}).encode() + b"\n")
+    ids = {"child-pid": os.getpid(), "code-pid": process.pid}
+    os.write(status, json.dumps(ids).encode() + b"\n")
     signal.sigwait({signal.SIGTERM, _ENDED})
     if not results:
         return 128 + signal.SIGKILL

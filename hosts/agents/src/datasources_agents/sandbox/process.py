@@ -35,6 +35,8 @@ class SandboxProcess:
     def __init__(self, receive: Callable[[bytes], None], end_signal: signal.Signals) -> None:
         self.first = 0
         """The id of the first process, from which the others descend."""
+        self.code = 0
+        """The id of the process that starts the code, or of one above it in the sandbox."""
         self.folder: str | None = None
         """A folder of files for the sandbox, deleted at its end."""
         self._receive = receive
@@ -96,7 +98,9 @@ class SandboxProcess:
         if b"\n" not in status:
             text = os.read(self._output, _CHUNK).decode("utf-8", "replace").strip()
             raise SandboxUnavailableError(f"the sandbox does not start: {text}")
-        self.first = json.loads(status.partition(b"\n")[0])["child-pid"]
+        values = json.loads(status.partition(b"\n")[0])
+        self.first = values["child-pid"]
+        self.code = values.get("code-pid", self.first)
         self._watch(self.first)
 
     def release(self) -> None:

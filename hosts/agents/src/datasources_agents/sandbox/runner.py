@@ -150,13 +150,13 @@ class _Run:
         # Not cancelled meanwhile: bubblewrap, killed before it has told its first process to begin,
         # would leave it waiting for ever.
         await _to_the_end(self._backend.start(self._process, self._job))
-        self._groups.add(processes_of(self._process.first))
+        self._groups.add(processes_of(self._process.code))
         supervisor = Supervisor(
             self._process.first,
             self._backend.folders_in_memory,
             self._workspace,
             self._job.limits,
-            self._groups.controllers,
+            self._groups,
             self._report,
         )
         supervisor.start()
@@ -194,7 +194,6 @@ class _Run:
         )
         if code == _KILLED:
             self._end("killed")
-        counted = self._groups.controllers
         return RunResult(
             exit_code=code if self._reason is None else None,
             reason=self._reason or "ok",
@@ -203,7 +202,7 @@ class _Run:
             duration=duration,
             sandbox=self._backend.name,
             held_by={
-                name: "cgroup" if name in counted else "supervisor"
+                name: "cgroup" if name in self._groups.controllers else "supervisor"
                 for name in ("memory", "processes")
             },
         )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 
+from datasources_agents.sandbox.cgroups import ControlGroups
 from datasources_agents.sandbox.models import Reason, RunLimits
 from datasources_agents.sandbox.processes import (
     count_threads,
@@ -25,7 +26,7 @@ class Supervisor:
         in_memory: Folders that the sandbox has in memory.
         workspace: The directory.
         limits: Those of the run.
-        counted: What control groups count already: of `memory` and `processes`.
+        groups: Control groups; what they count, the supervisor does not.
         report: Called once, on the thread of the supervisor.
     """
 
@@ -35,14 +36,14 @@ class Supervisor:
         in_memory: Sequence[str],
         workspace: str,
         limits: RunLimits,
-        counted: Collection[str],
+        groups: ControlGroups,
         report: Callable[[Reason], None],
     ) -> None:
         self._first = first
         self._in_memory = in_memory
         self._workspace = workspace
         self._limits = limits
-        self._counted = counted
+        self._groups = groups
         self._report = report
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sandbox", daemon=True)
@@ -68,7 +69,9 @@ class Supervisor:
 
     def _exceeded(self) -> Reason | None:
         limits = self._limits
-        if {"memory", "processes"} - set(self._counted):
+        if self._groups.has_run_out_of_memory():  # the kernel has ended one process, not all
+            return "memory"
+        if {"memory", "processes"} - self._groups.controllers:
             processes = processes_of(self._first)[1:]
             if count_threads(processes) > limits.processes:
                 return "processes"
