@@ -71,6 +71,7 @@ TEST = [
     "httpx2",
     "moto[s3,server]",
     "openai>=3",
+    "pandas",  # reads tables of the client
     "prometheus-client",  # reads what the server shows
     "pytest-cov>=6",
     "sandlock>=0.9,<0.10; sys_platform == 'linux'",

@@ -53,7 +53,7 @@ async def test_group_of_memory_ends_the_run_that_exceeds_it(session: WorkspaceSe
         "import os, time\n"
         "for _ in range(32):\n"
         "    if os.fork() == 0:\n"
-        "        taken = bytearray(6 << 20)\n"
+        "        taken = b'x' * (6 << 20)\n"
         "        time.sleep(60)\n"
         "time.sleep(60)\n"
     )

@@ -22,7 +22,7 @@ MANY_PROCESSES = """
 import os, time
 for _ in range(32):
     if os.fork() == 0:
-        taken = bytearray(6 << 20)
+        taken = b"x" * (6 << 20)
         time.sleep(60)
 time.sleep(60)
 """

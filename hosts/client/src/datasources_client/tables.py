@@ -34,7 +34,7 @@ def table(
         parameters: As for `preview`.
 
     Raises:
-        OptionError: Neither library is installed, or the file is neither Parquet nor CSV.
+        OptionError: No library that reads the file is installed, or it is neither Parquet nor CSV.
         DataSourceError: As `fetch`.
     """
     library = next((name for name in ("pyarrow", "pandas") if find_spec(name)), None)
@@ -56,6 +56,12 @@ def table(
 
 def _read(library: str, format: str, path: str) -> Any:
     if library == "pandas":
-        return getattr(importlib.import_module("pandas"), f"read_{format}")(path)
+        try:
+            return getattr(importlib.import_module("pandas"), f"read_{format}")(path)
+        except ImportError:  # of what pandas reads Parquet with
+            name = os.path.basename(path)
+            raise OptionError(
+                f"{name!r} is Parquet, and pyarrow, which reads it, is not installed here"
+            ) from None
     reader = importlib.import_module(f"pyarrow.{format}")
     return reader.read_table(path) if format == "parquet" else reader.read_csv(path)
