@@ -47,6 +47,22 @@ async def test_group_of_processes_is_found_and_removed(session: WorkspaceSession
     assert groups_of(PIDS) == set()
 
 
+@pytest.mark.skipif(not is_above_all("pids"), reason="no group of processes can be made here")
+async def test_group_has_every_process_of_the_sandbox(session: WorkspaceSession) -> None:
+    counts = []
+
+    def look(_: bytes) -> None:
+        (group,) = PIDS.glob("datasources-*")
+        counts.append(len((group / "cgroup.procs").read_text().split()))
+        Path(session.path, "go").touch()
+
+    code = "import os, time\nprint(1)\nwhile not os.path.exists('go'): time.sleep(0.01)\n"
+    for _ in range(5):
+        await Runner(sandbox="bubblewrap").run(code, session, on_output=look)
+        Path(session.path, "go").unlink()
+    assert counts == [2] * 5  # the first one is bubblewrap's
+
+
 @pytest.mark.skipif(not is_above_all("memory"), reason="no group of memory can be made here")
 async def test_group_of_memory_ends_the_run_that_exceeds_it(session: WorkspaceSession) -> None:
     code = (

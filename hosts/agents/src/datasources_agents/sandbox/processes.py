@@ -23,9 +23,9 @@ class _Table:
         self._time = 0.0
         self._children: dict[int, list[int]] = {}
 
-    def children(self) -> dict[int, list[int]]:
+    def children(self, *, is_fresh: bool) -> dict[int, list[int]]:
         with self._lock:
-            if time.monotonic() > self._time + _AGE:
+            if is_fresh or time.monotonic() > self._time + _AGE:
                 self._children = _scan()
                 self._time = time.monotonic()
             return self._children
@@ -45,9 +45,14 @@ def _scan() -> dict[int, list[int]]:
 _table = _Table()
 
 
-def processes_of(first: int) -> list[int]:
-    """Return the ids of a process and of all below it."""
-    children, found = _table.children(), [first]
+def processes_of(first: int, *, is_fresh: bool = False) -> list[int]:
+    """Return the ids of a process and of all below it.
+
+    Args:
+        first: The process.
+        is_fresh: True to leave out none that has started before this call.
+    """
+    children, found = _table.children(is_fresh=is_fresh), [first]
     for process in found:  # which grows meanwhile
         found += children.get(process, ())
     return found

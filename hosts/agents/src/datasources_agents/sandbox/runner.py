@@ -150,7 +150,9 @@ class _Run:
         # Not cancelled meanwhile: bubblewrap, killed before it has told its first process to begin,
         # would leave it waiting for ever.
         await _to_the_end(self._backend.start(self._process, self._job))
-        self._groups.add(processes_of(self._process.code))
+        # The first alone at first: what it starts from then on is in its groups.
+        self._groups.add([self._process.code])
+        self._groups.add(processes_of(self._process.code, is_fresh=True))
         supervisor = Supervisor(
             self._process.first,
             self._backend.folders_in_memory,
