@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.blocks import Shell, environment
-from tests.servers import Database
+from tests.servers import AzuriteServer, Database
 
 _PASSWORD = "correct horse"
 _SHOP = """
@@ -57,8 +57,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def shell(home: Path, tools: Path) -> Iterator[Shell]:
     """The reader's shell."""
-    shop = {name: value for name, value in os.environ.items() if name.startswith("SHOP_")}
-    with Shell(home, environment(home, tools) | shop) as shell:
+    names = [name for name in os.environ if name.startswith(("SHOP_", "LAKE_"))]
+    variables = {name: os.environ[name] for name in names}
+    with Shell(home, environment(home, tools) | variables) as shell:
         yield shell
 
 
@@ -83,6 +84,21 @@ def shop(pg_database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dat
                 connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}".encode())
         if others:
             connection.execute("ALTER ROLE reader_of_other_tests RENAME TO reader")
+
+
+@pytest.fixture
+def blobs(azurite: AzuriteServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A container `lake` with one blob, and the variable by which pages speak of its account."""
+    from azure.storage.blob import BlobServiceClient
+
+    monkeypatch.setenv("LAKE_CONNECTION_STRING", azurite.connection_string)
+    with BlobServiceClient.from_connection_string(azurite.connection_string) as client:
+        container = client.create_container("lake")
+        container.upload_blob(
+            "countries.csv", b"country,name\nFR,France\nJP,Japan\nUS,United States\n"
+        )
+        yield
+        container.delete_container()
 
 
 @pytest.fixture

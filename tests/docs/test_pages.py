@@ -43,6 +43,8 @@ def to_run(page: Path) -> list[Block]:
 def test_what_a_page_shows_works(page: Path, request: pytest.FixtureRequest) -> None:
     if "SHOP_" in page.read_text("utf-8"):
         request.getfixturevalue("shop")
+    if "LAKE_" in page.read_text("utf-8"):
+        request.getfixturevalue("blobs")
     if "DATASOURCES_URL" in page.read_text("utf-8"):
         request.getfixturevalue("api")
     shell: Shell = request.getfixturevalue("shell")

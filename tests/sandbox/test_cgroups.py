@@ -60,7 +60,7 @@ async def test_group_has_every_process_of_the_sandbox(session: WorkspaceSession)
     for _ in range(5):
         await Runner(sandbox="bubblewrap").run(code, session, on_output=look)
         Path(session.path, "go").unlink()
-    assert counts == [2] * 5  # the first one is bubblewrap's
+    assert set(counts) == {2}  # the first one is bubblewrap's
 
 
 @pytest.mark.skipif(not is_above_all("memory"), reason="no group of memory can be made here")
