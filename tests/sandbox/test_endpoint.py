@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pwd
 import shutil
 import socket
 import stat
 import sys
+import tempfile
 import threading
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from subprocess import PIPE
 from typing import Any
@@ -34,7 +36,8 @@ from datasources_client import (
 )
 from datasources_server import WorkspaceEndpoint, serve_workspace
 from tests.core.fakes import AbleConnector, fresh, source
-from tests.sandbox.conftest import Calls, call, failure
+from tests.sandbox.conftest import Calls, call, failure, reachable_python
+from tests.sandbox.hosts import ORDINARY, as_user, python_path
 from tests.waiting import wait_until
 
 STRANGER = 1_888_000_001
@@ -186,6 +189,78 @@ async def test_user_that_is_allowed_may_connect_and_no_third_one(
         assert stat.S_IMODE(os.stat(endpoint.directory).st_mode) == 0o700
 
 
+SERVES = """
+import asyncio, json, os, sys
+from datasources import DataSourceError, DataSourceRegistry
+from datasources_server import serve_workspace
+
+async def main():
+    async with DataSourceRegistry() as registry:
+        session = registry.workspace("work", sources=["none"])
+        async with session, serve_workspace(session, allow_uid=int(sys.argv[1])) as endpoint:
+            print(endpoint.socket, flush=True)
+            await asyncio.to_thread(sys.stdin.read)
+
+try:
+    asyncio.run(main())
+except DataSourceError as error:
+    print(error)
+"""
+
+
+@as_root
+async def test_user_whose_group_the_host_is_in_may_connect_to_a_host_that_is_not_root() -> None:
+    allowed = pwd.getpwnam("nobody")
+    async with served_by_ordinary(allowed.pw_uid, [allowed.pw_gid]) as path:
+        modes = [stat.S_IMODE(os.stat(one).st_mode) for one in (os.path.dirname(path), path)]
+        assert modes == [0o710, 0o660]
+        assert await status_for(allowed.pw_uid, path) == "HTTP/1.1 200 OK"
+        assert "PermissionError" in await status_for(STRANGER, path)
+    async with served_by_ordinary(allowed.pw_uid, []) as refusal:
+        assert refusal == (
+            f"this process cannot give the socket to user {allowed.pw_uid}: run it as root, or as a "
+            "member of the group of that user"
+        )
+
+
+@asynccontextmanager
+async def served_by_ordinary(allow_uid: int, groups: list[int]) -> AsyncIterator[str]:
+    """Yield the first line of a host that is not root, which ends with the block."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        os.chown(folder, ORDINARY, -1)
+        os.chmod(folder, 0o711)
+        process = await asyncio.create_subprocess_exec(
+            *(reachable_python(), "-B", "-c", SERVES, str(allow_uid)),
+            env={"PATH": os.defpath, "TMPDIR": folder, "PYTHONPATH": python_path()},
+            stdin=PIPE,
+            stdout=PIPE,
+            cwd="/",
+            **(as_user(ORDINARY) | {"extra_groups": groups}),
+        )
+        assert process.stdout is not None
+        assert process.stdin is not None
+        try:
+            yield (await process.stdout.readline()).decode().rstrip()
+        finally:
+            process.stdin.close()
+            await process.wait()
+
+
+async def test_directory_of_a_host_that_was_killed_is_deleted_by_the_next_one(
+    session: WorkspaceSession, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    for name in ("abandoned", "new"):
+        (tmp_path / f"datasources-socket-{name}").mkdir()
+    (tmp_path / "datasources-socket-abandoned/api.sock").touch()
+    async with serve_workspace(session) as first:
+        for path in (first.directory, tmp_path / "datasources-socket-abandoned"):
+            os.utime(path, (0, 0))
+        async with serve_workspace(session) as second:
+            kept = {first.directory, second.directory, str(tmp_path / "datasources-socket-new")}
+            assert {str(path) for path in tmp_path.glob("datasources-*")} == kept
+
+
 @as_root
 async def test_files_for_an_allowed_user_can_be_read_whatever_the_umask(
     session: WorkspaceSession,
@@ -325,12 +400,20 @@ def swap(workspace: str, outside: Path, ended: threading.Event) -> None:
         os.mkdir(folder)
         os.mkfifo(file)
 
+    def bound_socket() -> None:
+        os.mkdir(folder)
+        os.mknod(file, stat.S_IFSOCK | 0o666)
+
+    def device() -> None:  # only root can make one
+        os.mkdir(folder)
+        os.mknod(file, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+
     def hard_link() -> None:
         os.mkdir(folder)
         os.link(outside / "public/orders.csv", file)
 
     while not ended.is_set():
-        for plant in (link_folder, link_file, pipe, hard_link):
+        for plant in (link_folder, link_file, pipe, bound_socket, device, hard_link):
             with suppress(OSError):
                 plant()
             with suppress(OSError):

@@ -7,6 +7,7 @@ Who can connect may do what the session may do: nothing secret goes into the san
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import os
 import pwd
@@ -14,6 +15,7 @@ import shutil
 import socket
 import struct
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -27,8 +29,11 @@ from datasources_server.settings import ServerSettings
 from datasources_server.workspace_app import make_workspace_app
 
 SOCKET_NAME = "api.sock"
+_PREFIX = "datasources-socket-"  # of its directory
+_ABANDONED_SECONDS = 60.0  # after which a directory that nobody has locked is deleted
 _MAX_CONNECTIONS = 64  # of one sandbox at once; more of them are refused
 _CLOSE_SECONDS = 10.0  # that requests have to end once their connections are closed
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PEER = struct.Struct("3i")  # process, user and group, as SO_PEERCRED gives them
 _REFUSAL = b"HTTP/1.1 %b\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
@@ -64,6 +69,7 @@ class WorkspaceEndpoint:
         )
         self._state = ServerState()
         self._server: asyncio.Server | None = None
+        self._folder = -1
 
     @property
     def socket(self) -> str:
@@ -78,9 +84,12 @@ class WorkspaceEndpoint:
             OSError: The socket cannot be made.
         """
         self._config.load()
-        self.directory = tempfile.mkdtemp(prefix="datasources-socket-")
+        await asyncio.to_thread(_delete_abandoned, tempfile.gettempdir())
+        self.directory = tempfile.mkdtemp(prefix=_PREFIX)
         try:
-            listener = _listen(self.directory, self._allow_uid)
+            self._folder = os.open(self.directory, _DIRECTORY)
+            fcntl.flock(self._folder, fcntl.LOCK_EX)  # until the end of this process
+            listener = _listen(self._folder, self._allow_uid)
             loop = asyncio.get_running_loop()
             self._server = await loop.create_unix_server(
                 self._make_protocol, sock=listener, start_serving=False
@@ -96,6 +105,9 @@ class WorkspaceEndpoint:
         if server is not None:
             server.close()
         shutil.rmtree(self.directory, ignore_errors=True)
+        if self._folder >= 0:
+            os.close(self._folder)
+        self._folder = -1
         for connection in list(self._state.connections):
             connection.transport.abort()  # its request is cancelled, as its client has left
         if tasks := set(self._state.tasks):
@@ -199,9 +211,27 @@ async def serve_workspace(
         await endpoint.close()
 
 
-def _listen(directory: str, allow_uid: int | None) -> socket.socket:
+def _delete_abandoned(root: str) -> None:
+    """Delete the directories of sockets whose processes were killed, which have lost their locks."""
+    for name in os.listdir(root):
+        if not name.startswith(_PREFIX):
+            continue
+        with suppress(OSError):  # locked, or of somebody else
+            folder = os.open(os.path.join(root, name), _DIRECTORY)
+            try:
+                is_new = os.fstat(folder).st_mtime > time.time() - _ABANDONED_SECONDS
+                if is_new:  # and perhaps not locked yet
+                    continue
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                with suppress(FileNotFoundError):
+                    os.unlink(SOCKET_NAME, dir_fd=folder)
+                os.rmdir(os.path.join(root, name))
+            finally:
+                os.close(folder)
+
+
+def _listen(folder: int, allow_uid: int | None) -> socket.socket:
     """Return a socket that is bound, and that its user may use before anybody can connect."""
-    folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         # By way of the descriptor, as the path of a socket has 107 bytes at most.
@@ -215,8 +245,6 @@ def _listen(directory: str, allow_uid: int | None) -> socket.socket:
     except BaseException:
         listener.close()
         raise
-    finally:
-        os.close(folder)
     return listener
 
 

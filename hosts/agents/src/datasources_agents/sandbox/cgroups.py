@@ -14,6 +14,8 @@ from contextlib import suppress
 
 _REMOVE_SECONDS = 5.0
 _EXTRA_PROCESSES = 3  # those of bubblewrap, and the one that starts the code
+_PREFIX = "datasources-"
+_ABANDONED_SECONDS = 60.0  # after which a group without processes is removed
 _ROOT = "/sys/fs/cgroup"
 _DELEGATED = ("user.delegate", "trusted.delegate")  # attributes that systemd sets
 
@@ -62,9 +64,10 @@ class ControlGroups:
 
     def __init__(self, parents: Sequence[str] | None, memory: int, processes: int) -> None:
         self._groups: dict[str, set[str]] = {}  # folders, and what each counts
-        name = f"datasources-{os.urandom(8).hex()}"
+        name = f"{_PREFIX}{os.urandom(8).hex()}"
         for parent in find_own_groups() if parents is None else parents:
             with suppress(OSError):  # not ours to manage: other limits hold
+                _remove_abandoned(parent)
                 self._make(os.path.join(parent, name), memory, processes + _EXTRA_PROCESSES)
 
     @property
@@ -118,6 +121,16 @@ class ControlGroups:
                     os.rmdir(folder)
                     break
                 time.sleep(0.01)
+
+
+def _remove_abandoned(parent: str) -> None:
+    """Remove the groups of hosts that were killed, which are empty."""
+    with os.scandir(parent) as entries:
+        for entry in entries:
+            if entry.name.startswith(_PREFIX):
+                with suppress(OSError):  # it has processes
+                    if entry.stat().st_mtime < time.time() - _ABANDONED_SECONDS:
+                        os.rmdir(entry.path)
 
 
 def _set_limits(folder: str, memory: int, processes: int) -> set[str]:
