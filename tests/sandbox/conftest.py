@@ -115,7 +115,8 @@ def host(request: pytest.FixtureRequest, sandbox: None, open_host: Callable[[str
     return open_host(request.param)
 
 
-def make_host(name: str, stack: ExitStack) -> Host:
+def make_host(name: str, stack: ExitStack, folder: Path | None = None) -> Host:
+    """Start a host process; in a folder of its own, unless one is given."""
     sandbox, _, kind = name.partition("-")
     user, python, code_python = os.geteuid(), sys.executable, sys.executable
     if kind == "ordinary-user" and user != 0 and sandbox == "bubblewrap":
@@ -127,10 +128,11 @@ def make_host(name: str, stack: ExitStack) -> Host:
         skip_without_landlock()
         code_python = reachable_python()  # which root's host starts as an ordinary user, too
     # Outside the directory of the tests, whose folders are those of their user alone.
-    folder = stack.enter_context(tempfile.TemporaryDirectory(dir="/tmp"))
-    os.chown(folder, user, -1)
-    os.chmod(folder, 0o711)
-    return stack.enter_context(Host(user, python, Path(folder), sandbox, code_python))
+    if folder is None:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/tmp")))
+        os.chown(folder, user, -1)
+        os.chmod(folder, 0o1777)  # as `/tmp`
+    return stack.enter_context(Host(user, python, folder, sandbox, code_python))
 
 
 def reachable_python() -> str:

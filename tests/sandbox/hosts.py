@@ -24,7 +24,7 @@ class Host:
     def __init__(
         self, user: int, python: str, directory: Path, sandbox: str, code_python: str
     ) -> None:
-        self.sandbox = sandbox
+        self.directory = directory
         environment = {"PATH": os.defpath, "TMPDIR": str(directory), "PYTHONPATH": python_path()}
         environment |= {"SANDBOX": sandbox, "CODE_PYTHON": code_python}
         self._process = subprocess.Popen(
@@ -47,11 +47,16 @@ class Host:
         """Return how code ends in a sandbox of the host, which leaves nothing."""
         return self.drive(code=code, limits=limits)
 
-    def drive(self, **plan: Any) -> dict[str, Any]:
+    def begin(self, **plan: Any) -> int:
+        """Start what a plan says; return the id of the process."""
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(plan) + "\n")
         self._process.stdin.flush()
+        return self._process.pid
+
+    def drive(self, **plan: Any) -> dict[str, Any]:
+        self.begin(**plan)
+        assert self._process.stdout is not None
         result = json.loads(self._process.stdout.readline())
         assert result.pop("left", []) == []
         return result

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from datasources_agents.sandbox import Runner
 pytestmark = pytest.mark.usefixtures("sandbox")
 
 ROOT = Path("/sys/fs/cgroup")
-PIDS, MEMORY, UNIFIED = ROOT / "pids", ROOT / "memory", ROOT / "unified"
+PIDS, UNIFIED = ROOT / "pids", ROOT / "unified"
 
 
 def is_above_all(controller: str) -> bool:
@@ -26,12 +27,25 @@ def is_above_all(controller: str) -> bool:
     return is_own and os.access(ROOT / controller, os.W_OK)
 
 
-def groups_of(folder: Path) -> set[str]:
-    return {path.name for path in folder.glob("datasources-*")}
+@pytest.fixture
+def parent() -> Iterator[Path]:
+    """A group of processes of this test alone, which has no groups in it at the end."""
+    folder = PIDS / f"tests-{os.urandom(8).hex()}"
+    folder.mkdir()
+    yield folder
+    folder.rmdir()
 
 
 @pytest.mark.skipif(not is_above_all("pids"), reason="no group of processes can be made here")
-async def test_group_of_processes_is_found_and_removed(session: WorkspaceSession) -> None:
+async def test_group_is_found(session: WorkspaceSession) -> None:
+    result = await Runner().run("print(1)", session)
+    assert result.held_by["processes"] == "cgroup"
+
+
+@pytest.mark.skipif(not is_above_all("pids"), reason="no group of processes can be made here")
+async def test_group_counts_processes_and_is_removed(
+    session: WorkspaceSession, parent: Path
+) -> None:
     code = (
         "import os, time\n"
         "made = 0\n"
@@ -41,24 +55,25 @@ async def test_group_of_processes_is_found_and_removed(session: WorkspaceSession
         "        made += 1\n"
         "except OSError: print(made)\n"
     )
-    result = await Runner().run(code, session, processes=10)
+    result = await Runner(cgroups=[str(parent)]).run(code, session, processes=10)
     assert result.held_by["processes"] == "cgroup"
     assert (result.reason, result.output) == ("ok", b"9\n")
-    assert groups_of(PIDS) == set()
 
 
 @pytest.mark.skipif(not is_above_all("pids"), reason="no group of processes can be made here")
-async def test_group_has_every_process_of_the_sandbox(session: WorkspaceSession) -> None:
+async def test_group_has_every_process_of_the_sandbox(
+    session: WorkspaceSession, parent: Path
+) -> None:
     counts = []
 
     def look(_: bytes) -> None:
-        (group,) = PIDS.glob("datasources-*")
+        (group,) = parent.glob("datasources-*")
         counts.append(len((group / "cgroup.procs").read_text().split()))
         Path(session.path, "go").touch()
 
     code = "import os, time\nprint(1)\nwhile not os.path.exists('go'): time.sleep(0.01)\n"
     for _ in range(5):
-        await Runner(sandbox="bubblewrap").run(code, session, on_output=look)
+        await Runner(cgroups=[str(parent)]).run(code, session, on_output=look)
         Path(session.path, "go").unlink()
     assert set(counts) == {2}  # the first one is bubblewrap's
 
@@ -75,7 +90,6 @@ async def test_group_of_memory_ends_the_run_that_exceeds_it(session: WorkspaceSe
     )
     result = await Runner().run(code, session, memory=96 << 20)
     assert (result.reason, result.held_by["memory"]) == ("memory", "cgroup")
-    assert groups_of(MEMORY) == set()
 
 
 @pytest.mark.skipif(not os.access(UNIFIED, os.W_OK), reason="no hierarchy of version 2 is there")
@@ -84,7 +98,6 @@ async def test_group_that_counts_nothing_is_not_kept(session: WorkspaceSession) 
         pytest.skip("groups of version 2 count here")
     result = await Runner(cgroups=[str(UNIFIED)]).run("print(1)", session)
     assert result.held_by == {"memory": "supervisor", "processes": "supervisor"}
-    assert groups_of(UNIFIED) == set()
 
 
 FINDS = """
@@ -104,15 +117,22 @@ with open("/sys/fs/cgroup/pids/cgroup.procs", "w") as file:
 @pytest.mark.skipif(
     not is_above_all("pids") or os.geteuid() != 0, reason="no group of processes can be made here"
 )
-def test_group_of_a_manager_is_used_only_where_it_is_delegated() -> None:
-    folder = PIDS / "tests-of-delegation"
-    folder.mkdir()
-    try:
-        command = [sys.executable, "-c", FINDS, str(folder)]
-        process = subprocess.run(command, check=True, capture_output=True, text=True)
-    finally:
-        folder.rmdir()
+def test_group_of_a_manager_is_used_only_where_it_is_delegated(parent: Path) -> None:
+    command = [sys.executable, "-c", FINDS, str(parent)]
+    process = subprocess.run(command, check=True, capture_output=True, text=True)
     assert process.stdout.split() == ["False", "True"]
+
+
+@pytest.mark.skipif(not is_above_all("pids"), reason="no group of processes can be made here")
+async def test_empty_group_of_a_host_that_was_killed_is_removed(
+    session: WorkspaceSession, parent: Path
+) -> None:
+    for name in ("datasources-abandoned", "datasources-new"):
+        (parent / name).mkdir()
+    os.utime(parent / "datasources-abandoned", (0, 0))
+    await Runner(cgroups=[str(parent)]).run("print(1)", session)
+    assert [path.name for path in parent.glob("datasources-*")] == ["datasources-new"]
+    (parent / "datasources-new").rmdir()
 
 
 async def test_folder_that_is_none_of_the_host_is_left_alone(
