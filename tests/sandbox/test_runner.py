@@ -8,6 +8,8 @@ import json
 import os
 import random
 import re
+import subprocess
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -174,6 +176,49 @@ async def test_wrong_limit_is_refused_by_name(
         await Runner().run("print(1)", session, **limits)
 
 
+FILLS_THE_DISK = """
+import datasources_client as ds
+try:
+    with open("file", "wb", 0) as file:
+        while file.write(bytes(1 << 16)):
+            pass
+except OSError as error:
+    print(error.errno)
+try:
+    ds.fetch("lake", "public/orders.csv")
+except ds.DataSourceError as error:
+    print(error)
+"""
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m,mode=755", "tmpfs", str(folder)]
+    if subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.usefixtures("session")  # which registers the source
+async def test_full_disk_is_an_error_of_the_script_and_of_its_fetches(
+    registry: DataSourceRegistry,
+    small_disk: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(small_disk))
+    access = registry.access(Principal("ann", grants=[Grant("lake", {"read"})]))
+    async with access.workspace("full") as full:
+        result = await Runner().run(FILLS_THE_DISK, full)
+    assert (result.reason, result.exit_code) == ("ok", 0)
+    assert result.output.decode() == (
+        "28\ncannot write 'public/orders.csv' to the workspace: No space left on device\n"
+    )  # 28 is ENOSPC
+
+
 BUSY = """
 import datasources_client as ds, os, time
 if os.fork() == 0:
@@ -194,12 +239,6 @@ def open_descriptors() -> list[str]:
     return sorted(found)
 
 
-def mounts_but_of_others(folder: Path) -> list[str]:
-    """Return the mounts of this process, without those in the directories of other tests."""
-    mounts = Path("/proc/self/mounts").read_text().splitlines()
-    return [line for line in mounts if str(folder) in line or "/pytest-" not in line]
-
-
 @pytest.mark.parametrize("count", [10, pytest.param(100, marks=pytest.mark.soak)])
 async def test_runs_at_once_that_are_cancelled_at_any_moment_leave_nothing(
     registry: DataSourceRegistry,
@@ -211,7 +250,6 @@ async def test_runs_at_once_that_are_cancelled_at_any_moment_leave_nothing(
     await Runner().run("", session)  # makes what is kept
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
     (tmp_path / "tmp").mkdir()
-    mounts = mounts_but_of_others(tmp_path)
     descriptors = open_descriptors()
     children = set(_scan().get(os.getpid(), []))  # hosts of other tests
     moments = random.Random(7)
@@ -232,6 +270,6 @@ async def test_runs_at_once_that_are_cancelled_at_any_moment_leave_nothing(
     await asyncio.gather(*map(run_for, range(count), ends))
     assert set(_scan().get(os.getpid(), [])) <= children
     assert os.listdir(tmp_path / "tmp") == []
-    assert mounts_but_of_others(tmp_path) == mounts
+    assert str(tmp_path) not in Path("/proc/self/mounts").read_text()
     await wait_until(lambda: open_descriptors() == descriptors)
     assert registry.get_pool_stats("lake")["in_use"] == 0
