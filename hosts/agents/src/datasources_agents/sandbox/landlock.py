@@ -37,7 +37,7 @@ class Sandlock:
     async def start(self, process: SandboxProcess, job: Job) -> None:
         spec = find_spec("sandlock")
         if spec is None or spec.origin is None:
-            raise SandboxUnavailableError("sandlock is not installed: pip install sandlock")
+            raise SandboxUnavailableError("sandlock is not installed: pip install 'sandlock<0.10'")
         packages = str(Path(spec.origin).parents[1])
         folder = process.folder = tempfile.mkdtemp(prefix="datasources-run-")
         await asyncio.to_thread(_write_files, job, folder)
