@@ -15,7 +15,7 @@ import pytest
 from datasources_agents.sandbox.cgroups import find_own_groups
 from datasources_agents.sandbox.processes import processes_of
 from tests.sandbox.conftest import make_host
-from tests.sandbox.hosts import EVERY_HOST
+from tests.sandbox.hosts import WITH_BUBBLEWRAP
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("sandbox")
@@ -38,14 +38,21 @@ def stack() -> Iterator[ExitStack]:
         yield stack
 
 
-@pytest.mark.parametrize("name", EVERY_HOST)
+@pytest.mark.parametrize(
+    "name",
+    [
+        *WITH_BUBBLEWRAP,
+        "sandlock-ordinary-user",
+        pytest.param("sandlock-own-user", marks=pytest.mark.soak),
+    ],
+)
 async def test_host_that_is_killed_leaves_no_process_and_the_next_one_cleans_up(
     name: str, stack: ExitStack
 ) -> None:
     killed = make_host(name, stack)
     folder = killed.directory
     process = killed.begin(code=LEAVES_ITS_SESSION, limits={"timeout": 600})
-    await wait_until(lambda: any(folder.glob("datasources-work-*/started")), timeout=60)
+    await wait_until(lambda: any(folder.glob("datasources-work-*/started")), timeout=120)
     sandboxed = processes_of(process, is_fresh=True)[1:]
     groups = groups_of(sandboxed)
     descriptors = [os.pidfd_open(one) for one in sandboxed]
