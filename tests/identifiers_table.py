@@ -196,16 +196,10 @@ SQLITE = [
         "sqlite", READ, ("or*",), allowed=["orders"], item=["people", "Orders"], right=["select 1"]
     ),
 ]
-HTTP = [
-    *rows("http_directory", READ, (), allowed=["a.csv", "select 1"]),
-    *rows(
-        "http_directory", READ, ("in/**",), allowed=["in/a.csv"], item=["in/../a.csv", "in//a", "a"]
-    ),
-]
 UNCLASSIFIED = [
     *rows("shelf", READ, (), right=["a.csv", "select 1"]),
     *rows("shelf", READ, ("a*",), right=["a.csv"]),
     *rows("shelf", QUERY, (), allowed=["a.csv", "select 1"]),
     *rows("shelf", BOTH, (), allowed=["a.csv", "select 1"]),
 ]
-TABLE = [*POSTGRESQL, *AZURE, *S3, *GCS, *HTTP_FILES, *LOCAL, *SQLITE, *HTTP, *UNCLASSIFIED]
+TABLE = [*POSTGRESQL, *AZURE, *S3, *GCS, *HTTP_FILES, *LOCAL, *SQLITE, *UNCLASSIFIED]

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from datasources_http_directory.connector import HttpDirectoryConnector
 from datasources_sqlite.connector import SQLiteConnector
 
 from datasources import (
@@ -51,7 +50,6 @@ CLASSES: dict[str, tuple[type[DataSourceConnector], dict[str, Any]]] = {
     "gcs": (GCSConnector, {"bucket": "data", "credential": "anonymous"}),
     "local_file": (LocalFileConnector, {"path": "/nowhere"}),
     "sqlite": (SQLiteConnector, {"path": "/nowhere"}),
-    "http_directory": (HttpDirectoryConnector, {"url": "http://127.0.0.1/"}),
     "shelf": (AbleConnector, {}),
 }
 ASKED = "the connector is asked"

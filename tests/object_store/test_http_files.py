@@ -40,6 +40,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Unclosed connection:ResourceWarn
 
 USER, PASSWORD = "ann", "open-sesame"
 MANY = [f"many/{number:02}" for number in range(41)]
+AWKWARD = "2024/january/sales report #1 100%.csv"
 SERVER = Path(__file__).parents[1] / "servers" / "http_files.py"
 
 
@@ -47,7 +48,7 @@ SERVER = Path(__file__).parents[1] / "servers" / "http_files.py"
 def served(folder: Path, *more: str) -> Iterator[str]:
     """Serve the items, with a file beside them that nobody may reach."""
     (folder / "secret.txt").write_bytes(b"beside the source\n")
-    for name, content in {**ITEMS, **dict.fromkeys(MANY, b"")}.items():
+    for name, content in {**ITEMS, AWKWARD: b"x\n", **dict.fromkeys(MANY, b"")}.items():
         path = folder / "files" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
@@ -97,7 +98,7 @@ def subject_of(url: str, folder: Path) -> Subject:
         connector_class=HTTPFilesConnector,
         type="http_files",
         options=options,
-        items=ITEMS,
+        items={**ITEMS, AWKWARD: b"x\n"},
         missing="2024/nothing.csv",
         tables={"sales.csv": 2, "numbers.parquet": 3},
         counts_rows=False,

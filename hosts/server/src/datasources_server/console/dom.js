@@ -261,7 +261,8 @@ export function formatSeconds(seconds) {
 
 const TYPE_NAMES = {
   azure_blob: "Azure Blob",
-  http_directory: "HTTP directory",
+  gcs: "Google Cloud Storage",
+  http_files: "Web server files",
   local_file: "Local files",
   postgresql: "PostgreSQL",
   sqlite: "SQLite",

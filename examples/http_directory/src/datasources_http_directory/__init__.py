@@ -1,1 +1,0 @@
-"""Directories that web servers list as sources for `datasources`."""
