@@ -36,9 +36,18 @@ class FakeGCSServer(Server):
         query = f"uploadType=media&name={quote(name, safe='')}"
         self._post(f"{self.endpoint}/upload/storage/v1/b/{bucket}/o?{query}", content)
 
-    def _post(self, url: str, body: bytes) -> None:
+    def keep_versions(self, bucket: str) -> None:
+        body = json.dumps({"versioning": {"enabled": True}}).encode()
+        self._post(f"{self.endpoint}/storage/v1/b/{bucket}", body, "PATCH")
+
+    def delete(self, bucket: str, name: str, generation: str | None = None) -> None:
+        query = f"?generation={generation}" if generation else ""
+        url = f"{self.endpoint}/storage/v1/b/{bucket}/o/{quote(name, safe='')}{query}"
+        self._post(url, None, "DELETE")
+
+    def _post(self, url: str, body: bytes | None, method: str = "POST") -> None:
         headers = {"Content-Type": "application/json"}
-        request = urllib.request.Request(url, body, headers)
+        request = urllib.request.Request(url, body, headers, method=method)
         urllib.request.urlopen(request).close()
 
     def _prepare(self) -> None:

@@ -26,6 +26,7 @@ from datasources.objects import (
 from datasources_object_store.gcs_service import GCSService
 
 _MAX_PAGE = 1000  # names in one response
+_VERSIONS = 100  # per response: those of longer names, which follow the object's, are not used
 _FIELDS = "name,size,generation,updated,contentType,contentEncoding,storageClass"
 _KEYS = {
     "contentType": "content_type",
@@ -72,19 +73,23 @@ async def scan(
 async def list_versions(service: GCSService, name: str, identifier: str) -> list[DataItem]:
     """Return the earlier generations of an object, oldest first."""
     items: list[DataItem] = []
-    query = {"versions": "true", "prefix": name}
+    query = {"versions": "true", "prefix": name, "maxResults": str(_VERSIONS)}
+    query["fields"] = f"nextPageToken,items({_FIELDS},timeDeleted)"
     while True:
         document = await service.retries().call(
             lambda: service.read_json("GET", service.url(), query=query)  # noqa: B023
         )
-        for entry in document.get("items") or []:
+        entries = document.get("items") or []
+        for entry in entries:
             if entry["name"] == name and "timeDeleted" in entry:
                 item = item_of(entry)
                 item.metadata["kind"] = "version"
                 item.path = f"?generation={entry['generation']}/{identifier}"
                 items.append(item)
-        if not (token := document.get("nextPageToken")):
-            return items
+        token = document.get("nextPageToken")
+        # Of the names that begin so, the object's own comes first.
+        if not token or any(entry["name"] != name for entry in entries):
+            return sorted(items, key=lambda item: int(item.version or 0))
         query = {**query, "pageToken": token}
 
 

@@ -121,7 +121,7 @@ class S3Connector(ObjectUploads):
         return await upload(self._service, name, source, overwrite=overwrite)
 
     async def list_versions(self, identifier: str) -> list[DataItem]:
-        """Return the earlier versions of an object, newest first.
+        """Return the earlier versions of an object, oldest first.
 
         Their paths, `?versionid=ID/NAME`, are identifiers for `fetch_data`, `get_metadata` and
         `preview`. If there is an object of exactly that name, the identifier means the object.
@@ -144,7 +144,7 @@ class S3Connector(ObjectUploads):
         self, name: str, version: str | None, identifier: str, info: ObjectInfo
     ) -> dict[str, Any]:
         """Return the identifiers of earlier versions, where the bucket keeps them."""
-        if version is not None or info.properties.get("version_id", "null") == "null":
+        if version is not None or "version_id" not in info.properties:
             return {}
         try:
             versions = await list_versions(self._service, name, identifier)

@@ -84,6 +84,8 @@ def error_from_response(
     reason = reason or message or f"the service answered with status {status}"
     if region := _other_region(headers, text, status, code):
         error_class, reason = ConnectError, f"the bucket is in the region {region!r}; set 'region'"
+    if headers.get("x-amz-delete-marker") == "true":
+        error_class, reason = ItemNotFoundError, "it was deleted"
     if error_class is AuthenticationError:
         reason = f"the service refuses the credentials; it says: {reason}{clock_note(headers)}"
     error = subject.error(error_class, reason, code=code or str(status))

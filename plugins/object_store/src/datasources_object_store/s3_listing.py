@@ -13,6 +13,7 @@ from datasources.objects import ObjectPage, TransientError, folder_item, last_se
 from datasources_object_store.s3_service import S3Service
 
 _MAX_PAGE = 1000  # names in one response
+_VERSIONS = 100  # per response: those of longer names, which follow the object's, are not used
 # Elements of an entry that become metadata, and the keys there.
 _PROPERTIES = (("StorageClass", "storage_class"), ("VersionId", "version_id"))
 
@@ -48,11 +49,12 @@ async def scan(
 
 
 async def list_versions(service: S3Service, name: str, identifier: str) -> list[DataItem]:
-    """Return the earlier versions of an object, newest first; markers of deletion are none.
+    """Return the earlier versions of an object, oldest first; markers of deletion are none.
 
+    The content that an object had before its bucket kept versions has the version `null`.
     https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectVersions.html
     """
-    query = {"versions": "", "prefix": name, "encoding-type": "url"}
+    query = {"versions": "", "prefix": name, "encoding-type": "url", "max-keys": str(_VERSIONS)}
     items: list[DataItem] = []
     place: dict[str, str] = {}
     while True:
@@ -62,11 +64,11 @@ async def list_versions(service: S3Service, name: str, identifier: str) -> list[
         for element in root.iterfind(f"{space}Version"):
             fields = _fields(element)
             if decode(fields.get("Key", "")) != name:
-                return items  # of the names that start with the object's, its own comes first
-            if fields.get("IsLatest") != "true" and fields.get("VersionId", "null") != "null":
+                return items[::-1]  # of the names that begin so, the object's own comes first
+            if fields.get("IsLatest") != "true":
                 items.append(_version_item(fields, name, identifier))
         if root.findtext(f"{space}IsTruncated") != "true":
-            return items
+            return items[::-1]
         place = {
             "key-marker": decode(root.findtext(f"{space}NextKeyMarker", "")),
             "version-id-marker": root.findtext(f"{space}NextVersionIdMarker", ""),

@@ -8,7 +8,7 @@ from typing import Any
 
 import aiohttp
 
-from datasources import ConnectorError, DataFetchError
+from datasources import ConnectorError, DataFetchError, ItemNotFoundError
 from datasources.objects import ObjectBody, ObjectInfo, content_size, http_time
 from datasources_object_store.s3_service import S3Service
 
@@ -39,6 +39,7 @@ async def head_object(
     except ConnectorError as refusal:
         raise await service.explain_head(name, refusal, **query) from None
     response.close()
+    _check_version(service, name, version, response)
     return _info(service, name, response)
 
 
@@ -56,6 +57,7 @@ async def read_object(
         # An empty object has no byte that a range could name.
         response = await service.send("GET", name, query=query, headers=headers)
     try:
+        _check_version(service, name, version, response)
         info = _info(service, name, response)
         if etag is not None and info.etag != etag:  # a service that does not know the condition
             reason = "it changed while it was read; fetch it again"
@@ -68,6 +70,17 @@ async def read_object(
 
 def _query(version: str | None) -> dict[str, str]:
     return {"versionId": version.partition("=")[2]} if version else {}
+
+
+def _check_version(
+    service: S3Service, name: str, version: str | None, response: aiohttp.ClientResponse
+) -> None:
+    """Refuse the response of a service without versions, which sends the object as it is now."""
+    wanted = _query(version).get("versionId", "null")
+    if version is not None and response.headers.get("x-amz-version-id", "null") != wanted:
+        response.close()
+        reason = "the service has no such version"
+        raise service.subject(name).error(ItemNotFoundError, reason, code="NoSuchVersion")
 
 
 def _pinned(etag: str | None) -> dict[str, str]:
