@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import sys
 from datetime import UTC, datetime, timedelta
+from hashlib import sha1
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -17,7 +21,7 @@ from datasources import (
     PolicyError,
     PoolConfig,
 )
-from datasources_object_store import S3Connector
+from datasources_object_store import S3Connector, s3_profiles
 from tests.core.fakes import registry_of
 from tests.listeners import listening
 from tests.object_store.conftest import KEYS, Connect
@@ -42,6 +46,8 @@ def no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A machine without credentials, and without a metadata service that answers."""
     for variable in VARIABLES:
         monkeypatch.delenv(variable, raising=False)
+    monkeypatch.delenv(s3_profiles.ALLOW_PROCESS, raising=False)
+    monkeypatch.setattr(s3_profiles, "_SSO_CACHE", str(tmp_path))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
     monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:1")
@@ -120,6 +126,112 @@ async def test_role_of_a_profile_is_assumed_with_its_source(
         await listed(connect, port, profile="work", role_arn=ROLE, sts_endpoint=url)
     assert set(keys_of(requests)) == {"ROLE"}
     assert "Credential=BASE/" in requests[0].headers["authorization"]
+
+
+SSO = {
+    "config": "[profile work]\nsso_session = corp\nsso_account_id = 1\nsso_role_name = reader\n"
+    "[sso-session corp]\nsso_region = eu-west-1\nsso_start_url = https://corp.example.com\n",
+    "legacy": "[profile work]\nsso_start_url = corp\nsso_region = eu-west-1\n"
+    "sso_account_id = 1\nsso_role_name = reader\n",
+}
+
+
+def log_in(folder: Path, *, seconds: float = 3600) -> None:
+    """Leave a token as `aws sso login` does."""
+    name = sha1(b"corp", usedforsecurity=False).hexdigest()
+    document = {"accessToken": "the-login", "expiresAt": in_seconds(seconds)}
+    (folder / f"{name}.json").write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize("kind", SSO)
+async def test_profile_with_single_sign_on_gets_the_role_of_its_login(
+    kind: str, connect: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config").write_text(SSO[kind])
+    log_in(tmp_path)
+    keys = {"accessKeyId": "SSO", "secretAccessKey": "s", "sessionToken": "t"}
+    document = {"roleCredentials": {**keys, "expiration": 4_070_908_800_000}}
+
+    def answer(request: Received) -> Answer:
+        portal = request.target.startswith("/eu-west-1?")
+        return 200, {}, json.dumps(document).encode() if portal else EMPTY
+
+    async with scripted(answer) as (port, requests):
+        url = f"http://127.0.0.1:{port}/{{region}}{{ending}}"
+        monkeypatch.setattr(s3_profiles, "_PORTAL_URL", url)
+        await listed(connect, port, profile="work")
+    assert requests[0].headers["x-amz-sso_bearer_token"] == "the-login"
+    assert requests[0].target == "/eu-west-1?role_name=reader&account_id=1"
+    assert set(keys_of(requests[1:])) == {"SSO"}
+    assert requests[1].headers["x-amz-security-token"] == "t"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "status", "reason"),
+    [
+        (-5, 200, "is not logged in; `aws sso login --profile work` does so"),
+        (3600, 401, "is not logged in; `aws sso login --profile work` does so"),
+        (3600, 403, "single sign-on does not give the role of the profile 'work' to this login"),
+    ],
+)
+async def test_login_that_ended_says_how_to_log_in(
+    seconds: float,
+    status: int,
+    reason: str,
+    connect: Connect,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "config").write_text(SSO["config"])
+    log_in(tmp_path, seconds=seconds)
+    async with scripted(lambda _: (status, {}, b"the-login")) as (port, _):
+        monkeypatch.setattr(s3_profiles, "_PORTAL_URL", f"http://127.0.0.1:{port}/")
+        with pytest.raises(AuthenticationError, match=re.escape(reason)) as caught:
+            await listed(connect, port, profile="work")
+    assert "the-login" not in str(caught.value)
+
+
+def profile_with_process(folder: Path, program: str) -> None:
+    command = shlex.join([sys.executable, "-c", program])
+    (folder / "config").write_text(f"[profile work]\ncredential_process = {command}\n")
+
+
+async def test_command_of_a_profile_is_run_where_the_host_permits_it(
+    connect: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = {"Version": 1, "AccessKeyId": "OUT", "SecretAccessKey": "s", "SessionToken": "t"}
+    program = f"open({str(tmp_path / 'ran')!r}, 'a').write('x'); print({json.dumps(keys)!r})"
+    profile_with_process(tmp_path, program)
+    async with scripted(lambda _: (200, {}, EMPTY)) as (port, requests):
+        with pytest.raises(AuthenticationError, match="DATASOURCES_ALLOW_CREDENTIAL_PROCESS is 1"):
+            await listed(connect, port, profile="work")
+        assert not (tmp_path / "ran").exists()
+        monkeypatch.setenv(s3_profiles.ALLOW_PROCESS, "1")
+        await listed(connect, port, profile="work")
+    assert set(keys_of(requests)) == {"OUT"}
+
+
+@pytest.mark.parametrize(
+    "program", ["print('the-secret')", "print('{\"the-secret\": 1}')", "raise SystemExit(1)"]
+)
+async def test_command_that_gives_none_is_an_error_without_what_it_prints(
+    program: str, connect: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile_with_process(tmp_path, program)
+    monkeypatch.setenv(s3_profiles.ALLOW_PROCESS, "1")
+    with pytest.raises(AuthenticationError, match="gives none; run it to see why") as caught:
+        await listed(connect, 1, profile="work")
+    assert "the-secret" not in str(caught.value)
+
+
+async def test_command_that_does_not_end_is_stopped(
+    connect: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile_with_process(tmp_path, "import time; time.sleep(600)")
+    monkeypatch.setenv(s3_profiles.ALLOW_PROCESS, "1")
+    monkeypatch.setattr(s3_profiles, "_PROCESS_TIMEOUT", 0.2)
+    with pytest.raises(AuthenticationError, match="gives none"):
+        await listed(connect, 1, profile="work")
 
 
 async def test_role_is_assumed_and_renewed_before_its_end(connect: Connect) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import configparser
 import json
 import os
 from collections.abc import Awaitable, Callable, Mapping
@@ -19,6 +18,11 @@ from datasources import AuthenticationError, ConnectError, PolicyError
 from datasources.objects import ObjectHttp, ObjectSubject, TransientError
 from datasources_object_store.s3_errors import error_from_response, xml_element
 from datasources_object_store.s3_options import METADATA_HOST, S3Options
+from datasources_object_store.s3_profiles import (
+    process_credentials,
+    read_profiles,
+    sso_credentials,
+)
 from datasources_object_store.signing import Credentials, Signer
 
 _RENEW_BEFORE_EXPIRY = 300.0  # seconds; half of what is left, for a shorter lifetime
@@ -147,7 +151,8 @@ class CredentialSource:
 
     async def _profile(self, name: str, seen: tuple[str, ...] = ()) -> Credentials:
         """Return the credentials of a profile, of which one may name another one's."""
-        values = (await asyncio.to_thread(_profiles)).get(name)
+        profiles = await asyncio.to_thread(read_profiles)
+        values = profiles.get(name)
         if values is None:
             raise self._error(
                 f"there is no profile {name!r} in ~/.aws/credentials and ~/.aws/config"
@@ -161,12 +166,16 @@ class CredentialSource:
             parameters = {"RoleArn": role, **({"ExternalId": external} if external else {})}
             return await self._assume("AssumeRole", parameters, base)
         key, secret = values.get("aws_access_key_id"), values.get("aws_secret_access_key")
-        if not key or not secret:
-            raise self._error(
-                f"the profile {name!r} has neither an access key nor a role with a source_profile; "
-                "credential_process and single sign-on are not supported"
-            )
-        return Credentials(key, secret, values.get("aws_session_token"))
+        if key and secret:
+            return Credentials(key, secret, values.get("aws_session_token"))
+        if values.get("sso_account_id"):
+            return await sso_credentials(profiles, name, self._http, self._subject)
+        if command := values.get("credential_process"):
+            return await process_credentials(command, name, self._subject)
+        raise self._error(
+            f"the profile {name!r} has none of these: an access key, a role with a source_profile "
+            "or a token file, single sign-on, a credential_process"
+        )
 
     async def _instance(self) -> Credentials | None:
         """Return the credentials of the container's or machine's role; None if it has none."""
@@ -288,24 +297,6 @@ def _from_json(text: str) -> Credentials | None:
         values.get("Token"),
         _unix_time(values.get("Expiration", "")),
     )
-
-
-def _profiles() -> dict[str, dict[str, str]]:
-    """Return the profiles of the two files, by name; keys of `credentials` go before `config`."""
-    profiles: dict[str, dict[str, str]] = {}
-    for variable, default in (
-        ("AWS_CONFIG_FILE", "~/.aws/config"),
-        ("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"),
-    ):
-        parser = configparser.RawConfigParser(strict=False)
-        try:
-            parser.read(os.path.expanduser(os.environ.get(variable, default)))
-        except configparser.Error:
-            continue  # a file that is none has no profile
-        for section in parser.sections():
-            name = section.removeprefix("profile ").strip()
-            profiles.setdefault(name, {}).update(parser[section])
-    return profiles
 
 
 def _read_text(path: str) -> str:

@@ -76,8 +76,8 @@ class S3Options(ObjectStoreOptions):
     profile: str | None = Field(
         None,
         min_length=1,
-        description="A profile of ~/.aws/credentials or ~/.aws/config with an access key, or with a "
-        "role and the profile to assume it from.",
+        description="A profile of ~/.aws/credentials or ~/.aws/config: with an access key, with a role "
+        "and the profile to assume it from, with single sign-on, or with a credential_process.",
         examples=["default"],
     )
     credential: Credential | None = Field(
@@ -197,7 +197,8 @@ class S3Options(ObjectStoreOptions):
     def hosts(self) -> Iterable[str]:
         """Return the hosts of the bucket and, for roles, of the service that gives credentials.
 
-        The metadata service of an instance is none of them: only its credentials are read there.
+        The metadata service of an instance and the portal of a profile's single sign-on are none of
+        them: only credentials are read there.
         """
         urls = [self.service_url, self.bucket_url]
         if self._uses_sts:
