@@ -24,7 +24,13 @@ from datasources import (
     PolicyError,
     PoolConfig,
 )
-from datasources_object_store import GCSConnector, GCSOptions, gcs_tokens, gcs_upload
+from datasources_object_store import (
+    GCSConnector,
+    GCSOptions,
+    gcs_federation,
+    gcs_tokens,
+    gcs_upload,
+)
 from tests.core.fakes import registry_of
 from tests.listeners import listening
 from tests.resolvers import DENIED, NAME, ChangingResolver
@@ -128,6 +134,92 @@ async def test_application_default_credentials_are_found(
         await connector.disconnect()
     assert requests[0].headers["authorization"] == "Bearer token-1"
     assert tokens.forms[0]["refresh_token"] == "r"
+
+
+EXTERNAL = {
+    "type": "external_account",
+    "audience": "//iam.googleapis.com/pool",
+    "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+    "token_url": "https://evil.example.com",
+}
+IMPERSONATED = "https://evil.example.com/v1/projects/-/serviceAccounts/a@b.c:generateAccessToken"
+
+
+@pytest.fixture
+def federate(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[[int, dict[str, Any]], GCSConnector]:
+    """Make a connector with a file of federation, whose services are at a port."""
+
+    def federate(port: int, document: dict[str, Any]) -> GCSConnector:
+        url = f"http://127.0.0.1:{port}"
+        (tmp_path / "adc.json").write_text(json.dumps({**EXTERNAL, **document}))
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "adc.json"))
+        monkeypatch.setattr(gcs_federation, "STS_URL", f"{url}/sts")
+        monkeypatch.setattr(gcs_federation, "IAM_URL", url)
+        monkeypatch.setattr(GCSOptions, "service_url", property(lambda _: url))
+        return make(credential="default", retries=0)
+
+    return federate
+
+
+@pytest.mark.parametrize("impersonated", [False, True])
+@pytest.mark.parametrize("source", ["file", "url"])
+async def test_token_of_another_provider_is_exchanged(
+    source: str, impersonated: bool, federate: Any, tmp_path: Path
+) -> None:
+    def answer(request: Received) -> Answer:
+        if request.target == "/provider":
+            return 200, {}, b'{"value": "theirs"}'
+        if request.target == "/sts":
+            return 200, {}, b'{"access_token": "federated"}'
+        if request.target.endswith(":generateAccessToken"):
+            return 200, {}, b'{"accessToken": "of-account", "expireTime": "2099-01-01T00:00:00Z"}'
+        return EMPTY
+
+    (tmp_path / "token").write_text("theirs\n")
+    async with scripted(answer) as (port, requests):
+        sources = {
+            "file": {"file": str(tmp_path / "token")},
+            "url": {
+                "url": f"http://127.0.0.1:{port}/provider",
+                "headers": {"Authorization": "bearer of-the-job"},
+                "format": {"type": "json", "subject_token_field_name": "value"},
+            },
+        }
+        document: dict[str, Any] = {"credential_source": sources[source]}
+        if impersonated:
+            document["service_account_impersonation_url"] = IMPERSONATED
+        connector = federate(port, document)
+        await connector.connect()
+        await connector.disconnect()
+    exchange = next(request for request in requests if request.target == "/sts")
+    assert json.loads(exchange.body)["subjectToken"] == "theirs"
+    token = "of-account" if impersonated else "federated"
+    assert requests[-1].headers["authorization"] == f"Bearer {token}"
+    if impersonated:
+        assert requests[-2].target.endswith("/serviceAccounts/a@b.c:generateAccessToken")
+        assert requests[-2].headers["authorization"] == "Bearer federated"
+
+
+@pytest.mark.parametrize(
+    ("document", "reason"),
+    [
+        ({}, "is damaged"),
+        ({"credential_source": {"file": "/nowhere/token"}}, "'/nowhere/token' cannot be read"),
+        ({"credential_source": {"executable": {"command": "x"}}}, "from a file or a URL, not from"),
+        ({"credential_source": {"environment_id": "aws1"}}, "from a file or a URL, not from"),
+        (
+            {"credential_source": {"file": "/"}, "service_account_impersonation_url": "https://x"},
+            "is damaged",
+        ),
+    ],
+)
+async def test_federation_that_cannot_be_used_is_an_authentication_error(
+    document: dict[str, Any], reason: str, federate: Any
+) -> None:
+    with pytest.raises(AuthenticationError, match=reason):
+        await federate(1, document).connect()
 
 
 async def test_token_of_the_machine_is_that_of_the_metadata_service(

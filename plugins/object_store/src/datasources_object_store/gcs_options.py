@@ -18,6 +18,9 @@ from datasources_object_store.urls import check_url
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 SERVICE_URL = "https://storage.googleapis.com"
 TOKEN_URL = "https://oauth2.googleapis.com/token"  # noqa: S105  (the address of a service)
+# Of workload identity federation.
+STS_URL = "https://sts.googleapis.com/v1/token"
+IAM_URL = "https://iamcredentials.googleapis.com"
 METADATA_HOST = "169.254.169.254"
 _EXAMPLE_KEY = (
     '{"type": "service_account", "client_email": "reader@my-project.iam.gserviceaccount.com",'
@@ -120,13 +123,16 @@ class GCSOptions(ObjectStoreOptions):
         return self.credential == "default"
 
     def hosts(self) -> Iterable[str]:
-        """Return the hosts of the service and of the one that gives tokens.
+        """Return the hosts of the service and of those that give tokens.
 
-        The metadata service of a machine is none of them: only its tokens are read there.
+        The metadata service of a machine is none of them, nor is the provider that a file of
+        workload identity federation names: only tokens are read there.
         """
         urls = [self.service_url]
         if self.credential != "anonymous":
             urls.append(TOKEN_URL)
+        if self.credential == "default":
+            urls += [STS_URL, IAM_URL]
         return [urlsplit(url).hostname or "" for url in urls]
 
     def destination(self) -> Mapping[str, Any]:

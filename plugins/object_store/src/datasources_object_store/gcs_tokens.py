@@ -15,6 +15,7 @@ from urllib.parse import urlencode
 from datasources import AuthenticationError, ConnectError, PolicyError
 from datasources.objects import ObjectHttp, ObjectSubject, TransientError
 from datasources_object_store.gcs_errors import error_from_response
+from datasources_object_store.gcs_federation import Federation
 from datasources_object_store.gcs_options import (
     METADATA_HOST,
     TOKEN_URL,
@@ -123,11 +124,19 @@ class TokenSource:
                 names = ("client_id", "client_secret", "refresh_token")
                 form = {name: str(document[name]) for name in names}
                 return await self._exchange({**form, "grant_type": "refresh_token"})
-        except (KeyError, ValueError) as exc:
-            raise self._error("the file of application default credentials is damaged") from exc
+            if kind == "external_account":
+                federation = Federation(document, _SCOPE, self._http, self._subject)
+                value, expires_at = await federation.token()
+                return _Token(value, expires_at or time() + _LIFETIME)
+        except OSError as exc:
+            reason = f"the token file {exc.filename!r} cannot be read: {exc.strerror}"
+            raise self._error(reason) from exc
+        except (AttributeError, KeyError, TypeError, ValueError):
+            reason = "the file of application default credentials is damaged"
+            raise self._error(reason) from None  # the cause may hold a token
         raise self._error(
             f"application default credentials of the type {kind!r} are not supported; possible: "
-            "service_account, authorized_user, and those of the machine"
+            "service_account, authorized_user, external_account, and those of the machine"
         )
 
     async def _exchange(self, form: Mapping[str, str]) -> _Token:
