@@ -249,7 +249,9 @@ class HTTPFilesConnector(ObjectConnector):
                 return subject.error(ItemNotFoundError, "it is a folder", code=code)
             reason = "the server redirects to another address, which is not followed"
             return subject.error(DataFetchError, reason, code=code)
-        default = (DataFetchError, f"the server answered with status {status}")
+        of_folder = not name or name.endswith("/")
+        default_class = ConnectError if of_folder else DataFetchError
+        default = (default_class, f"the server answered with status {status}")
         error_class, reason = _ERRORS.get(status, default)
         if error_class is AuthenticationError:
             reason += clock_note(headers)

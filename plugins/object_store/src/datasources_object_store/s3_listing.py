@@ -34,7 +34,7 @@ async def scan(
         decode(element.findtext(f"{space}Prefix", ""))
         for element in root.iterfind(f"{space}CommonPrefixes")
     ]
-    entries = [_fields(element) for element in root.iterfind(f"{space}Contents")]
+    entries = [_fields(element, space) for element in root.iterfind(f"{space}Contents")]
     names = [decode(fields.get("Key", "")) for fields in entries]
 
     def item(index: int) -> DataItem:
@@ -62,7 +62,7 @@ async def list_versions(service: S3Service, name: str, identifier: str) -> list[
             lambda: _read(service, {**query, **place}, "ListVersionsResult")  # noqa: B023
         )
         for element in root.iterfind(f"{space}Version"):
-            fields = _fields(element)
+            fields = _fields(element, space)
             if decode(fields.get("Key", "")) != name:
                 return items[::-1]  # of the names that begin so, the object's own comes first
             if fields.get("IsLatest") != "true":
@@ -133,8 +133,9 @@ async def _read(
     return root, space, _Decoder(root.findtext(f"{space}EncodingType") == "url")
 
 
-def _fields(element: ET.Element) -> dict[str, str]:
-    return {child.tag.rpartition("}")[2]: child.text or "" for child in element}
+def _fields(element: ET.Element, space: str) -> dict[str, str]:
+    start = len(space)
+    return {child.tag[start:]: child.text or "" for child in element}
 
 
 @lru_cache(maxsize=4096)
