@@ -26,6 +26,9 @@ from datasources.objects.proxies import proxy_for
 from datasources.objects.store import ObjectBody, ObjectInfo
 
 _MAX_ERROR_BODY = 64 * 1024  # bytes; an error of a service has a few hundred
+# Bytes; reading pauses while twice as many wait. asyncio receives 256 KiB at once: with less, aiohttp
+# would pause and resume reading for each of these.
+_READ_BUFFER = 128 * 1024
 _CLOSE_TIMEOUT = 1.0  # seconds that `close` waits for sockets
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
@@ -79,6 +82,7 @@ class ObjectHttp:
                 limit=self._connections, ssl=tls, socket_factory=self._make_socket
             ),
             timeout=timeout,
+            read_bufsize=_READ_BUFFER,
             auto_decompress=False,  # objects are fetched as they are stored
             cookie_jar=aiohttp.DummyCookieJar(),
             skip_auto_headers=("Accept-Encoding", "Content-Type"),
