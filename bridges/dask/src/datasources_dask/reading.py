@@ -1,0 +1,142 @@
+"""Read an item of a source as a Dask dataframe, one partition for each split."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import Any
+
+import dask.dataframe as dd
+import pandas as pd
+import pyarrow as pa
+from dask.dataframe.dask_expr.io import FromMap
+from distributed import Client, get_client
+
+from datasources import DataFetchError, OptionError, Split
+from datasources_dask.environment import open_for_one_connection, settings_of_environment
+from datasources_dask.slots import Slots
+
+
+@contextmanager
+def read_source(
+    source_id: str,
+    identifier: str,
+    *,
+    columns: Sequence[str] | None = None,
+    target_bytes: int = 128 << 20,
+    max_splits: int = 64,
+    key: str | None = None,
+    consistent: bool = True,
+    max_age: float = 3600.0,
+    client: Client | None = None,
+) -> Iterator[dd.DataFrame]:
+    """Plan the splits of an item, and yield a dataframe whose partitions the workers read.
+
+    The plan belongs to the `with` block: compute in it. What is computed after it fails, where the
+    splits share a state of the source. This process and the workers find the source in the store
+    that their own environment names, see `open_registry`; the graph has its id and the splits.
+
+    Every column has the type `pandas.ArrowDtype` of its type in the plan's schema, so that integers
+    with missing values, decimals and dates are exact. Only columns that the computation uses are
+    read. The index means nothing: each partition counts from 0.
+
+    Args:
+        source_id: The source.
+        identifier: As for `DataSourceRegistry.plan`, and so are the arguments without a line here.
+        columns: The columns of the dataframe, in this order; None is all.
+        target_bytes: Bytes that a partition should have at the source; a worker holds as many
+            partitions in memory as it has threads.
+        max_splits: The most partitions.
+        key: A column whose ranges divide a query or a view.
+        consistent: False to accept partitions of different states of the source.
+        max_age: Seconds that the plan may last.
+        client: The cluster's; None is the current client. It must not be asynchronous.
+
+    Raises:
+        OptionError: There is no such column; the environment names no store; or the pool of the
+            source has one connection only.
+        PoolTimeoutError: Other plans and readers of the cluster have all connections of the source.
+        DataSourceError: As `DataSourceRegistry.plan`.
+    """
+    client = client or get_client()
+    pool = settings_of_environment().pool
+    slots = Slots(source_id, pool.max_size)
+    with (
+        slots.hold_for_plan(client, pool.acquire_timeout),
+        open_for_one_connection() as registry,
+        registry.plan(
+            source_id,
+            identifier,
+            target_bytes=target_bytes,
+            max_splits=max_splits,
+            key=key,
+            consistent=consistent,
+            max_age=max_age,
+        ) as plan,
+    ):
+        schema = plan.schema.remove_metadata()
+        yield dd.from_map(
+            read_partition,
+            plan.splits,
+            # Two plans can have equal splits, but not rows of the same moment.
+            args=(uuid.uuid4().hex, slots, schema),
+            columns=_checked(columns, schema),
+            meta=_frame(schema.empty_table()),
+            label="read-source",
+        )
+
+
+def splits_of(frame: dd.DataFrame) -> list[Split]:
+    """Return the split that each partition of a dataframe is read from, in their order.
+
+    A split has the rows and the bytes that the plan estimates, of all columns.
+
+    Args:
+        frame: A dataframe of `read_source`, or one made of it that has the same partitions.
+
+    Raises:
+        OptionError: The dataframe is not read from one item.
+    """
+    sources = list(frame.expr.find_operations(FromMap))
+    if len(sources) != 1 or sources[0].operand("func") is not read_partition:
+        raise OptionError("the dataframe is not read from one item by `read_source`")
+    splits = sources[0].operand("iterables")[0]
+    return [splits[number] for number in sources[0]._partitions]
+
+
+def read_partition(
+    split: Split, plan_id: str, slots: Slots, schema: Any, *, columns: list[str]
+) -> pd.DataFrame:
+    """Read a split on a worker, by a connection that is closed at the end.
+
+    Args:
+        split: The split.
+        plan_id: Makes the keys of the tasks those of one plan.
+        slots: The connections that the cluster may have.
+        schema: `pyarrow.Schema` of all columns.
+        columns: The columns to read. None of them counts rows.
+    """
+    # Something has to be read to count rows.
+    names = columns or schema.names[:1]
+    with slots.hold(), open_for_one_connection() as registry:
+        # `closing` returns the connection although an error ends the reading.
+        with closing(registry.read_split(split, names)) as batches:  # type: ignore[type-var]
+            read = list(batches)
+    expected = pa.schema([schema.field(name) for name in names])
+    if any(not batch.schema.equals(expected) for batch in read):
+        raise DataFetchError(f"the columns of {split.identifier!r} have changed; plan again")
+    return _frame(pa.Table.from_batches(read, expected))[columns]
+
+
+def _checked(columns: Sequence[str] | None, schema: Any) -> list[str]:
+    names: list[str] = schema.names
+    if unknown := [name for name in columns or () if name not in names]:
+        raise OptionError(
+            f"there is no column {unknown[0]!r}; the columns are {', '.join(map(repr, names))}"
+        )
+    return names if columns is None else list(columns)
+
+
+def _frame(table: Any) -> pd.DataFrame:
+    return table.to_pandas(types_mapper=pd.ArrowDtype)
