@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from decimal import Decimal
 from typing import Any
 
 import dask.dataframe as dd
 import pandas as pd
 import pyarrow as pa
 from dask.dataframe.dask_expr.io import FromMap
+from dask.dataframe.extensions import make_scalar
 from distributed import Client, get_client
 
 from datasources import DataFetchError, OptionError, Split
 from datasources_dask.environment import open_for_one_connection, settings_of_environment
 from datasources_dask.slots import Slots
+
+# Without this, Dask cannot plan `sum` of decimals, and `max` of decimals, dates and times.
+for _scalar in (Decimal, dt.date, dt.time):
+    make_scalar.register(_scalar, lambda value: value)
 
 
 @contextmanager

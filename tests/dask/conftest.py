@@ -1,0 +1,153 @@
+"""A cluster of processes, a store that its workers share, and sources on databases of their own."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import dask
+import pandas as pd
+import psycopg
+import pytest
+from distributed import Client, LocalCluster
+from psycopg import sql
+
+from datasources import CredentialManager, DataSourceConfig
+from datasources.blocking import DataSourceRegistry
+from tests.dask.gate import Gate
+from tests.servers import Database
+
+KEY = CredentialManager.generate_key()
+CONFIG = "[pool]\nmax_size = 3\nacquire_timeout = 60\n"
+# The scheduler takes back what a killed worker has leased.
+SETTINGS = {
+    "distributed.scheduler.locks.lease-timeout": "5s",
+    "distributed.scheduler.locks.lease-validation-interval": "1s",
+}
+
+Environment = Mapping[str, str]
+Rows = Counter[tuple[Any, ...]]
+
+
+@dataclass
+class Shop:
+    """A source on a database behind a gate, and the superuser's connection to the database."""
+
+    id: str
+    admin: psycopg.Connection
+    gate: Gate
+    database: Database
+    role: str
+    password: str
+
+    def connections(self) -> int:
+        """Return how many connections the source's role has."""
+        query = "SELECT count(*) FROM pg_stat_activity WHERE usename = %s"
+        row = self.admin.execute(query, [self.role]).fetchone()
+        assert row is not None
+        return int(row[0])
+
+    def fill(self, name: str, rows: int = 3000) -> Rows:
+        """Make a table of six splits, of which each has about 160 kB, and return its rows."""
+        self.admin.execute(
+            f"CREATE TABLE {name} AS SELECT i, repeat('x', 300) AS text, (i / 4.0)::numeric(9, 2)"
+            f" AS amount FROM generate_series(1, {rows}) AS i".encode()
+        )
+        return Counter((i, "x" * 300, Decimal(25 * i) / 100) for i in range(1, rows + 1))
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """The variables by which every process finds the store that all share."""
+    directory = tmp_path_factory.mktemp("dask")
+    (directory / "config.toml").write_text(CONFIG)
+    return {
+        "DATASOURCES_STORE": str(directory / "sources.db"),
+        "DATASOURCES_CONFIG": str(directory / "config.toml"),
+        "DATASOURCE_ENCRYPTION_KEY": KEY,
+    }
+
+
+@contextmanager
+def clustered(environment: Environment, workers: int) -> Iterator[Client]:
+    """Start a cluster of processes for a block."""
+    with (
+        dask.config.set(SETTINGS),
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=2,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address=None,
+            env=dict(environment),
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+@pytest.fixture(scope="session")
+def cluster(environment: Environment) -> Iterator[Client]:
+    """A cluster of two processes for the whole session."""
+    with clustered(environment, 2) as client:
+        yield client
+
+
+@pytest.fixture
+def registry(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[DataSourceRegistry]:
+    """The store that all share, which this process finds as well."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with DataSourceRegistry(store=os.environ["DATASOURCES_STORE"]) as registry:
+        yield registry
+
+
+@pytest.fixture
+def shop(registry: DataSourceRegistry, pg_database: Database) -> Iterator[Shop]:
+    """A source on a database, whose tables a role of its own reads."""
+    role, password = f"reader_{secrets.token_hex(4)}", f"planted-{secrets.token_hex(8)}"
+    name = sql.Identifier(role)
+    with (
+        Gate(pg_database.port) as gate,
+        psycopg.connect(pg_database.dsn(), autocommit=True) as admin,
+    ):
+        admin.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(name, password))
+        admin.execute(sql.SQL("ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO {}").format(name))
+        shop = Shop(f"shop-{secrets.token_hex(4)}", admin, gate, pg_database, role, password)
+        options = {
+            "host": pg_database.host,
+            "port": gate.port,
+            "database": pg_database.name,
+            "user": role,
+            "password": password,
+        }
+        registry.register_data_source(DataSourceConfig(shop.id, "postgresql", "Shop", options))
+        yield shop
+    with psycopg.connect(pg_database.dsn(), autocommit=True) as admin:
+        admin.execute(sql.SQL("DROP OWNED BY {}").format(name))
+        admin.execute(sql.SQL("DROP ROLE {}").format(name))
+
+
+@pytest.fixture
+def lake(registry: DataSourceRegistry, tmp_path: Path) -> tuple[str, Path]:
+    """The id of a source that takes uploads, and its directory."""
+    path = tmp_path / "lake"
+    path.mkdir()
+    source_id = f"lake-{secrets.token_hex(4)}"
+    config = {"path": str(path), "writable": True}
+    registry.register_data_source(DataSourceConfig(source_id, "local_file", "Lake", config))
+    return source_id, path
+
+
+def rows_of(frame: pd.DataFrame) -> Rows:
+    """Return the rows of a frame, each as often as it has it."""
+    return Counter(frame.itertuples(index=False, name=None))
