@@ -21,6 +21,7 @@ DISTRIBUTIONS = {  # folder: import name
     "hosts/server": "datasources_server",
     "hosts/client": "datasources_client",
     "hosts/agents": "datasources_agents",
+    "bridges/dask": "datasources_dask",
 }
 EXTRAS = {
     "core": "[cli,excel,otel,parquet,testing]",
@@ -287,6 +288,7 @@ def packaging(session: nox.Session) -> None:
     shutil.rmtree(directory)
     wheels = {module: build(session, folder, directory) for folder, module in DISTRIBUTIONS.items()}
     core, client = wheels.pop("datasources"), wheels.pop("datasources_client")
+    dask = wheels.pop("datasources_dask")  # no plugin
 
     python = clean_environment(session, directory / "core", core)
     session.run(python, "-I", "-c", "import datasources", external=True)
@@ -309,6 +311,8 @@ def packaging(session: nox.Session) -> None:
             session.error(f"{distribution!r} is installed but not listed:\n{listed}")
     python = clean_environment(session, directory / "client", client)
     session.run(python, "-I", "-c", "import datasources_client", external=True)
+    python = clean_environment(session, directory / "dask", core, dask)
+    session.run(python, "-I", "-c", "import datasources_dask", external=True)
     check_types(session, directory / "typed", core, wheels["datasources_local_file"])
     check_scaffold(session, directory / "scaffold", core)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ["core/src", "plugins", "hosts", "examples", "demo", "docs"]
+FOLDERS = ["core/src", "plugins", "hosts", "bridges", "examples", "demo", "docs"]
 FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 QUESTION = re.compile(r"(What|Who|Which|Where|Whether|How)\b")
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ("core", "plugins/*", "hosts/*")
+FOLDERS = ("core", "plugins/*", "hosts/*", "bridges/*")
 FILES = [path for folder in FOLDERS for path in sorted(ROOT.glob(f"{folder}/pyproject.toml"))]
 
 each_distribution = pytest.mark.parametrize("file", FILES, ids=lambda file: file.parent.name)

@@ -74,7 +74,7 @@ def test_a_plan_that_has_ended_is_an_error(shop: Shop) -> None:
         pass
     with pytest.raises(ConnectorError, match="plan of the split has ended"):
         frame.compute()
-    assert shop.connections() == 0
+    wait_until_blocking(lambda: shop.connections() == 0)
 
 
 def test_a_source_that_was_restarted_is_an_error(shop: Shop, postgres: PostgresServer) -> None:

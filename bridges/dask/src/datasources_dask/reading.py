@@ -105,7 +105,8 @@ def splits_of(frame: dd.DataFrame) -> list[Split]:
     Raises:
         OptionError: The dataframe is not read from one item.
     """
-    sources = list(frame.expr.find_operations(FromMap))
+    # The optimizer says which partitions of the source are left.
+    sources = list(frame.optimize(fuse=False).expr.find_operations(FromMap))
     if len(sources) != 1 or sources[0].operand("func") is not read_partition:
         raise OptionError("the dataframe is not read from one item by `read_source`")
     splits = sources[0].operand("iterables")[0]
