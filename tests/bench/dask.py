@@ -81,9 +81,8 @@ def two_workers(dsn: str, folder: Path) -> Iterator[Run]:
 
 
 def _warm(number: int) -> None:
-    import datasources_postgresql.arrow  # noqa: F401
-
     import datasources_dask  # noqa: F401
+    import datasources_postgresql.arrow  # noqa: F401
 
     time.sleep(1)  # so that each worker has one of these
 
@@ -256,7 +255,7 @@ def test_readers_side_by_side() -> None:
     print(f"\n{ROWS:,} mixed rows to Parquet, medians of {ROUNDS} rounds")
     for way, one in medians.items():
         print(
-            f"{way:28} {one['ratio']:5.2f} × one process, {one['seconds']:6.2f} s, processor"
+            f"{way:28} {one['ratio']:5.2f} of one process, {one['seconds']:6.2f} s, processor"
             f" {one['cpu']:6.2f} s + server {one['server']:6.2f} s, {one['memory'] / 2**20:6.0f} MiB"
         )
     for cores in (2, 8, 16):

@@ -31,15 +31,13 @@ def reading_workers(client: Client, shop: Shop) -> list[int]:
         pid
         for pid in client.run(os.getpid).values()
         if any(
-            connection.raddr and connection.raddr.port == shop.gate.port
+            connection.raddr[1:] == (shop.gate.port,)
             for connection in psutil.Process(pid).net_connections("tcp4")
         )
     ]
 
 
-def test_another_worker_reads_the_split_of_one_that_was_killed(
-    cluster: Client, shop: Shop
-) -> None:
+def test_another_worker_reads_the_split_of_one_that_was_killed(cluster: Client, shop: Shop) -> None:
     rows = shop.fill("t")
     with read_source(shop.id, "t", **SIX) as frame:
         shop.gate.close_after(50_000)

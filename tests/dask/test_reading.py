@@ -7,10 +7,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import dask
 import pandas as pd
 import pyarrow as pa
 import pytest
+from dask.base import compute
+from dask.datasets import timeseries
 from distributed import Client
 
 from datasources import OptionError, PoolTimeoutError
@@ -103,7 +104,7 @@ def test_sums_and_bounds_of_decimals_and_dates_are_computed(shop: Shop) -> None:
         " time '00:00' + i * interval '1 second' AS at FROM generate_series(1, 3000) i"
     )
     with read_source(shop.id, "t", **SIX) as frame:
-        computed = dask.compute(frame.price.sum(), frame.price.max(), frame.day.max(), frame["at"].max())
+        computed = compute(frame.price.sum(), frame.price.max(), frame.day.max(), frame["at"].max())
     total, highest = Decimal(4501500), Decimal(3000)
     assert computed == (total, highest, dt.date(2008, 3, 19), dt.time(0, 50))
 
@@ -135,7 +136,9 @@ def test_given_columns_are_those_of_the_dataframe_in_their_order(shop: Shop) -> 
 def test_an_unknown_column_is_an_error_that_names_the_columns(shop: Shop) -> None:
     shop.fill("t")
     with (
-        pytest.raises(OptionError, match=r"^there is no column 'x'; the columns are 'i', 'text', 'a"),
+        pytest.raises(
+            OptionError, match=r"^there is no column 'x'; the columns are 'i', 'text', 'a"
+        ),
         read_source(shop.id, "t", columns=["x"]),
     ):
         pass
@@ -165,7 +168,7 @@ def test_partitions_tell_what_the_plan_estimates(shop: Shop) -> None:
         assert all(split.estimated_bytes for split in splits)
         assert splits_of(frame[["i"]].partitions[2:4]) == splits[2:4]
     with pytest.raises(OptionError, match="is not read from one item"):
-        splits_of(dask.datasets.timeseries())
+        splits_of(timeseries())
 
 
 def test_the_cluster_has_no_more_connections_than_the_pool(cluster: Client, shop: Shop) -> None:
@@ -195,11 +198,9 @@ def test_plans_leave_a_connection_to_readers(
     shop.fill("t", 1)
     (tmp_path / "config.toml").write_text("[pool]\nmax_size = 2\nacquire_timeout = 5\n")
     monkeypatch.setenv("DATASOURCES_CONFIG", str(tmp_path / "config.toml"))
-    with (
-        read_source(shop.id, "t") as frame,
-        pytest.raises(PoolTimeoutError, match="all 2 connections .* with at most 1 plans"),
-    ):
-        with read_source(shop.id, "t"):
+    full = pytest.raises(PoolTimeoutError, match=r"all 2 connections .* with at most 1 plans")
+    with read_source(shop.id, "t") as frame:
+        with full, read_source(shop.id, "t"):
             pass
         assert len(frame) == 1
 

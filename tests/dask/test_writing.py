@@ -33,9 +33,9 @@ def test_a_folder_with_items_is_not_written_to(shop: Shop, lake: tuple[str, Path
     source_id, path = lake
     (path / "export").mkdir()
     (path / "export" / "other.txt").write_text("kept")
-    with read_source(shop.id, "t") as frame:
-        with pytest.raises(ItemExistsError, match="'export' .* has items already"):
-            write_to(frame, source_id, "export/")
+    refused = pytest.raises(ItemExistsError, match=r"'export' .* has items already")
+    with read_source(shop.id, "t") as frame, refused:
+        write_to(frame, source_id, "export/")
     assert [file.name for file in (path / "export").iterdir()] == ["other.txt"]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any
 
@@ -114,13 +114,13 @@ def splits_of(frame: dd.DataFrame) -> list[Split]:
 
 
 def read_partition(
-    split: Split, plan_id: str, slots: Slots, schema: Any, *, columns: list[str]
+    split: Split, _plan_id: str, slots: Slots, schema: Any, *, columns: list[str]
 ) -> pd.DataFrame:
     """Read a split on a worker, by a connection that is closed at the end.
 
     Args:
         split: The split.
-        plan_id: Makes the keys of the tasks those of one plan.
+        _plan_id: Makes the keys of the tasks those of one plan.
         slots: The connections that the cluster may have.
         schema: `pyarrow.Schema` of all columns.
         columns: The columns to read. None of them counts rows.
@@ -128,9 +128,7 @@ def read_partition(
     # Something has to be read to count rows.
     names = columns or schema.names[:1]
     with slots.hold(), open_for_one_connection() as registry:
-        # `closing` returns the connection although an error ends the reading.
-        with closing(registry.read_split(split, names)) as batches:  # type: ignore[type-var]
-            read = list(batches)
+        read = list(registry.read_split(split, names))
     expected = pa.schema([schema.field(name) for name in names])
     if any(not batch.schema.equals(expected) for batch in read):
         raise DataFetchError(f"the columns of {split.identifier!r} have changed; plan again")

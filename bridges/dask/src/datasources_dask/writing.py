@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import tempfile
 
-import dask
 import dask.dataframe as dd
 import pandas as pd
+from dask.base import compute
+from dask.delayed import delayed
 
 from datasources import DataItem, ItemExistsError, ItemNotFoundError
 from datasources_dask.environment import open_for_one_connection, settings_of_environment
@@ -37,12 +38,12 @@ def write_to(frame: dd.DataFrame, source_id: str, folder: str) -> list[DataItem]
     folder = folder.rstrip("/")
     _check_empty(source_id, folder)
     slots = Slots(source_id, settings_of_environment().pool.max_size)
-    write = dask.delayed(_write_partition, pure=False)
+    write = delayed(_write_partition, pure=False)
     parts = [
         write(partition, slots, f"{folder}/part-{number:05}.parquet")
         for number, partition in enumerate(frame.to_delayed())
     ]
-    return list(dask.compute(*parts))
+    return list(compute(*parts))
 
 
 def _check_empty(source_id: str, folder: str) -> None:
