@@ -22,6 +22,7 @@ class Gate:
         self._target = port
         self._listener = socket.create_server((_HOST, 0))
         self.port: int = self._listener.getsockname()[1]
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
         self._sockets: list[socket.socket] = []
         self._is_open = threading.Event()
         self._is_open.set()
@@ -41,12 +42,15 @@ class Gate:
         self._is_open.set()
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._accepting.start()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self.open()
-        for one in (self._listener, *self._sockets):
+        self._listener.shutdown(socket.SHUT_RDWR)  # ends `accept`, which closing does not
+        self._accepting.join()
+        self._listener.close()
+        for one in self._sockets:
             with suppress(OSError):  # the other side has hung up
                 one.shutdown(socket.SHUT_RDWR)
             one.close()
