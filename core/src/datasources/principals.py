@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from re import Pattern
 
 from datasources.errors import OptionError
@@ -99,7 +99,14 @@ class Principal:
         """Return the grants for a source; of an administrator, one with all rights."""
         if self.is_admin:
             return [Grant(source_id, RIGHTS)]
-        return [grant for grant in self.grants if grant.source == source_id]
+        return list(self._grants_by_source.get(source_id, ()))
+
+    @cached_property
+    def _grants_by_source(self) -> dict[str, list[Grant]]:
+        by_source: dict[str, list[Grant]] = {}
+        for grant in self.grants:
+            by_source.setdefault(grant.source, []).append(grant)
+        return by_source
 
 
 @lru_cache(maxsize=1024)

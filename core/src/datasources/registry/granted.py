@@ -172,16 +172,16 @@ class GrantedOperations:
         def load() -> list[DataSourceConfig]:
             return [records.masked_config(record) for record in records.list(chosen, granted)]
 
-        if granted is not None and len(granted) <= _FEW:
-            return load()
-        return await asyncio.to_thread(load)
+        looks_through_all = bool(q) or type is not None
+        if looks_through_all if granted is None else len(granted) > _FEW:
+            return await asyncio.to_thread(load)
+        return load()
 
     async def get_source(self, source_id: str) -> DataSourceConfig:
         """Return the configuration of a source, with secrets masked."""
         self._authorization.require_grant("get_source", source_id)
         records = self._operations.records
-        record = await asyncio.to_thread(records.get, source_id)
-        return records.config(record, decrypt=False, sanitize=True)
+        return records.config(records.get(source_id), decrypt=False, sanitize=True)
 
     async def list_abilities(self, source_id: str) -> frozenset[str]:
         """Return the names of the optional abilities of a source; no connection is made.

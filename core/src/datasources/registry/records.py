@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
+from bisect import bisect_right
 from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 
 from datasources.connector import DataSourceConnector
@@ -96,7 +99,10 @@ class SourceRecords:
             ids: Of the records that may be returned, of which no others are read; None is for all.
         """
         if ids is None:
-            return chosen.of(self.store.list())
+            stored = self.store.list()
+            after = chosen.after
+            start = 0 if after is None else bisect_right(stored, after, key=attrgetter("id"))
+            return chosen.of(itertools.islice(stored, start, None))
         # The store may hold many more records than these.
         following = sorted({i for i in ids if chosen.after is None or i > chosen.after})
         size = chosen.limit or len(following) or 1

@@ -9,17 +9,17 @@ from functools import partial
 from typing import Any
 from uuid import uuid4
 
-from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.routing import APIRoute
-from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from datasources import AuditLog, DataSourceRegistry, OptionError, Principal, __version__
+from datasources_server.api_router import PROBLEMS, ApiRouter
 from datasources_server.audit import AuditTrail, audit_routes
 from datasources_server.calls import Api, Authenticate, CheckCsrf, FindPrincipal
 from datasources_server.console_routes import console_routes
-from datasources_server.documents import ProblemDocument, StatusDocument, describe_api, methods_of
+from datasources_server.documents import StatusDocument, describe_api, methods_of
 from datasources_server.guard import guarded_route
 from datasources_server.items import item_routes
 from datasources_server.jobs import job_routes
@@ -37,13 +37,6 @@ from datasources_server.tokens import TokenStore
 from datasources_server.types import type_routes
 from datasources_server.uploads import upload_routes
 from datasources_server.workspaces import workspace_routes
-
-_PROBLEM = {"model": ProblemDocument, "content": {"application/problem+json": {}}}
-_PROBLEMS: dict[int | str, dict[str, Any]] = dict.fromkeys(
-    (400, 401, 403, 404, 408, 409, 412, 413, 416, 421, 422, 428, 429, 500, 501, 502, 503, 504, 507),
-    _PROBLEM,
-)
-"""The statuses of problems, for the OpenAPI document."""
 
 Part = Callable[[Api, type[APIRoute]], APIRouter]
 """Returns routes, given what all requests share, and the class of routes that are guarded."""
@@ -236,13 +229,7 @@ async def _lifespan(api: Api, app: object) -> AsyncIterator[None]:
 
 
 def _router(api: Api, more: Sequence[Part]) -> APIRouter:
-    routes = APIRouter(
-        lifespan=partial(_lifespan, api),
-        # For the OpenAPI document.
-        dependencies=[Depends(HTTPBearer(auto_error=False))],
-        generate_unique_id_function=lambda route: route.name,
-        responses=_PROBLEMS,
-    )
+    routes = ApiRouter(lifespan=partial(_lifespan, api))
     route_class = guarded_route(api)
     for make in more:  # first, as addresses are tried in this order, and chat must be quick
         routes.include_router(make(api, route_class))
@@ -257,16 +244,16 @@ def _router(api: Api, more: Sequence[Part]) -> APIRouter:
     ]
     if api.tokens is not None:
         parts.append(token_routes)
-    for part in parts:
-        routes.include_router(part(route_class))
-    routes.include_router(upload_routes(guarded_route(api, streamed=True)))
-    routes.include_router(link_routes(api, route_class))
+    own = [part(route_class) for part in parts]
+    own += [upload_routes(guarded_route(api, streamed=True)), link_routes(api, route_class)]
+    for router in own:  # flat: each router in a router is looked through twice for a request
+        routes.routes.extend(router.routes)
     return routes
 
 
 def _health_routes(api: Api) -> APIRouter:
     routes = APIRouter(
-        tags=["health"], route_class=guarded_route(api, public=True), responses=_PROBLEMS
+        tags=["health"], route_class=guarded_route(api, public=True), responses=PROBLEMS
     )
 
     @routes.get("/healthz", response_model=StatusDocument)

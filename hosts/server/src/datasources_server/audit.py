@@ -12,12 +12,13 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from fastapi.routing import APIRoute
 from pydantic import BeforeValidator
 
 from datasources import AuditObserver, DataSourceError, Records
 from datasources.json_values import to_iso_time, to_json_value
+from datasources_server.api_router import ApiRouter
 from datasources_server.calls import AdminCall
 from datasources_server.cursors import open_cursor, seal_cursor
 from datasources_server.documents import AuditPage
@@ -124,9 +125,9 @@ def append_entry(records: Records, entry: dict[str, Any], days: int) -> None:
     records.append(_KIND, _ID, entry, time.time() + days * _DAY)
 
 
-def audit_routes(route_class: type[APIRoute]) -> APIRouter:
+def audit_routes(route_class: type[APIRoute]) -> ApiRouter:
     """Return the route of the audit trail."""
-    routes = APIRouter(tags=["audit"], route_class=route_class)
+    routes = ApiRouter(tags=["audit"], route_class=route_class)
     routes.get("/audit", response_model=AuditPage)(list_audit)
     return routes
 

@@ -11,6 +11,8 @@ from inspect import isawaitable
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, Path, Request
+from fastapi.security import HTTPBearer
+from starlette.requests import HTTPConnection
 
 from datasources import Access, DataSourceRegistry, Principal, Records
 from datasources_server.metrics import Metrics
@@ -216,17 +218,22 @@ class Call:
             raise Problem(403, "not-allowed", "only administrators may do this")
 
 
-async def current_call(request: Request) -> Call:
-    """Return the call of a request, as a dependency."""
-    call: Call = request.scope["datasources.call"]
-    return call
+class CurrentCall(HTTPBearer):
+    """Returns the call of a request, as a dependency, and names the token in the OpenAPI document.
 
+    Args:
+        admin: True to refuse requests of others than administrators.
+    """
 
-async def current_admin(request: Request) -> Call:
-    """Return the call of a request by an administrator, as a dependency."""
-    call = await current_call(request)
-    call.require_admin()
-    return call
+    def __init__(self, *, admin: bool = False) -> None:
+        super().__init__(scheme_name="HTTPBearer")
+        self._admin = admin
+
+    async def __call__(self, request: HTTPConnection) -> Call:  # type: ignore[override]  # no text
+        call: Call = request.scope["datasources.call"]
+        if self._admin:
+            call.require_admin()
+        return call
 
 
 async def exit_stack(request: Request) -> AsyncExitStack:
@@ -245,8 +252,8 @@ def not_authenticated() -> Problem:
     )
 
 
-AnyCall = Annotated[Call, Depends(current_call)]
-AdminCall = Annotated[Call, Depends(current_admin)]
+AnyCall = Annotated[Call, Depends(CurrentCall())]
+AdminCall = Annotated[Call, Depends(CurrentCall(admin=True))]
 ExitStack = Annotated[AsyncExitStack, Depends(exit_stack)]
 SourceId = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 """The id of a source in a path, as core takes it."""

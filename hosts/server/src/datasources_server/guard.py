@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import time
-from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack, ExitStack, suppress
-from functools import lru_cache
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from functools import lru_cache, partial
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -28,6 +28,9 @@ from datasources_server.settings import ServerSettings
 # those that no page has made.
 _OWN_SITES = (None, "none", "same-origin")
 
+_QUICK_SECONDS = 0.1  # in which most requests end
+_NO_SNIFFING = (b"x-content-type-options", b"nosniff")
+_NO_STORE = (b"cache-control", b"no-store")
 _REFUSALS = (401, 403, 421, 429)  # statuses that the audit trail has
 
 
@@ -42,11 +45,14 @@ def guarded_route(
         page: True for pages that links of other sites may lead to.
         streamed: True for routes that read their bodies themselves, of any size.
     """
+    origins = Origins(api.settings)
 
     class GuardedRoute(APIRoute):
         # Not around `app`, which is another one where a router is included in a router.
         async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-            guard = RequestGuard(super().handle, api, public=public, page=page, streamed=streamed)
+            guard = RequestGuard(
+                super().handle, api, origins, public=public, page=page, streamed=streamed
+            )
             await guard(scope, receive, send)
 
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -82,12 +88,13 @@ class _Sender:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = MutableHeaders(scope=message)
-            headers["X-Request-Id"] = self.request_id
-            headers["X-Content-Type-Options"] = "nosniff"
-            headers.setdefault("Cache-Control", "no-store")
+            headers = list(message.get("headers", ()))
+            headers += [(b"x-request-id", self.request_id.encode()), _NO_SNIFFING]
+            if all(name != b"cache-control" for name, _ in headers):
+                headers.append(_NO_STORE)
             if self.body is not None and not self.body.is_complete:
-                headers["Connection"] = "close"
+                headers.append((b"connection", b"close"))
+            message = {**message, "headers": headers}
         elif self.body is not None and not self.body.is_complete:
             await self._send({**message, "more_body": True})
             await self.body.drain()
@@ -99,14 +106,24 @@ class RequestGuard:
     """ASGI middleware around one route.
 
     A request is refused for a foreign `Host` or `Origin` and for cross-site fetch metadata, without
-    authentication, and for a body that is too large or too slow, in this order. The route runs in a
-    task of its own with the whole body, unless it is `streamed`. The task is cancelled when the
-    client leaves, and when the request is not authentic any more.
+    authentication, and for a body that is too large or too slow, in this order. The route runs with
+    the whole body, unless it is `streamed`. It is cancelled when the client leaves, and when the
+    request is not authentic any more.
     """
 
-    def __init__(self, app: ASGIApp, api: Api, *, public: bool, page: bool, streamed: bool) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        api: Api,
+        origins: Origins,
+        *,
+        public: bool,
+        page: bool,
+        streamed: bool,
+    ) -> None:
         self.app = app
         self._api = api
+        self._origins = origins
         self._public = public
         self._page = page
         self._streamed = streamed
@@ -148,10 +165,11 @@ class RequestGuard:
         Raises:
             Problem: The request is refused.
         """
-        check_origin(scope, self._api.settings, page=self._page)
+        self._origins.check(scope, page=self._page)
         if not self._public:
-            await self._api.check_csrf(Request(scope))
-            call = scope["datasources.call"] = await self._api.call_of(Request(scope))
+            request = Request(scope)
+            await self._api.check_csrf(request)
+            call = scope["datasources.call"] = await self._api.call_of(request)
             stack.enter_context(
                 caller(user=call.principal.id, request_id=scope["datasources.request_id"])
             )
@@ -162,40 +180,70 @@ class RequestGuard:
 
         Raises:
             Problem: 401, the request is not authentic any more.
+            StoreError: Nobody could tell for too long if it is.
         """
+        async with ended_by(partial(self._wait_for_end, scope, body)), AsyncExitStack() as stack:
+            scope["datasources.exit_stack"] = stack
+            await self.app(scope, body.receive, send)
 
-        async def run() -> None:
-            # Left in the task that has entered it, as contexts of asynchronous generators must be.
-            async with AsyncExitStack() as stack:
-                scope["datasources.exit_stack"] = stack
-                await self.app(scope, body.receive, send)
-
-        route = asyncio.create_task(run())
+    async def _wait_for_end(self, scope: Scope, body: RequestBody) -> None:
+        """Return when the client has left; raise as `_run` when the request may not go on."""
         leaving = asyncio.create_task(body.wait_until_left())
+        settings, confirmed = self._api.settings, time.monotonic()
         try:
-            while not (route.done() or leaving.done()):
-                await asyncio.wait(
-                    [route, leaving],
-                    timeout=self._api.settings.recheck_seconds,
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
-                if not (route.done() or leaving.done()):
+            while not leaving.done():
+                await asyncio.wait([leaving], timeout=settings.recheck_seconds)
+                if leaving.done() or self._public:
+                    continue
+                try:
                     await self._authenticate_again(scope)
-            if route.done():
-                await route  # raises what it raised
+                    confirmed = time.monotonic()
+                except StoreError:
+                    if time.monotonic() >= confirmed + settings.confirm_seconds:
+                        raise
         finally:
-            for task in (route, leaving):
-                task.cancel()
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([route, leaving])
+            leaving.cancel()
 
     async def _authenticate_again(self, scope: Scope) -> None:
         """Raise Problem 401 if the principal of a request may not go on as it has begun."""
-        if self._public:
-            return
-        with suppress(StoreError):  # it is asked again
-            if await self._api.principal_of(Request(scope)) != scope["datasources.call"].principal:
-                raise not_authenticated()
+        if await self._api.principal_of(Request(scope)) != scope["datasources.call"].principal:
+            raise not_authenticated()
+
+
+@asynccontextmanager
+async def ended_by(wait: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
+    """Cancel a block when `wait` returns or raises, and raise what it has raised.
+
+    `wait` begins after `_QUICK_SECONDS`: most requests are done before, and cost no task.
+    """
+    loop, reason = asyncio.get_running_loop(), None
+    limit, watch = asyncio.timeout(None), None
+
+    async def end() -> None:
+        nonlocal reason
+        try:
+            await wait()
+        except Exception as exc:  # noqa: BLE001  (raised below)
+            reason = exc
+        limit.reschedule(loop.time())
+
+    def begin() -> None:
+        nonlocal watch
+        watch = loop.create_task(end())
+
+    timer = loop.call_later(_QUICK_SECONDS, begin)
+    try:
+        async with limit:
+            yield
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        if reason is not None:
+            raise reason from None
+    finally:
+        timer.cancel()
+        if watch is not None:
+            watch.cancel()
 
 
 def _note_refusal(api: Api, problem: Problem, scope: Scope) -> None:
@@ -218,34 +266,45 @@ def _note_refusal(api: Api, problem: Problem, scope: Scope) -> None:
         api.trail.note("refused", user=call.principal.id, **fields)
 
 
-def check_origin(scope: Scope, settings: ServerSettings, *, page: bool = False) -> None:
-    """Check the headers by which browsers say where a request comes from.
+class Origins:
+    """Checks the headers by which browsers say where a request comes from.
 
     Args:
-        scope: The request.
         settings: Name the hosts.
-        page: True to admit that somebody follows a link of another site to a page of its own tab.
-
-    Raises:
-        Problem: The host is not one of ours, or a page of another site has made the request.
     """
-    headers = Headers(scope=scope)
-    hosts = headers.getlist("host")
-    public = None if settings.public_url is None else urlsplit(settings.public_url)
-    names = {_host_name(host) for host in settings.allowed_hosts}
-    if public is not None and public.hostname is not None:
-        names.add(_host_name(public.hostname))
-    if len(hosts) != 1 or _host_name(_without_port(hosts[0])) not in names:
-        raise Problem(
-            421, "host-not-allowed", "the header `Host` names no host that the server answers for"
-        )
-    origins = {f"{scope['scheme']}://{hosts[0].lower()}"}
-    if public is not None:
-        origins.add(f"{public.scheme}://{public.netloc.lower()}")
-    foreign = [origin for origin in headers.getlist("origin") if origin.lower() not in origins]
-    follows_link = page and headers.get("sec-fetch-dest") == "document"
-    if foreign or not (follows_link or headers.get("sec-fetch-site") in _OWN_SITES):
-        raise Problem(403, "origin-not-allowed", "pages of other sites may not use this server")
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self._names = {_host_name(host) for host in settings.allowed_hosts}
+        self._public: str | None = None
+        if settings.public_url is not None:
+            public = urlsplit(settings.public_url)
+            self._names.add(_host_name(public.hostname or ""))
+            self._public = f"{public.scheme}://{public.netloc.lower()}"
+
+    def check(self, scope: Scope, *, page: bool = False) -> None:
+        """Check the headers of a request.
+
+        Args:
+            scope: The request.
+            page: True to admit that somebody follows a link of another site to a page of its own
+                tab.
+
+        Raises:
+            Problem: The host is not one of ours, or a page of another site has made the request.
+        """
+        headers = Headers(scope=scope)
+        hosts = headers.getlist("host")
+        if len(hosts) != 1 or _host_name(_without_port(hosts[0])) not in self._names:
+            raise Problem(
+                421,
+                "host-not-allowed",
+                "the header `Host` names no host that the server answers for",
+            )
+        origins = {f"{scope['scheme']}://{hosts[0].lower()}", self._public}
+        foreign = [origin for origin in headers.getlist("origin") if origin.lower() not in origins]
+        follows_link = page and headers.get("sec-fetch-dest") == "document"
+        if foreign or not (follows_link or headers.get("sec-fetch-site") in _OWN_SITES):
+            raise Problem(403, "origin-not-allowed", "pages of other sites may not use this server")
 
 
 def _without_port(host: str) -> str:

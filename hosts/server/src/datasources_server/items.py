@@ -10,11 +10,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Annotated, Any
 from uuid import uuid4
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import Header, Query, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
 
 from datasources import ItemStream, Preview, guess_media_type
+from datasources_server.api_router import ApiRouter
 from datasources_server.calls import AnyCall, Call, ExitStack, SourceId
 from datasources_server.cursors import open_cursor, seal_cursor
 from datasources_server.documents import (
@@ -69,9 +70,9 @@ class ContentBody(ParametersBody):
     format: str | None = None
 
 
-def item_routes(route_class: type[APIRoute]) -> APIRouter:
+def item_routes(route_class: type[APIRoute]) -> ApiRouter:
     """Return the routes below `/sources/{source_id}` that read data."""
-    routes = APIRouter(tags=["data"], prefix="/sources/{source_id}", route_class=route_class)
+    routes = ApiRouter(tags=["data"], prefix="/sources/{source_id}", route_class=route_class)
     routes.get("/items", response_model=ItemPage)(list_items)
     routes.post("/describe", response_model=MetadataDocument)(describe_item)
     routes.post("/preview", response_model=PreviewDocument)(preview_item)

@@ -8,11 +8,12 @@ import time
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import Header, Query, Request, Response
 from fastapi.routing import APIRoute
 
 from datasources import Record
 from datasources.json_values import to_iso_time
+from datasources_server.api_router import ApiRouter
 from datasources_server.calls import AnyCall, Call
 from datasources_server.cursors import open_cursor, seal_cursor
 from datasources_server.documents import JobDocument, JobPage
@@ -26,9 +27,9 @@ ACCEPTED: dict[int | str, dict[str, Any]] = {
 _HEARTBEAT_SECONDS = 15.0  # without an event, after which a comment is sent
 
 
-def job_routes(route_class: type[APIRoute]) -> APIRouter:
+def job_routes(route_class: type[APIRoute]) -> ApiRouter:
     """Return the routes below `/jobs`."""
-    routes = APIRouter(tags=["workspaces"], prefix="/jobs", route_class=route_class)
+    routes = ApiRouter(tags=["workspaces"], prefix="/jobs", route_class=route_class)
     routes.get("", response_model=JobPage)(list_jobs)
     routes.get("/{job_id}", response_model=JobDocument)(get_job)
     routes.delete("/{job_id}", response_model=JobDocument, responses=ACCEPTED)(cancel_job)

@@ -15,12 +15,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
 
 from datasources import Principal, Record
 from datasources.json_values import to_iso_time
+from datasources_server.api_router import ApiRouter
 from datasources_server.calls import AnyCall, Api, ExitStack
 from datasources_server.documents import LinkDocument
 from datasources_server.guard import guarded_route
@@ -47,9 +48,9 @@ class LinkBody(BaseModel):
     parameters: dict[str, Any] = {}
 
 
-def link_routes(api: Api, route_class: type[APIRoute]) -> APIRouter:
+def link_routes(api: Api, route_class: type[APIRoute]) -> ApiRouter:
     """Return the routes below `/links`."""
-    routes = APIRouter(tags=["data"])
+    routes = ApiRouter(tags=["data"])
     routes.add_api_route(
         "/links",
         make_link,

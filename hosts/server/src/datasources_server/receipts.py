@@ -8,10 +8,10 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-from fastapi import APIRouter
 from fastapi.routing import APIRoute
 
 from datasources import DataSourceError, FetchReceipt, ItemStream, Record
+from datasources_server.api_router import ApiRouter
 from datasources_server.calls import AnyCall, Call
 from datasources_server.documents import OutcomeDocument
 from datasources_server.problems import Problem, problem_of
@@ -23,9 +23,9 @@ _SECONDS = 3600.0  # for which the outcome of a stream can be asked for
 _log = logging.getLogger("datasources.server")
 
 
-def receipt_routes(route_class: type[APIRoute]) -> APIRouter:
+def receipt_routes(route_class: type[APIRoute]) -> ApiRouter:
     """Return the route below `/receipts`."""
-    routes = APIRouter(tags=["data"], route_class=route_class)
+    routes = ApiRouter(tags=["data"], route_class=route_class)
     routes.get("/receipts/{request_id}", response_model=OutcomeDocument)(get_receipt)
     return routes
 

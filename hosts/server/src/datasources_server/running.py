@@ -15,7 +15,7 @@ from uuid import uuid4
 from fastapi import Depends, Request
 
 from datasources import DataSourceError, Principal, Record, RegistryError
-from datasources_server.calls import Api, Call, current_call
+from datasources_server.calls import Api, Call
 from datasources_server.job_records import JobRecords, lost_problem
 from datasources_server.problems import Problem
 from datasources_server.running_job import RunningJob, undo_lost_job
@@ -246,7 +246,8 @@ class JobRunner:
 
 async def current_runner(request: Request) -> JobRunner:
     """Return the jobs of this process, as a dependency."""
-    runner = (await current_call(request)).api.runner
+    call: Call = request.scope["datasources.call"]
+    runner = call.api.runner
     assert runner is not None  # else there are no routes of jobs
     return runner
 

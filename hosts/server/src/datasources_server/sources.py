@@ -8,9 +8,10 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import lru_cache
+from itertools import chain
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Header, Query, Response
+from fastapi import Body, Header, Query, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -27,8 +28,10 @@ from datasources import (
 )
 from datasources.forms import option_fields
 from datasources.json_values import to_iso_time
+from datasources.principals import RIGHTS
 from datasources.redaction import is_secret_name
 from datasources.stored_queries import read_queries
+from datasources_server.api_router import ApiRouter
 from datasources_server.calls import AdminCall, AnyCall, Call, SourceId
 from datasources_server.cursors import open_cursor, seal_cursor
 from datasources_server.documents import (
@@ -45,6 +48,7 @@ from datasources_server.types import load_connector_class
 
 _ETAG = re.compile(r'\s*"(\d{1,18})"\s*')
 _FINGERPRINTS = "fingerprints of secrets"  # purpose of the derived key
+_ALL_RIGHTS = frozenset(RIGHTS)
 _MAX_CACHED = 10_000  # sources whose secrets' fingerprints are kept
 _FINGERPRINT_LENGTH = 16  # hexadecimal digits: tells if a secret has changed, no more
 
@@ -124,9 +128,9 @@ Test = Callable[[], Awaitable[ConnectionCheck]]
 IfMatch = Annotated[str | None, Header()]
 
 
-def source_routes(route_class: type[APIRoute]) -> APIRouter:
+def source_routes(route_class: type[APIRoute]) -> ApiRouter:
     """Return the routes that manage sources, and test connections."""
-    routes = APIRouter(tags=["sources"], route_class=route_class)
+    routes = ApiRouter(tags=["sources"], route_class=route_class)
     routes.get("/sources", response_model=SourcePage)(list_sources)
     routes.get("/sources/{source_id}", response_model=SourceDocument)(get_source)
     created: dict[int | str, dict[str, Any]] = {201: {"model": SourceDocument, "links": _LINKS}}
@@ -160,36 +164,45 @@ async def list_sources(
     # One more than the page, to know if there is a following page.
     matches = await call.access.list_sources(after=after, limit=size + 1, type=type, q=q)
     page = matches[:size]
-    items = []
+    items, cache = [], call.api.encoded_sources
     for config in page:
-        with suppress(DataSourceNotFoundError):  # removed since it was listed
-            items.append(await _encoded_source(call, config))
+        encoded = cache.get(_cache_key(call, config))
+        if encoded is None:
+            with suppress(DataSourceNotFoundError):  # removed since it was listed
+                encoded = await _encode_source(call, config)
+        if encoded is not None:
+            items.append(encoded)
     following = seal_cursor(call, "sources", binding, page[-1].id) if len(matches) > size else None
     cursor_part = f'], "next_cursor": {json.dumps(following)}}}'.encode()
     content = b'{"items": [' + b", ".join(items) + cursor_part
     return Response(content, media_type=ApiResponse.media_type)
 
 
-async def _encoded_source(call: Call, config: DataSourceConfig) -> bytes:
-    """Return a source as clients see it, in JSON, which is kept for the next list."""
-    principal, cache = call.principal, call.api.encoded_sources
+def _cache_key(call: Call, config: DataSourceConfig) -> tuple[Any, ...]:
+    """Return the key of a source's description: all that it depends on.
+
+    A version is never used again, so that a description with the same key never changes.
+    """
     rights = _rights(call, config.id)
-    # A version is never used again, so that a description with the same key never changes.
-    key = (config.id, config.version, config.paused, principal.is_admin, rights)
-    if key in cache:
-        return cache[key]
-    described = await describe_source(call, config)
+    return (config.id, config.version, config.paused, call.principal.is_admin, rights)
+
+
+async def _encode_source(call: Call, config: DataSourceConfig) -> bytes:
+    """Return a source as clients see it, in JSON, which is kept for the next list."""
+    cache, described = call.api.encoded_sources, await describe_source(call, config)
     encoded = encode_json(described)
     if described["state"] != "unusable":  # which a key or a plugin can mend
         if len(cache) >= _MAX_CACHED:
             cache.clear()
-        cache[key] = encoded
+        cache[_cache_key(call, config)] = encoded
     return encoded
 
 
-def _rights(call: Call, source_id: str) -> tuple[str, ...]:
-    grants = call.principal.grants_for(source_id)
-    return tuple(sorted({right for grant in grants for right in grant.rights}))
+def _rights(call: Call, source_id: str) -> frozenset[str]:
+    if call.principal.is_admin:
+        return _ALL_RIGHTS
+    rights = [grant.rights for grant in call.principal.grants_for(source_id)]
+    return frozenset(rights[0] if len(rights) == 1 else chain.from_iterable(rights))
 
 
 async def get_source(call: AnyCall, source_id: SourceId) -> ApiResponse:
@@ -341,7 +354,7 @@ async def describe_source(call: Call, config: DataSourceConfig) -> dict[str, Any
         "state": "ready" if config.paused is None else "paused",
         "reason": config.paused,
         "version": config.version,
-        "rights": _rights(call, config.id),
+        "rights": sorted(_rights(call, config.id)),
     }
     secrets: dict[str, Any] = {}
     try:

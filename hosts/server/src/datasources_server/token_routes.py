@@ -6,11 +6,12 @@ import asyncio
 from contextlib import suppress
 from typing import Annotated
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
 
 from datasources import Grant
+from datasources_server.api_router import ApiRouter
 from datasources_server.calls import AdminCall, Call
 from datasources_server.documents import NewTokenDocument, TokenList
 from datasources_server.problems import Problem
@@ -42,9 +43,9 @@ class TokenBody(BaseModel):
     expires_days: Annotated[int, Field(ge=1, le=36_500)] | None = 90
 
 
-def token_routes(route_class: type[APIRoute]) -> APIRouter:
+def token_routes(route_class: type[APIRoute]) -> ApiRouter:
     """Return the routes below `/tokens`."""
-    routes = APIRouter(tags=["tokens"], route_class=route_class)
+    routes = ApiRouter(tags=["tokens"], route_class=route_class)
     routes.get("/tokens", response_model=TokenList)(list_tokens)
     routes.post("/tokens", status_code=201, response_model=NewTokenDocument)(add_token)
     routes.delete("/tokens/{name}", status_code=204)(revoke_token)

@@ -13,6 +13,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from fastapi import Request
@@ -32,7 +33,7 @@ class TokenExistsError(OptionError):
     http_status = 409
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Token:
     """A token as it is kept."""
 
@@ -98,6 +99,10 @@ class Token:
         """Return the principal of the token; None if it has expired."""
         if self.expires_at is not None and self.expires_at <= time.time():
             return None
+        return self._principal
+
+    @cached_property
+    def _principal(self) -> Principal:
         return Principal(self.name, {"admin"} if self.admin else {"user"}, self.grants)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from fastapi import APIRouter
 from fastapi.routing import APIRoute
 
 from datasources import (
@@ -17,15 +16,16 @@ from datasources import (
     form,
 )
 from datasources.templates import template
+from datasources_server.api_router import ApiRouter
 from datasources_server.calls import AnyCall
 from datasources_server.documents import CallerDocument, TypeDocument, TypeList
 from datasources_server.problems import Problem
 from datasources_server.responses import ApiResponse
 
 
-def type_routes(route_class: type[APIRoute]) -> APIRouter:
+def type_routes(route_class: type[APIRoute]) -> ApiRouter:
     """Return the routes below `/types`, and `/me`."""
-    routes = APIRouter(tags=["types"], route_class=route_class)
+    routes = ApiRouter(tags=["types"], route_class=route_class)
     routes.get("/me", response_model=CallerDocument)(get_principal)
     routes.get("/types", response_model=TypeList)(list_types)
     routes.get("/types/{type_name}", response_model=TypeDocument)(get_type)

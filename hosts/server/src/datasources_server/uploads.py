@@ -13,10 +13,11 @@ from collections.abc import AsyncIterator
 from typing import Annotated, BinaryIO
 from uuid import uuid4
 
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import Header, Query, Request
 from fastapi.routing import APIRoute
 
 from datasources import LimitExceededError, UnsupportedError, abilities, run_in_thread
+from datasources_server.api_router import ApiRouter
 from datasources_server.bodies import announced_size
 from datasources_server.calls import AnyCall, Call, ExitStack, SourceId
 from datasources_server.documents import UploadDocument
@@ -32,9 +33,9 @@ _BODY = {
 }
 
 
-def upload_routes(route_class: type[APIRoute]) -> APIRouter:
+def upload_routes(route_class: type[APIRoute]) -> ApiRouter:
     """Return the route below `/sources/{source_id}` that stores a file."""
-    routes = APIRouter(tags=["data"], route_class=route_class)
+    routes = ApiRouter(tags=["data"], route_class=route_class)
     routes.post(
         "/sources/{source_id}/upload",
         status_code=201,

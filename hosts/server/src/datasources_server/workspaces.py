@@ -9,12 +9,13 @@ from dataclasses import replace
 from typing import Annotated, Any
 from uuid import uuid4
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import Header, Request, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
 
 from datasources import Record, Records, guess_media_type
 from datasources.json_values import to_iso_time
+from datasources_server.api_router import ApiRouter
 from datasources_server.calls import AnyCall, Call, ExitStack
 from datasources_server.documents import ReceiptsDocument, WorkspaceDocument
 from datasources_server.items import CONTENT
@@ -67,9 +68,9 @@ class FetchBody(BaseModel):
     wait: bool = True
 
 
-def workspace_routes(route_class: type[APIRoute]) -> APIRouter:
+def workspace_routes(route_class: type[APIRoute]) -> ApiRouter:
     """Return the routes below `/workspaces`."""
-    routes = APIRouter(tags=["workspaces"], prefix="/workspaces", route_class=route_class)
+    routes = ApiRouter(tags=["workspaces"], prefix="/workspaces", route_class=route_class)
     routes.post("", status_code=201, response_model=WorkspaceDocument)(make_workspace)
     routes.get("/{workspace_id}", response_model=WorkspaceDocument)(get_workspace)
     routes.delete("/{workspace_id}", status_code=204)(delete_workspace)

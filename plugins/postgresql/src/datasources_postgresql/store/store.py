@@ -80,8 +80,9 @@ class PostgreSQLStore(Store):
         self._pid = os.getpid()
         self._closed = False
         self._records: dict[str, StoredSource] = {}
+        self._sorted: list[StoredSource] | None = None  # the records, until one changes
         self._version = _NO_VERSION
-        # Guards _records and _version while they are replaced; held without I/O.
+        # Guards these three while they are replaced; held without I/O.
         self._lock = threading.Lock()
         # Held by whoever uses _connection or changes _records, also during I/O; taken before _lock.
         self._write_lock = threading.Lock()
@@ -112,7 +113,9 @@ class PostgreSQLStore(Store):
     def list(self) -> list[StoredSource]:
         self._check_usable()
         with self._lock:
-            return [record for _, record in sorted(self._records.items())]
+            if self._sorted is None:
+                self._sorted = [record for _, record in sorted(self._records.items())]
+            return self._sorted.copy()
 
     def write(
         self, *, add: Sequence[StoredSource] = (), update: Sequence[StoredSource] = ()
@@ -245,6 +248,7 @@ class PostgreSQLStore(Store):
     def _apply(self, since: int, version: int, rows: Sequence[Row]) -> None:
         changed = {row[0]: None if is_removal(row) else StoredSource.from_row(row) for row in rows}
         with self._lock:
+            self._sorted = None
             if since == _NO_VERSION:
                 self._records = {}
             for source_id, record in changed.items():
