@@ -195,6 +195,16 @@ class Store(Protocol):
         """
         ...
 
+    def revision(self) -> int | None:
+        """Return a number that differs once `list` returns something else; None if unknown.
+
+        As quick as `get`; meant for what hosts keep of a list for some time.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        return None
+
     def records(self) -> Records | None:
         """Return the records of hosts that are kept beside the sources; None if there are none."""
         return None
@@ -213,6 +223,7 @@ class MemoryStore(Store):
     def __init__(self) -> None:
         self._records: dict[str, StoredSource] = {}
         self._versions = itertools.count(1)
+        self._revision = 0
         self._lock = ForkSafeLock()
         self._host_records = MemoryRecords()
 
@@ -230,13 +241,18 @@ class MemoryStore(Store):
             check_write(self._records, add, update)
             for record in (*add, *update):
                 self._records[record.id] = replace(record, version=next(self._versions))
+            self._revision += 1
 
     def remove(self, source_id: str) -> bool:
         with self._lock:
+            self._revision += 1
             return self._records.pop(source_id, None) is not None
 
     def compact(self) -> None:
         pass
+
+    def revision(self) -> int:
+        return self._revision
 
     def records(self) -> Records:
         return self._host_records

@@ -166,6 +166,10 @@ class SQLiteStore(Store):
                 "content; compact it again"
             )
 
+    def revision(self) -> int:
+        with self._reading():
+            return self._version
+
     def records(self) -> Records:
         return SQLiteRecords(self._transaction, self._writing_connection)
 

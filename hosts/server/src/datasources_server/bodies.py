@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive
@@ -51,13 +50,16 @@ class RequestBody:
         if (announced_size(headers) or 0) > largest:
             raise _too_large(largest)
         parts, size = [], 0
-        async with _time_limit(self._settings.body_timeout):
-            while not self._read.is_set():
-                message = await self._next()
-                parts.append(message.get("body", b""))
-                size += len(parts[-1])
-                if size > largest:
-                    raise _too_large(largest)
+        try:
+            async with asyncio.timeout(self._settings.body_timeout):
+                while not self._read.is_set():
+                    message = await self._next()
+                    parts.append(message.get("body", b""))
+                    size += len(parts[-1])
+                    if size > largest:
+                        raise _too_large(largest)
+        except TimeoutError:
+            raise _too_slow(self._settings.body_timeout) from None
         self._parts.append({"type": "http.request", "body": b"".join(parts), "more_body": False})
         return self.is_complete
 
@@ -72,8 +74,11 @@ class RequestBody:
         if self._parts:
             return self._parts.popleft()
         if not self._read.is_set():
-            async with _time_limit(self._settings.body_timeout):
-                message = await self._next()
+            try:
+                async with asyncio.timeout(self._settings.body_timeout):
+                    message = await self._next()
+            except TimeoutError:
+                raise _too_slow(self._settings.body_timeout) from None
             if not self._left.is_set():
                 return message
         forever: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
@@ -111,18 +116,13 @@ def announced_size(headers: Headers) -> int | None:
     return int(length) if length.isdecimal() and len(length) < 20 else None
 
 
-@asynccontextmanager
-async def _time_limit(seconds: float) -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError:
-        raise Problem(
-            408,
-            "body-too-slow",
-            f"the request's body did not arrive within {seconds:g} seconds",
-            headers={"Connection": "close"},
-        ) from None
+def _too_slow(seconds: float) -> Problem:
+    return Problem(
+        408,
+        "body-too-slow",
+        f"the request's body did not arrive within {seconds:g} seconds",
+        headers={"Connection": "close"},
+    )
 
 
 def _too_large(size: int) -> Problem:

@@ -16,6 +16,7 @@ from starlette.requests import HTTPConnection
 
 from datasources import Access, DataSourceRegistry, Principal, Records
 from datasources_server.metrics import Metrics
+from datasources_server.page_cache import PageCache
 from datasources_server.problems import Problem, invalid
 from datasources_server.settings import ServerSettings
 from datasources_server.tokens import TokenStore
@@ -55,8 +56,8 @@ class Api:
     """For what a principal does without a request of its own, such as links and jobs."""
     secret_states: dict[tuple[str, int | None], dict[str, Any]] = field(default_factory=dict)
     """Fingerprints of secrets, by id and version of the source."""
-    encoded_sources: dict[tuple[Any, ...], bytes] = field(default_factory=dict)
-    """Descriptions of sources in JSON; the keys have all that these depend on."""
+    source_pages: PageCache = field(default_factory=PageCache)
+    """Pages of lists of sources in JSON."""
     metrics: Metrics = field(default_factory=Metrics)
     """The figures of this process."""
     csrf: CheckCsrf | None = None

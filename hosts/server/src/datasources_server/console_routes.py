@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from importlib import resources
 
@@ -58,14 +58,14 @@ def console_routes(route_class: type[APIRoute]) -> APIRouter:
     return routes
 
 
-def _answer(file: _File, caching: str) -> Callable[[Request], Response]:
+def _answer(file: _File, caching: str) -> Callable[[Request], Awaitable[Response]]:
     headers = _HEADERS | {
         "Content-Type": file.media_type,
         "Cache-Control": caching,
         "ETag": file.etag,
     }
 
-    def answer(request: Request) -> Response:
+    async def answer(request: Request) -> Response:
         if caching == "no-cache" and request.headers.get("if-none-match") == file.etag:
             return Response(status_code=304, headers=headers)
         return Response(file.content, headers=headers)

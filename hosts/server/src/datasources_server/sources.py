@@ -24,6 +24,7 @@ from datasources import (
     DataSourceNotFoundError,
     Limits,
     PluginError,
+    Store,
     abilities,
 )
 from datasources.forms import option_fields
@@ -41,6 +42,7 @@ from datasources_server.documents import (
     TestDocument,
     ValidDocument,
 )
+from datasources_server.page_cache import PageVersion
 from datasources_server.problems import Problem, error_dict, invalid
 from datasources_server.responses import ApiResponse, encode_json
 from datasources_server.source_fields import LimitsFields, QueryFields, QueryPatch
@@ -159,43 +161,36 @@ async def list_sources(
     `q` is a part of an id or a name, in any case.
     """
     size = call.page_size(limit)
+    pages, key = call.api.source_pages, (call.principal.id, cursor, size, type, q)
+    version = PageVersion(call.principal, call.registry.store, _revision(call.registry.store))
+    content = pages.get(key, version)
+    if content is None:
+        page = await _read_page(call, cursor, size, type, q)
+        content = encode_json(page)
+        if all(item["state"] != "unusable" for item in page["items"]):  # which a key can mend
+            pages.put(key, version, content)
+    return Response(content, media_type=ApiResponse.media_type)
+
+
+def _revision(store: Store) -> int | None:
+    # A store that was written for an older version may not inherit the method.
+    read_revision = getattr(store, "revision", None)
+    return None if read_revision is None else read_revision()
+
+
+async def _read_page(
+    call: Call, cursor: str | None, size: int, type: str | None, q: str
+) -> dict[str, Any]:
     binding = [call.principal.id, type, q]
     after = "" if cursor is None else open_cursor(call, "sources", binding, cursor)
     # One more than the page, to know if there is a following page.
     matches = await call.access.list_sources(after=after, limit=size + 1, type=type, q=q)
-    page = matches[:size]
-    items, cache = [], call.api.encoded_sources
+    page, items = matches[:size], []
     for config in page:
-        encoded = cache.get(_cache_key(call, config))
-        if encoded is None:
-            with suppress(DataSourceNotFoundError):  # removed since it was listed
-                encoded = await _encode_source(call, config)
-        if encoded is not None:
-            items.append(encoded)
+        with suppress(DataSourceNotFoundError):  # removed since it was listed
+            items.append(await describe_source(call, config))
     following = seal_cursor(call, "sources", binding, page[-1].id) if len(matches) > size else None
-    cursor_part = f'], "next_cursor": {json.dumps(following)}}}'.encode()
-    content = b'{"items": [' + b", ".join(items) + cursor_part
-    return Response(content, media_type=ApiResponse.media_type)
-
-
-def _cache_key(call: Call, config: DataSourceConfig) -> tuple[Any, ...]:
-    """Return the key of a source's description: all that it depends on.
-
-    A version is never used again, so that a description with the same key never changes.
-    """
-    rights = _rights(call, config.id)
-    return (config.id, config.version, config.paused, call.principal.is_admin, rights)
-
-
-async def _encode_source(call: Call, config: DataSourceConfig) -> bytes:
-    """Return a source as clients see it, in JSON, which is kept for the next list."""
-    cache, described = call.api.encoded_sources, await describe_source(call, config)
-    encoded = encode_json(described)
-    if described["state"] != "unusable":  # which a key or a plugin can mend
-        if len(cache) >= _MAX_CACHED:
-            cache.clear()
-        cache[_cache_key(call, config)] = encoded
-    return encoded
+    return {"items": items, "next_cursor": following}
 
 
 def _rights(call: Call, source_id: str) -> frozenset[str]:

@@ -152,6 +152,10 @@ class PostgreSQLStore(Store):
         if warnings:
             raise StoreError(f"the store {self._display_url!r} was not compacted: {warnings[0]}")
 
+    def revision(self) -> int:
+        self._check_usable()
+        return self._version
+
     def records(self) -> PostgreSQLRecords:
         return self._host_records
 
