@@ -56,9 +56,9 @@ TABLE: list[tuple[str, str, Any, dict[str, str], int, int, int]] = [
     ),
     ("GET", "/workspaces/{workspace}/files/x", None, {}, 404, 404, 404),
     ("GET", "/jobs", None, {}, 200, 200, 200),
-    ("GET", "/jobs/{job}", None, {}, 404, 200, 404),
-    ("GET", "/jobs/{job}/events", None, {}, 404, 200, 404),
-    ("DELETE", "/jobs/{job}", None, {}, 404, 200, 404),
+    ("GET", "/jobs/{job}", None, {}, 200, 200, 404),
+    ("GET", "/jobs/{job}/events", None, {}, 200, 200, 404),
+    ("DELETE", "/jobs/{job}", None, {}, 200, 200, 404),
     ("DELETE", "/workspaces/{workspace}", None, {}, 404, 204, 404),
     ("DELETE", "/sources/{id}", None, {}, 204, 403, 403),
 ]

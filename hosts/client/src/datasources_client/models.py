@@ -290,6 +290,16 @@ class FileReceipt:
 
 
 @dataclass(frozen=True, slots=True)
+class JobItem:
+    """An item that a job fetches."""
+
+    source: str
+    item: str
+    """Cut after 500 characters."""
+    format: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """A fetch into a workspace."""
 
@@ -304,6 +314,10 @@ class Job:
     receipts: tuple[FileReceipt, ...]
     problem: Mapping[str, Any] | None
     """The problem document of a job that has not finished."""
+    owner: str = ""
+    items: tuple[JobItem, ...] = ()
+    """The first ten."""
+    item_count: int = 0
 
 
 @dataclass(frozen=True, slots=True)

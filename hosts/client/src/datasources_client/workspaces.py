@@ -110,11 +110,11 @@ class WorkspaceMethods(Requests):
         return Content(self._transport.send("GET", f"{address}/{parts}"))
 
     def jobs(self) -> Iterator[Job]:
-        """Yield the jobs of the caller, the newest first, page by page."""
+        """Yield the jobs of the caller, of an administrator all, the newest first, page by page."""
         return all_items(lambda cursor: self._page(Job, "/v1/jobs", {"cursor": cursor}))
 
     def job(self, id: str) -> Job:
-        """Return a job of the caller as it is now."""
+        """Return a job as it is now: one of the caller, for an administrator any."""
         return read_model(Job, self._json("GET", f"/v1/jobs/{segment(id)}"))
 
     def cancel_job(self, id: str) -> Job:

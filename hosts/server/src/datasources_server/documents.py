@@ -272,11 +272,23 @@ class ProgressDocument(Document):
     total: int | None
 
 
+class JobItemDocument(Document):
+    """An item that a job fetches; a long one is cut after 500 characters."""
+
+    source: Annotated[str, Field(examples=["shop"])]
+    item: Annotated[str, Field(examples=["public.orders"])]
+    format: str | None
+
+
 class JobDocument(Document):
     """A job: `progress` while it runs, then receipts or a problem."""
 
     id: str
+    owner: Annotated[str, Field(examples=["ann"])]
     workspace: str
+    items: list[JobItemDocument]
+    """The first ten."""
+    item_count: int
     state: Literal["running", "finished", "failed", "cancelled", "lost"]
     cancelling: bool
     created_at: Time

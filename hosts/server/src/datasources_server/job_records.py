@@ -55,23 +55,28 @@ class JobRecords:
         """Return the record of a job."""
         return self._records.get(JOB, job_id)
 
-    def newest(self, owner: str, before: str | None, limit: int) -> list[Record]:
-        """Return jobs of an owner, the newest first; with `before`, those that follow this place."""
+    def newest(self, owner: str | None, before: str | None, limit: int) -> list[Record]:
+        """Return jobs of an owner, or all; the newest first, and after the place `before`."""
         jobs = (job for job in self._all(owner) if before is None or self.place_of(job) < before)
         return heapq.nlargest(limit, jobs, key=self.place_of)
 
     def place_of(self, job: Record) -> str:
-        """Return the place of a job among those of its owner: texts in the order of their times."""
+        """Return the place of a job among others: texts in the order of their times."""
         return f"{job.data['created_at']:020.6f} {job.id}"
 
-    def _all(self, owner: str) -> Iterator[Record]:
+    def _all(self, owner: str | None) -> Iterator[Record]:
         after = ""
         while jobs := self._records.list(JOB, owner=owner, after=after, limit=_BATCH):
             yield from jobs
             after = jobs[-1].id
 
-    def add(self, job_id: str, workspace: Record) -> tuple[Record, Record]:
+    def add(self, job_id: str, workspace: Record, subject: str) -> tuple[Record, Record]:
         """Add a job, and return its record and its lease.
+
+        Args:
+            job_id: The job.
+            workspace: The record of its workspace.
+            subject: The items that it fetches, encrypted, as they may be queries.
 
         Raises:
             Problem: 429, the principal has as many jobs as are allowed.
@@ -80,6 +85,7 @@ class JobRecords:
         now = time.time()
         data: dict[str, Any] = {
             "workspace": workspace.id,
+            "subject": subject,
             "state": "running",
             "lease": lease.id,
             "begun": False,

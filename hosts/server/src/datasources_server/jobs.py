@@ -17,6 +17,7 @@ from datasources_server.api_router import ApiRouter
 from datasources_server.calls import AnyCall, Call
 from datasources_server.cursors import open_cursor, seal_cursor
 from datasources_server.documents import JobDocument, JobPage
+from datasources_server.job_items import open_subject
 from datasources_server.problems import Problem
 from datasources_server.responses import ApiResponse, ContentResponse
 from datasources_server.running import POLL_SECONDS, JobRunner, Runner
@@ -44,7 +45,7 @@ async def list_jobs(
     cursor: Annotated[str | None, Query(min_length=1)] = None,
     limit: Annotated[int | None, Query(ge=1)] = None,
 ) -> ApiResponse:
-    """List the jobs of the caller, the newest first, one page at a time.
+    """List the jobs of the caller, of an administrator all, the newest first, one page at a time.
 
     A job that has ended is listed until an hour after the end of its workspace.
     """
@@ -53,9 +54,10 @@ async def list_jobs(
     before = None if cursor is None else open_cursor(call, "jobs", binding, cursor)
     records = runner.records()
     # One more than the page, to know if there is a following page.
-    jobs = await asyncio.to_thread(records.newest, call.principal.id, before, size + 1)
+    owner = None if call.principal.is_admin else call.principal.id
+    jobs = await asyncio.to_thread(records.newest, owner, before, size + 1)
     items = [
-        await describe_job(runner, settled)
+        await describe_job(call, runner, settled)
         for job in jobs[:size]
         if (settled := await runner.settle(job)) is not None
     ]
@@ -66,7 +68,7 @@ async def list_jobs(
 
 async def get_job(call: AnyCall, runner: Runner, job_id: str) -> ApiResponse:
     """Return the state of a job: its progress while it runs, then receipts or a problem."""
-    return ApiResponse(await describe_job(runner, await find_job(call, runner, job_id)))
+    return ApiResponse(await describe_job(call, runner, await find_job(call, runner, job_id)))
 
 
 async def cancel_job(call: AnyCall, runner: Runner, job_id: str) -> ApiResponse:
@@ -75,7 +77,7 @@ async def cancel_job(call: AnyCall, runner: Runner, job_id: str) -> ApiResponse:
     running = job.data["state"] == "running"
     if running:
         job = await runner.cancel(job) or job
-    return ApiResponse(await describe_job(runner, job), 202 if running else 200)
+    return ApiResponse(await describe_job(call, runner, job), 202 if running else 200)
 
 
 async def job_events(
@@ -94,9 +96,9 @@ async def job_events(
     return ContentResponse(_events(call, runner, job_id, last_event_id or 0), 200, headers)
 
 
-async def accepted(request: Request, runner: JobRunner, job: Record) -> ApiResponse:
+async def accepted(request: Request, call: Call, runner: JobRunner, job: Record) -> ApiResponse:
     """Return the response about a job that goes on, with the address of the job."""
-    response = ApiResponse(await describe_job(runner, job), 202)
+    response = ApiResponse(await describe_job(call, runner, job), 202)
     root = request.url.path.rpartition("/workspaces/")[0]
     response.headers["Location"] = f"{root}/jobs/{job.id}"
     return response
@@ -108,7 +110,7 @@ async def _events(call: Call, runner: JobRunner, job_id: str, after: int) -> Asy
     while True:
         # The job before its events, so that none is missed of one that has ended.
         job, newest = await runner.look(job_id)
-        if job is None or job.owner != call.principal.id:
+        if job is None:
             return
         while after < newest:
             events = await asyncio.to_thread(runner.records().events, job_id, after)
@@ -116,7 +118,7 @@ async def _events(call: Call, runner: JobRunner, job_id: str, after: int) -> Asy
                 yield _event(event["event"], event["data"], number)
             after, sent = events[-1][0] if events else newest, time.monotonic()
         if job.data["state"] != "running":
-            yield _event("end", await describe_job(runner, job))
+            yield _event("end", await describe_job(call, runner, job))
             return
         if time.monotonic() >= sent + _HEARTBEAT_SECONDS:
             sent = time.monotonic()
@@ -130,17 +132,21 @@ def _event(name: str, data: Any, number: int | None = None) -> bytes:
     return f"{identifier}event: {name}\ndata: {json.dumps(data)}\n\n".encode()
 
 
-async def find_job(call: Call, runner: JobRunner, job_id: str) -> Record:
-    """Return a job of the principal, which is ended if its worker has died."""
+async def find_job(call: Call, runner: JobRunner, job_id: str, *, is_own: bool = False) -> Record:
+    """Return a job that the principal may see, which is ended if its worker has died.
+
+    It is one of its own, or of anybody if the principal is an administrator and `is_own` is False.
+    """
     job = await asyncio.to_thread(runner.records().get, job_id)
-    if job is not None and job.owner == call.principal.id:
+    sees_all = call.principal.is_admin and not is_own
+    if job is not None and (sees_all or job.owner == call.principal.id):
         job = await runner.settle(job)
         if job is not None:
             return job
     raise Problem(404, "job-not-found", "you have no job of this id")
 
 
-async def describe_job(runner: JobRunner, job: Record) -> dict[str, Any]:
+async def describe_job(call: Call, runner: JobRunner, job: Record) -> dict[str, Any]:
     """Return a job as clients see it."""
     data, progress = job.data, None
     if data["state"] == "running":
@@ -148,7 +154,9 @@ async def describe_job(runner: JobRunner, job: Record) -> dict[str, Any]:
         progress = event["data"] if event is not None and event["event"] == "progress" else None
     return {
         "id": job.id,
+        "owner": job.owner,
         "workspace": data["workspace"],
+        **open_subject(call.registry.credentials, job),
         "state": data["state"],
         "cancelling": data["state"] == "running" and data["cancel"],
         "created_at": to_iso_time(data["created_at"]),

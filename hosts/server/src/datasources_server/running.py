@@ -16,6 +16,7 @@ from fastapi import Depends, Request
 
 from datasources import DataSourceError, Principal, Record, RegistryError
 from datasources_server.calls import Api, Call
+from datasources_server.job_items import seal_subject
 from datasources_server.job_records import JobRecords, lost_problem
 from datasources_server.problems import Problem
 from datasources_server.running_job import RunningJob, undo_lost_job
@@ -98,11 +99,12 @@ class JobRunner:
             Problem: 429, the principal has as many jobs as are allowed.
         """
         records, root = self.records(), self.root()
+        content = (uuid4().hex, workspace, seal_subject(call.registry.credentials, items))
         try:
-            record, lease = await asyncio.to_thread(records.add, uuid4().hex, workspace)
+            record, lease = await asyncio.to_thread(records.add, *content)
         except Problem:
             await self._end_lost_jobs()  # one of a dead worker may have the place
-            record, lease = await asyncio.to_thread(records.add, uuid4().hex, workspace)
+            record, lease = await asyncio.to_thread(records.add, *content)
         job = RunningJob(self._api, records, root, record, lease, call.principal, workspace, items)
         self._jobs[record.id] = job
         job.task.add_done_callback(lambda _: self._jobs.pop(record.id, None))

@@ -160,7 +160,7 @@ async def fetch_items(
             if job.problem is not None:
                 raise job.problem
             return ApiResponse({"receipts": job.receipts})
-    return await accepted(request, runner, job.record)
+    return await accepted(request, call, runner, job.record)
 
 
 async def get_file(

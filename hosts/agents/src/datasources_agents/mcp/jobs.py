@@ -69,10 +69,10 @@ class ServerFetches:
         """Return the state of a job; see `Fetches`."""
         del access  # that of the request
         with _problems():
-            job = await find_job(self._call, self._runner, job_id)
+            job = await find_job(self._call, self._runner, job_id, is_own=True)
             if cancel and job.data["state"] == "running":
                 job = await self._runner.cancel(job) or job
-            view = await describe_job(self._runner, job)
+            view = await describe_job(self._call, self._runner, job)
         described = {"job": job_id, "state": view["state"]}
         if view["problem"] is not None:
             return described | {"error": {"message": view["problem"]["detail"]}}

@@ -1,6 +1,7 @@
 // The HTTP API: one function for requests, errors as `Problem`, events, and downloads.
 
 import { button, formatSize, h, say } from "./dom.js";
+import { guardTransfer } from "./unsaved.js";
 
 const BASE = new URL("v1/", document.baseURI);
 const KEY = "datasources.token";
@@ -31,14 +32,22 @@ export class Problem extends Error {
   }
 }
 
+const noAnswer = () =>
+  new Problem(0, { detail: "The server does not answer; check the connection, and try again" });
+
 /** Return the path of a route, its parts encoded. */
 export const at = (...parts) => parts.map(encodeURIComponent).join("/");
 
-async function send(method, path, { body, query = {}, version, headers = {}, signal } = {}) {
+function urlOf(path, query) {
   const url = new URL(path, BASE);
   for (const [name, value] of Object.entries(query)) {
     if (value !== undefined && value !== null && value !== "") url.searchParams.set(name, value);
   }
+  return url;
+}
+
+async function send(method, path, { body, query = {}, version, headers = {}, signal } = {}) {
+  const url = urlOf(path, query);
   const sent = { Authorization: `Bearer ${session.token}`, ...headers };
   if (body !== undefined) {
     sent["Content-Type"] = method === "PATCH" ? "application/merge-patch+json" : "application/json";
@@ -57,7 +66,7 @@ async function send(method, path, { body, query = {}, version, headers = {}, sig
     });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Problem(0, { detail: "The server does not answer; check the connection, and try again" });
+    throw noAnswer();
   }
   if (response.ok) return response;
   const problem = new Problem(response.status, await response.json().catch(() => ({})));
@@ -143,22 +152,10 @@ export function downloadFile(workspace, path) {
 /** Download the response of a request into the memory of the page, and then to a file. */
 async function downloadHere(title, request) {
   const stop = new AbortController();
-  const bar = h("progress", { "aria-label": `Download of ${title}` });
-  const amount = h("span", { class: "dim" }, "waiting");
-  const name = h("span", { class: "name", title }, title);
-  const row = h(
-    "div",
-    { class: "download" },
-    name,
-    bar,
-    amount,
-    button("Cancel", () => stop.abort()),
-  );
-  document.getElementById("downloads").append(row);
+  const row = new TransferRow(`Download of ${title}`, title, () => stop.abort());
   try {
     const response = await request(stop.signal);
     const size = Number(response.headers.get("Content-Length") ?? 0);
-    if (size) bar.max = size;
     const parts = [];
     let received = 0;
     for (const reader = response.body.getReader(); ;) {
@@ -171,8 +168,7 @@ async function downloadHere(title, request) {
       if (done) break;
       parts.push(value);
       received += value.length;
-      if (size) bar.value = received;
-      amount.textContent = size ? `${formatSize(received)} of ${formatSize(size)}` : formatSize(received);
+      row.show(received, size);
     }
     const disposition = response.headers.get("Content-Disposition") ?? "";
     const encoded = /filename\*=UTF-8''([^;]+)/.exec(disposition);
@@ -186,6 +182,54 @@ async function downloadHere(title, request) {
     say("The download was cancelled.");
   } finally {
     row.remove();
+  }
+}
+
+/**
+ * Send a file as the body of a request, with its progress and a button to cancel; resolves to the
+ * JSON of the answer. `fetch` does not tell how much of a body was sent.
+ */
+export function upload(path, query, file, headers = {}) {
+  return new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest();
+    const row = new TransferRow(`Upload of ${file.name}`, file.name, () => request.abort());
+    const failed = (error) => () => reject(error);
+    request.upload.addEventListener("progress", (event) => row.show(event.loaded, event.total));
+    request.addEventListener("error", failed(noAnswer()));
+    request.addEventListener("abort", failed(new DOMException("the upload was cancelled", "AbortError")));
+    request.addEventListener("load", () => {
+      if (request.status < 300) return resolve(request.response);
+      if (request.status === 401) session.expired();
+      return reject(new Problem(request.status, request.response ?? {}));
+    });
+    request.addEventListener("loadend", () => row.remove());
+    request.open("POST", urlOf(path, query));
+    request.responseType = "json";
+    const all = { Authorization: `Bearer ${session.token}`, "Content-Type": "application/octet-stream", ...headers };
+    for (const [name, value] of Object.entries(all)) request.setRequestHeader(name, value);
+    request.send(file);
+  });
+}
+
+/** A row at the foot of the page about a file that is being sent or received. */
+class TransferRow {
+  constructor(label, title, cancel) {
+    this.bar = h("progress", { "aria-label": label });
+    this.amount = h("span", { class: "dim" }, "waiting");
+    const name = h("span", { class: "name", title }, title);
+    this.node = h("div", { class: "download" }, name, this.bar, this.amount, button("Cancel", cancel));
+    this.done = guardTransfer();
+    document.getElementById("downloads").append(this.node);
+  }
+
+  show(bytes, total) {
+    if (total) [this.bar.max, this.bar.value] = [total, bytes];
+    this.amount.textContent = total ? `${formatSize(bytes)} of ${formatSize(total)}` : formatSize(bytes);
+  }
+
+  remove() {
+    this.done();
+    this.node.remove();
   }
 }
 

@@ -9,6 +9,7 @@ import { jobPage, jobsPage } from "./jobs.js";
 import { queryPage } from "./query.js";
 import { sourcePage, sourcesPage } from "./sources.js";
 import { tokensPage } from "./tokens.js";
+import { mayLeave } from "./unsaved.js";
 
 const PAGES = {
   "": sourcesPage,
@@ -188,7 +189,8 @@ function signInPage(message) {
   token.focus();
 }
 
-function signOut() {
+async function signOut() {
+  if (!(await mayLeave())) return;
   session.token = null;
   sessionStorage.clear(); // drafts of queries, too
   history.replaceState(null, "", location.pathname);
@@ -254,11 +256,18 @@ document.querySelector(".skip").addEventListener("click", (event) => {
   main.focus();
 });
 
+let leaving = false; // whether somebody is asked about an unsaved form
 window.addEventListener("hashchange", async () => {
   if (location.hash.startsWith("#token=")) {
     await takeToken();
     await start();
-  } else if (me && location.hash !== current) show();
+  } else if (me && location.hash !== current && !leaving) {
+    leaving = true;
+    const leaves = await mayLeave();
+    leaving = false;
+    if (leaves) show();
+    else history.replaceState(null, "", current || location.pathname);
+  }
 });
 
 // `/` goes to the filter of the page.

@@ -4,6 +4,7 @@ import { api, at } from "./api.js";
 import { resolveConflict } from "./conflict.js";
 import { crumbs, h, icon, link, say, sentence, typeName } from "./dom.js";
 import { SourceForm } from "./form.js";
+import { guardForm } from "./unsaved.js";
 
 export async function typesPage({ signal }) {
   const types = (await api("GET", "types", { signal })).items;
@@ -31,6 +32,7 @@ const typeIcon = ({ abilities }) => icon(abilities.includes("parameters") ? "dat
 export async function newPage({ id: type, signal, go }) {
   const description = await api("GET", at("types", type), { signal });
   const form = new SourceForm(description, null);
+  guardForm(() => form.isChanged, signal);
   const save = async (test) => {
     const { id, body } = form.read();
     await api("PUT", at("sources", id), {
@@ -38,6 +40,7 @@ export async function newPage({ id: type, signal, go }) {
       query: { test },
       headers: { "If-None-Match": "*" },
     });
+    form.keep();
     say(`Added ${id}.`);
     return go(["source", id]);
   };
@@ -55,6 +58,7 @@ export async function editPage({ id, signal, go, reload }) {
   const source = await api("GET", at("sources", id), { signal });
   const description = await api("GET", at("types", source.type), { signal });
   const form = new SourceForm(description, source);
+  guardForm(() => form.isChanged, signal);
   let version = source.version;
   const save = async (test) => {
     const patch = form.patch();
@@ -73,6 +77,7 @@ export async function editPage({ id, signal, go, reload }) {
       version = stored.version;
       return save(test);
     }
+    form.keep();
     say(`Saved ${id}.`);
     return go(["source", id]);
   };

@@ -27,6 +27,25 @@ export class SourceForm {
     this.settings = [new LimitsSetting(source), new MetadataSetting(source)];
     if (description.abilities.includes("parameters")) this.settings.splice(1, 0, new QueriesSetting(source));
     this.banner = h("div", { class: "banner" });
+    this.keep();
+  }
+
+  /** Take what is in the form as what is stored. */
+  keep() {
+    this.kept = this.content();
+  }
+
+  /** True if something in the form would be lost. */
+  get isChanged() {
+    return this.content() !== this.kept;
+  }
+
+  content() {
+    try {
+      return JSON.stringify(this.source ? this.patch() : this.read());
+    } catch (error) {
+      return error.message; // two queries or notes of one name
+    }
   }
 
   /** Return the form; `save`, `test` and `discover` are coroutine functions. */

@@ -3,11 +3,12 @@
 import { api, at } from "./api.js";
 import { emptyState, errorBox, formatSize, formatTime, h, icon, link, plural } from "./dom.js";
 import { LongList } from "./list.js";
+import { uploadButton } from "./upload.js";
 
 const PAGE = 200;
 
 /** Return the list of the items of a source, below the folder or by the pattern of the address. */
-export async function browser(source, { query, signal, go }) {
+export async function browser(source, { query, signal, go, reload }) {
   const typed = query.get("q") ?? query.get("pattern") ?? "";
   // A part of a name becomes the pattern that finds it in all folders.
   const pattern = !typed || /[*?[]/.test(typed) ? typed : `**/*${typed}*`;
@@ -67,10 +68,13 @@ export async function browser(source, { query, signal, go }) {
     }
   };
   await start();
+  const takesFiles = source.rights.includes("write") && source.abilities.includes("upload");
+  const upload = takesFiles && uploadButton(source, path === "/" || pattern ? "" : path, reload);
   return h(
     "section",
     { "aria-label": "Items" },
-    h("h2", {}, "Items"),
+    h("div", { class: "row spread" }, h("h2", {}, "Items"), upload && upload.control),
+    upload && upload.problem,
     form,
     pattern ? null : folderPath(source, path),
     count,

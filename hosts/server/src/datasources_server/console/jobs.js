@@ -27,7 +27,7 @@ const PAGE = 50;
 const REFRESH = 5000; // milliseconds between two looks for new jobs
 const CHIPS = { running: "busy", finished: "ready", failed: "unusable", lost: "unusable", cancelled: "" };
 
-export async function jobsPage({ signal }) {
+export async function jobsPage({ me, signal }) {
   const list = h("div", {});
   const watched = new Set(); // ids of jobs whose events are read
   let rows = new Map(); // by id, those that are shown
@@ -50,7 +50,7 @@ export async function jobsPage({ signal }) {
     if (ids === shown && ids) page.items.forEach((job) => rows.get(job.id).update(job));
     else {
       shown = ids;
-      rows = new Map(page.items.map((job) => [job.id, new JobRow(job)]));
+      rows = new Map(page.items.map((job) => [job.id, new JobRow(job, me)]));
       list.replaceChildren(...content(page));
     }
     for (const job of page.items) if (job.state === "running") watch(job.id);
@@ -59,13 +59,14 @@ export async function jobsPage({ signal }) {
     if (!page.items.length) {
       const text =
         "A job fetches items into a workspace of the server while nobody waits. Programs start them; those that run under your name are shown here.";
+      if (me.admin) return [emptyState("No jobs", "A job fetches items into a workspace of the server while nobody waits. Programs start them.")];
       return [emptyState("No jobs", text)];
     }
-    const head = ["Job", "State", "Started", "Took", "Result", ""];
+    const head = ["Job", "State", "Started", "Took", "Fetches", "Result", ""];
+    if (me.admin) head.splice(1, 0, "Owner");
     const lines = [...rows.values()].map((row) => row.node);
-    return [region("Jobs", table("Jobs", head, lines, { wide: [3] })), pager.controls(page.next_cursor)].filter(
-      Boolean,
-    );
+    const shown = region("Jobs", table("Jobs", head, lines, { wide: [head.indexOf("Took")] }));
+    return [shown, pager.controls(page.next_cursor)].filter(Boolean);
   };
   const guarded = async () => {
     try {
@@ -102,7 +103,8 @@ async function follow(id, signal, changed) {
 }
 
 class JobRow {
-  constructor(job) {
+  constructor(job, me) {
+    this.me = me;
     this.node = h("tr", {});
     this.state = null;
     this.update(job);
@@ -123,13 +125,23 @@ class JobRow {
     this.took = h("td", { class: "wide-only" }, took(job));
     this.node.replaceChildren(
       h("th", { scope: "row" }, link(["job", job.id], job.id.slice(0, 8), {}, { class: "code" })),
+      this.me.admin && h("td", {}, job.owner),
       h("td", {}, stateChip(job)),
       h("td", {}, formatTime(job.created_at)),
       this.took,
+      h("td", {}, subject(job)),
       this.result,
       h("td", { class: "actions-cell" }, job.state === "running" && !job.cancelling && cancelButton(job)),
     );
   }
+}
+
+/** Return what a job fetches: its first item, and the number of the others. */
+function subject({ items: [first], item_count: count }) {
+  if (!first) return "";
+  const more = count > 1 ? ` and ${count - 1} more` : "";
+  const title = `${first.source}: ${first.item}`;
+  return [h("span", { class: "clip", title }, title), more && h("span", { class: "dim" }, more)];
 }
 
 const stateChip = (job) => chip(job.cancelling ? "cancelling" : job.state, CHIPS[job.state]);
@@ -180,7 +192,7 @@ function cancelButton(job, done) {
   return cancel;
 }
 
-export async function jobPage({ id, signal }) {
+export async function jobPage({ id, me, signal }) {
   const body = h("div", {});
   const actions = h("div", { class: "row" });
   const problem = h("div", { "aria-live": "polite" });
@@ -199,10 +211,12 @@ export async function jobPage({ id, signal }) {
         stateChip(job),
         h("span", {}, "started ", formatTime(job.created_at)),
         h("span", {}, `${job.ended_at ? "took" : "for"} ${took(job)}`),
+        h("span", {}, "of ", job.owner),
         h("span", {}, "workspace ", h("span", { class: "code" }, job.workspace.slice(0, 8))),
       ),
+      subjects(job),
       job.state === "running" ? progress(job) : "",
-      files(job),
+      files(job, job.owner === me.id),
     );
   };
   const job = await api("GET", at("jobs", id), { signal });
@@ -223,9 +237,19 @@ export async function jobPage({ id, signal }) {
   ];
 }
 
-function files(job) {
+/** Return the items of a job; each is text, as it may be a query of many lines. */
+function subjects(job) {
+  const entry = ({ source, item, format }) =>
+    h("li", {}, `${source}: `, h("span", { class: "code" }, item), format && ` as ${format}`);
+  const hidden = job.item_count - job.items.length;
+  const list = h("ul", { class: "plain" }, job.items.map(entry), hidden > 0 && h("li", {}, `and ${hidden} more`));
+  return job.items.length ? h("section", {}, h("h2", {}, "Fetches"), list) : "";
+}
+
+/** Return the files of a job; others than its owner cannot download them. */
+function files(job, isOwn) {
   if (!job.receipts.length) return "";
-  const kept = job.state === "finished";
+  const kept = isOwn && job.state === "finished";
   const line = (receipt) => {
     const get = button("Download", () => busy(get, () => downloadFile(job.workspace, receipt.path)), {
       "aria-label": `Download ${receipt.path}`,

@@ -120,7 +120,7 @@ function sourcesTable(items) {
 }
 
 export async function sourcePage(page) {
-  const { id, me, signal, go, query } = page;
+  const { id, me, signal, go, query, reload } = page;
   const source = await api("GET", at("sources", id), { signal });
   const facts = h(
     "div",
@@ -144,7 +144,7 @@ export async function sourcePage(page) {
     reason,
     outcome,
     me.admin && details(source),
-    readable && (await browser(source, { query, signal, go })),
+    readable && (await browser(source, { query, signal, go, reload })),
   ];
 }
 
