@@ -191,3 +191,47 @@ def test_stored_query_asks_for_its_parameters(tab: Tab, server: ConsoleServer) -
     with page.expect_download() as waiting:
         page.get_by_role("button", name="Download").click()
     assert len(waiting.value.path().read_text().splitlines()) == 4
+
+
+def test_form_that_is_not_saved_is_left_only_after_a_question(
+    tab: Tab, server: ConsoleServer
+) -> None:
+    page = tab.open("add/local_file")
+    dialog = page.get_by_role("dialog", name="Leave without saving?")
+    page.get_by_label("Name", exact=True).fill("Half done")
+    page.get_by_role("link", name="Jobs", exact=True).click()
+    expect(dialog).to_be_visible()
+    assert tab.violations() == []
+    dialog.get_by_role("button", name="Stay", exact=True).click()
+    expect(page.get_by_label("Name", exact=True)).to_have_value("Half done")
+    assert page.url.endswith("#/add/local_file")
+    page.get_by_role("link", name="Jobs", exact=True).click()
+    dialog.get_by_role("button", name="Leave", exact=True).click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Jobs")
+
+
+def test_tab_with_an_unsaved_form_asks_before_it_is_closed(new_tab: Any) -> None:
+    tab = new_tab()
+    page = tab.open("add/local_file")
+    page.close(run_before_unload=True)  # nothing was typed
+    tab = new_tab()
+    page = tab.open("add/local_file")
+    page.get_by_label("Name", exact=True).fill("Half done")
+    with page.expect_event("dialog") as asked:
+        page.close(run_before_unload=True)
+    assert asked.value.type == "beforeunload"
+    tab.errors.clear()  # of the dialog
+
+
+def test_form_that_was_saved_is_left_without_a_question(tab: Tab, server: ConsoleServer) -> None:
+    (server.data / "kept").mkdir(exist_ok=True)
+    page = tab.open("add/local_file")
+    page.get_by_label("Name", exact=True).fill("Kept")
+    page.get_by_label("Path", exact=True).fill(str(server.data / "kept"))
+    page.get_by_role("button", name="Add source", exact=True).click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Kept")
+    tab.go("edit/kept")
+    page.get_by_label("Name", exact=True).fill("Kept on")
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Kept on")
+    server.admin("DELETE", "/sources/kept")

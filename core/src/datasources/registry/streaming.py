@@ -35,7 +35,8 @@ from datasources.registry.queries import check_no_parameters, is_query_path
 from datasources.streams import ItemStream, byte_range
 from datasources.threads import run_in_thread
 
-_CHUNK = 256 * 1024  # bytes read of a file at once
+_CHUNK = 1 << 20  # bytes read of a file at once
+_LARGE = 128 * 1024  # bytes of a piece that is hashed in a thread
 
 
 @dataclass(frozen=True)
@@ -214,7 +215,7 @@ def _checked(
     check_size(stream.size)
 
     async def chunks() -> AsyncIterator[bytes]:
-        size, digest = 0, hashlib.sha256()
+        size, digest, loop = 0, hashlib.sha256(), asyncio.get_running_loop()
         while True:
             with errors():
                 async with deadline.within(), guarded():
@@ -223,8 +224,15 @@ def _checked(
                 break
             size += len(chunk)
             check_size(size)
-            digest.update(chunk)
+            # In a thread, while the caller has the piece, unless the switch takes longer.
+            hashing = (
+                loop.run_in_executor(None, digest.update, chunk) if len(chunk) >= _LARGE else None
+            )
+            if hashing is None:
+                digest.update(chunk)
             yield chunk
+            if hashing is not None:
+                await hashing
         if stream.size is not None and size != stream.size:
             raise DataFetchError(f"{subject} ended after {size} of {stream.size} bytes")
         checked.receipt = FetchReceipt(

@@ -7,7 +7,7 @@ import itertools
 import json
 import time
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -105,6 +105,17 @@ class Records(Protocol):
             expires_at: Unix seconds, from which on the entry counts as removed.
         """
         ...
+
+    def append_many(
+        self,
+        kind: str,
+        id: str,
+        entries: Sequence[Mapping[str, Any]],
+        expires_at: float | None = None,
+    ) -> None:
+        """Add entries in this order, as `append`; stores add all or none of them in one write."""
+        for data in entries:
+            self.append(kind, id, data, expires_at)
 
     @abstractmethod
     def read(

@@ -6,7 +6,7 @@ import builtins
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
@@ -49,6 +49,7 @@ _READ = f"""
 SELECT number, data FROM entries
     WHERE kind = ? AND id = ? AND number > ? AND number < ? AND {_CURRENT} ORDER BY number
 """  # noqa: S608
+_APPEND = "INSERT INTO entries VALUES (?, ?, ?, ?, ?)"
 _MAX_NUMBER = 2**63 - 1
 
 Transaction = Callable[[], AbstractContextManager[sqlite3.Connection]]
@@ -108,10 +109,21 @@ class SQLiteRecords(Records):
         text = json.dumps(data)
         with self._transaction() as connection:
             number = _next_number(connection)
-            connection.execute(
-                "INSERT INTO entries VALUES (?, ?, ?, ?, ?)", (kind, id, number, text, expires_at)
-            )
+            connection.execute(_APPEND, (kind, id, number, text, expires_at))
         return number
+
+    def append_many(
+        self,
+        kind: str,
+        id: str,
+        entries: Sequence[Mapping[str, Any]],
+        expires_at: float | None = None,
+    ) -> None:
+        texts = [json.dumps(data) for data in entries]
+        with self._transaction() as connection:
+            for text in texts:
+                row = (kind, id, _next_number(connection), text, expires_at)
+                connection.execute(_APPEND, row)
 
     def read(
         self,

@@ -7,9 +7,10 @@ import logging
 import re
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Query
@@ -108,10 +109,11 @@ class AuditTrail(AuditObserver):
     def _append(self) -> None:
         records = self._api.records()
         while self._waiting:
-            entry = self._waiting[0]
-            append_entry(records, entry, self._api.settings.audit_days)
-            if self._waiting and self._waiting[0] is entry:  # not pushed out meanwhile
-                self._waiting.popleft()
+            entries = list(islice(self._waiting, _BATCH))
+            append_entries(records, entries, self._api.settings.audit_days)
+            for entry in entries:
+                if self._waiting and self._waiting[0] is entry:  # not pushed out meanwhile
+                    self._waiting.popleft()
 
 
 def make_entry(operation: str, **fields: Any) -> dict[str, Any]:
@@ -120,9 +122,9 @@ def make_entry(operation: str, **fields: Any) -> dict[str, Any]:
     return {key: value for key, value in entry.items() if value is not None}
 
 
-def append_entry(records: Records, entry: dict[str, Any], days: int) -> None:
-    """Add an entry to the audit trail, which is kept for some days; raises StoreError."""
-    records.append(_KIND, _ID, entry, time.time() + days * _DAY)
+def append_entries(records: Records, entries: Sequence[dict[str, Any]], days: int) -> None:
+    """Add entries to the audit trail, which are kept for some days; raises StoreError."""
+    records.append_many(_KIND, _ID, entries, time.time() + days * _DAY)
 
 
 def audit_routes(route_class: type[APIRoute]) -> ApiRouter:

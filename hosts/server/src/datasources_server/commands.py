@@ -140,14 +140,14 @@ def _opened(
 
 def _note(context: CliContext, store: Store, operation: str, name: str) -> None:
     """Add an entry to the audit trail of the store, and to the audit log of the settings."""
-    from datasources_server.audit import append_entry, make_entry
+    from datasources_server.audit import append_entries, make_entry
     from datasources_server.settings import ServerSettings
 
     entry = make_entry(operation, token=name, user=login_name(), outcome="ok")
     records = store.records()
     if records is not None:
         days = context.settings.server.get("audit_days", ServerSettings().audit_days)
-        append_entry(records, entry, days)
+        append_entries(records, [entry], days)
     if context.audit_log is not None:
         context.audit_log.write(entry)
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Annotated, Any
 
 from fastapi import Header, Query, Request, Response
@@ -14,13 +12,14 @@ from fastapi.routing import APIRoute
 from datasources import Record
 from datasources.json_values import to_iso_time
 from datasources_server.api_router import ApiRouter
-from datasources_server.calls import AnyCall, Call
+from datasources_server.calls import AnyCall, Call, ExitStack
 from datasources_server.cursors import open_cursor, seal_cursor
 from datasources_server.documents import JobDocument, JobPage
 from datasources_server.job_items import open_subject
+from datasources_server.job_watches import encode_event
 from datasources_server.problems import Problem
 from datasources_server.responses import ApiResponse, ContentResponse
-from datasources_server.running import POLL_SECONDS, JobRunner, Runner
+from datasources_server.running import JobRunner, Runner
 
 ACCEPTED: dict[int | str, dict[str, Any]] = {
     202: {"model": JobDocument, "description": "The job goes on."}
@@ -83,6 +82,7 @@ async def cancel_job(call: AnyCall, runner: Runner, job_id: str) -> ApiResponse:
 async def job_events(
     call: AnyCall,
     runner: Runner,
+    stack: ExitStack,
     job_id: str,
     last_event_id: Annotated[int | None, Header(ge=0, lt=2**63)] = None,
 ) -> Response:
@@ -93,7 +93,9 @@ async def job_events(
     """
     await find_job(call, runner, job_id)
     headers = {"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"}
-    return ContentResponse(_events(call, runner, job_id, last_event_id or 0), 200, headers)
+    events = _events(call, runner, job_id, last_event_id or 0)
+    stack.push_async_callback(events.aclose)
+    return ContentResponse(events, 200, headers)
 
 
 async def accepted(request: Request, call: Call, runner: JobRunner, job: Record) -> ApiResponse:
@@ -104,32 +106,25 @@ async def accepted(request: Request, call: Call, runner: JobRunner, job: Record)
     return response
 
 
-async def _events(call: Call, runner: JobRunner, job_id: str, after: int) -> AsyncIterator[bytes]:
+async def _events(call: Call, runner: JobRunner, job_id: str, after: int) -> AsyncGenerator[bytes]:
     yield b":\n\n"  # so that the client has the headers
-    sent = time.monotonic()
-    while True:
-        # The job before its events, so that none is missed of one that has ended.
-        job, newest = await runner.look(job_id)
-        if job is None:
-            return
-        while after < newest:
-            events = await asyncio.to_thread(runner.records().events, job_id, after)
-            for number, event in events:
-                yield _event(event["event"], event["data"], number)
-            after, sent = events[-1][0] if events else newest, time.monotonic()
-        if job.data["state"] != "running":
-            yield _event("end", await describe_job(call, runner, job))
-            return
-        if time.monotonic() >= sent + _HEARTBEAT_SECONDS:
-            sent = time.monotonic()
-            yield b":\n\n"
-        await asyncio.sleep(POLL_SECONDS)
-
-
-def _event(name: str, data: Any, number: int | None = None) -> bytes:
-    """Return one event; its data is on one line, as JSON escapes line ends."""
-    identifier = "" if number is None else f"id: {number}\n"
-    return f"{identifier}event: {name}\ndata: {json.dumps(data)}\n\n".encode()
+    seen = None
+    async with runner.watches.watch(job_id) as watch:
+        while True:
+            look = await watch.wait(seen, _HEARTBEAT_SECONDS)
+            if look is None:
+                yield b":\n\n"
+                continue
+            if look.job is None:
+                return
+            for number, event in await watch.events(after, look.newest):
+                yield event
+                after = number
+            if look.job.data["state"] != "running":
+                data = await describe_job(call, runner, look.job)
+                yield encode_event(None, {"event": "end", "data": data})
+                return
+            seen = look
 
 
 async def find_job(call: Call, runner: JobRunner, job_id: str, *, is_own: bool = False) -> Record:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, BinaryIO
 
 from starlette.responses import Response
@@ -130,22 +131,24 @@ def select_part(
     return (200 if part is None else 206), first, end
 
 
-async def read_file(
-    open_file: Callable[[], BinaryIO], first: int, end: int
-) -> AsyncIterator[bytes]:
-    """Yield the bytes of a file from `first` to before `end`."""
-    file = await run_in_thread(open_file)
+async def read_file(file: BinaryIO, first: int, end: int) -> AsyncIterator[bytes]:
+    """Yield the bytes of a file from `first` to before `end`; the caller closes the file."""
+    while first < end:
+        chunk = await _read_part(file.fileno(), min(_CHUNK, end - first), first)
+        if not chunk:
+            return  # truncated meanwhile: the response ends early
+        first += len(chunk)
+        yield chunk
+
+
+async def _read_part(descriptor: int, size: int, first: int) -> bytes:
+    """Return bytes of a file; a thread reads them unless they are in memory, as of a new file."""
+    buffer = bytearray(size)
     try:
-        await run_in_thread(lambda: file.seek(first))
-        while first < end:
-            size = min(_CHUNK, end - first)
-            chunk = await run_in_thread(lambda size=size: file.read(size))
-            if not chunk:
-                return  # truncated meanwhile: the response ends early
-            first += len(chunk)
-            yield chunk
-    finally:
-        file.close()
+        read = os.preadv(descriptor, [buffer], first, os.RWF_NOWAIT)
+    except (OSError, AttributeError):  # not in memory; or the system cannot tell
+        return await run_in_thread(os.pread, descriptor, size, first)
+    return bytes(memoryview(buffer)[:read])
 
 
 def _encode(filename: str) -> str:

@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 from uuid import uuid4
 
 from fastapi import Depends, Request
@@ -18,11 +18,11 @@ from datasources import DataSourceError, Principal, Record, RegistryError
 from datasources_server.calls import Api, Call
 from datasources_server.job_items import seal_subject
 from datasources_server.job_records import JobRecords, lost_problem
+from datasources_server.job_watches import JobWatches, Look
 from datasources_server.problems import Problem
 from datasources_server.running_job import RunningJob, undo_lost_job
 from datasources_server.workspace_files import Staging
 
-POLL_SECONDS = 1.0  # between two looks for new events of a job
 _SWEEP_SECONDS = 5.0  # between two looks for jobs whose workers have died
 _EXPIRY_SECONDS = 60.0  # between two deletions of what has expired
 _STOP_TIMEOUT = 5.0  # seconds that jobs have to end when the server is told to end
@@ -30,15 +30,6 @@ _STOP_TIMEOUT = 5.0  # seconds that jobs have to end when the server is told to 
 _DIRECTORY = re.compile(r"([0-9a-f]{32})(?:\.([0-9a-f]{32}))?")
 
 _log = logging.getLogger("datasources.server")
-
-
-class Look(NamedTuple):
-    """A job at one moment."""
-
-    job: Record | None
-    """None if there is none any more."""
-    newest: int
-    """The number of its latest event; 0 if it has none."""
 
 
 class JobRunner:
@@ -52,8 +43,8 @@ class JobRunner:
         self._api = api
         self._worker = uuid4().hex
         self._jobs: dict[str, RunningJob] = {}
-        # By job: when it was looked at, and what was seen.
-        self._looks: dict[str, tuple[float, asyncio.Future[Look]]] = {}
+        self.watches = JobWatches(self._look, self._read_events)
+        """The jobs whose events somebody reads."""
 
     def records(self) -> JobRecords:
         """Return the records of jobs.
@@ -123,27 +114,15 @@ class JobRunner:
             await self._clean_up(records, lease)
         return await asyncio.to_thread(records.get, job.id)
 
-    async def look(self, job_id: str) -> Look:
-        """Return a job and the number of its latest event, as they were within the last second.
-
-        However many clients listen to the events of a job, the store is asked once a second.
-        """
-        now = asyncio.get_running_loop().time()
-        at, look = self._looks.get(job_id, (0.0, None))
-        if look is None or now >= at + POLL_SECONDS:
-            self._looks = {
-                other: entry for other, entry in self._looks.items() if now < entry[0] + 60.0
-            }
-            look = asyncio.ensure_future(self._look(job_id))
-            self._looks[job_id] = (now, look)
-        return await asyncio.shield(look)
-
     async def _look(self, job_id: str) -> Look:
         records = self.records()
         job = await asyncio.to_thread(records.get, job_id)
         if job is not None:
             job = await self.settle(job)
         return Look(job, await asyncio.to_thread(records.last_number, job_id))
+
+    async def _read_events(self, job_id: str, after: int) -> list[tuple[int, dict[str, Any]]]:
+        return await asyncio.to_thread(self.records().events, job_id, after)
 
     async def cancel(self, job: Record) -> Record | None:
         """Cancel a job, whichever worker runs it; return it as it is now."""

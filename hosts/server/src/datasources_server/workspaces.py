@@ -180,7 +180,7 @@ async def get_file(
     etag = f"{status.st_ino:x}-{status.st_size:x}-{status.st_mtime_ns:x}"
     headers = content_headers(guess_media_type(path), etag, os.path.basename(path))
     code, first, end = select_part(headers, status.st_size, range, if_range)
-    return ContentResponse(read_file(lambda: file, first, end), code, headers)
+    return ContentResponse(read_file(file, first, end), code, headers)
 
 
 def _put(records: Records, workspace: Record, places: int) -> Record:

@@ -53,7 +53,7 @@ from datasources_local_file.pages import Keep, entries_after, first_after, walk_
 from datasources_local_file.splits import FileInVersion, mark_of
 from datasources_local_file.uploads import store_file
 
-_CHUNK = 256 * 1024  # bytes read at once
+_CHUNK = 1 << 20  # bytes read at once
 _MOST_FOLDERS = 1000  # more are no choice for a person
 _EFFECTIVE_IDS = os.access in os.supports_effective_ids
 # Below the logger whose warnings the command line shows.

@@ -32,7 +32,6 @@ const typeIcon = ({ abilities }) => icon(abilities.includes("parameters") ? "dat
 export async function newPage({ id: type, signal, go }) {
   const description = await api("GET", at("types", type), { signal });
   const form = new SourceForm(description, null);
-  guardForm(() => form.isChanged, signal);
   const save = async (test) => {
     const { id, body } = form.read();
     await api("PUT", at("sources", id), {
@@ -47,10 +46,12 @@ export async function newPage({ id: type, signal, go }) {
   const options = () => ({ type, options: form.read().body.options });
   const test = () => api("POST", "test", { body: options() });
   const discover = () => api("POST", "discover", { body: options() });
+  const node = form.build({ save, test, discover });
+  guardForm(() => form.isChanged, signal);
   return [
     crumbs(link([], "Sources"), link(["add"], "Add")),
     h("h1", { tabindex: "-1" }, `Add ${typeName(type)}`),
-    form.build({ save, test, discover }),
+    node,
   ];
 }
 
@@ -58,7 +59,6 @@ export async function editPage({ id, signal, go, reload }) {
   const source = await api("GET", at("sources", id), { signal });
   const description = await api("GET", at("types", source.type), { signal });
   const form = new SourceForm(description, source);
-  guardForm(() => form.isChanged, signal);
   let version = source.version;
   const save = async (test) => {
     const patch = form.patch();
@@ -82,9 +82,11 @@ export async function editPage({ id, signal, go, reload }) {
     return go(["source", id]);
   };
   const test = () => api("POST", `${at("sources", id)}/test`, { body: form.patch() });
+  const node = form.build({ save, test });
+  guardForm(() => form.isChanged, signal);
   return [
     crumbs(link([], "Sources"), link(["source", id], source.name || id)),
     h("h1", { tabindex: "-1" }, `Edit ${source.name || id}`),
-    form.build({ save, test }),
+    node,
   ];
 }

@@ -27,7 +27,6 @@ export class SourceForm {
     this.settings = [new LimitsSetting(source), new MetadataSetting(source)];
     if (description.abilities.includes("parameters")) this.settings.splice(1, 0, new QueriesSetting(source));
     this.banner = h("div", { class: "banner" });
-    this.keep();
   }
 
   /** Take what is in the form as what is stored. */
@@ -107,6 +106,7 @@ export class SourceForm {
       ),
     );
     this.toggle();
+    this.keep();
     return form;
   }
 

@@ -58,8 +58,7 @@ export async function jobsPage({ me, signal }) {
   const content = (page) => {
     if (!page.items.length) {
       const text =
-        "A job fetches items into a workspace of the server while nobody waits. Programs start them; those that run under your name are shown here.";
-      if (me.admin) return [emptyState("No jobs", "A job fetches items into a workspace of the server while nobody waits. Programs start them.")];
+        "A job fetches items into a workspace of the server while nobody waits. Programs start them; those that run under your name are shown here, to administrators all.";
       return [emptyState("No jobs", text)];
     }
     const head = ["Job", "State", "Started", "Took", "Fetches", "Result", ""];

@@ -44,8 +44,10 @@ _APPEND = f"""
 WITH locked AS MATERIALIZED (
     SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended(%s, 0))
 )
-INSERT INTO datasources.entries (kind, id, number, data, expires_at)
-    SELECT %s, %s, {_NEXT}, %s, %s FROM locked RETURNING number
+INSERT INTO datasources.entries (kind, id, number, expires_at, data)
+    SELECT %s, %s, {_NEXT}, %s, added.data FROM locked,
+        (SELECT data FROM pg_catalog.unnest(%s::text[]) WITH ORDINALITY t(data, place) ORDER BY place) added
+    RETURNING number
 """  # noqa: S608
 _READ = f"""
 SELECT number, data FROM datasources.entries
@@ -119,8 +121,18 @@ class PostgreSQLRecords(Records):
         self, kind: str, id: str, data: Mapping[str, Any], expires_at: float | None = None
     ) -> int:
         lock = json.dumps(["datasources", kind, id])
-        rows, _ = self._execute(_APPEND, (lock, kind, id, json.dumps(data), expires_at))
+        rows, _ = self._execute(_APPEND, (lock, kind, id, expires_at, [json.dumps(data)]))
         return int(rows[0][0])
+
+    def append_many(
+        self,
+        kind: str,
+        id: str,
+        entries: Sequence[Mapping[str, Any]],
+        expires_at: float | None = None,
+    ) -> None:
+        lock = json.dumps(["datasources", kind, id])
+        self._execute(_APPEND, (lock, kind, id, expires_at, [json.dumps(data) for data in entries]))
 
     def read(
         self,
