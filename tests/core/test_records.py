@@ -146,6 +146,15 @@ class TestRecordsOfEveryStore:
         assert before == [entries[2], entries[1]]
         assert records.read("event", "c") == []
 
+    def test_many_entries_are_added_in_their_order(self, records: Records):
+        first = records.append("event", "many", {"n": 0})
+        records.append_many("event", "many", [{"n": n} for n in range(1, 40)])
+        records.append_many("event", "many", [])
+        numbers, entries = zip(*records.read("event", "many"), strict=True)
+        assert [entry["n"] for entry in entries] == list(range(40))
+        assert list(numbers) == sorted(set(numbers))
+        assert numbers[0] == first
+
     def test_what_has_expired_is_deleted_and_nothing_else(self, records: Records):
         now = time.time()
         for name, expires_at in (("a", now + 10), ("b", now + 30), ("c", None)):

@@ -138,6 +138,20 @@ class TestEveryStore:
             with pytest.raises(StoreError):
                 store.update(stale)
 
+    def test_revision_differs_after_each_change_and_after_nothing_else(self, store: Store):
+        revisions = [store.revision()]
+        store.add(stored("a"))
+        revisions.append(store.revision())
+        (record,) = store.list()
+        store.update(replace(record, paused="later"))
+        revisions.append(store.revision())
+        assert store.get("a")
+        assert store.revision() == revisions[-1]
+        store.remove("a")
+        revisions.append(store.revision())
+        assert len(set(revisions)) == 4
+        assert None not in revisions
+
     def test_nothing_is_added_or_updated_without_records(self, store: Store):
         store.add()
         store.update()

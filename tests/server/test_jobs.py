@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from datasources import DataSourceRegistry
 from tests.server.client import HOST, Answer, Client
 from tests.server.conftest import ApiServer
 from tests.servers import Database, PostgresServer
@@ -125,10 +126,10 @@ def test_every_worker_answers_for_a_job(two: tuple[ApiServer, ApiServer]) -> Non
     # After the last number, only the end is left.
     numbers = [number for _, number, _ in seen if number is not None]
     assert events(ann, job, numbers[-1]) == seen[-1:]
-    for client in (one.client("eve", ["shop", ["read"]]), one.admin):
-        for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/events")):
-            refused = client(method, f"/jobs/{job}{path}")
-            assert (refused.status, refused.slug) == (404, "job-not-found")
+    eve = one.client("eve", ["shop", ["read"]])
+    for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/events")):
+        refused = eve(method, f"/jobs/{job}{path}")
+        assert (refused.status, refused.slug) == (404, "job-not-found")
     assert ann("GET", f"/jobs/{'0' * 32}").slug == "job-not-found"
 
 
@@ -157,6 +158,46 @@ def test_jobs_of_the_caller_are_listed_page_by_page_the_newest_first(
     assert eve("GET", "/jobs").json == {"items": [], "next_cursor": None}
     first_page = ann("GET", "/jobs", limit=2).json
     assert eve("GET", "/jobs", cursor=first_page["next_cursor"]).slug == "cursor-invalid"
+
+
+def test_administrators_see_and_cancel_the_jobs_of_everybody(
+    two: tuple[ApiServer, ApiServer],
+) -> None:
+    one, other = two
+    ann, bob = as_user(one), as_user(one, "bob")
+    jobs = {"ann": start(ann, SLOW)[0], "bob": start(bob, SLOW)[0]}
+    root = Client(other.port, "root")
+    listed = root("GET", "/jobs").json["items"]
+    assert {job["owner"]: job["id"] for job in listed} == jobs
+    assert [job["id"] for job in ann("GET", "/jobs").json["items"]] == [jobs["ann"]]
+    assert root("GET", f"/jobs/{jobs['bob']}").json["owner"] == "bob"
+    for name, job in jobs.items():
+        assert root("DELETE", f"/jobs/{job}").status == 202
+        assert events(root, job)[-1][2]["state"] == "cancelled"
+        assert ended(Client(one.port, name), job)["state"] == "cancelled"
+
+
+@pytest.mark.parametrize("two", ["file", "database"], indirect=True)
+def test_job_tells_its_items_from_the_start_and_its_record_does_not_show_them(
+    two: tuple[ApiServer, ApiServer],
+) -> None:
+    one, other = two
+    long = f"SELECT '{'x' * 600}' AS text"
+    job, _ = start(as_user(one), SLOW, long, *[QUICK] * 9)
+    document = Client(other.port, "ann")("GET", f"/jobs/{job}").json
+    assert (document["state"], document["receipts"]) == ("running", [])
+    assert document["item_count"] == 11
+    assert len(document["items"]) == 10
+    assert document["items"][0] == {"source": "shop", "item": SLOW, "format": None}
+    assert document["items"][1]["item"] == f"{long[:500]}…"
+    store = DataSourceRegistry(store=one._environment()["STORE"]).store
+    records = store.records()
+    assert records is not None
+    record = records.get("job", job)
+    store.close()
+    assert record is not None
+    assert "SELECT" not in json.dumps(record.data)
+    as_user(one)("DELETE", f"/jobs/{job}")
 
 
 def test_job_that_another_worker_cancels_ends_and_its_query_too(

@@ -6,6 +6,7 @@ import http.client
 import json
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -90,6 +91,38 @@ def test_token_that_another_server_revokes_ends_what_it_has_started(
         response = connection.getresponse()
         assert response.status == 401
     wait_until_blocking(lambda: running() == 0)
+
+
+def test_stream_ends_when_nobody_can_tell_if_its_token_was_revoked(
+    pg_database: Database, postgres: Any, tmp_path: Path
+) -> None:
+    config = tmp_path / "datasources.toml"
+    config.write_text("[server]\nrecheck_seconds = 1\nconfirm_seconds = 2\nopen_metrics = true\n")
+    environment = {
+        "DATASOURCES_STORE": pg_database.dsn(),
+        "DATASOURCE_ENCRYPTION_KEY": CredentialManager.generate_key(),
+    }
+    with ServeCommand(config=config, environment=environment) as server:
+        data = server.directory / "data"
+        with (data / "large.bin").open("wb") as file:
+            file.truncate(64 << 20)
+        server.admin.create("lake", path=str(data))
+        headers = {"Authorization": f"Bearer {server.admin.token}"}
+        headers["Content-Type"] = "application/json"
+        body = json.dumps({"item": "large.bin"})
+        with closing(http.client.HTTPConnection(HOST, server.port, timeout=60)) as connection:
+            connection.request("POST", "/v1/sources/lake/content?stream=true", body, headers)
+            response = connection.getresponse()  # most of it waits to be read
+            assert response.status == 200
+            postgres.kill()
+            figures = Client(server.port, "")
+            ended = 'requests_total{method="POST",route="/sources/{source_id}/content"'
+            wait_until_blocking(
+                lambda: ended in figures("GET", "/metrics", prefix="").body.decode(), timeout=60
+            )
+            with pytest.raises(http.client.IncompleteRead):
+                response.read()
+        postgres.start()
 
 
 def test_last_use_is_shown_on_both_and_tokens_of_commands_are_in_the_trail(
