@@ -1,7 +1,8 @@
 """Many clients at once: lists, previews and downloads beside a bare route, and event streams.
 
 The clients run in this process, as tasks over connections that stay open. Server and bare server
-are asked in turn, each for `SECONDS`.
+are asked in turn, each for `SECONDS`: 5 by default, 30 with `LOAD_SECONDS=30`. Beside the rates, the
+processor's time of a request is compared, which other work of the machine changes less.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ import pytest
 from tests.bench.server import BareServer, content_seconds, memory, served
 from tests.server.conftest import ApiServer
 from tests.server.served import ServeCommand
-from tests.servers import Database
+from tests.servers import Database, Server
 
 pytestmark = pytest.mark.bench
 
-CONNECTIONS, SECONDS, ROUNDS = 200, float(os.environ.get("LOAD_SECONDS", "10")), 3
+CONNECTIONS, SECONDS, ROUNDS = 200, float(os.environ.get("LOAD_SECONDS", "5")), 3
 LISTENERS = 1000
 DOWNLOAD = 256 << 10  # bytes
 HUGE = 1 << 30
@@ -36,6 +37,8 @@ class Rate(NamedTuple):
     per_second: float
     p99: float
     """Seconds."""
+    cpu: float
+    """Seconds of the server's processor for one request."""
 
 
 def request(method: str, path: str, token: str, body: str = "") -> bytes:
@@ -52,8 +55,16 @@ async def answered(reader: asyncio.StreamReader) -> int:
     return int(head.split(b" ")[1])
 
 
-async def load(port: int, sent: bytes) -> Rate:
+def cpu_seconds(pid: int) -> float:
+    """Return the seconds that a process and its threads had of processors."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def load(server: Server, sent: bytes) -> Rate:
+    assert server.pid
     took: list[float] = []
+    used, port = cpu_seconds(server.pid), server.port
     until = time.perf_counter() + SECONDS
 
     async def client() -> None:
@@ -65,14 +76,19 @@ async def load(port: int, sent: bytes) -> Rate:
         writer.close()
 
     await asyncio.gather(*(client() for _ in range(CONNECTIONS)))
-    return Rate(len(took) / SECONDS, statistics.quantiles(took, n=100)[98])
+    used = cpu_seconds(server.pid) - used
+    return Rate(len(took) / SECONDS, statistics.quantiles(took, n=100)[98], used / len(took))
 
 
 def compared(name: str, ours: list[Rate], bare: list[Rate]) -> None:
     ratio = statistics.median(a.per_second / b.per_second for a, b in zip(ours, bare, strict=True))
     late = [statistics.median(rate.p99 * 1000 for rate in rates) for rates in (ours, bare)]
     rate = statistics.median(rate.per_second for rate in ours)
-    print(f"  {name:9} {rate:6.0f}/s: {ratio:.2f} x; p99 {late[0]:.0f} beside {late[1]:.0f} ms")
+    cpu = statistics.median(b.cpu / a.cpu for a, b in zip(ours, bare, strict=True))
+    print(
+        f"  {name:9} {rate:6.0f}/s: {ratio:.2f} x, by processor {cpu:.2f} x; "
+        f"p99 {late[0]:.0f} beside {late[1]:.0f} ms"
+    )
 
 
 def test_many_connections() -> None:
@@ -100,7 +116,7 @@ def test_many_connections() -> None:
             with BareServer(body) as bare:
                 asked = request("GET", "/list", "")
                 pairs = [
-                    (asyncio.run(load(server.port, sent)), asyncio.run(load(bare.port, asked)))
+                    (asyncio.run(load(server, sent)), asyncio.run(load(bare, asked)))
                     for _ in range(ROUNDS)
                 ]
             compared(name, [ours for ours, _ in pairs], [theirs for _, theirs in pairs])

@@ -101,7 +101,7 @@ def test_files_of_a_finished_job_are_downloaded(
 
 def test_job_of_somebody_else_is_not_found(tab: Tab, server: ConsoleServer) -> None:
     job = start(worker(server, "job-owner"), "public.customers")
-    page = tab.open(f"job/{job}")
+    page = tab.open(f"job/{job}", token=worker(server, "job-stranger").token)
     expect(page.get_by_role("heading", level=1)).to_have_text("Not found")
 
 

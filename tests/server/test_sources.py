@@ -169,6 +169,32 @@ def test_sources_are_listed_in_pages_by_type_and_text(server: ApiServer, admin: 
     assert admin("GET", "/sources", q="page-", type="postgresql").json["items"] == []
 
 
+def test_list_shows_each_change_of_a_source_and_of_a_grant_at_once(
+    server: ApiServer, admin: Client, lake: str
+) -> None:
+    name = f"lister-{lake}"
+
+    def listed() -> list[tuple[str, str, list[str]]]:
+        items = Client(server.port, name)("GET", "/sources").json["items"]
+        return [(item["name"], item["state"], item["rights"]) for item in items]
+
+    server.client(name, [lake, ["read"]])
+    (before,) = listed()
+    assert listed() == [before]
+    changed = admin("PATCH", f"/sources/{lake}", {"name": "New"}, headers={"If-Match": "*"})
+    assert changed.status == 200
+    assert listed() == [("New", "ready", ["read"])]
+    admin("POST", f"/sources/{lake}/pause", {"reason": "moving"})
+    assert listed() == [("New", "paused", ["read"])]
+    server.client(name, [lake, ["read", "write"]])
+    assert listed() == [("New", "paused", ["read", "write"])]
+    server.client(name, ["another", ["read"]])
+    assert listed() == []
+    server.client(name, [lake, ["read"]])
+    admin("DELETE", f"/sources/{lake}")
+    assert listed() == []
+
+
 def test_cursor_is_refused_in_another_listing_and_for_another_principal(
     server: ApiServer, admin: Client
 ) -> None:
