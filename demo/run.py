@@ -113,7 +113,7 @@ def serve(environment: dict[str, str], base: Path, *, stay: bool) -> None:
     say(f"\n$ {shlex.join(command)}")
     with start(command, environment, base) as process:
         try:
-            wait_until_blocking(lambda: accepts(port) or process.poll() is not None, timeout=60)
+            wait_until_blocking(lambda: accepts(port) or process.poll() is not None, timeout=120)
             url = f"http://127.0.0.1:{port}/"
             token = (base / "admin-token").read_text("utf-8").strip()
             request = Request(f"{url}v1/sources", headers={"Authorization": f"Bearer {token}"})

@@ -28,7 +28,7 @@ def test_demo_serves_its_three_sources_until_ctrl_c(tmp_path: Path) -> None:
         )
     try:
         wait_until_blocking(
-            lambda: b"Ctrl+C ends it" in log.read_bytes() or process.poll() is not None, timeout=240
+            lambda: b"Ctrl+C ends it" in log.read_bytes() or process.poll() is not None, timeout=600
         )
         text = log.read_text("utf-8")
         opened = re.search(r"(http://127\.0\.0\.1:\d+/)#token=(\S+)", text)
