@@ -189,6 +189,12 @@ class Access(_Asynchronous):
     `DataSourceRegistry.access` makes them.
     """
 
+    @property
+    def wrapped(self) -> asynchronous.Access:
+        """The asynchronous access that this one calls, for code with an event loop of its own."""
+        access: asynchronous.Access = self._asynchronous
+        return access
+
     list_sources = _blocking(asynchronous.Access.list_sources)
     get_source = _blocking(asynchronous.Access.get_source)
     list_abilities = _blocking(asynchronous.Access.list_abilities)
@@ -346,6 +352,11 @@ class DataSourceRegistry:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    @property
+    def wrapped(self) -> asynchronous.DataSourceRegistry:
+        """The asynchronous registry that this one calls, for code with an event loop of its own."""
+        return self._asynchronous
 
     register_connector_class = _blocking(asynchronous.DataSourceRegistry.register_connector_class)
     register_data_source = _blocking(asynchronous.DataSourceRegistry.register_data_source)

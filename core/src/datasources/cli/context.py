@@ -8,10 +8,7 @@ from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
-import click
-
-from datasources.cli import output, paths
-from datasources.cli.suggestions import did_you_mean
+from datasources.cli import output, paths  # and no click: bridges use this class without it
 from datasources.errors import (
     DataSourceError,
     DataSourceExistsError,
@@ -62,6 +59,8 @@ class CliContext:
             from datasources.redaction import redact_text
 
             if redact_text(store) != store:
+                import click
+
                 raise click.UsageError(
                     "a password is never an argument: give the store's URL in DATASOURCES_STORE"
                 )
@@ -136,6 +135,8 @@ class CliContext:
         """Raise DataSourceNotFoundError if there is no such source."""
         if registry.exists(source_id):
             return
+        from datasources.cli.suggestions import did_you_mean
+
         ids = [record.id for record in registry.store.list()]
         ids += [config.id for config in self.settings.sources]
         question = did_you_mean(source_id, ids) or "`datasources list` shows those there are"
@@ -266,7 +267,7 @@ class CliContext:
         registry = await (
             self.create_memory_registry(declared)
             if declared
-            else self._open_registry(needs_keys=needs_keys, create=create)
+            else self.open_registry(needs_keys=needs_keys, create=create)
         )
         try:
             for source_id in source_ids:
@@ -301,8 +302,10 @@ class CliContext:
         records.save([await factory.validate(config) for config in configs], replace=False)
         return registry
 
-    async def _open_registry(self, *, needs_keys: bool, create: bool) -> DataSourceRegistry:
-        """Return a registry on the store."""
+    async def open_registry(
+        self, *, needs_keys: bool = True, create: bool = False
+    ) -> DataSourceRegistry:
+        """Return a registry on the store; the arguments are those of `run`."""
         _ = self.audit_log  # opened before a store and a key are made, as that can fail
         store = self.open_store(create=create)
         try:
