@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import io
-from collections.abc import Awaitable, Callable
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, ParamSpec, TypeVar
 
 from datasources import (
     AuthenticationError,
@@ -35,7 +35,9 @@ _CLASSES: list[tuple[tuple[type[DataSourceError], ...], type[Exception]]] = [
 ]
 
 
-def as_os_errors(method: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+def as_os_errors(
+    method: Callable[P, Coroutine[Any, Any, T]],
+) -> Callable[P, Coroutine[Any, Any, T]]:
     """Return a coroutine function that raises `OSError` and its subclasses; the sentence stays.
 
     A wrong argument is a `ValueError`, and the error of the registry is the cause.

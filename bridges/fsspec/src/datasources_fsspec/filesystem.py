@@ -72,7 +72,7 @@ class DataSourceFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has
     def _strip_protocol(cls, path: Any) -> Any:
         if isinstance(path, list):
             return [cls._strip_protocol(each) for each in path]
-        return paths.to_path(os.fspath(path))
+        return paths.to_path(str(path))
 
     def unstrip_protocol(self, name: str) -> str:
         """Return the URL of a path."""
@@ -85,7 +85,8 @@ class DataSourceFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has
     def ukey(self, path: str) -> str:
         """Return a text that is another one when the file has changed; of a table, each time."""
         info = self.info(path)
-        return tokenize(info if info["size"] is not None else secrets.token_hex(16))
+        key: str = tokenize(secrets.token_hex(16) if info["size"] is None else info)
+        return key
 
     @as_os_errors
     async def _ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:
@@ -187,11 +188,11 @@ class DataSourceFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has
         limits = replace(operations.limits(source), **self._limits) if self._limits else None
         if await has_streams(operations, source):
             return Item(operations, source, name, None, True, limits)
-        table, _, format = name.rpartition(".")
-        if table and format in _FORMATS:
+        table, _, ending = name.rpartition(".")
+        if table and ending in _FORMATS:
             with suppress(ItemNotFoundError):
                 if "columns" in await operations.get_metadata(source, table):
-                    return Item(operations, source, table, format, False, limits)
+                    return Item(operations, source, table, ending, False, limits)
         if "columns" in await operations.get_metadata(source, name):
             raise ItemNotFoundError(f"{path!r} is a table; read it as {path + '.parquet'!r}")
         return Item(operations, source, name, None, False, limits)
@@ -227,25 +228,21 @@ class DataSourceFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has
             callback.set_size(total)
             callback.absolute_update(done)
 
-        target = os.path.abspath(lpath)
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=os.path.dirname(target), prefix=".get-") as folder:
-            os.replace(await fetch(await self._item(rpath), folder, report), target)
+        above = os.path.dirname(lpath) or "."
+        os.makedirs(above, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=above, prefix=".datasources-") as folder:
+            os.replace(await fetch(await self._item(rpath), folder, report), lpath)
 
     @as_os_errors
-    async def _put_file(
-        self, lpath: str, rpath: str, mode: str = "overwrite", **_: Any
-    ) -> None:
-        if os.path.isdir(lpath):  # folders appear with the files in them
+    async def _put_file(self, lpath: str, rpath: str, mode: str = "overwrite", **_: Any) -> None:
+        if await run_in_thread(os.path.isdir, lpath):  # folders appear with the files in them
             return
         source, name = paths.split(self._strip_protocol(rpath))
         operations = await self._sources.operations_of(source)
         await operations.upload(source, lpath, name, overwrite=mode != "create")
         self.invalidate_cache()
 
-    async def _pipe_file(
-        self, path: str, value: bytes, mode: str = "overwrite", **_: Any
-    ) -> None:
+    async def _pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **_: Any) -> None:
         with tempfile.NamedTemporaryFile(prefix="datasources-fsspec-") as file:
             await run_in_thread(file.write, value)
             file.flush()
@@ -338,7 +335,7 @@ def _infos(source: str, item: DataItem, *, has_ranges: bool) -> list[Info]:
     if item.metadata.get("kind") == "folder":
         return [_directory(path.rstrip("/"))]
     if not has_ranges and item.metadata.get("kind"):
-        return [_file(f"{path}.{format}", None, None) for format in _FORMATS]
+        return [_file(f"{path}.{ending}", None, None) for ending in _FORMATS]
     # A path that ends in a slash is no file's: object stores have such empty objects.
     return [] if path.endswith("/") else [_file(path, item.size, item.modified_at)]
 

@@ -17,9 +17,9 @@ def to_path(url: str) -> str:
     """
     if not url.startswith(_SCHEME):
         return url.rstrip("/")
-    path, query, format = url.removeprefix(_SCHEME).partition(_FORMAT)
+    path, query, ending = url.removeprefix(_SCHEME).partition(_FORMAT)
     path = unquote(path.rstrip("/"))
-    return f"{path}.{format}" if query else path
+    return f"{path}.{ending}" if query else path
 
 
 def to_url(path: str) -> str:

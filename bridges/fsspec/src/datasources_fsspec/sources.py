@@ -21,7 +21,9 @@ _CLOSE_TIMEOUT = 5.0  # seconds that the end of a program waits for operations u
 class GivenSources:
     """The sources of a registry that the program has made, or what a principal may do with them."""
 
-    def __init__(self, registry: Operations | blocking.DataSourceRegistry | blocking.Access) -> None:
+    def __init__(
+        self, registry: Operations | blocking.DataSourceRegistry | blocking.Access
+    ) -> None:
         operations = getattr(registry, "wrapped", registry)
         if not isinstance(operations, (DataSourceRegistry, Access)):
             raise TypeError("'registry' must be a DataSourceRegistry, or an Access of one")
@@ -63,8 +65,9 @@ class SettingsSources:
         return _context().settings
 
     async def _registry(self, declared_id: str | None) -> DataSourceRegistry:
-        opened = self._registries.get(declared_id)
-        return opened or await asyncio.to_thread(self._open, declared_id)
+        if declared_id in self._registries:
+            return self._registries[declared_id]
+        return await asyncio.to_thread(self._open, declared_id)
 
     def _open(self, declared_id: str | None) -> DataSourceRegistry:
         """Open a registry unless another thread has done so."""
