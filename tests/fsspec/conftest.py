@@ -72,6 +72,7 @@ def shop_config(database: Database) -> DataSourceConfig:
             "database": database.name,
             "user": database.user,
             "password": database.password,
+            "allow_privileged_role": True,
         },
     )
 

@@ -16,7 +16,7 @@ from fsspec.asyn import AsyncFileSystem, sync, sync_wrapper
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 from fsspec.utils import tokenize
 
-from datasources import DataItem, ItemNotFoundError, run_in_thread
+from datasources import DataFetchError, DataItem, ItemNotFoundError, PolicyError, run_in_thread
 from datasources_fsspec import paths
 from datasources_fsspec.errors import as_os_errors
 from datasources_fsspec.files import AsyncDataSourceFile, DataSourceFile
@@ -193,7 +193,11 @@ class DataSourceFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has
             with suppress(ItemNotFoundError):
                 if "columns" in await operations.get_metadata(source, table):
                     return Item(operations, source, table, ending, False, limits)
-        if "columns" in await operations.get_metadata(source, name):
+        try:
+            metadata = await operations.get_metadata(source, name)
+        except (DataFetchError, PolicyError) as exc:  # it was taken for a query
+            raise ItemNotFoundError(f"source {source!r} has no item {name!r}") from exc
+        if "columns" in metadata:
             raise ItemNotFoundError(f"{path!r} is a table; read it as {path + '.parquet'!r}")
         return Item(operations, source, name, None, False, limits)
 
