@@ -57,7 +57,7 @@ class DataSourceFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has
         super().__init__(use_listings_cache=use_listings_cache, **options)
         self._sources = SettingsSources() if registry is None else GivenSources(registry)
         self._limits = limits
-        self._tables: WeakValueDictionary[str, DataSourceFile] = WeakValueDictionary()
+        self._tables: WeakValueDictionary[str, CopyReader] = WeakValueDictionary()
 
     @property
     def storage_options(self) -> dict[str, Any]:
@@ -271,17 +271,19 @@ class DataSourceFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has
 
     async def _size(self, path: str) -> int | None:
         size: int | None = (await self._info(path))["size"]
-        # DuckDB asks for the size of a file that it has opened.
         opened = self._tables.get(self._strip_protocol(path)) if size is None else None
         return opened.size if opened else size
 
     async def _modified(self, path: str) -> datetime:
-        """Return the time of the last change.
+        """Return the time of the last change; of a table that is open, that of its reading.
 
         Raises:
             NotImplementedError: The source does not tell it.
         """
+        path = self._strip_protocol(path)
         seconds = (await self._info(path)).get("mtime")
+        if seconds is None and (opened := self._tables.get(path)):
+            seconds = opened.copied_at
         if seconds is None:
             raise NotImplementedError(f"the source does not tell when {path!r} was changed")
         return datetime.fromtimestamp(seconds, UTC)
@@ -313,7 +315,7 @@ class DataSourceFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has
             **kwargs,
         )
         if isinstance(reader, CopyReader):
-            self._tables[path] = file
+            self._tables[path] = reader  # DuckDB asks for size and time of what it has opened
         return file
 
     async def open_async(self, path: str, mode: str = "rb", **_: Any) -> AsyncDataSourceFile:

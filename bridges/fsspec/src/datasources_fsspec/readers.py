@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
+import weakref
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
-from datasources import LimitExceededError, Limits, Progress, run_in_thread
+from datasources import LimitExceededError, Limits, Progress
 from datasources_fsspec.errors import as_os_errors
 from datasources_fsspec.sources import Operations
 
@@ -72,27 +74,26 @@ class RangeReader:
 class CopyReader:
     """Reads ranges of a copy that has no name and ends with its last reader or the process."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self.size = os.fstat(file.fileno()).st_size
-        self._file = file
+    def __init__(self, path: str) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY)
+        # Libraries that read do not always close.
+        self._close = weakref.finalize(self, os.close, self._descriptor)
+        self.size = os.fstat(self._descriptor).st_size
+        self.copied_at = time.time()
 
     async def read(self, start: int, end: int) -> bytes:
         """Return a range of the bytes."""
-        return os.pread(self._file.fileno(), end - start, start)
+        return os.pread(self._descriptor, end - start, start)
 
     def close(self) -> None:
         """Close the copy."""
-        self._file.close()
+        self._close()
 
 
 async def copy_item(item: Item) -> CopyReader:
     """Fetch an item into a temporary file, and return its reader."""
-
-    def open_copy(path: str) -> BinaryIO:
-        return open(path, "rb")
-
     with tempfile.TemporaryDirectory(prefix="datasources-fsspec-") as folder:
-        return CopyReader(await run_in_thread(open_copy, await fetch(item, folder)))
+        return CopyReader(await fetch(item, folder))
 
 
 async def fetch(item: Item, folder: str, progress: Progress | None = None) -> str:
