@@ -42,7 +42,7 @@ options
 connector
 connector_errors
 threads
-workspace: paths quota checksums locking partfiles order directory folders receipts
+workspace: spilling paths quota checksums locking partfiles order directory folders receipts
 preview: compression encodings delimited text parquet sheets sheet_lines sheet_process workbook files
 tabular
 workbooks
@@ -55,7 +55,7 @@ principals
 stores
 plugins: hookspecs discovery compatibility manager
 pool: calls state pool
-registry: cache observing opening filtering records factory checking queries updates pools listing paging progress splitting datasets fetching streaming reading authorization gates granted sweeping sessions access registry
+registry: cache concurrency observing opening filtering records factory checking queries updates pools listing paging progress splitting datasets fetching streaming reading authorization gates granted sweeping sessions access registry
 blocking
 observers: audit telemetry
 telemetry

@@ -37,7 +37,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar, overload
 from datasources import registry as asynchronous, splits, streams
 from datasources.credentials import CredentialManager
 from datasources.errors import RegistryError
-from datasources.models import DataItem, FetchReceipt, Limits, PoolConfig
+from datasources.models import DataItem, FetchReceipt, FetchResult, Limits, PoolConfig
 from datasources.plugins import Plugins
 from datasources.policy import Policy
 from datasources.principals import Principal
@@ -220,6 +220,28 @@ class Access(_Asynchronous):
     def iter_items(self, source_id: str, path: str | None = None) -> Iterator[DataItem]:
         """Yield what `list_items` returns, page by page where the connector can."""
         return self._registry._iterate(lambda: self._asynchronous.iter_items(source_id, path))
+
+    def iter_fetch_tree(
+        self,
+        source_id: str,
+        path: str | None,
+        workspace: str | os.PathLike[str],
+        *,
+        concurrency: int = 8,
+        limits: Limits | None = None,
+        refresh: bool = False,
+    ) -> Iterator[FetchResult]:
+        """Yield what `fetch_tree` returns, as `datasources.Access.iter_fetch_tree` does."""
+        return self._registry._iterate(
+            lambda: self._asynchronous.iter_fetch_tree(
+                source_id,
+                path,
+                workspace,
+                concurrency=concurrency,
+                limits=limits,
+                refresh=refresh,
+            )
+        )
 
     @contextmanager
     def open_stream(
@@ -458,6 +480,28 @@ class DataSourceRegistry:
             future.cancel()
             raise
         self._wait(future)
+
+    def iter_fetch_tree(
+        self,
+        source_id: str,
+        path: str | None,
+        workspace: str | os.PathLike[str],
+        *,
+        concurrency: int = 8,
+        limits: Limits | None = None,
+        refresh: bool = False,
+    ) -> Iterator[FetchResult]:
+        """Yield what `fetch_tree` returns, as `datasources.DataSourceRegistry.iter_fetch_tree` does."""
+        return self._iterate(
+            lambda: self._asynchronous.iter_fetch_tree(
+                source_id,
+                path,
+                workspace,
+                concurrency=concurrency,
+                limits=limits,
+                refresh=refresh,
+            )
+        )
 
     @contextmanager
     def open_stream(

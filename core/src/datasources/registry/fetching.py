@@ -6,8 +6,8 @@ import asyncio
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,9 +19,17 @@ from datasources.errors import (
     OptionError,
     PoolClosedError,
 )
-from datasources.models import FetchReceipt, FetchRequest, FetchResult, Limits, Preview
+from datasources.models import (
+    DataItem,
+    FetchReceipt,
+    FetchRequest,
+    FetchResult,
+    Limits,
+    Preview,
+)
 from datasources.plugins import Plugins
 from datasources.policy import Policy
+from datasources.registry.concurrency import run_concurrently
 from datasources.registry.datasets import fetch_dataset
 from datasources.registry.listing import ItemLister
 from datasources.registry.observing import observe
@@ -31,7 +39,7 @@ from datasources.registry.queries import bound_query
 from datasources.registry.records import SourceRecords
 from datasources.registry.splitting import SplitPlanner
 from datasources.threads import run_in_thread
-from datasources.workspace import Progress, Receipts, RequestOrder, Workspace
+from datasources.workspace import Progress, Receipts, RequestOrder, TextTable, Workspace
 
 LimitsOf = Callable[[str], Limits]
 """Returns the limits of fetches from a source."""
@@ -106,8 +114,7 @@ class Fetcher:
             progress: By the request's index.
             gate: Entered for each fetch, such as a semaphore that other calls share.
         """
-        if concurrency < 1:
-            raise OptionError(f"'concurrency' must be at least 1, not {concurrency}")
+        _check_concurrency(concurrency)
         all_requests = [
             request if isinstance(request, FetchRequest) else FetchRequest(*request)
             for request in requests
@@ -158,7 +165,11 @@ class Fetcher:
                 await asyncio.sleep(0)  # a connector that never waits must not hold up the loop
 
         # As many tasks as fetches at a time, not one for each item, of which there may be millions.
-        await asyncio.gather(*(fetch_remaining() for _ in all_requests[:concurrency]))
+        try:
+            await asyncio.gather(*(fetch_remaining() for _ in all_requests[:concurrency]))
+        finally:
+            if receipts:
+                receipts.close()
         results = [outcomes[index] for index in range(len(all_requests))]
         for index, result in enumerate(results):
             if result.receipt is None:
@@ -186,6 +197,84 @@ class Fetcher:
             for item in items
         ]
         return await self.fetch_many(requests, workspace, concurrency=concurrency, limits=limits)
+
+    async def iter_fetch_tree(
+        self,
+        source_id: str,
+        path: str | None,
+        workspace: str | os.PathLike[str],
+        *,
+        concurrency: int,
+        limits: Limits | None,
+        refresh: bool = False,
+    ) -> AsyncIterator[FetchResult]:
+        """Yield the results of `fetch_tree`; see `DataSourceRegistry.iter_fetch_tree`."""
+        results = self.iter_fetch(
+            source_id,
+            self._lister.iter_expand(source_id, path),
+            workspace,
+            concurrency=concurrency,
+            limits=limits or self.limits(source_id),
+            refresh=refresh,
+        )
+        async with aclosing(results):
+            async for result in results:
+                yield result
+
+    async def iter_fetch(
+        self,
+        source_id: str,
+        items: AsyncGenerator[DataItem],
+        workspace: str | os.PathLike[str],
+        *,
+        concurrency: int,
+        limits: Limits,
+        refresh: bool,
+        gate: AbstractAsyncContextManager[Any] | None = None,
+    ) -> AsyncGenerator[FetchResult]:
+        """Fetch items of a source as they are listed, and yield the results as they come.
+
+        Args:
+            source_id: The source.
+            items: The items; closed at the end.
+            workspace: The directory.
+            concurrency: How many at once, also while no result is asked for.
+            limits: Of each fetch.
+            refresh: Fetch what is unchanged, too.
+            gate: As for `fetch_many`.
+        """
+        _check_concurrency(concurrency)
+        root, owners, order = Workspace(workspace), TextTable(), RequestOrder()
+        receipts = None if refresh else Receipts(root)
+
+        async def fetch_one(item: DataItem) -> FetchResult:
+            request = FetchRequest(source_id, item.path, version=None if refresh else item.version)
+            owner = f"{item.path!r} of source {source_id!r}"
+            target = Workspace(root, limits=limits, owner=owner, owners=owners, order=order)
+            async with gate or nullcontext():
+                return await self._try_fetch(request, target, receipts)
+
+        try:
+            if receipts:
+                await run_in_thread(receipts.load)
+            results = run_concurrently(items, fetch_one, concurrency)
+            async with aclosing(items), aclosing(results):
+                async for result in results:
+                    yield result
+        finally:
+            owners.close()
+            if receipts:
+                receipts.close()
+
+    async def _try_fetch(
+        self, request: FetchRequest, target: Workspace, receipts: Receipts | None
+    ) -> FetchResult:
+        """Fetch one item of many; an error is returned in the result."""
+        try:
+            await _authorize(target, request.source_id, request.identifier)
+            return FetchResult(request, await self._fetch(request, target, receipts))
+        except Exception as exc:  # noqa: BLE001  (the caller gets it in the result)
+            return FetchResult(request, error=exc)
 
     async def _fetch(
         self, request: FetchRequest, target: Workspace, receipts: Receipts | None = None
@@ -237,7 +326,7 @@ class Fetcher:
                 return receipt
 
             written = isinstance(path, str) and path in target.written
-            if written and request.version is None:
+            if written and (receipts is None or request.version is None or receipts.is_writing):
                 return outcome.record(account())
             return outcome.record(await run_in_thread(account))
 
@@ -295,6 +384,11 @@ def _not_in_time(request: FetchRequest, seconds: float | None) -> LimitExceededE
         f"fetching {request.identifier!r} from source {request.source_id!r} was not done within the "
         f"limit of {seconds:g} seconds"
     )
+
+
+def _check_concurrency(concurrency: int) -> None:
+    if concurrency < 1:
+        raise OptionError(f"'concurrency' must be at least 1, not {concurrency}")
 
 
 async def _authorize(workspace: str | os.PathLike[str], source_id: str, identifier: str) -> None:

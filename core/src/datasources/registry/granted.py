@@ -22,6 +22,7 @@ from contextlib import (
     aclosing,
     asynccontextmanager,
     nullcontext,
+    suppress,
 )
 from dataclasses import dataclass, field, replace
 from typing import Any, Self, cast
@@ -46,7 +47,7 @@ from datasources.models import (
     Preview,
 )
 from datasources.plugins import Plugins
-from datasources.principals import Principal
+from datasources.principals import Grant, Principal
 from datasources.registry.authorization import (
     Authorization,
     has_all_items,
@@ -216,8 +217,7 @@ class GrantedOperations:
         """Yield what `list_items` returns, page by page where the connector can."""
         grants = self._authorization.require_right("iter_items", source_id, "read", path=path)
         iterator = self._operations.lister.iter_items(source_id, path)
-        # Annotated as an iterator, but a generator.
-        async with aclosing(cast("AsyncGenerator[DataItem]", iterator)) as items:
+        async with aclosing(iterator) as items:
             while True:
                 # The user is named for each step only, as the code that iterates runs in between.
                 with self._authorization.named():
@@ -429,6 +429,60 @@ class GrantedOperations:
             for item in items
         ]
         return await self.fetch_many(requests, workspace, concurrency=concurrency, limits=limits)
+
+    async def iter_fetch_tree(
+        self,
+        source_id: str,
+        path: str | None,
+        workspace: str | os.PathLike[str],
+        *,
+        concurrency: int = 8,
+        limits: Limits | None = None,
+        refresh: bool = False,
+    ) -> AsyncIterator[FetchResult]:
+        """Yield what `fetch_tree` returns, as `DataSourceRegistry.iter_fetch_tree` does.
+
+        An item that the principal may not fetch, as the connector does not tell items from queries,
+        is a result with a `PolicyError`.
+        """
+        grants = self._authorization.require_right("expand", source_id, "read", path=path)
+        fetcher = self._operations.fetcher
+        directory = Workspace(await self._directory(workspace), authorize=self.authorize_fetch)
+        results = fetcher.iter_fetch(
+            source_id,
+            self._iter_expand(source_id, path, grants),
+            directory,
+            concurrency=concurrency,
+            limits=self._limits_of(source_id, limits),
+            refresh=refresh,
+            gate=self._gate(),
+        )
+        async with aclosing(results):
+            while True:
+                with self._authorization.named():
+                    result = await anext(results, None)
+                if result is None:
+                    return
+                yield result
+
+    async def _iter_expand(
+        self, source_id: str, path: str | None, grants: Sequence[Grant]
+    ) -> AsyncGenerator[DataItem]:
+        """Yield the items that `expand` returns."""
+        queries = any("query" in grant.rights for grant in grants)
+        is_empty = True
+        missing = () if has_all_items(grants) else (ItemNotFoundError,)
+        items = self._operations.lister.iter_expand(source_id, path, queries=queries)
+        async with aclosing(items):
+            with suppress(*missing):
+                async for item in items:
+                    if is_visible(item, grants):
+                        is_empty = False
+                        yield item
+        if is_empty and not has_all_items(grants):
+            raise ItemNotFoundError(
+                f"source {source_id!r} has nothing at {path!r} that {self.principal.id!r} may read"
+            )
 
     @asynccontextmanager
     async def open_stream(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
 
 from datasources.connector import (
     DataSourceConnector,
@@ -38,7 +38,7 @@ class ItemLister:
                 items = await connector.list_items(path)
                 return outcome.record([*self._queries(connector, path), *items])
 
-    async def iter_items(self, source_id: str, path: str | None) -> AsyncIterator[DataItem]:
+    async def iter_items(self, source_id: str, path: str | None) -> AsyncGenerator[DataItem]:
         """Yield the items that `list_items` returns, page by page where the connector can."""
         with observe(self._plugins, "iter_items", source_id, path=path) as outcome:
             outcome.items = 0
@@ -94,6 +94,44 @@ class ItemLister:
             return items
         items = await self._expand(source_id, path, queries=queries)
         return [item for item in items if item.metadata.get("kind") != STORED_QUERY]
+
+    async def iter_expand(
+        self, source_id: str, path: str | None, *, queries: bool = True
+    ) -> AsyncGenerator[DataItem]:
+        """Yield the items that `expand` returns, page by page where the connector can.
+
+        The order is that of the connector, also for a pattern.
+
+        Raises:
+            ItemNotFoundError: As `expand`.
+        """
+        is_empty = True
+        if not (path or "").startswith(QUERY_PREFIX):
+            async with aclosing(self._iter_below(source_id, path or "")) as items:
+                with suppress(ItemNotFoundError):
+                    async for item in items:
+                        if item.metadata.get("kind") != STORED_QUERY:
+                            is_empty = False
+                            yield item
+        if is_empty:  # a name, a query, or nothing
+            for item in await self.expand(source_id, path, queries=queries):
+                yield item
+
+    async def _iter_below(self, source_id: str, path: str) -> AsyncGenerator[DataItem]:
+        """Yield the items below a folder, or those that a path with wildcards names or matches."""
+        folder, pattern = path.rstrip("/"), None
+        if not WILDCARDS.isdisjoint(path):
+            async with self._pools.operation(source_id) as connector:
+                named = await _items_named(connector, path)
+            for item in named:
+                yield item
+            if named:
+                return
+            folder, pattern = glob_prefix(path).rpartition("/")[0], glob_regex(path)
+        async with aclosing(self.iter_items(source_id, folder or None)) as items:
+            async for item in items:
+                if pattern is None or pattern.fullmatch(item.path):
+                    yield item
 
     async def _expand(self, source_id: str, path: str | None, *, queries: bool) -> list[DataItem]:
         if path and not WILDCARDS.isdisjoint(path):

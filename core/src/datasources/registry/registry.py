@@ -736,6 +736,39 @@ class DataSourceRegistry:
             source_id, path, workspace, concurrency=concurrency, limits=limits, refresh=refresh
         )
 
+    def iter_fetch_tree(
+        self,
+        source_id: str,
+        path: str | None,
+        workspace: str | os.PathLike[str],
+        *,
+        concurrency: int = 8,
+        limits: Limits | None = None,
+        refresh: bool = False,
+    ) -> AsyncIterator[FetchResult]:
+        """Yield what `fetch_tree` returns, as it comes and in memory for the fetches under way.
+
+        Items are fetched while the source is listed. Results come in the order in which the fetches
+        end. Of two different items that would be one file in the workspace, the one that begins to
+        write first has it, and the other is an error. Closing the iterator cancels the fetches that
+        are under way; files that are in place stay.
+
+        Args:
+            source_id: The source.
+            path: As `expand` takes it. Items are in memory only if the path is that of one item, or
+                a pattern that is the name of a folder.
+            workspace: Directory, made if missing.
+            concurrency: How many at once, also between two results.
+            limits: In place of the source's or the policy's, for each item by itself.
+            refresh: Fetch what is unchanged, too.
+
+        Raises:
+            ItemNotFoundError: As `fetch_tree`; also after results, if listing fails then.
+        """
+        return self._fetcher.iter_fetch_tree(
+            source_id, path, workspace, concurrency=concurrency, limits=limits, refresh=refresh
+        )
+
     @asynccontextmanager
     async def open_stream(
         self,

@@ -15,3 +15,4 @@ from datasources.workspace.locking import lock as lock
 from datasources.workspace.order import RequestOrder as RequestOrder
 from datasources.workspace.quota import Quota as Quota
 from datasources.workspace.receipts import Receipts as Receipts
+from datasources.workspace.spilling import TextTable as TextTable

@@ -24,6 +24,7 @@ from datasources.workspace.order import RequestOrder
 from datasources.workspace.partfiles import create_part, delete_abandoned
 from datasources.workspace.paths import safe_path
 from datasources.workspace.quota import Quota
+from datasources.workspace.spilling import TextTable
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes written so far, and the total where it is known."""
@@ -65,7 +66,7 @@ class Workspace(str):  # noqa: SLOT000  (a handful of attributes, a handful of o
     event loop of the fetch in any case."""
     written: dict[str, WrittenFile]
     """The files completed through this object, by path."""
-    owners: dict[str, str]
+    owners: dict[str, str] | TextTable
     """By path, the `owner` that has claimed it. The fetches of one batch share this mapping, so
     that two items of a batch never write one file."""
     owner: str
@@ -89,7 +90,7 @@ class Workspace(str):  # noqa: SLOT000  (a handful of attributes, a handful of o
         file_format: str | None = None,
         progress: Progress | None = None,
         owner: str = "",
-        owners: dict[str, str] | None = None,
+        owners: dict[str, str] | TextTable | None = None,
         quota: Quota | None = None,
         order: RequestOrder | None = None,
         authorize: Authorize | None = None,

@@ -18,30 +18,45 @@ from typing import Any
 from datasources.files import open_regular
 from datasources.models import FetchReceipt, FetchRequest
 from datasources.workspace.paths import RECEIPTS
+from datasources.workspace.spilling import TextTable
 
-# Bytes of receipts that are read into memory, some 200,000 of them. A larger file is deleted.
-_MAX_SIZE = 64 << 20
-
-_Key = tuple[str, str, str | None]  # source id, identifier, format
+# Bytes of receipts that are read, some 1.5 million of them. A larger file is deleted.
+_MAX_SIZE = 512 << 20
+_MAX_LINE = 1 << 20  # bytes of one of them
 
 
 class Receipts:
-    """The receipts of one workspace; safe under threads.
+    """The receipts of one workspace, in bounded memory; safe under threads.
 
-    Its methods but `has` read and write files: on an event loop, call them in a worker thread.
+    On an event loop, call `load`, `unchanged` and the first `save` in a worker thread.
     """
 
     def __init__(self, workspace: str | os.PathLike[str]) -> None:
         self._workspace = os.path.realpath(workspace)
         self._file = os.path.join(self._workspace, RECEIPTS)
-        self._by_key: dict[_Key, dict[str, Any]] | None = None
+        self._by_key: TextTable | None = None
         self._lock = threading.Lock()
+        self._descriptor = -1  # of the file, while `save` appends to it
 
     def load(self) -> None:
         """Read the receipts of earlier fetches, once."""
         with self._lock:
             if self._by_key is None:
-                self._by_key = self._read()
+                self._by_key = TextTable()
+                self._read(self._by_key)
+
+    @property
+    def is_writing(self) -> bool:
+        """True if `save` only appends to a file that is open."""
+        return self._descriptor >= 0
+
+    def close(self) -> None:
+        """Close what is open; the receipts can be loaded again."""
+        with self._lock:
+            self._stop_writing()
+            if self._by_key is not None:
+                self._by_key.close()
+            self._by_key = None
 
     def has(self, request: FetchRequest) -> bool:
         """Return True if `load` has found a receipt of the request's item in its version."""
@@ -55,13 +70,17 @@ class Receipts:
         path = os.path.relpath(receipt.path, self._workspace)
         record = receipt.to_dict() | {"format": request.format, "path": path}
         # Type and value errors: JSON cannot hold every value that a connector may report.
-        with (
-            suppress(OSError, TypeError, ValueError),
-            open(self._file, "ab", buffering=0, opener=open_regular) as file,
-        ):
-            # With a second name, the file may be one outside that was linked into the workspace.
-            if os.fstat(file.fileno()).st_nlink == 1:
-                file.write(json.dumps(record, default=str).encode() + b"\n")
+        with suppress(OSError, TypeError, ValueError), self._lock:
+            line = json.dumps(record, default=str).encode() + b"\n"
+            if self._descriptor < 0:
+                flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+                self._descriptor = open_regular(self._file, flags)
+            # With a second name, the file may be one outside that was linked into the workspace;
+            # without one, it has been deleted.
+            if os.fstat(self._descriptor).st_nlink == 1:
+                os.write(self._descriptor, line)
+            else:
+                self._stop_writing()
 
     def unchanged(self, request: FetchRequest, max_bytes: int | None) -> FetchReceipt | None:
         """Return the receipt of an earlier fetch if it need not be repeated, else None.
@@ -94,21 +113,27 @@ class Receipts:
 
     def _record(self, request: FetchRequest) -> dict[str, Any]:
         """Return the last receipt of the request's item; empty if there is none."""
-        key = request.source_id, request.identifier, request.format
-        return (self._by_key or {}).get(key, {})
+        if self._by_key is None:
+            return {}
+        key = _key(request.source_id, request.identifier, request.format)
+        record: dict[str, Any] = json.loads(self._by_key.get(key) or "{}")
+        return record
 
-    def _read(self) -> dict[_Key, dict[str, Any]]:
-        by_key: dict[_Key, dict[str, Any]] = {}
+    def _read(self, by_key: TextTable) -> None:
         with suppress(OSError), open(self._file, "rb", opener=open_regular) as file:
-            content = file.read(_MAX_SIZE + 1)
-            if len(content) > _MAX_SIZE:
+            if os.fstat(file.fileno()).st_size > _MAX_SIZE:
                 os.unlink(self._file)
-                return by_key
-            for line in content.splitlines():
+                return
+            while line := file.readline(_MAX_LINE):
                 with suppress(ValueError, KeyError, TypeError, RecursionError):
                     record = json.loads(line)
-                    by_key[record["source_id"], record["identifier"], record["format"]] = record
-        return by_key
+                    key = _key(record["source_id"], record["identifier"], record["format"])
+                    by_key[key] = line.decode()
+
+    def _stop_writing(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor = -1
 
     def _is_confirmed(self, receipt: FetchReceipt) -> bool:
         """Return True if the workspace has the file, with the receipt's size and checksum."""
@@ -119,3 +144,7 @@ class Receipts:
             if os.fstat(file.fileno()).st_size != receipt.size:
                 return False
             return hashlib.file_digest(file, "sha256").hexdigest() == receipt.sha256
+
+
+def _key(source_id: str, identifier: str, format: str | None) -> str:
+    return json.dumps([source_id, identifier, format])
