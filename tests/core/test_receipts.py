@@ -323,7 +323,19 @@ async def test_too_many_receipts_are_begun_anew(
 ) -> None:
     await registry.fetch_tree("s", "b", tmp_path)
     with (tmp_path / RECEIPTS).open("ab") as file:
-        file.truncate(65 << 20)
+        file.truncate(513 << 20)
     assert outcome(await registry.fetch_tree("s", "b", tmp_path)) == {"b/three.csv": False}
     assert (tmp_path / RECEIPTS).stat().st_size < 1_000
     assert outcome(await registry.fetch_tree("s", "b", tmp_path)) == {"b/three.csv": True}
+
+
+async def test_receipts_that_are_deleted_while_they_are_written_are_begun_anew(
+    registry: DataSourceRegistry, tmp_path: Path
+) -> None:
+    Versioned.contents = {str(number): (b"x", "v1") for number in range(6)}
+    async for _ in registry.iter_fetch_tree("s", None, tmp_path, concurrency=1):
+        (tmp_path / RECEIPTS).unlink(missing_ok=True)
+    kept = outcome(await registry.fetch_tree("s", None, tmp_path))
+    assert kept == dict.fromkeys(kept, False)
+    again = outcome(await registry.fetch_tree("s", None, tmp_path))
+    assert again == dict.fromkeys(kept, True)
