@@ -208,5 +208,5 @@ def test_code_without_an_event_loop_iterates(tmp_path: Path) -> None:
         unchanged = [r.receipt for r in access.iter_fetch_tree("s", None, tmp_path) if r.receipt]
         assert [receipt.unchanged for receipt in unchanged] == [True] * 30
         stopped = registry.iter_fetch_tree("s", None, tmp_path, refresh=True)
-        with closing(cast("Generator[FetchResult]", stopped)) as results:
-            assert next(results).receipt
+        with closing(cast("Generator[FetchResult]", stopped)) as first:
+            assert next(first).receipt

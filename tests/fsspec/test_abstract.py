@@ -60,7 +60,7 @@ def deleting_fs(root: Path) -> Iterator[Deleting]:
         yield fs
 
 
-class Fixtures(AbstractFixtures):  # type: ignore[misc]  # fsspec has no types
+class Fixtures(AbstractFixtures):
     """A folder of the source for each test."""
 
     @pytest.fixture
@@ -76,21 +76,21 @@ class Fixtures(AbstractFixtures):  # type: ignore[misc]  # fsspec has no types
         return False
 
 
-class TestGet(Fixtures, AbstractGetTests):  # type: ignore[misc]
+class TestGet(Fixtures, AbstractGetTests):
     """Files are copied from a source."""
 
 
-class TestPut(Fixtures, AbstractPutTests):  # type: ignore[misc]
+class TestPut(Fixtures, AbstractPutTests):
     """Files are copied to a source."""
 
 
-class TestCopy(Fixtures, AbstractCopyTests):  # type: ignore[misc]
+class TestCopy(Fixtures, AbstractCopyTests):
     """Files are copied within a source."""
 
 
-class TestPipe(Fixtures, AbstractPipeTests):  # type: ignore[misc]
+class TestPipe(Fixtures, AbstractPipeTests):
     """Bytes are stored in a source."""
 
 
-class TestOpen(Fixtures, AbstractOpenTests):  # type: ignore[misc]
+class TestOpen(Fixtures, AbstractOpenTests):
     """Files are opened exclusively."""
