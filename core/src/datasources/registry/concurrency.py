@@ -19,17 +19,22 @@ async def run_concurrently(
     or a call, and closing the generator, cancels the calls and waits for their end.
     """
     running: set[asyncio.Task[T]] = set()
+    ended: asyncio.Queue[asyncio.Task[T]] = asyncio.Queue()
+
+    async def next_result() -> T:
+        task = await ended.get()
+        running.discard(task)
+        return task.result()
+
     try:
         async for item in items:
-            running.add(asyncio.create_task(work(item)))
+            task = asyncio.create_task(work(item))
+            task.add_done_callback(ended.put_nowait)
+            running.add(task)
             if len(running) >= concurrency:
-                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    yield task.result()
+                yield await next_result()
         while running:
-            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                yield task.result()
+            yield await next_result()
     finally:
         for task in running:
             task.cancel()

@@ -40,10 +40,10 @@ class TextTable:
     def setdefault(self, key: str, value: str) -> str:
         """Return the value of a key, which is set to `value` if there is none."""
         with self._lock:
-            self._database.execute(
+            inserted = self._database.execute(
                 "INSERT OR IGNORE INTO texts VALUES (?, ?)", [_encode(key), _encode(value)]
-            )
-        return self.get(key) or value
+            ).rowcount
+        return value if inserted else self.get(key) or value
 
     def close(self) -> None:
         """Delete the file."""
