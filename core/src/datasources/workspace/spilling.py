@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 
 
@@ -13,6 +12,8 @@ class TextTable:
     """
 
     def __init__(self) -> None:
+        import sqlite3  # most workspaces do without
+
         # SQLite deletes the file of a database without a name as soon as it is open.
         self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._lock = threading.Lock()
