@@ -59,7 +59,8 @@ def test_another_process_finds_the_sources_by_the_same_settings(
         file.read(4)
         pickled = pickle.dumps((settings, file))
     code = (
-        "import pickle, sys; fs, file = pickle.loads(sys.stdin.buffer.read());"
+        "import pickle, sys; sys.modules['click'] = sys.modules['rich'] = None;"  # needs no `cli`
+        "fs, file = pickle.loads(sys.stdin.buffer.read());"
         "print(fs.cat('declared/2023.csv'), file.read())"
     )
     done = subprocess.run(
