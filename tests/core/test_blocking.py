@@ -51,6 +51,7 @@ ASYNCHRONOUS_ONLY = {
 }
 RETURNED = {
     "AsyncIterator[DataItem]": "Iterator[DataItem]",
+    "AsyncIterator[FetchResult]": "Iterator[FetchResult]",
     "AsyncIterator[ItemStream]": "Iterator[ItemStream]",
     "AsyncIterator[SplitPlan]": "Iterator[SplitPlan]",
     "AsyncIterator[Any]": "Iterator[Any]",

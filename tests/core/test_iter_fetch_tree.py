@@ -23,6 +23,8 @@ from datasources import (
     Grant,
     ItemNotFoundError,
     OptionError,
+    Page,
+    PoolConfig,
     Principal,
     Workspace,
     blocking,
@@ -34,9 +36,9 @@ HELD = (DataItem, FetchReceipt, FetchRequest, FetchResult, Workspace)
 
 
 class Many(DataSourceConnector):
-    """Lists `count` items one by one; each is `N.csv`, and holds its number."""
+    """Lists `count` items by tens; each is `N.csv`, and holds its number."""
 
-    type = "many"
+    type = "memory"
     count: ClassVar[int] = 0
     listed: ClassVar[int] = 0
     blocked: ClassVar[asyncio.Event | None] = None
@@ -55,14 +57,22 @@ class Many(DataSourceConnector):
         return True
 
     async def list_items(self, path: str | None = None) -> list[DataItem]:
-        return [item async for item in self.iter_items(path)]
+        items, cursor = await self.list_page(path, limit=10)
+        while cursor:
+            page, cursor = await self.list_page(path, cursor=cursor, limit=10)
+            items += page
+        return items
 
-    async def iter_items(self, path: str | None = None) -> AsyncIterator[DataItem]:
+    async def list_page(
+        self, path: str | None = None, *, cursor: str | None = None, limit: int
+    ) -> Page:
         if path is not None:
             raise ItemNotFoundError(f"no folder {path!r}")
-        for number in range(self.count):
-            type(self).listed += 1
-            yield DataItem(f"{number}.csv", f"{number}.csv", version="v1")
+        first = int(cursor or 0)
+        numbers = range(first, min(first + 10, self.count))
+        type(self).listed += len(numbers)
+        items = [DataItem(f"{number}.csv", f"{number}.csv", version="v1") for number in numbers]
+        return Page(items, str(first + 10) if first + 10 < self.count else None)
 
     async def fetch_data(self, identifier: str, workspace: str) -> str:
         type(self).started += 1
@@ -109,8 +119,18 @@ async def test_items_are_listed_as_their_results_are_taken(
     async with aclosing(results_of(registry, tmp_path, concurrency=4)) as results:
         async for _ in results:
             taken += 1
-            assert Many.listed - taken <= 4
+            assert Many.listed - taken <= 4 + 10
     assert taken == len(os.listdir(tmp_path)) - 1 == 200  # besides the receipts
+
+
+async def test_listing_holds_no_connection_that_a_fetch_needs(tmp_path: Path) -> None:
+    Many.count, Many.blocked, Many.file_names = 25, None, {}
+    pool = PoolConfig(max_size=1, acquire_timeout=20)
+    async with DataSourceRegistry(pool_config=pool) as registry:
+        registry.register_connector_class("memory", Many)
+        await registry.register_data_source(source())
+        results = [result async for result in results_of(registry, tmp_path)]
+    assert [result.error for result in results] == [None] * 25
 
 
 @pytest.mark.parametrize("passes", [1, 2])
@@ -139,7 +159,7 @@ async def test_closing_the_iterator_cancels_what_is_under_way(
     results = results_of(registry, tmp_path, concurrency=4)
     waiting = asyncio.create_task(anext(results))
     await wait_until(lambda: Many.started == 4, timeout=30)
-    assert registry.get_pool_stats("s")["in_use"] == 5  # with the listing
+    assert registry.get_pool_stats("s")["in_use"] == 4
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
@@ -198,10 +218,8 @@ async def test_a_principal_gets_what_is_granted(
 def test_code_without_an_event_loop_iterates(tmp_path: Path) -> None:
     Many.count, Many.blocked, Many.file_names = 30, None, {}
     with blocking.DataSourceRegistry() as registry:
-        registry.register_connector_class("many", Many)
-        config = source()
-        config.type = type(config.type)("many")
-        registry.register_data_source(config)
+        registry.register_connector_class("memory", Many)
+        registry.register_data_source(source())
         results = list(registry.iter_fetch_tree("s", None, tmp_path))
         assert len([result.receipt for result in results if result.receipt]) == 30
         access = registry.access(Principal("ann", roles={"admin"}))

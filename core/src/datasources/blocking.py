@@ -231,7 +231,11 @@ class Access(_Asynchronous):
         limits: Limits | None = None,
         refresh: bool = False,
     ) -> Iterator[FetchResult]:
-        """Yield what `fetch_tree` returns, as `datasources.Access.iter_fetch_tree` does."""
+        """Yield what `fetch_tree` returns, as `DataSourceRegistry.iter_fetch_tree` does.
+
+        An item that the principal may not fetch, as the connector does not tell items from queries,
+        is a result with a `PolicyError`.
+        """
         return self._registry._iterate(
             lambda: self._asynchronous.iter_fetch_tree(
                 source_id,
@@ -491,7 +495,24 @@ class DataSourceRegistry:
         limits: Limits | None = None,
         refresh: bool = False,
     ) -> Iterator[FetchResult]:
-        """Yield what `fetch_tree` returns, as `datasources.DataSourceRegistry.iter_fetch_tree` does."""
+        """Yield what `fetch_tree` returns, as it comes, in memory for one page of the listing.
+
+        All items of a connector without the ability `pages` are in memory. Results come in the order in which the fetches
+        end. Of two different items that would be one file in the workspace, the one that begins to
+        write first has it, and the other is an error. Closing the iterator cancels the fetches that
+        are under way; files that are in place stay.
+
+        Args:
+            source_id: The source.
+            path: As `expand` takes it.
+            workspace: Directory, made if missing.
+            concurrency: How many at once, also between two results.
+            limits: In place of the source's or the policy's, for each item by itself.
+            refresh: Fetch what is unchanged, too.
+
+        Raises:
+            ItemNotFoundError: As `fetch_tree`; also after results, if listing fails then.
+        """
         return self._iterate(
             lambda: self._asynchronous.iter_fetch_tree(
                 source_id,

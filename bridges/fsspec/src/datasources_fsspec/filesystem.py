@@ -271,8 +271,12 @@ class DataSourceFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has
 
     async def _size(self, path: str) -> int | None:
         size: int | None = (await self._info(path))["size"]
-        opened = self._tables.get(self._strip_protocol(path)) if size is None else None
+        opened = self._opened_table(path) if size is None else None
         return opened.size if opened else size
+
+    def _opened_table(self, path: str) -> CopyReader | None:
+        reader = self._tables.get(self._strip_protocol(path))
+        return reader if reader and reader.is_open else None
 
     async def _modified(self, path: str) -> datetime:
         """Return the time of the last change; of a table that is open, that of its reading.
@@ -280,9 +284,8 @@ class DataSourceFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has
         Raises:
             NotImplementedError: The source does not tell it.
         """
-        path = self._strip_protocol(path)
         seconds = (await self._info(path)).get("mtime")
-        if seconds is None and (opened := self._tables.get(path)):
+        if seconds is None and (opened := self._opened_table(path)):
             seconds = opened.copied_at
         if seconds is None:
             raise NotImplementedError(f"the source does not tell when {path!r} was changed")

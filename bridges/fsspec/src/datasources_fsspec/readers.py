@@ -85,6 +85,11 @@ class CopyReader:
         """Return a range of the bytes."""
         return os.pread(self._descriptor, end - start, start)
 
+    @property
+    def is_open(self) -> bool:
+        """True until the copy is closed."""
+        return self._close.alive
+
     def close(self) -> None:
         """Close the copy."""
         self._close()

@@ -9,11 +9,12 @@ from datasources.connector import (
     DataSourceConnector,
     SupportsGlob,
     SupportsIterItems,
+    SupportsPages,
     SupportsParameters,
 )
 from datasources.connector_errors import ConnectorErrors
 from datasources.errors import DataFetchError, DataSourceError, ItemNotFoundError
-from datasources.models import DataItem
+from datasources.models import DataItem, Page
 from datasources.plugins import Plugins
 from datasources.registry.observing import observe
 from datasources.registry.pools import SourcePools
@@ -21,6 +22,8 @@ from datasources.registry.queries import STORED_QUERY, query_items
 from datasources.registry.records import SourceRecords
 from datasources.stored_queries import QUERY_PREFIX
 from datasources.tabular import WILDCARDS, glob_escape, glob_prefix, glob_regex
+
+_PAGE = 10_000  # items that `iter_expand` asks for at once; a page may read a whole folder anew
 
 
 class ItemLister:
@@ -98,7 +101,7 @@ class ItemLister:
     async def iter_expand(
         self, source_id: str, path: str | None, *, queries: bool = True
     ) -> AsyncGenerator[DataItem]:
-        """Yield the items that `expand` returns, page by page where the connector can.
+        """Yield the items that `expand` returns, in memory for a page where the connector has pages.
 
         The order is that of the connector, also for a pattern.
 
@@ -128,10 +131,26 @@ class ItemLister:
             if named:
                 return
             folder, pattern = glob_prefix(path).rpartition("/")[0], glob_regex(path)
-        async with aclosing(self.iter_items(source_id, folder or None)) as items:
+        async with aclosing(self._iter_pages(source_id, folder or None)) as items:
             async for item in items:
                 if pattern is None or pattern.fullmatch(item.path):
                     yield item
+
+    async def _iter_pages(self, source_id: str, path: str | None) -> AsyncGenerator[DataItem]:
+        """Yield the items below a path; no connection is held while an item is yielded.
+
+        A fetch of the item may need the only one of the pool.
+        """
+        cursor = None
+        while True:
+            with observe(self._plugins, "list_page", source_id, path=path) as outcome:
+                async with self._pools.operation(source_id) as connector:
+                    page = outcome.record(await _list_page(connector, path, cursor))
+            for item in page.items:
+                yield item
+            cursor = page.cursor
+            if cursor is None:
+                return
 
     async def _expand(self, source_id: str, path: str | None, *, queries: bool) -> list[DataItem]:
         if path and not WILDCARDS.isdisjoint(path):
@@ -169,6 +188,13 @@ class ItemLister:
         except DataFetchError as exc:
             raise ItemNotFoundError(f"{unmatched}; taken as it is: {exc}") from exc
         return [DataItem(pattern, pattern)]
+
+
+async def _list_page(connector: DataSourceConnector, path: str | None, cursor: str | None) -> Page:
+    """Return the next items below a path; all of a connector without pages."""
+    if isinstance(connector, SupportsPages):
+        return await connector.list_page(path, cursor=cursor, limit=_PAGE)
+    return Page(await connector.list_items(path), None)
 
 
 async def _glob(connector: DataSourceConnector, pattern: str) -> list[DataItem]:

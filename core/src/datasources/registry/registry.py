@@ -746,17 +746,16 @@ class DataSourceRegistry:
         limits: Limits | None = None,
         refresh: bool = False,
     ) -> AsyncIterator[FetchResult]:
-        """Yield what `fetch_tree` returns, as it comes and in memory for the fetches under way.
+        """Yield what `fetch_tree` returns, as it comes, in memory for one page of the listing.
 
-        Items are fetched while the source is listed. Results come in the order in which the fetches
+        All items of a connector without the ability `pages` are in memory. Results come in the order in which the fetches
         end. Of two different items that would be one file in the workspace, the one that begins to
         write first has it, and the other is an error. Closing the iterator cancels the fetches that
         are under way; files that are in place stay.
 
         Args:
             source_id: The source.
-            path: As `expand` takes it. Items are in memory only if the path is that of one item, or
-                a pattern that is the name of a folder.
+            path: As `expand` takes it.
             workspace: Directory, made if missing.
             concurrency: How many at once, also between two results.
             limits: In place of the source's or the policy's, for each item by itself.
