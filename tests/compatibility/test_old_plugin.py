@@ -130,6 +130,8 @@ async def test_six_methods_are_enough_for_every_operation(
     assert [result.error for result in done] == [None, None]
     done = await registry.fetch_tree("s", None, tmp_path / "tree")
     assert [result.error for result in done] == [None, None]
+    results = registry.iter_fetch_tree("s", None, tmp_path / "stream")
+    assert [result.error async for result in results] == [None, None]
     async with registry.workspace("w", root=tmp_path, quota=100) as session:
         assert Path((await session.fetch("s", "emma.csv")).path).is_relative_to(session.path)
     with pytest.raises(RegistryError, match="cannot compute statistics"):
