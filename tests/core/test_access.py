@@ -110,6 +110,7 @@ OPERATIONS: dict[str, Callable[[Access, str, Path], Any]] = {
     "fetch": lambda a, s, w: a.fetch(s, "in/a.csv", w),
     "fetch_many": lambda a, s, w: a.fetch_many([("shop", "in/a.csv"), (s, "in/a.csv")], w),
     "fetch_tree": lambda a, s, w: a.fetch_tree(s, None, w),
+    "iter_fetch_tree": lambda a, s, w: anext(a.iter_fetch_tree(s, None, w)),
     "list_page": lambda a, s, _: a.list_page(s, limit=1),
     "open_stream": lambda a, s, _: stream(a, s, "in/a.csv"),
 }
