@@ -16,7 +16,7 @@ from tests.waiting import wait_until_blocking
 ROOT = Path(__file__).parents[2]
 
 
-def test_demo_serves_its_three_sources_until_ctrl_c(tmp_path: Path) -> None:
+def test_demo_serves_its_sources_until_ctrl_c(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -37,7 +37,7 @@ def test_demo_serves_its_three_sources_until_ctrl_c(tmp_path: Path) -> None:
         request = Request(f"{url}v1/sources", headers={"Authorization": f"Bearer {token}"})
         with urlopen(request, timeout=60) as response:
             sources = json.load(response)["items"]
-        assert [source["id"] for source in sources] == ["desk", "lake", "shop"]
+        assert [source["id"] for source in sources] == ["desk", "lake", "shop", "visits"]
         with urlopen(url, timeout=60) as response:
             assert b"datasources" in response.read()
         os.killpg(process.pid, signal.SIGINT)

@@ -293,6 +293,7 @@ def test_abilities_are_seen_without_connecting() -> None:
         "pages",
         "glob",
         "preview",
+        "splits",
         "statistics",
         "stream",
         "upload",
@@ -444,14 +445,14 @@ async def test_a_source_below_the_workspace_is_copied(
 
 async def test_a_file_that_changes_ends_its_stream_with_an_error(tmp_path: Path) -> None:
     file = tmp_path / "a.bin"
-    file.write_bytes(bytes(1_000_000))
+    file.write_bytes(bytes(4_000_000))
     connector = LocalFileConnector(
         DataSourceConfig("s", "local_file", "S", {"path": str(tmp_path)})
     )
     await connector.connect()
     stream = await connector.open_stream("a.bin")
-    assert len(await anext(aiter(stream))) < 1_000_000
-    file.write_bytes(bytes(2_000_000))
+    assert len(await anext(aiter(stream))) < 4_000_000
+    file.write_bytes(bytes(5_000_000))
     with pytest.raises(DataFetchError, match=r"'a\.bin' changed while it was read"):
         async for _ in stream:
             pass

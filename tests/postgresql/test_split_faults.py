@@ -57,7 +57,7 @@ async def test_a_reader_killed_in_mid_split_leaves_the_split_to_another(
             assert sessions(admin) == before + 1
         finally:
             process.kill()
-            await process.wait()
+            await process.communicate()  # to the end of its output, which closes the pipe
         assert joined(await read_all(reader, plan, ["i"])) == numbers(1, 8001)
         await wait_until(lambda: active(admin, "COPY") == 0)
 

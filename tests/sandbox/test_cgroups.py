@@ -67,9 +67,10 @@ async def test_group_has_every_process_of_the_sandbox(
     counts = []
 
     def look(_: bytes) -> None:
-        (group,) = parent.glob("datasources-*")
-        counts.append(len((group / "cgroup.procs").read_text().split()))
-        Path(session.path, "go").touch()
+        if not Path(session.path, "go").exists():  # the end of the line may come by itself
+            (group,) = parent.glob("datasources-*")
+            counts.append(len((group / "cgroup.procs").read_text().split()))
+            Path(session.path, "go").touch()
 
     code = "import os, time\nprint(1)\nwhile not os.path.exists('go'): time.sleep(0.01)\n"
     for _ in range(5):

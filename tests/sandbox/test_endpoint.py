@@ -243,7 +243,7 @@ async def served_by_ordinary(allow_uid: int, groups: list[int]) -> AsyncIterator
             yield (await process.stdout.readline()).decode().rstrip()
         finally:
             process.stdin.close()
-            await process.wait()
+            await process.communicate()  # to the end of its output, which closes the pipe
 
 
 async def test_directory_of_a_host_that_was_killed_is_deleted_by_the_next_one(

@@ -51,7 +51,7 @@ class S3Server(Server):
             aws_access_key_id=self.access_key_id,
             aws_secret_access_key=self.secret_access_key,
             config=Config(
-                s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}, read_timeout=30
+                s3={"addressing_style": "path"}, retries={"total_max_attempts": 5}, read_timeout=30
             ),
         )
 
