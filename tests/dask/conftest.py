@@ -85,7 +85,7 @@ def clustered(environment: Environment, workers: int) -> Iterator[Client]:
             threads_per_worker=2,
             processes=True,
             host="127.0.0.1",
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",  # other processes have clusters, too
             env=dict(environment),
         ) as cluster,
         Client(cluster) as client,
