@@ -203,7 +203,8 @@ class Transaction:
             .format(sql.Literal(search_path))
             .as_string()
         )
-        self._callers_settings = _CALLERS_SETTINGS + self._callers_path
+        # The path before JIT is on, which would compile even the setting of the path.
+        self._callers_settings = self._callers_path + _CALLERS_SETTINGS
         self._own_settings = _OWN_SETTINGS
         if libpq.has_no_encoding(connection):
             self._callers_settings += _CALLERS_ENCODING
