@@ -94,7 +94,7 @@ class SeaweedServer(S3Server):
             "-s3.config=s3.json",
             "-webdav",
             f"-webdav.port={self._ports['webdav']}",
-            "-volume.max=50",
+            "-volume.max=1000",  # a bucket takes seven, and a test a bucket
             "-master.volumeSizeLimitMB=64",
             *(f"{option}={port}" for option, port in ports.items()),
         ]
