@@ -77,7 +77,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
 
 @contextmanager
 def clustered(environment: Environment, workers: int) -> Iterator[Client]:
-    """Start a cluster of processes for a block."""
+    """Start a cluster of processes for a block; its client is not the current one."""
     with (
         dask.config.set(SETTINGS),
         LocalCluster(
@@ -88,16 +88,23 @@ def clustered(environment: Environment, workers: int) -> Iterator[Client]:
             dashboard_address="127.0.0.1:0",  # other processes have clusters, too
             env=dict(environment),
         ) as cluster,
-        Client(cluster) as client,
+        Client(cluster, set_as_default=False) as client,
     ):
         yield client
 
 
 @pytest.fixture(scope="session")
-def cluster(environment: Environment) -> Iterator[Client]:
+def shared_cluster(environment: Environment) -> Iterator[Client]:
     """A cluster of two processes for the whole session."""
     with clustered(environment, 2) as client:
         yield client
+
+
+@pytest.fixture
+def cluster(shared_cluster: Client) -> Iterator[Client]:
+    """The shared cluster, whose client is the current one for a test and not for those of others."""
+    with shared_cluster.as_current():
+        yield shared_cluster
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import sysconfig
 import venv
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -45,13 +46,18 @@ def tools(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty directory in which the reader is; so is this process."""
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty directory in which the reader is; so is this process.
+
+    The variables of the process that a page sets are gone afterwards: other tests must not find its
+    store.
+    """
     home = tmp_path / "home"
     home.mkdir()
-    monkeypatch.chdir(home)
-    monkeypatch.setenv("HOME", str(home))
-    return home
+    with mock.patch.dict(os.environ):
+        monkeypatch.chdir(home)
+        monkeypatch.setenv("HOME", str(home))
+        yield home
 
 
 @pytest.fixture
