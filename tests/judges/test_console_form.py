@@ -204,7 +204,7 @@ def test_form_that_is_not_saved_is_left_only_after_a_question(
     assert tab.violations() == []
     dialog.get_by_role("button", name="Stay", exact=True).click()
     expect(page.get_by_label("Name", exact=True)).to_have_value("Half done")
-    assert page.url.endswith("#/add/local_file")
+    expect(page).to_have_url(re.compile("#/add/local_file$"))
     page.get_by_role("link", name="Jobs", exact=True).click()
     dialog.get_by_role("button", name="Leave", exact=True).click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Jobs")

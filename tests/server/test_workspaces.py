@@ -171,7 +171,7 @@ def test_fetch_does_not_follow_a_link_of_a_folder(
     server: ApiServer, reader: Client, lake: str, tmp_path: Path
 ) -> None:
     workspace = make(reader, lake)
-    (server.workspaces / workspace).mkdir()
+    (server.workspaces / workspace).mkdir(parents=True)
     (server.workspaces / workspace / "public").symlink_to(tmp_path)
     refused = reader("POST", f"/workspaces/{workspace}/fetch", {"items": [item(lake)]})
     assert (refused.status, refused.slug) == (502, "fetch-failed")
