@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from datasources.connector import DataSourceConnector
@@ -134,34 +135,31 @@ class Fetcher:
         targets: dict[int, Workspace] = {}
         outcomes: dict[int, FetchResult] = {}
 
-        async def fetch_one(index: int, request: FetchRequest) -> FetchResult:
-            try:
-                await _authorize(workspace, request.source_id, request.identifier)
-                reported = (progress or {}).get(index)
-                targets[index] = target = Workspace(
-                    root,
-                    limits=(
-                        limits(request.source_id)
-                        if callable(limits)
-                        else limits or self.limits(request.source_id)
-                    ),
-                    file_format=request.format,
-                    progress=reported and LoopProgress(reported),
-                    owner=labels[index],
-                    owners=owners,
-                    order=order,
-                )
-                receipt = await self._fetch(request, target, receipts)
-            except Exception as exc:  # noqa: BLE001  (the caller gets it in the result)
-                return FetchResult(request, error=exc)
-            return FetchResult(request, receipt)
+        def make_target(index: int, request: FetchRequest) -> Workspace:
+            reported = (progress or {}).get(index)
+            targets[index] = target = Workspace(
+                root,
+                limits=(
+                    limits(request.source_id)
+                    if callable(limits)
+                    else limits or self.limits(request.source_id)
+                ),
+                file_format=request.format,
+                progress=reported and LoopProgress(reported),
+                owner=labels[index],
+                owners=owners,
+                order=order,
+            )
+            return target
 
         remaining = iter(enumerate(all_requests))
 
         async def fetch_remaining() -> None:
             for index, request in remaining:
                 async with gate or nullcontext():
-                    outcomes[index] = await fetch_one(index, request)
+                    outcomes[index] = await self._try_fetch(
+                        request, workspace, partial(make_target, index), receipts
+                    )
                 await asyncio.sleep(0)  # a connector that never waits must not hold up the loop
 
         # As many tasks as fetches at a time, not one for each item, of which there may be millions.
@@ -247,12 +245,14 @@ class Fetcher:
         root, owners, order = Workspace(workspace), TextTable(), RequestOrder()
         receipts = None if refresh else Receipts(root)
 
+        def make_target(request: FetchRequest) -> Workspace:
+            owner = f"{request.identifier!r} of source {source_id!r}"
+            return Workspace(root, limits=limits, owner=owner, owners=owners, order=order)
+
         async def fetch_one(item: DataItem) -> FetchResult:
             request = FetchRequest(source_id, item.path, version=None if refresh else item.version)
-            owner = f"{item.path!r} of source {source_id!r}"
-            target = Workspace(root, limits=limits, owner=owner, owners=owners, order=order)
             async with gate or nullcontext():
-                return await self._try_fetch(request, target, receipts)
+                return await self._try_fetch(request, workspace, make_target, receipts)
 
         try:
             if receipts:
@@ -267,12 +267,23 @@ class Fetcher:
                 receipts.close()
 
     async def _try_fetch(
-        self, request: FetchRequest, target: Workspace, receipts: Receipts | None
+        self,
+        request: FetchRequest,
+        workspace: str | os.PathLike[str],
+        make_target: Callable[[FetchRequest], Workspace],
+        receipts: Receipts | None,
     ) -> FetchResult:
-        """Fetch one item of many; an error is returned in the result."""
+        """Fetch one item of many; an error is returned in the result.
+
+        Args:
+            request: The item.
+            workspace: The directory, which may refuse the item.
+            make_target: Called for an item that is not refused.
+            receipts: As for `_fetch`.
+        """
         try:
-            await _authorize(target, request.source_id, request.identifier)
-            return FetchResult(request, await self._fetch(request, target, receipts))
+            await _authorize(workspace, request.source_id, request.identifier)
+            return FetchResult(request, await self._fetch(request, make_target(request), receipts))
         except Exception as exc:  # noqa: BLE001  (the caller gets it in the result)
             return FetchResult(request, error=exc)
 
