@@ -44,6 +44,8 @@ class Many(DataSourceConnector):
     blocked: ClassVar[asyncio.Event | None] = None
     """Holds up the fetches until it is set."""
     started: ClassVar[int] = 0
+    gone_at: ClassVar[int | None] = None
+    """The number of the item from which on the folder is not found any more."""
     file_names: ClassVar[dict[str, str]] = {}
     """The names of files by item, where they differ."""
 
@@ -69,6 +71,8 @@ class Many(DataSourceConnector):
         if path is not None:
             raise ItemNotFoundError(f"no folder {path!r}")
         first = int(cursor or 0)
+        if self.gone_at is not None and first >= self.gone_at:
+            raise ItemNotFoundError("the folder is gone")
         numbers = range(first, min(first + 10, self.count))
         type(self).listed += len(numbers)
         items = [DataItem(f"{number}.csv", f"{number}.csv", version="v1") for number in numbers]
@@ -121,6 +125,25 @@ async def test_items_are_listed_as_their_results_are_taken(
             taken += 1
             assert Many.listed - taken <= 4 + 10
     assert taken == len(os.listdir(tmp_path)) - 1 == 200  # besides the receipts
+
+
+async def take(iterator: AsyncIterator[object], taken: list[object]) -> None:
+    taken.extend([each async for each in iterator])
+
+
+async def test_folder_that_goes_away_while_it_is_listed_is_an_error(
+    registry: DataSourceRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Many, "gone_at", 10)
+    Many.count = 20
+    ann = Principal("ann", grants=[Grant("s", {"read"}, ["*.csv"])])
+    for operations in (registry, registry.access(ann)):
+        trees = operations.iter_fetch_tree("s", None, tmp_path, refresh=True)
+        for iterator in (operations.iter_items("s"), trees):
+            taken: list[object] = []
+            with pytest.raises(ItemNotFoundError, match="the folder is gone"):
+                await take(iterator, taken)
+            assert len(taken) == 10
 
 
 async def test_listing_holds_no_connection_that_a_fetch_needs(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from datasources import (
 )
 from datasources.blocking import DataSourceRegistry
 from datasources_fsspec import DataSourceFileSystem
+from tests.core.test_iter_fetch_tree import Many
 from tests.servers import Database
 
 READER = Principal("ann", grants=[Grant("lake", {"read"})])
@@ -106,6 +107,17 @@ def test_find_reads_one_listing_however_deep_the_folders(
     assert fs.find("lake/a", maxdepth=1) == ["lake/a/y.csv"]
     assert fs.find("lake/a/y.csv") == ["lake/a/y.csv"]
     assert fs.find("lake/nothing") == []
+
+
+def test_find_in_a_folder_that_goes_away_meanwhile_is_an_error(
+    fs: DataSourceFileSystem, registry: DataSourceRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Many, "count", 20)
+    monkeypatch.setattr(Many, "gone_at", 10)
+    registry.register_connector_class("memory", Many)
+    registry.register_data_source(DataSourceConfig("many", "memory", "", {}))
+    with pytest.raises(FileNotFoundError, match="the folder is gone"):
+        fs.find("many")
 
 
 def test_a_range_is_read_as_a_range(

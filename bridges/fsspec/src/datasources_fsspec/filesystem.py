@@ -138,11 +138,14 @@ class DataSourceFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has
         # Annotated as an iterator, but a generator.
         listing = operations.iter_items(source, folder or None)
         async with aclosing(cast("AsyncGenerator[DataItem]", listing)) as items:
-            with suppress(ItemNotFoundError):
+            try:
                 async for item in items:
                     if item.path.startswith(below):
                         for info in _infos(source, item, has_ranges=has_ranges):
                             infos[info["name"]] = info
+            except ItemNotFoundError:
+                if infos:  # the folder was removed while it was listed
+                    raise
         return infos
 
     @as_os_errors

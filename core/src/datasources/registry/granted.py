@@ -22,7 +22,6 @@ from contextlib import (
     aclosing,
     asynccontextmanager,
     nullcontext,
-    suppress,
 )
 from dataclasses import dataclass, field, replace
 from typing import Any, Self, cast
@@ -217,6 +216,7 @@ class GrantedOperations:
         """Yield what `list_items` returns, page by page where the connector can."""
         grants = self._authorization.require_right("iter_items", source_id, "read", path=path)
         iterator = self._operations.lister.iter_items(source_id, path)
+        is_empty = True
         async with aclosing(iterator) as items:
             while True:
                 # The user is named for each step only, as the code that iterates runs in between.
@@ -224,12 +224,13 @@ class GrantedOperations:
                     try:
                         item = await anext(items, None)
                     except ItemNotFoundError:
-                        if has_all_items(grants):
+                        if has_all_items(grants) or not is_empty:
                             raise
                         return
                 if item is None:
                     return
                 if is_visible(item, grants):
+                    is_empty = False
                     yield item
 
     async def list_page(
@@ -471,14 +472,16 @@ class GrantedOperations:
         """Yield the items that `expand` returns."""
         queries = any("query" in grant.rights for grant in grants)
         is_empty = True
-        missing = () if has_all_items(grants) else (ItemNotFoundError,)
         items = self._operations.lister.iter_expand(source_id, path, queries=queries)
         async with aclosing(items):
-            with suppress(*missing):
+            try:
                 async for item in items:
                     if is_visible(item, grants):
                         is_empty = False
                         yield item
+            except ItemNotFoundError:
+                if has_all_items(grants) or not is_empty:
+                    raise
         if is_empty and not has_all_items(grants):
             raise ItemNotFoundError(
                 f"source {source_id!r} has nothing at {path!r} that {self.principal.id!r} may read"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 
 from datasources.connector import (
     DataSourceConnector,
@@ -111,11 +111,14 @@ class ItemLister:
         is_empty = True
         if not (path or "").startswith(QUERY_PREFIX):
             async with aclosing(self._iter_below(source_id, path or "")) as items:
-                with suppress(ItemNotFoundError):
+                try:
                     async for item in items:
                         if item.metadata.get("kind") != STORED_QUERY:
                             is_empty = False
                             yield item
+                except ItemNotFoundError:
+                    if not is_empty:  # the folder was removed while it was listed
+                        raise
         if is_empty:  # a name, a query, or nothing
             for item in await self.expand(source_id, path, queries=queries):
                 yield item
