@@ -14,8 +14,15 @@ from dask.base import compute
 from dask.datasets import timeseries
 from distributed import Client
 
-from datasources import OptionError, PoolTimeoutError
+from datasources import (
+    CredentialManager,
+    DataSourceConfig,
+    MissingKeyError,
+    OptionError,
+    PoolTimeoutError,
+)
 from datasources.blocking import DataSourceRegistry
+from datasources.credentials import write_key_file
 from datasources_dask import open_registry, read_source, splits_of
 from tests.dask.conftest import Environment, Shop, clustered, rows_of
 from tests.waiting import wait_until_blocking
@@ -238,3 +245,19 @@ def test_a_process_without_store_or_key_says_what_it_needs(
     monkeypatch.delenv(variable)
     with pytest.raises(Exception, match=message):
         open_registry()
+
+
+def test_the_key_beside_the_store_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DATASOURCES_CONFIG", "DATASOURCE_ENCRYPTION_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("DATASOURCES_STORE", "~/sources.db")
+    with pytest.raises(MissingKeyError, match="a file beside the store must give the key"):
+        open_registry()
+    assert list(tmp_path.iterdir()) == []
+    write_key_file(tmp_path / "key", [CredentialManager.generate_key()])
+    options = {"path": str(tmp_path)}
+    with open_registry() as registry:
+        registry.register_data_source(DataSourceConfig("lake", "local_file", "", options))
+    with open_registry() as registry:
+        assert "key" in [item.path for item in registry.list_items("lake")]

@@ -9,24 +9,24 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-from datasources import CredentialManager, MissingKeyError, OptionError, PoolConfig
+from datasources import MissingKeyError, OptionError, PoolConfig
 from datasources.blocking import DataSourceRegistry
-from datasources.config import Settings, read_settings
-from datasources.observers import AuditLog
+from datasources.cli.context import CliContext
+from datasources.config import Settings
 from datasources.plugins import Plugins
 
 
 def settings_of_environment() -> Settings:
     """Return the settings of the file that `DATASOURCES_CONFIG` names, and of the environment."""
-    return read_settings(os.environ.get("DATASOURCES_CONFIG") or None, os.environ)
+    return CliContext.from_options({}).settings
 
 
 def open_registry(pool_config: PoolConfig | None = None) -> DataSourceRegistry:
     """Return a registry on the store that `DATASOURCES_STORE` names, to be closed by the caller.
 
-    The key is that of `DATASOURCE_ENCRYPTION_KEY` or `DATASOURCE_ENCRYPTION_KEY_FILE`. Policy, pool
-    and audit log are those of the file that `DATASOURCES_CONFIG` names, if it is set. Sources that
-    the file declares are not in the store, and cannot be used.
+    The key is that of `DATASOURCE_ENCRYPTION_KEY` or `DATASOURCE_ENCRYPTION_KEY_FILE`, or of the file
+    beside the store. Policy, pool and audit log are those of the file that `DATASOURCES_CONFIG`
+    names, if it is set. Sources that the file declares are not in the store, and cannot be used.
 
     Args:
         pool_config: In place of the file's.
@@ -36,24 +36,22 @@ def open_registry(pool_config: PoolConfig | None = None) -> DataSourceRegistry:
         MissingKeyError: There is no key, or it is malformed.
         StoreError: The store cannot be opened.
     """
-    store = os.environ.get("DATASOURCES_STORE")
-    if not store:
+    context = CliContext.from_options({})
+    if not os.environ.get("DATASOURCES_STORE"):
         raise OptionError("DATASOURCES_STORE must name the store of the sources on each worker")
-    settings = settings_of_environment()
-    credentials = CredentialManager()
-    if credentials.generated:
+    if not context.keys.exists:
         raise MissingKeyError(
-            "DATASOURCE_ENCRYPTION_KEY or DATASOURCE_ENCRYPTION_KEY_FILE must give the key of the "
-            "store on each worker"
+            "DATASOURCE_ENCRYPTION_KEY, DATASOURCE_ENCRYPTION_KEY_FILE or a file beside the store "
+            "must give the key of the store on each worker"
         )
     plugins = Plugins()
-    if settings.audit_log is not None:
-        plugins.register_plugin(AuditLog(settings.audit_log), "audit log")
+    if context.audit_log is not None:
+        plugins.register_plugin(context.audit_log, "audit log")
     return DataSourceRegistry(
-        credentials,
-        store=store,
-        policy=settings.policy,
-        pool_config=pool_config or settings.pool,
+        context.keys.manager(),
+        store=context.store_url,
+        policy=context.settings.policy,
+        pool_config=pool_config or context.settings.pool,
         plugins=plugins,
     )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import os
 import threading
 from contextlib import suppress
 from functools import cached_property
@@ -101,13 +100,7 @@ def _access(operations: Operations) -> Access:
 
 
 def _context() -> CliContext:
-    environ = os.environ
-    context = CliContext(
-        store=environ.get("DATASOURCES_STORE"),
-        config=environ.get("DATASOURCES_CONFIG"),
-        key_file=None,
-        environ=environ,
-    )
+    context = CliContext.from_options({})
     context.plugins = Plugins()  # those of the command line send what others print to stderr
     return context
 
