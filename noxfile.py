@@ -318,7 +318,7 @@ def packaging(session: nox.Session) -> None:
     python = clean_environment(session, directory / "client", client)
     session.run(python, "-I", "-c", "import datasources_client", external=True)
     python = clean_environment(session, directory / "dask", core, dask)
-    session.run(python, "-I", "-c", "import datasources_dask", external=True)
+    session.run(python, "-I", "-c", "from datasources_dask import *", external=True)
     check_types(session, directory / "typed", core, wheels["datasources_local_file"])
     check_scaffold(session, directory / "scaffold", core)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import subprocess
+import sys
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -261,3 +263,14 @@ def test_the_key_beside_the_store_is_found(tmp_path: Path, monkeypatch: pytest.M
         registry.register_data_source(DataSourceConfig("lake", "local_file", "", options))
     with open_registry() as registry:
         assert "key" in [item.path for item in registry.list_items("lake")]
+
+
+def test_a_worker_of_another_engine_does_not_import_dask() -> None:
+    code = """
+import sys
+from datasources_dask import open_registry
+
+print({"dask", "distributed", "pandas", "pyarrow"} & sys.modules.keys())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
