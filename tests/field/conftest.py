@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from tests.conftest import _served
+from tests.dask.conftest import environment, lake, registry, shop
 from tests.postgresql.conftest import (
     PASSWORD,
     admin,
@@ -25,7 +26,18 @@ from tests.servers.debian import GERMAN, DebianPostgresServer, StandbyServer
 from tests.servers.pgbouncer import PgBouncerServer
 from tests.servers.proxy import SilentProxy
 
-__all__ = ["admin", "pg_roles", "reader", "report", "source", "workspace"]
+__all__ = [
+    "admin",
+    "environment",
+    "lake",
+    "pg_roles",
+    "reader",
+    "registry",
+    "report",
+    "shop",
+    "source",
+    "workspace",
+]
 
 ROLES = {"reader": PASSWORD, "owner": PASSWORD}
 

@@ -29,6 +29,7 @@ LOCALE_SOURCE = Path("/usr/share/i18n/locales/de_DE")
 PGBOUNCER = Path("/usr/sbin/pgbouncer")
 NGINX = Path("/usr/sbin/nginx")
 SYSTEMD_ANALYZE = Path("/usr/bin/systemd-analyze")
+JAVA = Path("/usr/bin/java")
 CHROMIUM = Path("/usr/bin/chromium")
 POSTGIS = INSTALL / "lib" / "postgis-3.so"
 
@@ -41,6 +42,7 @@ NEEDED: Mapping[Path, str] = {
     PGBOUNCER: "pgbouncer",
     NGINX: "nginx-light",
     SYSTEMD_ANALYZE: "systemd",
+    JAVA: "openjdk-17-jre-headless",
     LOCALE_SOURCE: "locales",
 }
 """The files that the servers need, and the package of each."""
