@@ -39,6 +39,7 @@ from datasources_local_file import LocalFileConnector
 from tests.parquet import parquet
 
 Rows = list[tuple[Any, ...]]
+TIME = dt.datetime.fromisoformat("2024-01-02 03:04:05")
 SMALL: dict[str, Any] = {"target_bytes": 1, "max_splits": 8}
 
 
@@ -336,9 +337,11 @@ async def test_large_files_of_a_folder_are_divided(
     [
         (b"n,m\n1,2\n", b"n\n1\n", "'b.csv' has other columns"),
         (b"n\n1\n", b"n\nx\n", "'b.csv' has values that are not of the types"),
+        (b"n\n1\n", b"n\n007\n", "'b.csv' has values that are not of the types"),
+        (b"n\ntrue\n", b"n\n1\n", "'b.csv' has values that are not of the types"),
         (b"n,m\n1,2\n", b"n,m\n1\n", "'b.csv' is no table: a row has 1 values, and the header 2"),
     ],
-    ids=["columns", "types", "ragged"],
+    ids=["columns", "types", "leading-zeros", "bits", "ragged"],
 )
 async def test_files_of_a_folder_that_differ_are_an_error(
     files: LocalFileConnector, tmp_path: Path, first: bytes, second: bytes, reason: str
@@ -360,6 +363,46 @@ async def test_parquet_files_of_a_folder_get_the_schema_of_the_first(
     (tmp_path / "b.parquet").write_bytes(parquet(n=["no number"], text=["y"]))
     with pytest.raises(DataFetchError, match=r"'b.parquet' has values that are not of the types"):
         await parts_of(files, "*.parquet", max_splits=1)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (pa.array([7]), pa.array(["007"])),
+        (pa.array([True]), pa.array([5])),
+        (pa.array([0.5], pa.float32()), pa.array([0.1])),
+        (pa.array([dt.date(2024, 1, 2)]), pa.array([TIME])),
+        (pa.array([TIME]), pa.array([TIME.replace(tzinfo=dt.UTC)])),
+    ],
+    ids=["leading-zeros", "bits", "floats", "times", "zones"],
+)
+async def test_parquet_values_that_a_type_does_not_hold_are_an_error(
+    files: LocalFileConnector, tmp_path: Path, first: pa.Array, second: pa.Array
+) -> None:
+    pq.write_table(pa.table({"v": first}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"v": second}), tmp_path / "b.parquet")
+    with pytest.raises(DataFetchError, match=r"'b.parquet' has values that are not of the types"):
+        await parts_of(files, "*.parquet", max_splits=1)
+
+
+async def test_parquet_values_that_a_type_holds_are_converted(
+    files: LocalFileConnector, tmp_path: Path
+) -> None:
+    pq.write_table(pa.table({"n": [1], "x": [0.5]}), tmp_path / "a.parquet")
+    values = {"n": pa.array([2.0, None]), "x": pa.array([float("nan"), 1.5], pa.float32())}
+    pq.write_table(pa.table(values), tmp_path / "b.parquet")
+    rows = await table_of(files, "*.parquet", max_splits=1)
+    assert str(rows) == "[(1, 0.5), (2, nan), (None, 1.5)]"
+
+
+@pytest.mark.parametrize("columns", [None, ["n"]])
+async def test_parquet_files_of_a_folder_with_other_columns_are_an_error(
+    files: LocalFileConnector, tmp_path: Path, columns: list[str] | None
+) -> None:
+    (tmp_path / "a.parquet").write_bytes(parquet(n=[1] * 100))
+    (tmp_path / "b.parquet").write_bytes(parquet(n=[2], more=[3]))
+    with pytest.raises(DataFetchError, match=r"'b.parquet' has other columns"):
+        await parts_of(files, "*.parquet", columns, max_splits=1)
 
 
 @pytest.mark.parametrize(

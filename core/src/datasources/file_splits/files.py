@@ -111,6 +111,18 @@ def no_table(path: str, reason: str = "") -> UnsupportedError:
     return UnsupportedError(f"{text}; {reason}" if reason else text)
 
 
+def other_columns(path: str) -> DataFetchError:
+    """Return the error for a file of a folder whose columns are not those of the plan."""
+    return DataFetchError(f"{path!r} has other columns than the first file of its folder")
+
+
+def other_types(path: str) -> DataFetchError:
+    """Return the error for a file of a folder whose values the types of the plan do not hold."""
+    return DataFetchError(
+        f"{path!r} has values that are not of the types of the first file of its folder"
+    )
+
+
 @contextmanager
 def reading(path: str, format: str) -> Iterator[None]:
     """Turn the errors of pyarrow and of decompression into DataFetchError."""

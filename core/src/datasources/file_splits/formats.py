@@ -15,11 +15,13 @@ from datasources.file_splits.files import (
     PinnedFile,
     SplitFile,
     format_of,
+    other_columns,
+    other_types,
     reading,
 )
 from datasources.file_splits.parquet import outline_parquet, read_groups
 from datasources.file_splits.text import RecordParser, TextFormat, TextSource, file_blocks
-from datasources.file_splits.types import ColumnTypes
+from datasources.file_splits.types import ColumnTypes, keeps_values
 from datasources.preview import is_parquet
 from datasources.threads import is_cancelled
 
@@ -59,7 +61,7 @@ class Outline:
         if self.format == PARQUET:
             schema, pieces = outline_parquet(file, path)
             if self._schema is not None and set(self._schema.names) != set(schema.names):
-                raise _other_columns(path)
+                raise other_columns(path)
             self._schema = self._schema or schema
             return pieces
         with reading(path, _TEXT):
@@ -72,7 +74,7 @@ class Outline:
         if self._types is None:
             self._types = ColumnTypes(source.columns)
         elif self._types.names != source.columns:
-            raise _other_columns(path)
+            raise other_columns(path)
         if not source.columns:
             return []
         parser = RecordParser(path, source.format, source.columns, source.columns)
@@ -130,7 +132,7 @@ def read_piece(
     schema, wanted = schema_of(part, columns)
     path = split_file.path
     if part["format"] == PARQUET:
-        yield from read_groups(file, path, place.get("groups"), wanted)
+        yield from read_groups(file, path, place.get("groups"), wanted, schema.names)
         return
     with reading(path, _TEXT):
         if "bytes" in place:
@@ -140,9 +142,12 @@ def read_piece(
             source = TextSource(file, path, split_file.size, part["delimiter"])
             text_format, blocks = source.format, source.blocks
             if source.columns != schema.names:
-                raise _other_columns(path)
+                raise other_columns(path)
         parser = RecordParser(path, text_format, schema.names, wanted.names)
         for _, table in parser.tables(blocks):
+            # The plan has found the types of a range from all its values.
+            if "bytes" not in place and not keeps_values(table, wanted):
+                raise other_types(path)
             yield from _typed(table, wanted, path)
 
 
@@ -150,10 +155,4 @@ def _typed(table: Any, schema: Any, path: str) -> Iterator[Any]:
     try:
         yield from table.cast(schema).to_batches()
     except pa.ArrowInvalid as exc:
-        raise DataFetchError(
-            f"{path!r} has values that are not of the types of the first file of its folder"
-        ) from exc
-
-
-def _other_columns(path: str) -> DataFetchError:
-    return DataFetchError(f"{path!r} has other columns than the first file of its folder")
+        raise other_types(path) from exc

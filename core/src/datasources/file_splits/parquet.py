@@ -6,10 +6,17 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import parquet
 
 from datasources.errors import DataFetchError
-from datasources.file_splits.files import Piece, PinnedFile, reading
+from datasources.file_splits.files import (
+    Piece,
+    PinnedFile,
+    other_columns,
+    other_types,
+    reading,
+)
 
 _BATCH = 4 << 20  # bytes of a batch of rows, as far as the footer tells them
 _MAX_ROWS = 64 * 1024  # of a batch
@@ -37,7 +44,11 @@ def outline_parquet(file: PinnedFile, path: str) -> tuple[Any, list[Piece]]:
 
 
 def read_groups(
-    file: PinnedFile, path: str, groups: Sequence[int] | None, schema: Any
+    file: PinnedFile,
+    path: str,
+    groups: Sequence[int] | None,
+    schema: Any,
+    names: Sequence[str],
 ) -> Iterator[Any]:
     """Yield the rows of row groups as batches of a schema; only its columns are read.
 
@@ -46,9 +57,11 @@ def read_groups(
         path: Its name.
         groups: The first row group, and the one after the last; None for all.
         schema: Columns of the file.
+        names: All columns of the file.
 
     Raises:
-        DataFetchError: It is no Parquet, or does not have these columns.
+        DataFetchError: It is no Parquet, does not have these columns, or has values that their types
+            do not hold.
     """
     with reading(path, "Parquet"):
         metadata = parquet.read_metadata(file)
@@ -60,8 +73,8 @@ def read_groups(
             pre_buffer=False,
             buffer_size=max(_MIN_BUFFER, min(_MAX_BUFFER, buffer)),
         )
-        if not set(schema.names) <= set(source.schema_arrow.names):
-            raise DataFetchError(f"{path!r} has other columns than the first file of its folder")
+        if set(names) != set(source.schema_arrow.names):
+            raise other_columns(path)
         for number in range(first, end):
             group = metadata.row_group(number)
             width = max(1, group.total_byte_size // max(1, group.num_rows))
@@ -77,9 +90,27 @@ def _as(schema: Any, batch: Any, path: str) -> Iterator[Any]:
     if chosen.schema == schema:
         yield chosen
         return
+    table = pa.Table.from_batches([chosen])
     try:
-        yield from pa.Table.from_batches([chosen]).cast(schema).to_batches()
+        converted = table.cast(schema)
+        kept = all(map(_keeps_values, table.columns, converted.columns))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as exc:
-        raise DataFetchError(
-            f"{path!r} has values that are not of the types of the first file of its folder"
-        ) from exc
+        raise other_types(path) from exc
+    if not kept:
+        raise other_types(path)
+    yield from converted.to_batches()
+
+
+def _keeps_values(column: Any, converted: Any) -> bool:
+    """Return True if a column is the same again when it is converted back.
+
+    pyarrow converts `007` to 7, every number but 0 to true, and a time to its date.
+    """
+    if column.type == converted.type:
+        return True
+    if pa.types.is_timestamp(column.type) and pa.types.is_timestamp(converted.type):
+        return (column.type.tz is None) == (converted.type.tz is None)
+    back = converted.cast(column.type)
+    if pa.types.is_floating(column.type):  # NaN is not equal to itself
+        column, back = (pc.if_else(pc.is_nan(each), None, each) for each in (column, back))
+    return bool(back.equals(column))

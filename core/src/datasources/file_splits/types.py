@@ -52,12 +52,27 @@ class ColumnTypes:
         )
 
 
+def keeps_values(table: Any, schema: Any) -> bool:
+    """Return True if columns of text can have the types of a schema without loss."""
+    patterns = dict(_TYPES)
+    return all(
+        field.type not in patterns or _matches(column, patterns[field.type])
+        for column, field in zip(table.columns, schema, strict=True)
+    )
+
+
 def _fits(column: Any, type_: Any, pattern: str) -> bool:
-    matches = pc.match_substring_regex(column, f"^(?:{pattern})$")
-    if pc.all(matches).as_py() is False or pc.any(pc.match_substring(column, "\n")).as_py():
+    if not _matches(column, pattern):
         return False
     try:
         column.cast(type_)
     except pa.ArrowInvalid:  # such as the 30th of February
         return False
     return True
+
+
+def _matches(column: Any, pattern: str) -> bool:
+    """Return True if all values of a column match; null does."""
+    matches = pc.match_substring_regex(column, f"^(?:{pattern})$")
+    has_line_feed = pc.any(pc.match_substring(column, "\n")).as_py()
+    return pc.all(matches).as_py() is not False and not has_line_feed
