@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -273,10 +273,57 @@ async def test_two_fetches_of_one_item_leave_one_whole_dataset(
     files: DataSourceRegistry, tmp_path: Path
 ) -> None:
     fetches = [files.fetch("files", "a.csv", tmp_path / "w", splits=4) for _ in range(4)]
-    results = await asyncio.gather(*fetches, return_exceptions=True)
-    assert all(isinstance(r, (DataFetchError, type(results[0]))) for r in results)
+    assert {receipt.rows for receipt in await asyncio.gather(*fetches)} == {ROWS}
     assert os.listdir(tmp_path / "w") == ["a.csv.dataset"]
     assert pq.read_table(tmp_path / "w" / "a.csv.dataset").num_rows == ROWS
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_dataset_that_another_writer_puts_in_place_meanwhile_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, earlier: bool
+) -> None:
+    def written(content: bytes) -> WorkspaceFolder:
+        folder = WorkspaceFolder(Workspace(tmp_path), "a.dataset")
+        with folder.create("_manifest.json") as file:
+            file.write(content)
+        return folder
+
+    def commit(folder: WorkspaceFolder) -> None:
+        folder.commit()
+        folder.close()
+
+    if earlier:
+        commit(written(b"first"))
+    others = [written(b"second"), written(b"third")]
+    move_aside = WorkspaceFolder._move_aside
+
+    def move_aside_and_wait(self: WorkspaceFolder, name: str, directory: int) -> str | None:
+        moved = move_aside(self, name, directory)
+        if self is folder and others:
+            commit(others.pop(0))
+        return moved
+
+    monkeypatch.setattr(WorkspaceFolder, "_move_aside", move_aside_and_wait)
+    folder = written(b"last")
+    commit(folder)
+    assert os.listdir(tmp_path) == ["a.dataset"]
+    assert (tmp_path / "a.dataset" / "_manifest.json").read_bytes() == b"last"
+
+
+@pytest.mark.parametrize("plant", [os.mkfifo, Path.touch], ids=["pipe", "file"])
+async def test_what_is_no_dataset_and_has_its_name_stays(
+    files: DataSourceRegistry, tmp_path: Path, plant: Callable[[Path], None]
+) -> None:
+    planted = tmp_path / "a.csv.dataset"
+    plant(planted)
+    fetching = asyncio.ensure_future(files.fetch("files", "a.csv", tmp_path, splits=2))
+    done, _ = await asyncio.wait([fetching], timeout=10)
+    if not done:  # end the thread that waits for a writer of the pipe
+        os.close(os.open(planted, os.O_WRONLY | os.O_NONBLOCK))
+    assert done
+    with pytest.raises(DataFetchError, match="something else has this name"):
+        await fetching
+    assert sorted(os.listdir(tmp_path)) == ["a.csv.dataset", "source"]
 
 
 async def test_a_pattern_brings_only_what_is_granted(

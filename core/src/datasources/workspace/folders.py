@@ -8,6 +8,7 @@ before, and deleted after that: for a moment there is none, and never a part of 
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -26,6 +27,7 @@ from datasources.workspace.paths import TEMPORARY, safe_path
 
 MANIFEST = "_manifest.json"
 """The file that describes the others; readers of datasets leave out names that begin so."""
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _FILES = re.compile(r"_manifest\.json|part-[0-9]+\.parquet")
 
 
@@ -54,6 +56,7 @@ class WorkspaceFolder:
         self._files = Workspace(workspace, limits=workspace.limits)
         self._name = name
         self._temporary = TEMPORARY.format(secrets.token_hex(8))
+        self._replaced: list[str] = []  # earlier folders, by their temporary names
         self._root = self._lock = -1
         workspace.claim(self.path, name)
         try:
@@ -85,32 +88,46 @@ class WorkspaceFolder:
                 descriptors.append(open_folder(descriptors[-1], folder))
             with self._workspace.order.lock:  # so that no earlier item comes between the two
                 self._workspace.claim(self.path, self._name)
-                earlier = self._move_aside(name, descriptors[-1])
-                try:
-                    self._rename(self._temporary, self._root, name, descriptors[-1])
-                except OSError:
-                    if earlier:
-                        self._rename(earlier, self._root, name, descriptors[-1])
-                    raise
+                self._put_in_place(name, descriptors[-1])
         except OSError as exc:
             raise self._error(exc) from exc
         finally:
             for descriptor in descriptors[1:]:
                 os.close(descriptor)
-        if earlier:
-            shutil.rmtree(earlier, ignore_errors=True, dir_fd=self._root)
 
     def close(self) -> None:
-        """Delete the folder if it still has its temporary name, and release it."""
+        """Delete the folder if it still has its temporary name, and those that it has replaced."""
         if self._root >= 0:
-            # What cannot be deleted stays for `Workspace.clean`.
-            shutil.rmtree(self._temporary, ignore_errors=True, dir_fd=self._root)
+            for name in (self._temporary, *self._replaced):
+                # What cannot be deleted stays for `Workspace.clean`.
+                shutil.rmtree(name, ignore_errors=True, dir_fd=self._root)
         for descriptor in (self._lock, self._root):
             if descriptor >= 0:
                 os.close(descriptor)
         self._lock = self._root = -1
         if self._workspace.quota:
             self._workspace.quota.recount()
+
+    def _put_in_place(self, name: str, directory: int) -> None:
+        """Give the folder its final name, as often as other writers have put theirs there before.
+
+        Raises:
+            DataFetchError: Something else has the name.
+        """
+        while True:
+            earlier = self._move_aside(name, directory)
+            try:
+                self._rename(self._temporary, self._root, name, directory)
+            except OSError as exc:
+                if exc.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                    if earlier:
+                        self._rename(earlier, self._root, name, directory)
+                    raise
+            else:
+                return
+            finally:
+                if earlier:
+                    self._replaced.append(earlier)
 
     def _move_aside(self, name: str, directory: int) -> str | None:
         """Give an earlier folder a temporary name in the root, and return that; None without one.
@@ -119,15 +136,16 @@ class WorkspaceFolder:
             DataFetchError: Something else has the name.
         """
         try:
-            descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=directory)
+            descriptor = os.open(name, _FOLDER, dir_fd=directory)
         except FileNotFoundError:
             return None
-        try:
-            names = os.listdir(descriptor)
         except NotADirectoryError:
             names = []
-        finally:
-            os.close(descriptor)
+        else:
+            try:
+                names = os.listdir(descriptor)
+            finally:
+                os.close(descriptor)
         if MANIFEST not in names or not all(map(_FILES.fullmatch, names)):
             raise DataFetchError(
                 f"cannot write {self._name!r} to the workspace: something else has this name there"
