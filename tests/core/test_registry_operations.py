@@ -137,6 +137,29 @@ async def test_cancelling_a_batch_leaves_nothing_running(tmp_path: Path) -> None
     assert os.listdir(tmp_path) == []
 
 
+async def test_a_cancelled_batch_waits_for_the_slowest_of_its_fetches(tmp_path: Path) -> None:
+    ended: list[str] = []
+
+    class Cleaning(MemoryConnector):
+        async def fetch_data(self, identifier: str, workspace: str) -> str:
+            try:
+                return await super().fetch_data("slow", workspace)
+            finally:
+                for _ in range(10 * int(identifier)):
+                    await asyncio.sleep(0)
+                ended.append(identifier)
+
+    async with registry_of(Cleaning) as registry:
+        await registry.register_data_source(source())
+        requests = [("s", str(number)) for number in range(5)]
+        batch = asyncio.ensure_future(registry.fetch_many(requests, tmp_path))
+        await wait_until(lambda: registry.get_pool_stats("s")["in_use"] == 5)
+        batch.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await batch
+        assert sorted(ended) == ["0", "1", "2", "3", "4"]
+
+
 async def test_metadata_is_kept_as_copies_until_refreshed_or_cleared() -> None:
     cls = fresh()
     async with registry_of(cls) as registry:

@@ -197,6 +197,28 @@ async def test_the_first_error_ends_the_other_readers() -> None:
         assert Splitting.reading == 0
 
 
+async def test_cancelled_readers_of_splits_clean_up_before_the_caller_goes_on() -> None:
+    started: list[int] = []
+    ended: list[int] = []
+
+    async def consume(split: Split, _: AsyncIterator[Any]) -> None:
+        started.append(split.index)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            for _turn in range(10 * split.index):
+                await asyncio.sleep(0)
+            ended.append(split.index)
+
+    async with await registry_with() as registry, registry.plan("s", "a.csv") as plan:
+        reading = asyncio.ensure_future(gather_splits(plan, consume))
+        await wait_until(lambda: len(started) == len(plan.splits) > 1)
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        assert sorted(ended) == sorted(started)
+
+
 async def test_a_reader_that_stops_early_ends_the_connectors_iterator() -> None:
     async with await registry_with() as registry, registry.plan("s", "a.csv") as plan:
         async with aclosing(registry.read_split(plan.splits[0])) as batches:  # type: ignore[type-var]

@@ -1,9 +1,9 @@
-"""Read all splits of a plan in this process."""
+"""Run calls at once, and read all splits of a plan in this process."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
 from datasources.errors import OptionError
@@ -43,10 +43,18 @@ async def gather_splits(
         async with places:
             return await consume(split, plan.read(split, columns))
 
-    tasks = [asyncio.ensure_future(read(split)) for split in plan.splits]
+    return await gather([read(split) for split in plan.splits])
+
+
+async def gather(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Run calls at once and return their results; the first error ends all of them.
+
+    A caller that is cancelled waits until all of them have ended, other than with `asyncio.gather`.
+    """
     try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(call) for call in calls]
+    except BaseExceptionGroup as failures:
+        first = failures.exceptions[0]
+        raise first from first.__cause__
+    return [task.result() for task in tasks]

@@ -17,17 +17,15 @@ The states of a download:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 from datasources.errors import DataFetchError
+from datasources.gathering import gather
 from datasources.objects.failures import TransientError
 from datasources.objects.folders import require_file
 from datasources.objects.store import ObjectBody, ObjectInfo, ObjectStore
 from datasources.workspace import Workspace, WorkspaceFile
-
-T = TypeVar("T")
 
 # Bytes. An attempt that brought as many starts the count of retries anew, so that a large object
 # over a bad line arrives, and one that is always cut after a few bytes does not retry for ever.
@@ -222,17 +220,6 @@ class Download:
     def _interrupted(self, why: str, span: Span) -> TransientError:
         reason = f"reading stopped at byte {span.position}: {why}"
         return TransientError(self._store.subject(self._name).error(DataFetchError, reason))
-
-
-async def gather(calls: list[Coroutine[Any, Any, T]]) -> list[T]:
-    """Run calls at once and return their results; the first error ends all of them."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(call) for call in calls]
-    except BaseExceptionGroup as failures:
-        first = failures.exceptions[0]
-        raise first from first.__cause__
-    return [task.result() for task in tasks]
 
 
 def _spans(size: int, chunk: int) -> Iterator[Span]:

@@ -9,8 +9,9 @@ from typing import ClassVar, TypeVar
 
 from datasources.errors import DataFetchError, ItemNotFoundError
 from datasources.file_splits import PinnedFile, SplitFile, SplittableFiles
+from datasources.gathering import gather
 from datasources.models import DataItem
-from datasources.objects.download import Download, gather
+from datasources.objects.download import Download
 from datasources.objects.failures import ObjectSubject
 from datasources.objects.folders import folder_error, is_folder, listed_object, require_file
 from datasources.objects.names import has_dot_segments, require_unicode

@@ -11,8 +11,9 @@ from importlib import import_module
 from typing import Any, BinaryIO, TypeVar, cast
 
 from datasources.errors import DataFetchError
+from datasources.gathering import gather
 from datasources.models import ColumnStatistics, Preview
-from datasources.objects.download import Download, gather
+from datasources.objects.download import Download
 from datasources.preview import parquet_statistics, preview_parquet
 from datasources.threads import run_in_thread
 

@@ -12,7 +12,7 @@ from typing import BinaryIO, TypeVar
 
 from datasources.errors import DataFetchError
 from datasources.files import open_regular
-from datasources.objects.download import gather
+from datasources.gathering import gather
 from datasources.objects.failures import ObjectSubject
 from datasources.threads import run_in_thread
 

@@ -20,6 +20,7 @@ from datasources.errors import (
     OptionError,
     PoolClosedError,
 )
+from datasources.gathering import gather
 from datasources.models import (
     DataItem,
     FetchReceipt,
@@ -164,7 +165,7 @@ class Fetcher:
 
         # As many tasks as fetches at a time, not one for each item, of which there may be millions.
         try:
-            await asyncio.gather(*(fetch_remaining() for _ in all_requests[:concurrency]))
+            await gather(fetch_remaining() for _ in all_requests[:concurrency])
         finally:
             if receipts:
                 receipts.close()
