@@ -452,6 +452,20 @@ async def test_a_row_that_is_too_long_is_an_error(
         await parts_of(files, "a.csv")
 
 
+async def test_a_header_behind_the_first_block_is_an_error_and_a_blank_file_an_empty_table(
+    files: LocalFileConnector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text, "_BLOCK", 100)
+    (tmp_path / "a.csv").write_text("\n" * 250 + "a,b\n1,2\n")
+    with pytest.raises(DataFetchError, match=r"header of 'a.csv' is not among its first"):
+        await parts_of(files, "a.csv")
+    (tmp_path / "a.csv").write_text(f"a,{'b' * 200}\n1,2\n")
+    with pytest.raises(DataFetchError, match=r"header of 'a.csv' is not among its first"):
+        await parts_of(files, "a.csv")
+    (tmp_path / "a.csv").write_text("\n" * 250)
+    assert await table_of(files, "a.csv") == []
+
+
 def _rewrite(path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"1", b"2"))
 

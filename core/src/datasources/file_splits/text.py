@@ -87,7 +87,7 @@ class TextSource:
         if not self.format.delimiter.isascii():
             raise no_table(path, f"its delimiter {dialect.delimiter!r} is not ASCII")
         start = skipped + dialect.start
-        self.columns, end = _header(first, start, self.format, path)
+        self.columns, end = _header(first, start, self.format, path, blocks)
         self.start = end
         """Bytes before the first record after the header."""
         self.blocks = chain([first[end:]], blocks)
@@ -124,8 +124,21 @@ def _not_in(encoding: str, path: str) -> DataFetchError:
     return DataFetchError(f"{path!r} has bytes that are not {encoding}, as the others seem to be")
 
 
-def _header(head: bytes, start: int, format: TextFormat, path: str) -> tuple[list[str], int]:
-    """Return the names of the columns, and the offset of the first record after them."""
+def _header(
+    head: bytes, start: int, format: TextFormat, path: str, rest: Iterator[bytes]
+) -> tuple[list[str], int]:
+    """Return the names of the columns, and the offset of the first record after them.
+
+    Args:
+        head: The first block of the text.
+        start: The offset at which the text begins.
+        format: Its format.
+        path: The name of the file.
+        rest: The other blocks, which may be read if the head has no whole header.
+
+    Raises:
+        DataFetchError: The header does not end in the head.
+    """
     position = start
     while match := format.record.match(head, position):
         position = match.end()
@@ -133,8 +146,8 @@ def _header(head: bytes, start: int, format: TextFormat, path: str) -> tuple[lis
             break
     record = match[0] if match else head[position:]
     if match is None:
-        if len(record) >= _HEAD:
-            raise DataFetchError(f"the header of {path!r} is longer than {_HEAD} bytes")
+        if len(record) >= _HEAD or any(block.strip(_BLANK) for block in rest):
+            raise DataFetchError(f"the header of {path!r} is not among its first {_HEAD} bytes")
         position = len(head)
     text = io.StringIO(record.strip(b"\0\x1a").decode(format.encoding), newline="")
     names = next(csv.reader(text, delimiter=format.delimiter), [])
