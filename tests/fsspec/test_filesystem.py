@@ -158,6 +158,16 @@ def test_a_file_that_changes_between_two_ranges_is_an_error(
             file.read(1)
 
 
+def test_a_file_that_changes_between_opening_and_reading_is_an_error(
+    fs: DataSourceFileSystem, lake: Path
+) -> None:
+    (lake / "digits").write_bytes(b"0123456789")
+    with fs.open("lake/digits") as file:
+        (lake / "digits").write_bytes(b"0123456789, and more")
+        with pytest.raises(OSError, match="'digits' changed while it was read; open it again"):
+            file.read()
+
+
 def test_a_table_stays_as_it_was_when_it_was_opened(
     fs: DataSourceFileSystem, shop: Database
 ) -> None:

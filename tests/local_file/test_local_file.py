@@ -7,6 +7,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -257,6 +258,8 @@ async def test_metadata_tells_size_date_and_type(connector: LocalFileConnector, 
     metadata = await connector.get_metadata("a.csv")
     assert metadata["size"] == 12
     assert metadata["content_type"] == "text/csv"
+    async with aclosing(await connector.open_stream("a.csv")) as stream:
+        assert metadata["etag"] == stream.etag
     (root / "a.csv.gz").write_bytes(b"x")
     assert (await connector.get_metadata("a.csv.gz"))["content_type"] == "application/gzip"
 

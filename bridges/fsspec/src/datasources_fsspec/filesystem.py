@@ -159,18 +159,18 @@ class DataSourceFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has
         if not name:
             return _directory(path)
         try:
-            return await self._file_info(path)
+            metadata = await self._metadata(await self._item(path))
         except ItemNotFoundError:
             if await self._is_folder(operations, source, name):
                 return _directory(path)
             raise
-
-    async def _file_info(self, path: str) -> Info:
-        item = await self._item(path)
-        if item.format is not None:
-            return _file(path, None, None)
-        metadata = await item.operations.get_metadata(item.source, item.identifier, refresh=True)
         return _file(path, metadata.get("size"), metadata.get("modified_at"))
+
+    async def _metadata(self, item: Item) -> dict[str, Any]:
+        """Return what the source tells about a file now; nothing of a table."""
+        if item.format is not None:
+            return {}
+        return await item.operations.get_metadata(item.source, item.identifier, refresh=True)
 
     async def _is_folder(self, operations: Operations, source: str, name: str) -> bool:
         """Return True if there is an item below a folder of that name."""
@@ -207,8 +207,11 @@ class DataSourceFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has
     @as_os_errors
     async def _open_reader(self, path: str) -> Reader:
         item = await self._item(path)
-        size = (await self._file_info(path))["size"] if item.has_ranges else None
-        return await copy_item(item) if size is None else RangeReader(item, size)
+        metadata = await self._metadata(item) if item.has_ranges else {}
+        size: int | None = metadata.get("size")
+        if size is None:
+            return await copy_item(item)
+        return RangeReader(item, size, metadata.get("etag"))
 
     async def _cat_file(
         self, path: str, start: int | None = None, end: int | None = None, **_: Any

@@ -44,12 +44,18 @@ class Reader(Protocol):
 
 
 class RangeReader:
-    """Reads ranges of a file from its source."""
+    """Reads ranges of a file from its source.
 
-    def __init__(self, item: Item, size: int) -> None:
+    Args:
+        item: The file.
+        size: Its bytes.
+        version: The version that has as many bytes; None for that of the first range.
+    """
+
+    def __init__(self, item: Item, size: int, version: str | None) -> None:
         self.size = size
         self._item = item
-        self._version: str | None = None  # of the first range
+        self._version = version
 
     @as_os_errors
     async def read(self, start: int, end: int) -> bytes:

@@ -247,7 +247,10 @@ class LocalFileConnector(SplittableFiles):
         )
 
     async def get_metadata(self, identifier: str) -> dict[str, Any]:
-        """Return `name`, `path`, `size` (bytes), `modified_at` (Unix seconds), `content_type`."""
+        """Return `name`, `path`, `size` (bytes), `modified_at` (Unix seconds), `content_type`, `etag`.
+
+        The ETag is the version that listings, receipts and streams have.
+        """
         with self._open(identifier) as source:
             status = os.fstat(source.fileno())
         return {
@@ -256,6 +259,7 @@ class LocalFileConnector(SplittableFiles):
             "size": status.st_size,
             "modified_at": status.st_mtime,
             "content_type": guess_media_type(identifier),
+            "etag": _version(status),
         }
 
     async def preview(self, identifier: str, rows: int = 10) -> Preview:
