@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,24 @@ def test_file_below_a_directory_is_opened_and_deleted(tmp_path: Path) -> None:
         assert file.read() == b"content"
     delete_below(tmp_path, "a/b/c")
     assert os.listdir(tmp_path / "a/b") == []
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not hasattr(os, "O_PATH"), reason="only root can act as another user"
+)
+def test_file_in_a_folder_that_may_be_searched_but_not_listed_is_opened() -> None:
+    with tempfile.TemporaryDirectory() as directory:  # that other users may search, unlike tmp_path
+        folder = Path(directory, "folder")
+        folder.mkdir()
+        (folder / "file").write_bytes(b"content")
+        folder.chmod(0o711)
+        Path(directory).chmod(0o711)
+        os.seteuid(65534)
+        try:
+            with os.fdopen(open_below(directory, "folder/file"), "rb") as file:
+                assert file.read() == b"content"
+        finally:
+            os.seteuid(0)
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ from datasources import (
     abilities,
 )
 from datasources_local_file import LocalFileConnector
+from datasources_local_file.connector import _SourceFile
 from tests.core.workbooks import xlsx
 
 FILES = {
@@ -196,6 +197,23 @@ async def test_a_link_that_stays_inside_is_an_item(
     assert Path(path).read_bytes() == FILES["a.csv"]
 
 
+async def test_a_link_that_takes_the_place_of_a_folder_meanwhile_is_not_followed(
+    connector: LocalFileConnector, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "2024.csv").write_bytes(b"secret")
+    resolve = connector._real
+
+    def resolve_and_replace(path: str) -> str | None:
+        real = resolve(path)
+        (root / "reports").rename(root / "moved")
+        (root / "reports").symlink_to(tmp_path)
+        return real
+
+    monkeypatch.setattr(connector, "_real", resolve_and_replace)
+    with pytest.raises(ItemNotFoundError, match=r"has no file 'reports/2024.csv'"):
+        await connector.fetch_data("reports/2024.csv", str(tmp_path / "workspace"))
+
+
 async def test_links_in_a_circle_are_not_followed(
     connector: LocalFileConnector, root: Path
 ) -> None:
@@ -226,6 +244,22 @@ async def test_a_parquet_file_is_previewed(connector: LocalFileConnector, root: 
     pq.write_table(pa.table({"n": [1, 2, 3]}), root / "n.parquet")
     preview = await connector.preview("n.parquet", 2)
     assert (preview.columns, list(preview.rows), preview.truncated) == (("n",), [(1,), (2,)], True)
+
+
+async def test_a_workbook_that_changes_while_it_is_read_is_not_converted(
+    connector: LocalFileConnector, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "book.xlsx").write_bytes(xlsx(Data=[["n"], [1]]))
+    read = _SourceFile.read
+
+    def read_and_replace(self: _SourceFile, size: int | None = -1, /) -> bytes:
+        content = read(self, size)
+        (root / "book.xlsx").write_bytes(b"another")
+        return content
+
+    monkeypatch.setattr(_SourceFile, "read", read_and_replace)
+    with pytest.raises(DataFetchError, match=r"'book.xlsx' changed while it was read"):
+        await connector.fetch_data("book.xlsx", Workspace(tmp_path / "w", file_format="csv"))
 
 
 async def test_a_workbook_is_previewed_and_converted(

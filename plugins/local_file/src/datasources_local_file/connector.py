@@ -44,7 +44,7 @@ from datasources import (
     guess_media_type,
     is_parquet,
     is_workbook,
-    open_regular,
+    open_below,
     parquet_statistics,
     preview_file,
     run_in_thread,
@@ -491,7 +491,8 @@ class LocalFileConnector(SplittableFiles):
         if real is None:
             raise ItemNotFoundError(missing)
         try:
-            descriptor = open_regular(real)  # whose links are resolved by now
+            # Its links are resolved by now; one that is put in the place of a folder is not followed.
+            descriptor = open_below(self._root, os.path.relpath(real, self._root))
         except (FileNotFoundError, NotADirectoryError):
             self._require_root()
             raise ItemNotFoundError(missing) from None
@@ -557,6 +558,8 @@ def _convert(source: BinaryIO, workspace: Workspace, name: str) -> str:
     content = bytearray()
     while len(content) <= MAX_WORKBOOK and (chunk := source.read(MAX_WORKBOOK)):
         content += chunk
+    if _version(os.fstat(source.fileno())) != version:
+        raise DataFetchError(f"{name!r} changed while it was read; fetch it again")
     return convert_workbook(bytes(content), workspace, name, version=version)
 
 
