@@ -25,6 +25,7 @@ from datasources.objects.options import ObjectStoreOptions
 from datasources.objects.proxies import proxy_for
 from datasources.objects.store import ObjectBody, ObjectInfo
 
+_MAX_BODY = 256 * 1024 * 1024  # bytes; a page of links to a million files has about 100 MiB
 _MAX_ERROR_BODY = 64 * 1024  # bytes; an error of a service has a few hundred
 # Bytes; reading pauses while twice as many wait. asyncio receives 256 KiB at once: with less, aiohttp
 # would pause and resume reading for each of these.
@@ -147,13 +148,19 @@ class ObjectHttp:
 
         Raises:
             TransientError: The connection broke.
+            ConnectError: The body has more than 256 MiB.
         """
+        body = bytearray()
         try:
-            return await response.read()
+            while data := await response.content.readany():
+                body += data
+                if len(body) > _MAX_BODY:
+                    raise subject.error(ConnectError, f"the answer has over {_MAX_BODY} bytes")
         except (aiohttp.ClientError, OSError) as exc:
             raise self.error_of(exc, str(response.url), subject) from safe_cause(exc)
         finally:
             response.close()
+        return bytes(body)
 
     async def read_error(self, response: aiohttp.ClientResponse) -> bytes:
         """Return the body of a refusal, as much of it as arrives, and close the response."""
