@@ -466,6 +466,23 @@ async def test_a_header_behind_the_first_block_is_an_error_and_a_blank_file_an_e
     assert await table_of(files, "a.csv") == []
 
 
+async def test_rows_of_parquet_that_grow_when_they_are_read_are_in_small_batches(
+    files: LocalFileConnector, tmp_path: Path
+) -> None:
+    text = "x" * 10_000
+    once = pa.DictionaryArray.from_arrays(pa.array([0] * 20_000, pa.int32()), [text])
+    pq.write_table(
+        pa.table({"text": once.cast(pa.string())}), tmp_path / "a.parquet", row_group_size=10_000
+    )
+    assert (tmp_path / "a.parquet").stat().st_size < 10_000
+    rows = 0
+    async with files.plan_splits("a.parquet", target_bytes=1 << 30, max_splits=1) as plan:
+        async for batch in files.read_split(plan.splits[0]):
+            assert batch.nbytes < 5 << 20
+            rows += batch.num_rows
+    assert rows == 20_000
+
+
 def _rewrite(path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"1", b"2"))
 

@@ -18,8 +18,9 @@ from datasources.file_splits.files import (
     reading,
 )
 
-_BATCH = 4 << 20  # bytes of a batch of rows, as far as the footer tells them
-_MAX_ROWS = 64 * 1024  # of a batch
+_BATCH = 4 << 20  # bytes of a batch of rows, as far as the footer and the batch before tell them
+_FIRST_ROWS, _MAX_ROWS = 256, 64 * 1024  # of a batch
+_GROWTH = 8  # times as many rows, at most, as in the batch before
 _MIN_BUFFER, _MAX_BUFFER = 64 << 10, 4 << 20  # bytes read at once of each column
 _BUFFERS = 32 << 20  # bytes of the buffers of all columns
 
@@ -75,14 +76,25 @@ def read_groups(
         )
         if set(names) != set(source.schema_arrow.names):
             raise other_columns(path)
+        rows = _FIRST_ROWS
         for number in range(first, end):
             group = metadata.row_group(number)
             width = max(1, group.total_byte_size // max(1, group.num_rows))
-            batches = source.iter_batches(
-                min(_MAX_ROWS, max(1, _BATCH // width)), [number], schema.names, use_threads=False
-            )
+            rows = max(1, min(rows, _BATCH // width))
+            batches = source.iter_batches(rows, [number], schema.names, use_threads=False)
             for batch in batches:
                 yield from _as(schema, batch, path)
+                rows = _rows_after(batch, rows)
+                source.reader.set_batch_size(rows)  # holds from the next batch on
+
+
+def _rows_after(batch: Any, rows: int) -> int:
+    """Return the rows to read after a batch of as many, by the bytes that they have in memory.
+
+    The footer tells the bytes in the file: of values that are often repeated, these are far fewer.
+    """
+    width: int = max(1, batch.nbytes // max(1, batch.num_rows))
+    return max(1, min(_MAX_ROWS, _GROWTH * rows, _BATCH // width))
 
 
 def _as(schema: Any, batch: Any, path: str) -> Iterator[Any]:
