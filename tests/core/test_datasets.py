@@ -36,7 +36,7 @@ from datasources import (
     Workspace,
     blocking,
 )
-from datasources.workspace import WorkspaceFolder
+from datasources.workspace import WorkspaceFolder, folders, lock
 from tests.core.fakes import AbleConnector, registry_of, source
 from tests.waiting import wait_until
 
@@ -308,6 +308,18 @@ def test_a_dataset_that_another_writer_puts_in_place_meanwhile_is_replaced(
     commit(folder)
     assert os.listdir(tmp_path) == ["a.dataset"]
     assert (tmp_path / "a.dataset" / "_manifest.json").read_bytes() == b"last"
+
+
+def test_a_dataset_whose_folder_is_deleted_before_it_is_locked_is_not_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lock_late(descriptor: int) -> bool:
+        assert len(Workspace(tmp_path).clean()) == 1
+        return lock(descriptor)
+
+    monkeypatch.setattr(folders, "lock", lock_late)
+    with pytest.raises(DataFetchError, match=r"cannot write 'a.dataset' to the workspace"):
+        WorkspaceFolder(Workspace(tmp_path), "a.dataset")
 
 
 @pytest.mark.parametrize("plant", [os.mkfifo, Path.touch], ids=["pipe", "file"])

@@ -54,6 +54,25 @@ async def test_upload_makes_folders_and_is_the_item_that_is_listed(
     assert [item] == await connector.list_items()
 
 
+async def test_a_file_that_is_being_stored_is_not_listed(root: Path, local: Path) -> None:
+    connector = connector_of(root, writable=True, hidden=True)
+    await connector.connect()
+    (root / ".hidden").touch()
+    during: list[list[str]] = []
+
+    def is_stopped() -> bool:
+        during.append(sorted(os.listdir(root)))
+        return False
+
+    store_file(str(local), str(root / "new.csv"), "new.csv", is_stopped, overwrite=True)
+    ((part, _hidden),) = during
+    (root / part).touch()  # as after a kill
+    listed = [item.path for item in await connector.list_items()]
+    assert listed == [".hidden", "new.csv"]
+    page, _ = await connector.list_page(limit=10)
+    assert [item.path for item in page] == listed
+
+
 async def test_source_that_is_not_writable_takes_no_file(root: Path, local: Path) -> None:
     connector = connector_of(root)
     await connector.connect()

@@ -63,6 +63,8 @@ class WorkspaceFolder:
             self._root = open_root(workspace)
             self._lock = open_folder(self._root, self._temporary)
             lock(self._lock)
+            # It may have been deleted as abandoned before it was locked.
+            os.stat(self._temporary, dir_fd=self._root, follow_symlinks=False)
         except OSError as exc:
             self.close()
             raise self._error(exc) from exc

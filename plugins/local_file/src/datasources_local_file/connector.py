@@ -51,7 +51,7 @@ from datasources import (
 )
 from datasources_local_file.pages import Keep, entries_after, first_after, walk_after
 from datasources_local_file.splits import FileInVersion, mark_of
-from datasources_local_file.uploads import store_file
+from datasources_local_file.uploads import is_part, store_file
 
 _CHUNK = 1 << 20  # bytes read at once
 _MOST_FOLDERS = 1000  # more are no choice for a person
@@ -445,7 +445,7 @@ class LocalFileConnector(SplittableFiles):
             )
 
     def _is_shown(self, entry: os.DirEntry[str]) -> bool:
-        return self.options.hidden or not entry.name.startswith(".")
+        return not entry.name.startswith(".") or (self.options.hidden and not is_part(entry.name))
 
     def _item(self, entry: os.DirEntry[str], *, folders: bool = False) -> DataItem | None:
         """Return a directory entry as an item; None if it is no file inside the directory."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
 
 from datasources import DataFetchError, ItemExistsError, open_regular
 
+_PART = re.compile(r"\.datasources-[0-9a-f]{16}\.part")
 _CHUNK = 1 << 20  # bytes copied between two looks at `is_stopped`
 
 
@@ -48,6 +50,11 @@ def store_file(
     finally:
         with suppress(OSError):  # it has its final name, or was not made
             os.unlink(part)
+
+
+def is_part(name: str) -> bool:
+    """Return True for the name that a file has until it is stored."""
+    return _PART.fullmatch(name) is not None
 
 
 def _copy(local_path: str, part: str, name: str, is_stopped: Callable[[], bool]) -> os.stat_result:
