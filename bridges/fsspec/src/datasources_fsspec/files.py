@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 class DataSourceFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has no types
     """A file that is read by ranges, or written to a temporary file and stored when it is closed.
 
-    A `with` block that ends in an error stores nothing.
+    A `with` block of this object that ends in an error stores nothing. Wrappers, such as those for
+    text, close it without telling of the error, and what was written is stored.
     """
 
     def __init__(

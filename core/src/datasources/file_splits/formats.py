@@ -11,6 +11,7 @@ import pyarrow as pa
 from datasources.errors import DataFetchError, OptionError
 from datasources.file_splits.files import (
     PARQUET,
+    TEXT,
     Piece,
     PinnedFile,
     SplitFile,
@@ -56,7 +57,7 @@ class Outline:
             self.format = format_of(path)
         if self.format is None:
             file.seek(0)
-            self.format = PARQUET if is_parquet("", file.read(4)) else "text"
+            self.format = PARQUET if is_parquet("", file.read(4)) else TEXT
             file.seek(0)
         if self.format == PARQUET:
             schema, pieces = outline_parquet(file, path)
