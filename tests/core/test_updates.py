@@ -200,6 +200,25 @@ async def test_changes_nested_without_end_are_refused(registry: DataSourceRegist
         await registry.update_data_source("s", {"metadata": deep})
 
 
+async def test_metadata_nested_deeper_than_64_levels_are_refused(registry: DataSourceRegistry):
+    def nested(levels: int) -> dict[str, Any]:
+        value: Any = "leaf"
+        for level in range(levels):
+            value = {"below": value} if level % 2 else [value]
+        return {"top": value}
+
+    await add(registry, host="h")
+    await registry.update_data_source("s", {"metadata": nested(63)})
+    for levels in (64, 800):
+        with pytest.raises(OptionError, match="64 levels deep, and no deeper"):
+            await registry.update_data_source("s", {"metadata": nested(levels)})
+        deep = source("deep", host="h")
+        deep.metadata = nested(levels)
+        with pytest.raises(OptionError, match="64 levels deep, and no deeper"):
+            await registry.register_data_source(deep)
+    assert [config.id for config in registry.list_data_sources()] == ["s"]
+
+
 async def test_masked_copy_is_refused_where_the_connector_declares_no_options():
     async with registry_of(SeedConnector) as registry:
         await add(registry, password=SECRET)

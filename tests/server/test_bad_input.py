@@ -103,6 +103,21 @@ def test_json_that_is_none_is_a_problem(admin: Client, new_id: str, number: str)
     assert answer.slug
 
 
+def test_metadata_nested_too_deep_are_refused_and_do_not_end_the_list(
+    admin: Client, new_id: str, lake: str
+) -> None:
+    deep = '{"below":' * 800 + "1" + "}" * 800
+    options = json.dumps(admin("GET", f"/sources/{lake}").json["options"])
+    body = f'{{"type": "local_file", "options": {options}, "metadata": {deep}}}'.encode()
+    answer = admin("PUT", f"/sources/{new_id}-deep", body, headers=NEW)
+    assert (answer.status, answer.slug) == (422, "option-invalid")
+    change = f'{{"metadata": {deep}}}'.encode()
+    changed = admin("PATCH", f"/sources/{lake}", change, headers={"If-Match": "*"})
+    assert (changed.status, changed.slug) == (422, "option-invalid")
+    assert admin("GET", f"/sources/{lake}").json["metadata"] == {}
+    assert admin("GET", "/sources").status == 200
+
+
 def test_body_over_the_limit_is_413(server: ApiServer, admin: Client) -> None:
     big = b" " * ((1 << 20) + 1)
     answer = admin("POST", "/test", big)

@@ -248,6 +248,9 @@ class SourceRecords:
         except (TypeError, ValueError, RecursionError):
             reason = f"the metadata of source {config.id!r} must be values that JSON can hold"
             raise OptionError(reason) from None
+        if _levels(metadata) > _MAX_LEVELS:
+            reason = f"the metadata of source {config.id!r} may be nested {_MAX_LEVELS} levels deep"
+            raise OptionError(f"{reason}, and no deeper")
         if "datasources:queries" in metadata:
             reason = f"the metadata of source {config.id!r} must not have 'datasources:queries'"
             raise OptionError(reason)
@@ -366,6 +369,7 @@ def _quoted(fingerprints: Iterable[str]) -> str:
 
 
 _NESTED = (dict, list, tuple)
+_MAX_LEVELS = 64  # of metadata; what copies and encodes it calls itself for each level
 _type_of = lru_cache(maxsize=256)(DataSourceType)
 
 
@@ -384,6 +388,19 @@ def _config(record: StoredSource, options: dict[str, Any]) -> DataSourceConfig:
     queries = record.queries  # most sources have none
     config.queries = {n: StoredQuery.from_dict(q) for n, q in queries.items()} if queries else {}
     return config
+
+
+def _levels(value: Any) -> int:
+    """Return how many containers of a value of JSON stand inside one another."""
+    levels, parts = 0, [value]
+    while containers := [part for part in parts if isinstance(part, _NESTED)]:
+        levels += 1
+        parts = [
+            part
+            for container in containers
+            for part in (container.values() if isinstance(container, dict) else container)
+        ]
+    return levels
 
 
 def _copy(value: Any) -> Any:
