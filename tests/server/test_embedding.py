@@ -9,7 +9,15 @@ import httpx2
 import pytest
 from fastapi import FastAPI, HTTPException, Request
 
-from datasources import LOCAL_NETWORKS, DataSourceRegistry, OptionError, PolicyError, Principal
+from datasources import (
+    LOCAL_NETWORKS,
+    DataSourceConfig,
+    DataSourceRegistry,
+    Grant,
+    OptionError,
+    PolicyError,
+    Principal,
+)
 from datasources_server import ServerSettings, create_app, router, strict_policy
 
 ROOT = Principal("root", roles={"admin"})
@@ -68,6 +76,24 @@ async def test_error_of_the_host_shows_nothing(caplog: pytest.LogCaptureFixture)
     assert answer.json()["type"] == "urn:datasources:error:unexpected-error"
     assert "RuntimeError" in caplog.text
     assert "canary" not in answer.text + caplog.text
+
+
+async def test_test_of_a_connection_tells_administrators_alone_about_references() -> None:
+    async def authenticate(request: Request) -> Principal:
+        if request.headers.get("x-user") == "root":
+            return ROOT
+        return Principal("ann", grants=[Grant("shop", {"read"})])
+
+    options = {"host": "h", "database": "d", "user": "u", "password": "${env:NO_SUCH_VARIABLE}"}
+    async with DataSourceRegistry() as registry:
+        await registry.register_data_source(DataSourceConfig("shop", "postgresql", "", options))
+        async with client_of(create_app(registry, authenticate=authenticate)) as client:
+            told = await client.post("/v1/sources/shop/test", headers={"x-user": "root"})
+            assert "NO_SUCH_VARIABLE" in told.json()["error"]["message"]
+            hidden = await client.post("/v1/sources/shop/test")
+            assert hidden.json()["error"]["slug"] == "secret-not-found"
+            assert "administrators can read why" in hidden.json()["error"]["message"]
+            assert "NO_SUCH_VARIABLE" not in hidden.text
 
 
 def test_strict_policy_denies_what_is_the_hosts() -> None:

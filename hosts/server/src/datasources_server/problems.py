@@ -30,6 +30,8 @@ from datasources import (
 
 _log = logging.getLogger("datasources.server")
 
+_HIDDEN = "the server cannot use this source now; its administrators can read why"
+
 # The option of `datasources serve` that admits what a field of the policy refuses.
 _OPTIONS = {
     "denied_networks": "--allow-network",
@@ -139,7 +141,7 @@ def _core_problem(error: DataSourceError, *, is_admin: bool) -> Problem:
     elif _is_internal(error):
         _log.error("%s: %s", error.slug, redact_text(detail))
         if not is_admin:
-            detail = "the server cannot use this source now; its administrators can read why"
+            detail = _HIDDEN
     if error.slug in ("conflict", "source-exists", "item-exists"):
         status = 412  # the routes that raise these demand If-Match or If-None-Match
     if status == 503 and error.retryable:
@@ -147,11 +149,13 @@ def _core_problem(error: DataSourceError, *, is_admin: bool) -> Problem:
     return Problem(status, error.slug, detail, errors=errors, headers=headers, **members)
 
 
-def error_dict(error: Exception | None) -> dict[str, Any] | None:
-    """Return the error of a test of a connection for people who may change the source."""
+def error_dict(error: Exception | None, *, is_admin: bool) -> dict[str, Any] | None:
+    """Return the error of a test of a connection; `is_admin` as for `problem_of`."""
     if not isinstance(error, DataSourceError):
         return None
     described: dict[str, Any] = error.to_dict()
+    if _is_internal(error) and not is_admin:
+        return described | {"message": _HIDDEN}
     if isinstance(error, PolicyError) and error.rule is not None:
         described["setting"] = error.rule
         described["message"] += _remedy(error.rule)

@@ -464,9 +464,8 @@ async def _check(call: Call, test: Test) -> ConnectionCheck:
 
 async def _test(call: Call, test: Test) -> ApiResponse:
     check = await _check(call, test)
-    return ApiResponse(
-        {"ok": check.ok, "seconds": check.duration, "error": error_dict(check.error)}
-    )
+    error = error_dict(check.error, is_admin=call.principal.is_admin)
+    return ApiResponse({"ok": check.ok, "seconds": check.duration, "error": error})
 
 
 async def _require_connection(call: Call, test: Test) -> None:
