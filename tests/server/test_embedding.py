@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -14,11 +16,13 @@ from datasources import (
     DataSourceConfig,
     DataSourceRegistry,
     Grant,
+    MemoryStore,
     OptionError,
     PolicyError,
     Principal,
 )
-from datasources_server import ServerSettings, create_app, router, strict_policy
+from datasources_server import ServerSettings, SharedTokens, create_app, router, strict_policy
+from tests.core.fakes import MemoryConnector, registry_of, source
 
 ROOT = Principal("root", roles={"admin"})
 
@@ -94,6 +98,91 @@ async def test_test_of_a_connection_tells_administrators_alone_about_references(
             assert hidden.json()["error"]["slug"] == "secret-not-found"
             assert "administrators can read why" in hidden.json()["error"]["message"]
             assert "NO_SUCH_VARIABLE" not in hidden.text
+
+
+ANN = Principal("ann", grants=[Grant("s", {"read", "query"})])
+
+
+class Host:
+    """Finds its user; `answers` are taken before, one after the other."""
+
+    def __init__(self) -> None:
+        self.answers: list[Principal | Exception | None] = []
+
+    def find_principal(self, _: str) -> Principal | None:
+        answer = self.answers.pop(0) if self.answers else ANN
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+@pytest.mark.parametrize(
+    ("confirm_seconds", "answers", "reason"),
+    [
+        (60, [RuntimeError("away"), None], "the grants of the job's owner have changed"),
+        (0.1, [RuntimeError("away")] * 99, "it cannot be told if the owner of the job may go on"),
+    ],
+)
+async def test_job_ends_when_its_owner_may_not_go_on_also_after_an_error_of_the_host(
+    tmp_path: Path, confirm_seconds: float, answers: list[Any], reason: str
+) -> None:
+    host = Host()
+    settings = ServerSettings(
+        workspace_root=str(tmp_path), recheck_seconds=0.1, confirm_seconds=confirm_seconds
+    )
+    async with registry_of(MemoryConnector) as registry:
+        await registry.register_data_source(source())
+        app = create_app(
+            registry,
+            authenticate=lambda _: ANN,
+            find_principal=host.find_principal,
+            settings=settings,
+        )
+        async with app.router.lifespan_context(app), client_of(app) as client:
+            made = await client.post("/v1/workspaces", json={"sources": ["s"]})
+            body = {"items": [{"source": "s", "item": "slow"}], "wait": False}
+            path = f"/v1/workspaces/{made.json()['id']}/fetch"
+            job = (await client.post(path, json=body)).json()
+            host.answers = answers
+            while job["state"] == "running":
+                await asyncio.sleep(0.1)
+                job = (await client.get(f"/v1/jobs/{job['id']}")).json()
+    assert (job["state"], job["problem"]["detail"]) == ("cancelled", reason)
+
+
+async def test_trail_and_uses_of_tokens_are_written_after_an_unexpected_error_of_the_store(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = MemoryStore()
+    records, failed = store.records(), set()
+
+    def failing_once(name: str, kind: str) -> None:
+        method = getattr(records, name)
+
+        def call(*arguments: Any, **more: Any) -> Any:
+            if name not in failed and kind in (arguments[0], getattr(arguments[0], "kind", None)):
+                failed.add(name)
+                raise RuntimeError("the driver failed")
+            return method(*arguments, **more)
+
+        monkeypatch.setattr(records, name, call)
+
+    tokens = SharedTokens(records)
+    headers = {"Authorization": f"Bearer {tokens.add('root', admin=True)}"}
+    failing_once("append_many", "audit")
+    failing_once("put", "token-use")
+    async with DataSourceRegistry(store=store) as registry:
+        app = create_app(registry, tokens=tokens)
+        async with app.router.lifespan_context(app), client_of(app) as client:
+            used, entries = None, []
+            await client.post("/v1/tokens", json={"name": "ann"}, headers=headers)
+            while not (used and entries):
+                await asyncio.sleep(0.1)
+                listed = (await client.get("/v1/tokens", headers=headers)).json()["items"]
+                used = {token["name"]: token["last_used_at"] for token in listed}["root"]
+                entries = (await client.get("/v1/audit", headers=headers)).json()["items"]
+    assert failed == {"append_many", "put"}
+    assert [entry["operation"] for entry in entries] == ["token_made"]
 
 
 def test_strict_policy_denies_what_is_the_hosts() -> None:

@@ -17,13 +17,13 @@ from fastapi import Query
 from fastapi.routing import APIRoute
 from pydantic import BeforeValidator
 
-from datasources import AuditObserver, DataSourceError, Records
+from datasources import AuditObserver, Records
 from datasources.json_values import to_iso_time, to_json_value
 from datasources_server.api_router import ApiRouter
 from datasources_server.calls import AdminCall
 from datasources_server.cursors import open_cursor, seal_cursor
 from datasources_server.documents import AuditPage
-from datasources_server.problems import Problem
+from datasources_server.problems import Problem, problem_of
 from datasources_server.responses import ApiResponse
 
 if TYPE_CHECKING:
@@ -103,8 +103,8 @@ class AuditTrail(AuditObserver):
                 await asyncio.to_thread(self._append)
             except Problem:
                 self._waiting.clear()  # the store keeps no records
-            except DataSourceError as exc:
-                _log.warning("the audit trail cannot be written: %s", exc.slug)
+            except Exception as exc:  # noqa: BLE001  (logged; the next attempt may succeed)
+                _log.warning("the audit trail cannot be written: %s", problem_of(exc).slug)
 
     def _append(self) -> None:
         records = self._api.records()

@@ -12,7 +12,6 @@ from typing import Any
 from datasources import (
     Access,
     DataFetchError,
-    DataSourceError,
     Principal,
     Record,
     RegistryError,
@@ -225,9 +224,9 @@ class RunningJob:
             return recorded
 
     async def _watch(self) -> None:
-        """Write the heartbeat, and cancel the job when it may not go on."""
+        """Write the heartbeat, and cancel the job when it may not go on, or nobody can tell."""
         settings = self._api.settings
-        beat = check = time.monotonic()
+        beat = check = confirmed = time.monotonic()
         while True:
             await asyncio.sleep(_POLL_SECONDS)
             now = time.monotonic()
@@ -242,8 +241,11 @@ class RunningJob:
                 if now >= check + settings.recheck_seconds:
                     check = now
                     await self._check_owner()
-            except DataSourceError as exc:
-                _log.warning("job %s cannot be checked: %s", self.record.id, exc.slug)
+                    confirmed = now
+            except Exception as exc:  # noqa: BLE001  (logged; the next look may succeed)
+                _log.warning("job %s cannot be checked: %s", self.record.id, problem_of(exc).slug)
+                if now >= confirmed + settings.confirm_seconds:
+                    self.cancel("it cannot be told if the owner of the job may go on")
 
     async def _check_record(self) -> None:
         job = await asyncio.to_thread(self._records.get, self.record.id)

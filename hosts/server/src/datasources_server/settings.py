@@ -68,7 +68,8 @@ class ServerSettings:
     """Seconds after which a request that still runs is authenticated again, so that a token that
     was revoked ends what it has started."""
     confirm_seconds: float = 30.0
-    """Seconds that a request which still runs may go on while the store of tokens cannot be read."""
+    """Seconds that a request which still runs may go on while the store of tokens cannot be read, and
+    a job while its owner cannot be found for any reason."""
     limits: Limits | None = None
     """Limits of each fetch, in addition to those of the source or the policy."""
 

@@ -8,8 +8,8 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from datasources import DataSourceError, Record, Records
-from datasources_server.problems import Problem
+from datasources import Record, Records
+from datasources_server.problems import Problem, problem_of
 
 _KIND = "token-use"
 _INTERVAL = 60.0  # seconds between two records of the use of one token
@@ -61,8 +61,9 @@ class TokenUses:
                 await asyncio.to_thread(self._put, waiting)
             except Problem:
                 pass  # the store keeps no records
-            except DataSourceError as exc:
-                _log.warning("the last use of tokens cannot be written: %s", exc.slug)
+            except Exception as exc:  # noqa: BLE001  (logged; the next attempt may succeed)
+                self._waiting = waiting | self._waiting
+                _log.warning("the last use of tokens cannot be written: %s", problem_of(exc).slug)
 
     def _put(self, uses: dict[str, float]) -> None:
         records = self._open_records()
