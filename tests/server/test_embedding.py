@@ -22,6 +22,7 @@ from datasources import (
     Principal,
 )
 from datasources_server import ServerSettings, SharedTokens, create_app, router, strict_policy
+from datasources_server.responses import ContentResponse, read_file
 from tests.core.fakes import MemoryConnector, registry_of, source
 
 ROOT = Principal("root", roles={"admin"})
@@ -183,6 +184,23 @@ async def test_trail_and_uses_of_tokens_are_written_after_an_unexpected_error_of
                 entries = (await client.get("/v1/audit", headers=headers)).json()["items"]
     assert failed == {"append_many", "put"}
     assert [entry["operation"] for entry in entries] == ["token_made"]
+
+
+async def test_response_of_a_file_that_becomes_shorter_has_no_last_part(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(1000))
+    sent = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        return None
+
+    with path.open("rb") as file:
+        response = ContentResponse(read_file(file, 0, 2000), 200, {"Content-Length": "2000"})
+        await response({}, receive, send)
+    assert [message.get("more_body") for message in sent] == [None, True]
 
 
 def test_strict_policy_denies_what_is_the_hosts() -> None:

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from datasources import DataSourceError, run_in_thread
+from datasources import DataFetchError, DataSourceError, run_in_thread
 from datasources.json_values import to_json_value
 from datasources_server.problems import Problem
 
@@ -36,10 +36,10 @@ def encode_json(content: Any) -> bytes:
 
 
 class ContentResponse(Response):
-    """A response of bytes as they arrive, which ends early if they do.
+    """A response of bytes as they arrive.
 
-    Without its last chunk, or with fewer bytes than `Content-Length` says, a client knows that the
-    content is not complete.
+    An error of the source ends it without its last part, so that the server closes the connection,
+    and a client knows that the content is not complete.
     """
 
     def __init__(
@@ -132,11 +132,15 @@ def select_part(
 
 
 async def read_file(file: BinaryIO, first: int, end: int) -> AsyncIterator[bytes]:
-    """Yield the bytes of a file from `first` to before `end`; the caller closes the file."""
+    """Yield the bytes of a file from `first` to before `end`; the caller closes the file.
+
+    Raises:
+        DataFetchError: The file has become shorter meanwhile.
+    """
     while first < end:
         chunk = await _read_part(file.fileno(), min(_CHUNK, end - first), first)
         if not chunk:
-            return  # truncated meanwhile: the response ends early
+            raise DataFetchError("the file became shorter while it was sent")
         first += len(chunk)
         yield chunk
 
