@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from datasources import Grant
+from datasources import DataItem, Grant, Principal
 from datasources_agents import call_tool
 from datasources_agents.tools import MAX_BYTES
 from tests.agents.shops import Shop, add_blobs, open_shop
+from tests.core.fakes import SeedConnector, registry_of, source
 from tests.servers import AzuriteServer, Database
 
 MARK = "hostile-7f3a"
@@ -152,6 +153,31 @@ async def test_file_names_are_data(shop: Shop, tmp_path: Path) -> None:
             arguments = {"source": "lake", "item": path}
             check(await call_tool("preview_item", arguments, access))
             check(await call_tool("fetch_item", arguments, access, session))
+
+
+@pytest.mark.parametrize("character", ["\x01", "\U0001f512"])
+async def test_listing_goes_on_after_a_path_that_is_all_escapes(character: str) -> None:
+    names = [character * 4000, "after.csv"]
+
+    class Hostile(SeedConnector):
+        async def list_items(self, path: str | None = None) -> list[DataItem]:
+            return [DataItem(name, name) for name in names]
+
+    async with registry_of(Hostile) as registry:
+        await registry.register_data_source(source())
+        access = registry.access(Principal("ann", grants=[Grant("s", {"read"})]))
+        how: dict[str, Any]
+        for how in ({"limit": 1}, {}, {"pattern": "*"}):
+            paths, cursor = [], None
+            for _ in names:
+                arguments = {"source": "s", "cursor": cursor} | how
+                result = await call_tool("list_items", arguments, access)
+                check(result)
+                paths += [item["path"] for item in result["items"]]
+                cursor = result["next_cursor"]
+                if cursor is None:
+                    break
+            assert [path[0] for path in paths] == [character, "a"]
 
 
 async def test_blobs_of_one_huge_cell_are_bounded(shop: Shop, azurite: AzuriteServer) -> None:

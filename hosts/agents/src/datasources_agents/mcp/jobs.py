@@ -13,6 +13,7 @@ from datasources import Access, FetchRequest, Limits, Record
 from datasources.workspace import Progress
 from datasources_agents.tools import JobNotFoundError, ToolCallError, describe_receipt
 from datasources_server.calls import Call
+from datasources_server.job_items import open_subject
 from datasources_server.jobs import describe_job, find_job
 from datasources_server.problems import Problem
 from datasources_server.running import JobRunner
@@ -21,7 +22,7 @@ from datasources_server.workspaces import WORKSPACE, add_workspace
 
 _WAIT = 20.0  # seconds after which a fetch becomes a job
 _PROGRESS_SECONDS = 1.0  # between two looks at the progress
-_LEAST_SECONDS = 3600.0  # that a workspace has left if it is used again
+_LEAST_SECONDS = 3600.0  # that a workspace has left if it is used again; half of its time if less
 _PURPOSE = "mcp"
 
 
@@ -70,6 +71,8 @@ class ServerFetches:
         del access  # that of the request
         with _problems():
             job = await find_job(self._call, self._runner, job_id, is_own=True)
+            if open_subject(self._call.registry.credentials, job)["item_count"] > 1:
+                raise JobNotFoundError("the job has several items, so fetch_item has not made it")
             if cancel and job.data["state"] == "running":
                 job = await self._runner.cancel(job) or job
             view = await describe_job(self._call, self._runner, job)
@@ -90,8 +93,9 @@ class ServerFetches:
             records.list, WORKSPACE, owner=self._call.principal.id, limit=settings.workspaces
         )
         wanted = {"purpose": _PURPOSE, "sources": [source_id]}
+        least = min(_LEAST_SECONDS, settings.workspace_ttl / 2)
         for record in present:
-            lasts = (record.expires_at or 0) > time.time() + _LEAST_SECONDS
+            lasts = (record.expires_at or 0) > time.time() + least
             if lasts and wanted.items() <= record.data.items():
                 return record
         data = wanted | {"quota": settings.workspace_quota}

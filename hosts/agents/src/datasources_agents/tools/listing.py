@@ -11,6 +11,7 @@ from datasources_agents.tools.results import ROOM
 _PAGE = 100  # entries of a page by default
 _MAX_NAME = 200  # characters of a name or comment
 _MAX_PATH = 4096  # characters of a path, which is cut beyond
+_MAX_ESCAPED_PATH = 1500  # characters of a path that is all escapes in JSON, and has no room else
 _MAX_ITEM = 4096  # bytes of an item with its parameters
 _FACTS = ("kind", "comment", "estimated_rows", "parameters")  # of the metadata of a listing
 
@@ -70,7 +71,7 @@ async def list_items(access: Access, arguments: dict[str, Any]) -> dict[str, Any
         page = await access.list_page(source, path, limit=limit, cursor=cursor)
         items = [_describe_item(item) for item in page.items]
         count = count_fitting(items, ROOM)
-        if count == len(items):
+        if count == len(items) or len(items) == 1:  # one item always has room in a result
             return {"source": source, "items": items, "next_cursor": page.cursor}
         limit = max(count, 1)  # the cursor is that of a whole page, so a smaller one is listed
 
@@ -85,11 +86,12 @@ async def _match_items(access: Access, arguments: dict[str, Any]) -> dict[str, A
     start = int(cursor)
     end = start + (arguments["limit"] or _PAGE)
     items = [_describe_item(item) for item in matches[start:end]]
-    end = start + count_fitting(items, ROOM)
+    count = max(1, count_fitting(items, ROOM))
+    end = start + count
     following = str(end) if end < len(matches) else None
     return {
         "source": arguments["source"],
-        "items": items[: end - start],
+        "items": items[:count],
         "next_cursor": following,
         "matches": len(matches),
     }
@@ -97,7 +99,8 @@ async def _match_items(access: Access, arguments: dict[str, Any]) -> dict[str, A
 
 def _describe_item(item: DataItem) -> dict[str, Any]:
     values = item.to_dict()
-    path = Cutter(_MAX_PATH)
+    is_escaped = size_of(values["path"][:_MAX_PATH]) > ROOM
+    path = Cutter(_MAX_ESCAPED_PATH if is_escaped else _MAX_PATH)
     described: dict[str, Any] = {"path": path.cut(values["path"])}
     described |= {
         name: values[name] for name in ("size", "modified_at") if values[name] is not None
