@@ -48,7 +48,8 @@ function urlOf(path, query) {
 
 async function send(method, path, { body, query = {}, version, headers = {}, signal } = {}) {
   const url = urlOf(path, query);
-  const sent = { Authorization: `Bearer ${session.token}`, ...headers };
+  const { token } = session;
+  const sent = { Authorization: `Bearer ${token}`, ...headers };
   if (body !== undefined) {
     sent["Content-Type"] = method === "PATCH" ? "application/merge-patch+json" : "application/json";
   }
@@ -70,14 +71,29 @@ async function send(method, path, { body, query = {}, version, headers = {}, sig
   }
   if (response.ok) return response;
   const problem = new Problem(response.status, await response.json().catch(() => ({})));
-  if (response.status === 401) session.expired();
+  if (response.status === 401) expire(token);
   throw problem;
 }
 
-/** Send a request and return the JSON of the answer, null if it has none. */
-export async function api(method, path, options) {
+/** Tell the page that a token is not valid any more, unless it has another one meanwhile. */
+function expire(token) {
+  if (token === session.token) session.expired();
+}
+
+/**
+ * Send a request and return the JSON of the answer, null if it has none.
+ *
+ * With `exact`, whole numbers that JavaScript would round are texts.
+ */
+export async function api(method, path, { exact = false, ...options } = {}) {
   const response = await send(method, path, options);
-  return response.status === 204 ? null : response.json();
+  if (response.status === 204) return null;
+  return exact ? JSON.parse(await response.text(), exactNumber) : response.json();
+}
+
+function exactNumber(_, value, context) {
+  const isRounded = Number.isInteger(value) && !Number.isSafeInteger(value);
+  return isRounded && /^-?\d+$/.test(context?.source) ? context.source : value;
 }
 
 /**
@@ -192,6 +208,7 @@ async function downloadHere(title, request) {
 export function upload(path, query, file, headers = {}) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
+    const { token } = session;
     const row = new TransferRow(`Upload of ${file.name}`, file.name, () => request.abort());
     const failed = (error) => () => reject(error);
     request.upload.addEventListener("progress", (event) => row.show(event.loaded, event.total));
@@ -199,13 +216,13 @@ export function upload(path, query, file, headers = {}) {
     request.addEventListener("abort", failed(new DOMException("the upload was cancelled", "AbortError")));
     request.addEventListener("load", () => {
       if (request.status < 300) return resolve(request.response);
-      if (request.status === 401) session.expired();
+      if (request.status === 401) expire(token);
       return reject(new Problem(request.status, request.response ?? {}));
     });
     request.addEventListener("loadend", () => row.remove());
     request.open("POST", urlOf(path, query));
     request.responseType = "json";
-    const all = { Authorization: `Bearer ${session.token}`, "Content-Type": "application/octet-stream", ...headers };
+    const all = { Authorization: `Bearer ${token}`, "Content-Type": "application/octet-stream", ...headers };
     for (const [name, value] of Object.entries(all)) request.setRequestHeader(name, value);
     request.send(file);
   });

@@ -82,16 +82,19 @@ function showHeader() {
     );
 }
 
+/** Return a part of the address without its encoding, or as it is if that is malformed. */
+function decoded(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
+}
+
 /** Return the address's page, the id in it, and its parameters. */
 function parse() {
   const [path, query] = location.hash.replace(/^#\/?/, "").split(/\?(.*)/s);
-  const [name, ...rest] = path.split("/").map((part) => {
-    try {
-      return decodeURIComponent(part);
-    } catch {
-      return part;
-    }
-  });
+  const [name, ...rest] = path.split("/").map(decoded);
   return { name, id: rest[0] ?? "", query: new URLSearchParams(query ?? "") };
 }
 
@@ -202,7 +205,7 @@ async function takeToken() {
   const given = /^#token=([^&]+)$/.exec(location.hash);
   if (!given) return;
   history.replaceState(null, "", `${location.pathname}#/`);
-  const token = decodeURIComponent(given[1]);
+  const token = decoded(given[1]);
   // A link of somebody else must not sign people in silently as another user.
   if (session.token && session.token !== token) {
     const text = "You are signed in already. Use the token of this address instead?";

@@ -57,13 +57,13 @@ export async function auditPage({ query, signal, move }) {
     pager.restart();
   });
   const load = async () => {
-    const { query: asked } = filter;
+    const isLatest = pager.ask();
     try {
       const given = { ...filter.parameters(), limit: PAGE, cursor: pager.cursor };
       const page = await api("GET", "audit", { query: given, signal });
-      if (asked === filter.query) list.replaceChildren(...content(page));
+      if (isLatest()) list.replaceChildren(...content(page));
     } catch (error) {
-      if (error.name === "AbortError" || asked !== filter.query) return;
+      if (error.name === "AbortError" || !isLatest()) return;
       const none = error.status === 501 && emptyState("No audit trail", "This server has no store that keeps one.");
       list.replaceChildren(none || errorBox(error, load));
     }

@@ -13,10 +13,10 @@ export async function preview(source, item, signal, parameters) {
   const given = { item, ...(parameters && { parameters }) };
   const route = `${at("sources", source.id)}/preview`;
   try {
-    return await api("POST", route, { body: { ...given, rows: ROWS }, signal });
+    return await api("POST", route, { body: { ...given, rows: ROWS }, signal, exact: true });
   } catch (error) {
     if (!error.errors?.some(({ pointer }) => pointer === "#/rows")) throw error;
-    return api("POST", route, { body: given, signal });
+    return api("POST", route, { body: given, signal, exact: true });
   }
 }
 
@@ -107,7 +107,8 @@ export function statisticsView(columns, rows, whole) {
     const values = rows.rows
       .map((row) => row[column])
       .filter((value) => value !== null && value !== undefined && value !== "")
-      .map(Number);
+      .map(Number)
+      .filter(Number.isFinite); // not of the texts `nan` and `inf`
     const cells = [figures.count, figures.nulls, figures.min, figures.mean, figures.max].map((value) =>
       h("td", { class: "number" }, formatNumber(value)),
     );

@@ -63,8 +63,12 @@ export function address(parts, parameters = {}) {
 // Names from sources may hold halves of surrogate pairs, which no address can.
 const wellFormed = (text) => String(text).toWellFormed();
 
-/** Run an action of a button: it is disabled meanwhile, and an error becomes a message. */
+/**
+ * Run an action of a button: it is disabled meanwhile, and an error becomes a message. The button
+ * gets the focus back, which it loses by being disabled, if nothing else has it.
+ */
 export async function busy(control, action) {
+  const isFocused = document.activeElement === control;
   control.disabled = true;
   control.setAttribute("aria-busy", "true");
   try {
@@ -75,6 +79,7 @@ export async function busy(control, action) {
   } finally {
     control.disabled = false;
     control.removeAttribute("aria-busy");
+    if (isFocused && document.activeElement === document.body) control.focus();
   }
 }
 
@@ -226,7 +231,8 @@ const SHORT = new Intl.NumberFormat("en-US", { maximumSignificantDigits: 6 });
 export function formatNumber(value) {
   const number = Number(value);
   if (value === null || value === undefined || value === "" || !Number.isFinite(number)) return String(value ?? "–");
-  return Number.isInteger(number) ? WHOLE.format(number) : SHORT.format(number);
+  // A text of digits is not rounded.
+  return Number.isInteger(number) ? WHOLE.format(value) : SHORT.format(number);
 }
 
 export function formatSize(bytes) {

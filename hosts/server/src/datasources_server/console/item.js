@@ -275,7 +275,7 @@ async function computedStatistics(source, item, values, signal) {
   if (!source.abilities.includes("statistics")) return null;
   const body = { item, ...(values && { parameters: values }) };
   try {
-    return (await api("POST", `${at("sources", source.id)}/statistics`, { body, signal })).columns;
+    return (await api("POST", `${at("sources", source.id)}/statistics`, { body, signal, exact: true })).columns;
   } catch (error) {
     if (error.status === 501) return null;
     throw error;

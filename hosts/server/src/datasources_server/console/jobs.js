@@ -32,6 +32,7 @@ export async function jobsPage({ me, signal }) {
   const watched = new Set(); // ids of jobs whose events are read
   let rows = new Map(); // by id, those that are shown
   let shown = "";
+  let loading = false;
 
   const watch = async (id) => {
     if (watched.has(id)) return;
@@ -44,8 +45,9 @@ export async function jobsPage({ me, signal }) {
       watched.delete(id);
     }
   };
-  const load = async () => {
+  const load = async (isLatest) => {
     const page = await api("GET", "jobs", { query: { limit: PAGE, cursor: pager.cursor }, signal });
+    if (!isLatest()) return;
     const ids = page.items.map((job) => job.id).join();
     if (ids === shown && ids) page.items.forEach((job) => rows.get(job.id).update(job));
     else {
@@ -68,17 +70,22 @@ export async function jobsPage({ me, signal }) {
     return [shown, pager.controls(page.next_cursor)].filter(Boolean);
   };
   const guarded = async () => {
+    const isLatest = pager.ask();
+    loading = true;
     try {
-      await load();
+      await load(isLatest);
     } catch (error) {
-      if (error.name === "AbortError") return;
+      if (error.name === "AbortError" || !isLatest()) return;
       shown = "";
       list.replaceChildren(problemBox(error, guarded));
+    } finally {
+      if (isLatest()) loading = false;
     }
   };
   const pager = new Pager("Pages of jobs", guarded, ["Newer", "Older"]);
   await guarded();
-  const timer = setInterval(() => !document.hidden && pager.cursor === null && shown && guarded(), REFRESH);
+  const isIdle = () => !document.hidden && !loading && pager.cursor === null && shown;
+  const timer = setInterval(() => isIdle() && guarded(), REFRESH);
   signal.addEventListener("abort", () => clearInterval(timer));
   return [h("h1", { tabindex: "-1" }, "Jobs"), list];
 }

@@ -219,6 +219,14 @@ export class Pager {
   constructor(label, load, [back, forth] = ["Previous", "Next"]) {
     Object.assign(this, { label, load, back, forth });
     this.cursors = [null]; // of the pages up to the one that is shown
+    this.buttons = [];
+    this.asked = 0; // pages
+  }
+
+  /** Return a function that returns true until another page is asked for. */
+  ask() {
+    const number = ++this.asked;
+    return () => number === this.asked;
   }
 
   get cursor() {
@@ -233,21 +241,23 @@ export class Pager {
   /** Return the buttons; null if there is no other page than this one. */
   controls(next) {
     if (this.cursors.length === 1 && !next) return null;
-    const move = (change) => () => (change(), this.load());
-    return h(
-      "nav",
-      { class: "row pager", "aria-label": this.label },
-      button(
-        this.back,
-        move(() => this.cursors.pop()),
-        { disabled: this.cursors.length === 1 },
-      ),
-      h("span", { class: "dim" }, `Page ${this.cursors.length}`),
-      button(
-        this.forth,
-        move(() => this.cursors.push(next)),
-        { disabled: !next },
-      ),
-    );
+    const back = () => this.move(0, () => this.cursors.pop());
+    const forth = () => this.move(1, () => this.cursors.push(next));
+    this.buttons = [
+      button(this.back, back, { disabled: this.cursors.length === 1 }),
+      button(this.forth, forth, { disabled: !next }),
+    ];
+    const place = h("span", { class: "dim" }, `Page ${this.cursors.length}`);
+    return h("nav", { class: "row pager", "aria-label": this.label }, this.buttons[0], place, this.buttons[1]);
+  }
+
+  /** Show another page; the focus goes from a button to that of the new page. */
+  async move(number, change) {
+    // A second click would be about the page before.
+    for (const control of this.buttons) control.disabled = true;
+    change();
+    await this.load();
+    if (document.activeElement !== document.body) return;
+    (this.buttons[number].disabled ? this.buttons[1 - number] : this.buttons[number]).focus();
   }
 }

@@ -46,12 +46,13 @@ export async function sourcesPage({ me, signal, query }) {
     types.map((entry) => h("option", { value: entry.type }, typeName(entry.type))),
   );
   const load = async () => {
+    const isLatest = pager.ask();
     try {
       const parameters = { q: filter.value.trim(), type: type.value, limit: PAGE, cursor: pager.cursor };
       const page = await api("GET", "sources", { query: parameters, signal });
-      if (parameters.q === filter.value.trim()) list.replaceChildren(...content(page));
+      if (isLatest()) list.replaceChildren(...content(page));
     } catch (error) {
-      if (error.name !== "AbortError") list.replaceChildren(errorBox(error, load));
+      if (error.name !== "AbortError" && isLatest()) list.replaceChildren(errorBox(error, load));
     }
   };
   const pager = new Pager("Pages of sources", load);

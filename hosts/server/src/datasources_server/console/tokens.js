@@ -82,7 +82,13 @@ export async function tokensPage({ me, query, signal, reload }) {
 
 /** Ask for a new token; `granted` is the source that it is about at first. */
 async function addDialog(signal, reload, granted = "") {
-  const sources = (await api("GET", "sources", { query: { limit: 200 }, signal })).items;
+  let sources = [];
+  try {
+    sources = (await api("GET", "sources", { query: { limit: 200 }, signal })).items;
+  } catch (error) {
+    if (error.name === "AbortError" || error.status === 401) return;
+    say(error.message, "error"); // their ids can be typed nevertheless
+  }
   const known = h(
     "datalist",
     { id: newId("sources") },

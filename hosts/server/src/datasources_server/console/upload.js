@@ -1,7 +1,7 @@
 // Uploads of files into a source.
 
 import { at, upload } from "./api.js";
-import { button, confirm, errorBox, formatSize, h, say } from "./dom.js";
+import { button, confirm, errorBox, formatSize, h, say, sentence } from "./dom.js";
 
 /** Return a button that uploads files into a folder of a source; `reload` shows the folder anew. */
 export function uploadButton(source, folder, reload) {
@@ -15,10 +15,14 @@ export function uploadButton(source, folder, reload) {
     control.disabled = true;
     try {
       let sent = 0;
-      for (const file of files) sent += await send(source, `${folder}${file.name}`, file);
+      for (; files.length; files.shift()) sent += await send(source, `${folder}${files[0].name}`, files[0]);
       if (sent) reload();
     } catch (error) {
-      problem.replaceChildren(errorBox(error));
+      const names = files.map((file) => file.name).join(", ");
+      const message = `${sentence(error.message)} Not uploaded: ${names}`;
+      // The page may be another one meanwhile.
+      if (problem.isConnected) problem.replaceChildren(errorBox({ ...error, message }));
+      else say(message, "error");
     } finally {
       control.disabled = false;
     }
