@@ -128,7 +128,8 @@ async def test_items_are_listed_as_their_results_are_taken(
 
 
 async def take(iterator: AsyncIterator[object], taken: list[object]) -> None:
-    taken.extend([each async for each in iterator])
+    async for each in iterator:
+        taken.append(each)  # noqa: PERF401  (those before an error count)
 
 
 async def test_folder_that_goes_away_while_it_is_listed_is_an_error(
@@ -138,12 +139,12 @@ async def test_folder_that_goes_away_while_it_is_listed_is_an_error(
     Many.count = 20
     ann = Principal("ann", grants=[Grant("s", {"read"}, ["*.csv"])])
     for operations in (registry, registry.access(ann)):
-        trees = operations.iter_fetch_tree("s", None, tmp_path, refresh=True)
-        for iterator in (operations.iter_items("s"), trees):
+        tree = operations.iter_fetch_tree("s", None, tmp_path, refresh=True, concurrency=1)
+        for iterator, least in ((operations.iter_items("s"), 10), (tree, 1)):
             taken: list[object] = []
             with pytest.raises(ItemNotFoundError, match="the folder is gone"):
                 await take(iterator, taken)
-            assert len(taken) == 10
+            assert least <= len(taken) <= 10
 
 
 async def test_listing_holds_no_connection_that_a_fetch_needs(tmp_path: Path) -> None:

@@ -225,10 +225,16 @@ async def _items_named(connector: DataSourceConnector, path: str) -> list[DataIt
 
 
 async def iterate(connector: DataSourceConnector, path: str | None) -> AsyncGenerator[DataItem]:
-    """Yield the items of a connector, page by page if it can list pages."""
+    """Yield the items of a connector, one by one or page by page if it can list them so."""
     if isinstance(connector, SupportsIterItems):
         async for item in connector.iter_items(path):
             yield item
-    else:
-        for item in await connector.list_items(path):
+        return
+    cursor = None
+    while True:
+        page = await _list_page(connector, path, cursor)
+        for item in page.items:
             yield item
+        cursor = page.cursor
+        if cursor is None:
+            return
