@@ -483,6 +483,23 @@ async def test_rows_of_parquet_that_grow_when_they_are_read_are_in_small_batches
     assert rows == 20_000
 
 
+async def test_a_long_row_is_scanned_a_few_times(
+    files: LocalFileConnector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scanned: list[int] = []
+    end_of_records = text.RecordParser._end_of_records
+
+    def count(self: text.RecordParser, data: bytes) -> int:
+        scanned.append(len(data))
+        return end_of_records(self, data)
+
+    monkeypatch.setattr(text.RecordParser, "_end_of_records", count)
+    monkeypatch.setattr(text, "_CHUNK", 100)
+    (tmp_path / "a.csv").write_text(f"n,text\n1,{'x' * 20_000}\n2,y\n")
+    assert await table_of(files, "a.csv", max_splits=500) == [(1, "x" * 20_000), (2, "y")]
+    assert 20_000 < sum(scanned) < 200_000
+
+
 def _rewrite(path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"1", b"2"))
 

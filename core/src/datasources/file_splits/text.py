@@ -183,16 +183,21 @@ class RecordParser:
             DataFetchError: A record has other columns than the header, is too long, or is not of the
                 encoding.
         """
-        pending = b""
+        pending, wanted = b"", 0
         for block in blocks:
             for offset in range(0, len(block), step):
                 pending += block[offset : offset + step]
+                if len(pending) < wanted:
+                    continue
                 size, table = self._first_records(pending)
                 if size:
                     yield size, table
-                    pending = pending[size:]
+                    pending, wanted = pending[size:], 0
                 elif len(pending) > _MAX_RECORD:
                     raise self._too_long()
+                elif len(pending) >= _CHUNK:
+                    # A long record is looked for again when there are twice as many bytes of it.
+                    wanted = min(2 * len(pending), _MAX_RECORD + 1)
         if pending.strip(_BLANK):
             ended = pending if pending.endswith((b"\n", b"\r")) else pending + b"\n"
             if self._end_of_records(ended + b"\n") < len(ended):
