@@ -64,7 +64,7 @@ async def test_a_file_that_is_being_stored_is_not_listed(root: Path, local: Path
         during.append(sorted(os.listdir(root)))
         return False
 
-    store_file(str(local), str(root / "new.csv"), "new.csv", is_stopped, overwrite=True)
+    store_file(str(local), str(root), str(root / "new.csv"), "new.csv", is_stopped, overwrite=True)
     ((part, _hidden),) = during
     (root / part).touch()  # as after a kill
     listed = [item.path for item in await connector.list_items()]
@@ -94,6 +94,24 @@ async def test_upload_leads_nowhere_else(
     assert sorted(os.listdir(root.parent)) == ["local.csv", "source"]
 
 
+async def test_upload_does_not_follow_a_link_that_takes_the_place_of_a_folder_meanwhile(
+    connector: LocalFileConnector, root: Path, local: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "folder").mkdir()
+    resolve = connector._real
+
+    def resolve_and_replace(path: str) -> str | None:
+        real = resolve(path)
+        (root / "folder").rename(root / "moved")
+        (root / "folder").symlink_to(root.parent)
+        return real
+
+    monkeypatch.setattr(connector, "_real", resolve_and_replace)
+    with pytest.raises(DataFetchError, match=r"'folder/new.csv' cannot be stored"):
+        await connector.upload_file(str(local), "folder/new.csv")
+    assert sorted(os.listdir(root.parent)) == ["local.csv", "source"]
+
+
 @pytest.mark.parametrize("name", ["folder", "folder/file/new.csv"])
 async def test_upload_that_cannot_be_put_in_place_leaves_nothing(
     connector: LocalFileConnector, root: Path, local: Path, name: str
@@ -116,9 +134,9 @@ def test_of_two_uploads_that_may_not_overwrite_one_fails(root: Path, local: Path
         return False
 
     def store() -> None:
-        target = str(root / "new.csv")
+        arguments = str(local), str(root), str(root / "new.csv"), "new.csv"
         try:
-            store_file(str(local), target, "new.csv", wait_for_the_other, overwrite=False)
+            store_file(*arguments, wait_for_the_other, overwrite=False)
         except ItemExistsError as exc:
             errors.append(exc)
 
@@ -133,5 +151,7 @@ def test_of_two_uploads_that_may_not_overwrite_one_fails(root: Path, local: Path
 
 def test_upload_that_is_stopped_leaves_nothing(root: Path, local: Path) -> None:
     with pytest.raises(DataFetchError, match="was stopped"):
-        store_file(str(local), str(root / "new.csv"), "new.csv", lambda: True, overwrite=True)
+        store_file(
+            str(local), str(root), str(root / "new.csv"), "new.csv", lambda: True, overwrite=True
+        )
     assert os.listdir(root) == []

@@ -311,7 +311,9 @@ class LocalFileConnector(SplittableFiles):
         if target is None:
             raise DataFetchError(f"{name!r} is no path of a file of source {self.config.id!r}")
         stopped = threading.Event()
-        store = partial(store_file, local_path, target, name, stopped.is_set, overwrite=overwrite)
+        store = partial(
+            store_file, local_path, self._root, target, name, stopped.is_set, overwrite=overwrite
+        )
         status = await run_in_thread(store, on_cancel=stopped.set, own_thread=True)
         return DataItem(
             os.path.basename(name),
