@@ -29,8 +29,10 @@ expected-statuses = ["2xx", "3xx", "4xx", "501", "502", "504"]
 
 
 @pytest.fixture(scope="module")
-def served() -> Iterator[ServeCommand]:
-    yield from _served(ServeCommand())
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeCommand]:
+    config = tmp_path_factory.mktemp("judged") / "config.toml"
+    config.write_text("[server]\nplan_seconds = 1\n")  # a plan's response lasts as long
+    yield from _served(ServeCommand(config=config))
 
 
 def test_schemathesis_finds_nothing(served: ServeCommand, tmp_path: Path) -> None:

@@ -50,7 +50,10 @@ class Client:
         prefix: str = "/v1",
         **query: Any,
     ) -> Answer:
-        """Send a request; a body that is not bytes is sent as JSON."""
+        """Send a request; a body that is not bytes is sent as JSON.
+
+        Of an answer in lines, which may go on for an hour, the first one is read.
+        """
         sent = {"Host": f"{HOST}:{self.port}"}
         if self.token is not None:
             sent["Authorization"] = f"Bearer {self.token}"
@@ -69,7 +72,9 @@ class Client:
                 connection.putheader("Content-Length", str(len(body)))
             connection.endheaders(body)
             response = connection.getresponse()
-            return Answer(response.status, response.headers, response.read())
+            in_lines = response.headers["content-type"] == "application/x-ndjson"
+            content = response.readline() if in_lines else response.read()
+            return Answer(response.status, response.headers, content)
         finally:
             connection.close()
 

@@ -16,6 +16,15 @@ from tests.server.conftest import ApiServer
 from tests.waiting import wait_until_blocking
 
 ITEM = {"item": "public/orders.csv"}
+# A split that no plan has made: the grant is checked before it is.
+SPLIT = {
+    "source_id": "{id}",
+    "identifier": "public/orders.csv",
+    "index": 0,
+    "count": 1,
+    "part": {},
+    "fingerprint": "x",
+}
 PATCH = ({"name": "x"}, {"If-Match": "*"})
 PUT = ({"type": "local_file", "options": {"path": "/nowhere"}}, {"If-None-Match": "*"})
 # Route, body and headers; then the status for an administrator, for a user who may read, and for one
@@ -39,6 +48,8 @@ TABLE: list[tuple[str, str, Any, dict[str, str], int, int, int]] = [
     ("POST", "/sources/{id}/preview", ITEM, {}, 200, 200, 404),
     ("POST", "/sources/{id}/statistics", ITEM, {}, 501, 501, 404),
     ("POST", "/sources/{id}/content", ITEM, {}, 200, 200, 404),
+    ("POST", "/sources/{id}/plan", ITEM, {}, 200, 200, 404),
+    ("POST", "/sources/{id}/splits", {"split": SPLIT}, {}, 409, 409, 404),
     ("POST", "/sources/{id}/upload", {}, {}, 501, 403, 404),
     ("POST", "/links", {"source": "{id}"} | ITEM, {}, 201, 201, 404),
     ("GET", "/receipts/{receipt}", None, {}, 404, 200, 404),

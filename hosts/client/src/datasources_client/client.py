@@ -10,6 +10,7 @@ from datasources_client.addresses import find_target
 from datasources_client.data import DataMethods
 from datasources_client.errors import OptionError
 from datasources_client.sources import SourceMethods
+from datasources_client.splits import SplitMethods
 from datasources_client.tokens import TokenMethods
 from datasources_client.transport import Transport
 from datasources_client.workspaces import WorkspaceMethods
@@ -17,7 +18,7 @@ from datasources_client.workspaces import WorkspaceMethods
 _LARGEST_METRICS = 64 << 20  # bytes
 
 
-class Client(SourceMethods, DataMethods, WorkspaceMethods, TokenMethods):
+class Client(SourceMethods, DataMethods, SplitMethods, WorkspaceMethods, TokenMethods):
     """A client of one server.
 
     It may be used by several threads at once. One connection is kept open; calls that run at the

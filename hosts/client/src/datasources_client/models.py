@@ -5,9 +5,12 @@ Times are `datetime` in UTC, durations seconds, sizes bytes; None is unknown.
 
 from __future__ import annotations
 
+import base64
+import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from io import BytesIO
 from typing import Any, Generic, TypeVar
 
 from datasources_client.errors import DataSourceError
@@ -253,6 +256,29 @@ class Link:
 
     url: str
     expires: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The splits of an item, which may be read until the block of `Client.plan` ends."""
+
+    splits: tuple[Mapping[str, Any], ...]
+    """JSON for readers, also in other processes; together they have each row once."""
+    schema: str = field(repr=False)
+    """The Arrow schema of the rows of every split, as an IPC message in base64."""
+    consistent: bool
+    """True if all splits are read from one state of the source."""
+    concurrency: int | None
+    """Splits that may be read at once, over all readers; None if the source sets no bound."""
+    expires: datetime
+    """The latest time at which the plan ends."""
+    token: str = field(repr=False)
+    """Reads these splits until the plan ends, and nothing else: for readers elsewhere."""
+
+    def arrow_schema(self) -> Any:
+        """Return the `pyarrow.Schema` of the rows, with pyarrow, which has to be installed."""
+        ipc = importlib.import_module("pyarrow.ipc")
+        return ipc.read_schema(BytesIO(base64.b64decode(self.schema)))
 
 
 @dataclass(frozen=True, slots=True)

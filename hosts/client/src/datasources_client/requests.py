@@ -57,7 +57,7 @@ class Requests:
     ) -> Any:
         """Send a request with any body; as `_json`."""
         response = self._transport.send(method, path, body=body, headers=headers, timeout=timeout)
-        answer = _decode(response.read(_LARGEST_JSON))
+        answer = decode(response.read(_LARGEST_JSON))
         if response.status == 204:
             return None
         if answer is _MALFORMED:
@@ -90,7 +90,7 @@ def all_items(page_of: Callable[[str | None], Page[T]]) -> Iterator[T]:
         cursor = page.cursor
 
 
-def _decode(content: bytes) -> Any:
+def decode(content: bytes) -> Any:
     """Return the value of JSON, or `_MALFORMED`; an exception would hold the content."""
     try:
         return json.loads(content)

@@ -31,6 +31,7 @@ from datasources_server.responses import ApiResponse
 from datasources_server.running import JobRunner
 from datasources_server.settings import ServerSettings
 from datasources_server.sources import source_routes
+from datasources_server.splits import split_routes
 from datasources_server.token_routes import token_routes
 from datasources_server.token_uses import TokenUses
 from datasources_server.tokens import TokenStore
@@ -65,8 +66,8 @@ def router(
             is called again, every few seconds, for requests that take longer. By default it is that
             of the tokens.
         find_principal: Returns the principal of an id as it is now, None if it may do nothing any
-            more; may be a coroutine function. Links and workspaces need it. With `authenticate`
-            left out, it is that of the tokens.
+            more; may be a coroutine function. Links, plans of splits and workspaces need it. With
+            `authenticate` left out, it is that of the tokens.
         tokens: Tokens that administrators manage below `/tokens`; None is without these routes.
         settings: Addresses and limits.
         audit_log: A log of the host that gets the entries about tokens and refused requests, too.
@@ -245,7 +246,11 @@ def _router(api: Api, more: Sequence[Part]) -> APIRouter:
     if api.tokens is not None:
         parts.append(token_routes)
     own = [part(route_class) for part in parts]
-    own += [upload_routes(guarded_route(api, streamed=True)), link_routes(api, route_class)]
+    own += [
+        upload_routes(guarded_route(api, streamed=True)),
+        link_routes(api, route_class),
+        split_routes(api, route_class),
+    ]
     for router in own:  # flat: each router in a router is looked through twice for a request
         routes.routes.extend(router.routes)
     return routes

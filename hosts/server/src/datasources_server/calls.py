@@ -71,7 +71,7 @@ class Api:
     runner: JobRunner | None = None
     """The jobs of this process."""
     _tests: dict[str, deque[float]] = field(default_factory=dict)
-    _uploads: Counter[str] = field(default_factory=Counter)
+    _running: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     async def principal_of(self, request: Request) -> Principal:
         """Return the principal of a request.
@@ -110,8 +110,8 @@ class Api:
             raise Problem(
                 501,
                 "not-supported",
-                "links and workspaces need `find_principal`, which the host of this server has "
-                "not given",
+                "links, plans of splits and workspaces need `find_principal`, which the host of this "
+                "server has not given",
             )
         principal = self.find_principal(principal_id)
         if isawaitable(principal):
@@ -146,27 +146,27 @@ class Api:
         return Call(self, principal, access, request.scope["datasources.request_id"])
 
     @contextmanager
-    def count_upload(self, principal_id: str) -> Iterator[None]:
-        """Count an upload of a principal while the block runs.
+    def count_running(self, kind: str, principal_id: str) -> Iterator[None]:
+        """Count one of the `uploads` or `plans` of a principal while the block runs.
 
         Raises:
-            Problem: 429, the principal has as many uploads as are allowed.
+            Problem: 429, the principal has as many of them as are allowed.
         """
-        places = self.settings.concurrent_fetches
-        if self._uploads[principal_id] >= places:
+        places, key = self.settings.concurrent_fetches, (kind, principal_id)
+        if self._running[key] >= places:
             raise Problem(
                 429,
-                "too-many-uploads",
-                f"{places} uploads of yours are running, and more are not allowed at once",
+                f"too-many-{kind}",
+                f"{places} {kind} of yours are running, and more are not allowed at once",
                 headers={"Retry-After": "1"},
                 retryable=True,
             )
-        self._uploads[principal_id] += 1
+        self._running[key] += 1
         try:
             yield
         finally:
-            self._uploads[principal_id] -= 1
-            self._uploads += Counter()  # without the principals that have none
+            self._running[key] -= 1
+            self._running += Counter()  # without the principals that have none
 
     def count_test(self, principal_id: str) -> None:
         """Count a test of a connection.

@@ -14,7 +14,7 @@ from fastapi import Header, Query, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
 
-from datasources import ItemStream, Preview, guess_media_type
+from datasources import Preview, guess_media_type
 from datasources_server.api_router import ApiRouter
 from datasources_server.calls import AnyCall, Call, ExitStack, SourceId
 from datasources_server.cursors import open_cursor, seal_cursor
@@ -181,14 +181,15 @@ async def _stream(call: Call, stack: AsyncExitStack, source_id: str, body: Conte
     first = await anext(stream, None)
     headers = content_headers(stream.media_type, None, None)
     del headers["Accept-Ranges"]
-    chunks = record_receipt(call, stream, _with_first(first, stream))
+    chunks = record_receipt(call, stream, with_first(first, stream))
     return ContentResponse(chunks, 200, headers)
 
 
-async def _with_first(first: bytes | None, stream: ItemStream) -> AsyncIterator[bytes]:
+async def with_first(first: bytes | None, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield a chunk that was read before the response begins, and the others; None if there is none."""
     if first is not None:
         yield first
-        async for chunk in stream:
+        async for chunk in rest:
             yield chunk
 
 

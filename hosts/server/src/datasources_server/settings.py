@@ -42,8 +42,10 @@ class ServerSettings:
     tests_per_minute: int = 60
     """Tests of connections by one principal, in each process."""
     concurrent_fetches: int = 4
-    """Fetches and streams of one principal at once, in each process; more of them wait. As many
-    uploads; more of them are refused."""
+    """Fetches, streams and reads of splits of one principal at once, in each process; more of them
+    wait. As many uploads, and as many plans of splits; more of them are refused."""
+    plan_seconds: float = 3600.0
+    """Seconds that a plan of splits may last."""
     workspace_root: str | None = None
     """The directory of workspaces, for which there are no routes without one. It belongs to the
     servers on one store alone, as they delete what they do not know; servers on several machines

@@ -61,7 +61,7 @@ async def upload_item(
         raise invalid("If-None-Match", "must be `*`")
     await call.access.authorize_upload(source_id, item)
     await _require_ability(call, source_id)
-    stack.enter_context(call.api.count_upload(call.principal.id))
+    stack.enter_context(call.api.count_running("uploads", call.principal.id))
     limits = await asyncio.to_thread(call.access.limits, source_id)
     _check_size(announced_size(request.headers), limits.max_bytes)
     session = await stack.enter_async_context(call.access.workspace(str(uuid4())))
