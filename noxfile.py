@@ -322,7 +322,7 @@ def packaging(session: nox.Session) -> None:
             session.error(f"{distribution!r} is installed but not listed:\n{listed}")
     python = clean_environment(session, directory / "client", client)
     session.run(python, "-I", "-c", "import datasources_client", external=True)
-    python = clean_environment(session, directory / "dask", core, dask)
+    python = clean_environment(session, directory / "dask", core, client, dask)
     session.run(python, "-I", "-c", "from datasources_dask import *", external=True)
     check_types(session, directory / "typed", core, wheels["datasources_local_file"])
     check_scaffold(session, directory / "scaffold", core)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
@@ -121,25 +121,38 @@ def registry(
 @pytest.fixture
 def shop(registry: DataSourceRegistry, pg_database: Database) -> Iterator[Shop]:
     """A source on a database, whose tables a role of its own reads."""
+
+    def register(source_id: str, options: dict[str, Any]) -> None:
+        registry.register_data_source(DataSourceConfig(source_id, "postgresql", "Shop", options))
+
+    with made_shop(pg_database, register) as shop:
+        yield shop
+
+
+@contextmanager
+def made_shop(
+    database: Database, register: Callable[[str, dict[str, Any]], object]
+) -> Iterator[Shop]:
+    """Make a role on a database, and register a source by its id and options, for a block."""
     role, password = f"reader_{secrets.token_hex(4)}", f"planted-{secrets.token_hex(8)}"
     name = sql.Identifier(role)
     with (
-        Gate(pg_database.port) as gate,
-        psycopg.connect(pg_database.dsn(), autocommit=True) as admin,
+        Gate(database.port) as gate,
+        psycopg.connect(database.dsn(), autocommit=True) as admin,
     ):
         admin.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(name, password))
         admin.execute(sql.SQL("ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO {}").format(name))
-        shop = Shop(f"shop-{secrets.token_hex(4)}", admin, gate, pg_database, role, password)
+        shop = Shop(f"shop-{secrets.token_hex(4)}", admin, gate, database, role, password)
         options = {
-            "host": pg_database.host,
+            "host": database.host,
             "port": gate.port,
-            "database": pg_database.name,
+            "database": database.name,
             "user": role,
             "password": password,
         }
-        registry.register_data_source(DataSourceConfig(shop.id, "postgresql", "Shop", options))
+        register(shop.id, options)
         yield shop
-    with psycopg.connect(pg_database.dsn(), autocommit=True) as admin:
+    with psycopg.connect(database.dsn(), autocommit=True) as admin:
         admin.execute(sql.SQL("DROP OWNED BY {}").format(name))
         admin.execute(sql.SQL("DROP ROLE {}").format(name))
 

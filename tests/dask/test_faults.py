@@ -25,13 +25,13 @@ from tests.waiting import wait_until_blocking
 pytestmark = pytest.mark.usefixtures("cluster")
 
 
-def reading_workers(client: Client, shop: Shop) -> list[int]:
-    """Return the process ids of the workers that are connected to the source."""
+def connected_workers(client: Client, port: int) -> list[int]:
+    """Return the process ids of the workers that are connected to a port."""
     return [
         pid
         for pid in client.run(os.getpid).values()
         if any(
-            connection.raddr[1:] == (shop.gate.port,)
+            connection.raddr[1:] == (port,)
             for connection in psutil.Process(pid).net_connections("tcp4")
         )
     ]
@@ -43,7 +43,7 @@ def test_another_worker_reads_the_split_of_one_that_was_killed(cluster: Client, 
         shop.gate.close_after(50_000)
         future = cluster.compute(frame)
         wait_until_blocking(lambda: shop.gate.held == 2, timeout=60)
-        os.kill(reading_workers(cluster, shop)[0], signal.SIGKILL)
+        os.kill(connected_workers(cluster, shop.gate.port)[0], signal.SIGKILL)
         shop.gate.open()
         assert rows_of(future.result()) == rows
 
@@ -60,7 +60,7 @@ def test_killed_workers_never_give_wrong_rows(
                 shop.gate.close_after(size)
                 future = client.compute(frame)
                 wait_until_blocking(lambda: shop.gate.held, timeout=60)
-                os.kill(reading_workers(client, shop)[0], signal.SIGKILL)
+                os.kill(connected_workers(client, shop.gate.port)[0], signal.SIGKILL)
                 shop.gate.open()
                 assert rows_of(future.result()) == rows
             client.wait_for_workers(workers)

@@ -17,8 +17,7 @@ from dask.dataframe.extensions import make_scalar
 from distributed import Client, get_client
 
 from datasources import DataFetchError, OptionError, Split
-from datasources_dask.environment import open_for_one_connection, settings_of_environment
-from datasources_dask.slots import Slots
+from datasources_dask.plans import SplitReader, plan_in_store, plan_on_server
 
 # Without this, Dask cannot plan `sum` of decimals, and `max` of decimals, dates and times.
 for _scalar in (Decimal, dt.date, dt.time):
@@ -36,13 +35,17 @@ def read_source(
     key: str | None = None,
     consistent: bool = True,
     max_age: float = 3600.0,
+    url: str | None = None,
+    token: str | None = None,
     client: Client | None = None,
 ) -> Iterator[dd.DataFrame]:
     """Plan the splits of an item, and yield a dataframe whose partitions the workers read.
 
     The plan belongs to the `with` block: compute in it. What is computed after it fails, where the
     splits share a state of the source. This process and the workers find the source in the store
-    that their own environment names, see `open_registry`; the graph has its id and the splits.
+    that their own environment names, see `open_registry`; the graph has its id and the splits. With
+    `url`, a server has the source. The workers then need no store and no key, and the graph has the
+    address and a token of the plan, which reads these splits only, until the block ends.
 
     Every column has the type `pandas.ArrowDtype` of its type in the plan's schema, so that integers
     with missing values, decimals and dates are exact. Only columns that the computation uses are
@@ -58,36 +61,37 @@ def read_source(
         key: A column whose ranges divide a query or a view.
         consistent: False to accept partitions of different states of the source.
         max_age: Seconds that the plan may last.
+        url: The address of a server, as for `datasources_client.Client`, which the workers reach.
+        token: Of a principal that may read the item. By default it is that of the environment of
+            this process; no worker gets it.
         client: The cluster's; None is the current client. It must not be asynchronous.
 
     Raises:
         OptionError: There is no such column; the environment names no store; or the pool of the
             source has one connection only.
         PoolTimeoutError: Other plans and readers of the cluster have all connections of the source.
-        DataSourceError: As `DataSourceRegistry.plan`.
+        DataSourceError: As `DataSourceRegistry.plan`; with `url`, that of `datasources_client`.
     """
     client = client or get_client()
-    pool = settings_of_environment().pool
-    slots = Slots(source_id, pool.max_size)
-    with (
-        slots.hold_for_plan(client, pool.acquire_timeout),
-        open_for_one_connection() as registry,
-        registry.plan(
-            source_id,
-            identifier,
-            target_bytes=target_bytes,
-            max_splits=max_splits,
-            key=key,
-            consistent=consistent,
-            max_age=max_age,
-        ) as plan,
-    ):
+    options: dict[str, Any] = {
+        "target_bytes": target_bytes,
+        "max_splits": max_splits,
+        "key": key,
+        "consistent": consistent,
+        "max_age": max_age,
+    }
+    planning = (
+        plan_in_store(client, source_id, identifier, **options)
+        if url is None
+        else plan_on_server(url, token, source_id, identifier, **options)
+    )
+    with planning as plan:
         schema = plan.schema.remove_metadata()
         yield dd.from_map(
             read_partition,
             plan.splits,
             # Two plans can have equal splits, but not rows of the same moment.
-            args=(uuid.uuid4().hex, slots, schema),
+            args=(uuid.uuid4().hex, plan.reader, schema),
             columns=_checked(columns, schema),
             meta=_frame(schema.empty_table()),
             label="read-source",
@@ -114,21 +118,20 @@ def splits_of(frame: dd.DataFrame) -> list[Split]:
 
 
 def read_partition(
-    split: Split, _plan_id: str, slots: Slots, schema: Any, *, columns: list[str]
+    split: Split, _plan_id: str, reader: SplitReader, schema: Any, *, columns: list[str]
 ) -> pd.DataFrame:
-    """Read a split on a worker, by a connection that is closed at the end.
+    """Read a split on a worker.
 
     Args:
         split: The split.
         _plan_id: Makes the keys of the tasks those of one plan.
-        slots: The connections that the cluster may have.
+        reader: That of the plan.
         schema: `pyarrow.Schema` of all columns.
         columns: The columns to read. None of them counts rows.
     """
     # Something has to be read to count rows.
     names = columns or schema.names[:1]
-    with slots.hold(), open_for_one_connection() as registry:
-        read = list(registry.read_split(split, names))
+    read = reader.read(split, names)
     expected = pa.schema([schema.field(name) for name in names])
     if any(not batch.schema.equals(expected) for batch in read):
         raise DataFetchError(f"the columns of {split.identifier!r} have changed; plan again")
