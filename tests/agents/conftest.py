@@ -95,7 +95,7 @@ async def house(
         "secret": ("local_file", {"path": str(lake)}),
     }
     key = CredentialManager(CredentialManager.generate_key())
-    async with DataSourceRegistry(key) as registry:
+    async with DataSourceRegistry(key, store=f"{tmp_path}/sources.db") as registry:
         for source_id, (type_, values) in options.items():
             await registry.register_data_source(DataSourceConfig(source_id, type_, "", values))
         yield House(registry, shop, container, lake)

@@ -20,7 +20,7 @@ from datasources_agents.gateway.conversations import Conversations
 from datasources_server import ServerSettings
 from datasources_server.calls import Api, Call
 from tests.agents.conftest import ANN, ORDERS, House
-from tests.agents.gateways import BOB
+from tests.agents.gateways import BOB, question
 from tests.agents.upstream import Upstream
 from tests.waiting import wait_until
 
@@ -134,6 +134,19 @@ async def test_shared_directory_of_a_conversation_stays(start: Start, tmp_path: 
     ]
     assert gateway.upstream.body["thread_id"] == "thread-1"
     assert gateway.directories() == ["thread-1"]
+
+
+@pytest.mark.parametrize("thread_id", ["\ud800", "\0", "a/b", "x" * 129])
+async def test_id_that_names_no_directory_is_refused_with_references_only(
+    start: Start, tmp_path: Path, thread_id: str
+) -> None:
+    gateway = await share(start, tmp_path)
+    async with gateway.http() as client:
+        for uris, status in (([FILE], 422), ([], 200)):
+            content = json.dumps(question(*uris) | {"thread_id": thread_id})
+            answer = await client.post("/v1/chat/completions", content=content)
+            assert answer.status_code == status, answer.text
+            assert status == 200 or answer.json()["errors"][0]["pointer"] == "#/thread_id"
 
 
 async def test_shared_directory_of_somebody_else_is_refused(start: Start, tmp_path: Path) -> None:

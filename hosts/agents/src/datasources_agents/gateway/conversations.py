@@ -13,6 +13,7 @@ from functools import partial
 from uuid import uuid4
 
 from datasources import ConflictError, OptionError, Record, Records, RegistryError, WorkspaceSession
+from datasources.names import check_id
 from datasources_agents.gateway.settings import GatewaySettings
 from datasources_agents.manifest import FetchedFile
 from datasources_agents.references import Failure, Reference, ReferencesError, invalid
@@ -65,6 +66,10 @@ class Conversations:
         if not isinstance(thread_id, str) or not thread_id:
             raise ReferencesError([invalid(_POINTER, "must be a text that is not empty")])
         name = self._name(call, thread_id)
+        try:
+            check_id(name, "conversation")
+        except OptionError:  # it has no directory, and `open` says so
+            return Conversation(name, lasts=True)
         record = await asyncio.to_thread(self._records().get, self._kind, name)
         if record is None:
             return Conversation(name, lasts=True)
