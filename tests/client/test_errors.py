@@ -160,6 +160,16 @@ def test_broken_redirect_and_malformed_responses_are_response_errors() -> None:
         assert type(error_of(script)) is ResponseError
 
 
+def test_number_beyond_the_range_of_floats_is_a_response_error() -> None:
+    body = {"ok": True, "seconds": 10**400, "error": None}
+    with (
+        ScriptedServer(answer(body=body)) as server,
+        Client(server.url) as client,
+        pytest.raises(ResponseError, match=r"ConnectionCheck\.seconds"),
+    ):
+        client.check_source("shop")
+
+
 def test_arguments_that_cannot_be_sent_are_option_errors() -> None:
     with ScriptedServer() as server, Client(server.url) as client:
         for name in ("", ".", "..", "\ud800"):

@@ -87,10 +87,10 @@ def _read_plain(value: Any, hint: type[Any], where: str) -> Any:
             value, str
         ):  # `inf`, `nan`, or more digits than a float has
             return float(value)
-    except ValueError:
+        if hint is float and type(value) in (int, float):
+            return float(value)
+    except (ValueError, OverflowError):  # the latter of a whole number beyond the range of floats
         pass
-    if hint is float and type(value) in (int, float):
-        return float(value)
     if hint in (str, int, bool) and type(value) is hint:
         return value
     raise ResponseError(f"the server's response has another type in {where}")
