@@ -14,6 +14,7 @@ from datasources import DataSourceConfig, Grant, Limits, Principal, SourceURI
 from datasources_agents import call_tool, tool_schemas
 from datasources_agents.tools import MAX_BYTES, SessionFetches, Toolbox
 from tests.agents.shops import ORDERS, SLOW, Shop, add_blobs, open_shop
+from tests.core.fakes import MemoryConnector, registry_of, source
 from tests.servers import AzuriteServer, Database
 from tests.waiting import wait_until
 
@@ -282,6 +283,20 @@ async def test_the_number_of_running_jobs_is_bounded(shop: Shop, tmp_path: Path)
         ]
     assert [result.get("state") for result in results] == ["running"] * 4 + [None]
     assert "jobs of this workspace run already" in results[4]["error"]["message"]
+
+
+async def test_calls_at_the_same_time_leave_as_many_jobs_as_are_allowed(tmp_path: Path) -> None:
+    async with registry_of(MemoryConnector) as registry:
+        await registry.register_data_source(source())
+        access = registry.access(Principal("ann", grants=[Grant("s", {"read", "query"})]))
+        async with access.workspace("w", root=tmp_path) as session:
+            tools = Toolbox(access, SessionFetches(session, wait=0.1))
+            call = ("fetch_item", {"source": "s", "item": "slow"})
+            results = await asyncio.gather(*(tools.call(*call) for _ in range(6)))
+    refused = [result["error"]["message"] for result in results if "error" in result]
+    assert [result.get("state") for result in results].count("running") == 4
+    assert len(refused) == 2
+    assert all("jobs of this workspace run already" in message for message in refused)
 
 
 async def test_the_end_of_the_session_ends_its_jobs(shop: Shop, tmp_path: Path) -> None:

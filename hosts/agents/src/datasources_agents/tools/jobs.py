@@ -92,11 +92,7 @@ class SessionFetches:
         """
         # The session may have been opened for more than this access may do.
         await access.authorize_fetch(request.source_id, request.identifier)
-        if sum(not job.task.done() for job in self._jobs.values()) >= _MAX_RUNNING:
-            raise RegistryError(
-                f"{_MAX_RUNNING} jobs of this workspace run already; wait for one with "
-                "fetch_status, or cancel one"
-            )
+        self._require_place()
         job = self._start(access, request, max_rows, progress)
         try:
             await asyncio.wait([job.task], timeout=self._wait)
@@ -105,6 +101,11 @@ class SessionFetches:
             raise
         if job.task.done():
             return self._describe_receipt(job, job.task.result())
+        try:
+            self._require_place()  # which other calls may have taken meanwhile
+        except RegistryError:
+            await _cancel(job)
+            raise
         self._remember(job)
         return self._describe(job)
 
@@ -133,6 +134,14 @@ class SessionFetches:
         file = await asyncio.to_thread(_find_file, self.session.path, path)
         item = await access.upload(source, file, name, overwrite=overwrite is True)
         return item_head(FetchRequest(source, item.path)) | {"size": item.size}
+
+    def _require_place(self) -> None:
+        """Raise RegistryError if as many jobs run as are allowed."""
+        if sum(not job.task.done() for job in self._jobs.values()) >= _MAX_RUNNING:
+            raise RegistryError(
+                f"{_MAX_RUNNING} jobs of this workspace run already; wait for one with "
+                "fetch_status, or cancel one"
+            )
 
     def _start(
         self, access: Access, request: FetchRequest, max_rows: int | None, progress: Progress | None
