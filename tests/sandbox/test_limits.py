@@ -77,6 +77,31 @@ for _ in range(2000):
     os.chdir("d")
 time.sleep(60)
 """
+LONG_NAMES = """
+import os, time
+for _ in range(70):
+    os.mkdir("d" * 250)
+    os.chdir("d" * 250)
+os.chmod(".", 0o500)
+time.sleep(60)
+"""
+HIDDEN_FILES = """
+import os, time
+os.mkdir("d", 0o300)
+for number in range(100):
+    with open(f"d/file{number}", "wb") as file:
+        file.write(bytes(1 << 20))
+time.sleep(60)
+"""
+DELETED_FILES = """
+import os, time
+files = []
+for _ in range(100):
+    files.append(open("file", "wb", 0))
+    os.unlink("file")
+    files[-1].write(bytes(1 << 20))
+time.sleep(60)
+"""
 GIGABYTE_OF_OUTPUT = """
 import os
 for _ in range(1 << 14):
@@ -116,6 +141,9 @@ SUICIDE = "import os; os.kill(os.getpid(), 9)"
         pytest.param(SPARSE_FILE, "disk", {"disk": 4 * MIB}, id="sparse files"),
         pytest.param(MANY_FILES, "disk", {"files": 1000}, id="many files"),
         pytest.param(DEEP_FOLDERS, "disk", {}, id="deep folders"),
+        pytest.param(LONG_NAMES, "disk", {}, id="deep folders of long names"),
+        pytest.param(HIDDEN_FILES, "disk", {"disk": 4 * MIB}, id="hidden files"),
+        pytest.param(DELETED_FILES, "disk", {"disk": 4 * MIB}, id="deleted files"),
         pytest.param(GIGABYTE_OF_OUTPUT, "output", {}, id="a gigabyte of output"),
         pytest.param(STUBBORN, "timeout", {"timeout": 2}, id="SIGTERM ignored"),
         pytest.param(SUICIDE, "killed", {}, id="killed"),
@@ -154,11 +182,12 @@ def test_memory_that_one_process_asks_for_in_vain_is_an_error_of_the_script(host
 
 
 HIDDEN = """
-import os
+import os, time
 os.makedirs("a/b")
 open("a/b/file", "w").write("text")
 for path in ("a/b/file", "a/b", "a", "."):
     os.chmod(path, 0)
+time.sleep(0.2)  # meanwhile, the folders are looked at
 """
 
 

@@ -29,7 +29,8 @@ class RunLimits:
     processes: int = 64
     """Processes and threads at once."""
     disk: int = 1 << 30
-    """Bytes of all files in the workspace, sparse ones at their full size."""
+    """Bytes of all files in the workspace, sparse ones at their full size, and of deleted ones that a
+    process has open."""
     files: int = 10_000
     """Files and folders in the workspace."""
     output: int = 1 << 20

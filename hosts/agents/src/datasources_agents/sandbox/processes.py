@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import threading
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+
+from datasources_agents.sandbox.workspace import size_of
 
 _AGE = 0.03  # seconds for which one look at all processes serves every sandbox
 _STATUS = re.compile(rb"^(?:RssAnon|RssShmem|VmSwap):\s+(\d+) kB$", re.MULTILINE)
@@ -85,6 +88,20 @@ def temporary_bytes(process: int, folders: Iterable[str]) -> int:
             status = os.statvfs(f"/proc/{process}/root{folder}")
             total += (status.f_blocks - status.f_bfree) * status.f_frsize
     return total
+
+
+def deleted_bytes(processes: Iterable[int], device: int) -> int:
+    """Return the bytes of the files of a file system that are deleted, and that processes have open."""
+    sizes: dict[int, int] = {}
+    for process in processes:
+        with suppress(OSError), os.scandir(f"/proc/{process}/fd") as descriptors:
+            for descriptor in descriptors:
+                with suppress(OSError):  # closed meanwhile
+                    status = os.stat(descriptor.path)
+                    is_deleted = stat.S_ISREG(status.st_mode) and not status.st_nlink
+                    if is_deleted and status.st_dev == device:
+                        sizes[status.st_ino] = size_of(status)
+    return sum(sizes.values())
 
 
 def _sum(path: str, pattern: re.Pattern[bytes]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 
@@ -9,11 +10,12 @@ from datasources_agents.sandbox.cgroups import ControlGroups
 from datasources_agents.sandbox.models import Reason, RunLimits
 from datasources_agents.sandbox.processes import (
     count_threads,
+    deleted_bytes,
     memory_of,
     processes_of,
     temporary_bytes,
 )
-from datasources_agents.sandbox.workspace import measure
+from datasources_agents.sandbox.workspace import free_bytes, measure
 
 _PAUSE = 0.04  # seconds between two looks
 
@@ -45,6 +47,8 @@ class Supervisor:
         self._limits = limits
         self._groups = groups
         self._report = report
+        self._free = free_bytes(workspace)
+        self._device = os.stat(workspace).st_dev
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sandbox", daemon=True)
 
@@ -81,4 +85,9 @@ class Supervisor:
         usage = measure(self._workspace, limits.files)
         if usage.size > limits.disk or usage.count > limits.files or usage.is_too_deep:
             return "disk"
+        # It takes long to find deleted files, and so they are looked for where they may be many.
+        if self._free - free_bytes(self._workspace) > limits.disk:
+            deleted = deleted_bytes(processes_of(self._first), self._device)
+            if usage.size + deleted > limits.disk:
+                return "disk"
         return None
