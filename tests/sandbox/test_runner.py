@@ -125,6 +125,22 @@ async def test_output_arrives_while_the_code_runs(session: WorkspaceSession) -> 
     assert result.output == arrived == b"first\nsecond\n"
 
 
+@pytest.mark.parametrize("code", ["print('here')\nwhile True: pass", "print('here')"])
+async def test_run_ends_with_the_error_of_on_output_and_leaves_nothing(
+    session: WorkspaceSession, code: str
+) -> None:
+    await Runner().run("", session)  # makes what is kept
+    descriptors = open_descriptors()
+
+    def fail(_: bytes) -> None:
+        raise BrokenPipeError("nobody reads the output")
+
+    with pytest.raises(BrokenPipeError, match="nobody reads"):
+        await Runner().run(code, session, on_output=fail)
+    assert (await Runner().run("print(1)", session)).output == b"1\n"
+    await wait_until(lambda: open_descriptors() == descriptors)
+
+
 async def test_packages_and_variables_of_the_host_are_there(
     session: WorkspaceSession, tmp_path: Path
 ) -> None:
@@ -168,7 +184,10 @@ async def test_code_is_refused_where_no_sandbox_works(
     assert not os.path.exists(f"{session.path}/ran")
 
 
-@pytest.mark.parametrize("limits", [{"memory": 0}, {"timeout": -1}, {"speed": 1}, {"disk": "1"}])
+@pytest.mark.parametrize(
+    "limits",
+    [{"memory": 0}, {"memory": 1e9}, {"timeout": -1}, {"speed": 1}, {"disk": "1"}, {"files": True}],
+)
 async def test_wrong_limit_is_refused_by_name(
     session: WorkspaceSession, limits: dict[str, Any]
 ) -> None:
@@ -221,6 +240,7 @@ async def test_full_disk_is_an_error_of_the_script_and_of_its_fetches(
 
 BUSY = """
 import datasources_client as ds, os, time
+print("here")
 if os.fork() == 0:
     os.setsid()
 while True:
@@ -237,6 +257,21 @@ def open_descriptors() -> list[str]:
         with suppress(OSError):
             found.append(re.sub(r"\d+", "N", os.readlink(f"/proc/self/fd/{name}")))
     return sorted(found)
+
+
+async def test_run_that_is_cancelled_more_than_once_ends_its_processes_first(
+    session: WorkspaceSession,
+) -> None:
+    await Runner().run("", session)  # makes what is kept
+    children = set(_scan().get(os.getpid(), []))  # hosts of other tests
+    started = asyncio.Event()
+    run = asyncio.create_task(Runner().run(BUSY, session, on_output=lambda _: started.set()))
+    await started.wait()
+    while not run.done():
+        run.cancel()
+        await asyncio.sleep(0)
+    assert run.cancelled()
+    assert set(_scan().get(os.getpid(), [])) <= children
 
 
 @pytest.mark.parametrize("count", [10, pytest.param(100, marks=pytest.mark.soak)])

@@ -6,7 +6,6 @@ closed by `seccomp_program` and by `keeper.py`.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
@@ -17,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from datasources import run_in_thread
 from datasources_agents.sandbox import keeper, launch
 from datasources_agents.sandbox.errors import SandboxUnavailableError
 from datasources_agents.sandbox.jobs import Job, process_limits
@@ -40,7 +40,7 @@ class Sandlock:
             raise SandboxUnavailableError("sandlock is not installed: pip install 'sandlock<0.10'")
         packages = str(Path(spec.origin).parents[1])
         folder = process.folder = tempfile.mkdtemp(prefix="datasources-run-")
-        await asyncio.to_thread(_write_files, job, folder)
+        await run_in_thread(_write_files, job, folder)
         await process.start(lambda status: _command(job, folder, packages, status), ())
 
 

@@ -19,7 +19,7 @@ class RunLimits:
     """The limits of all processes of one sandbox together.
 
     Raises:
-        OptionError: A limit is not a positive number.
+        OptionError: A limit is not a positive number, or another one than `timeout` is no integer.
     """
 
     timeout: float = 60.0
@@ -41,8 +41,11 @@ class RunLimits:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not is_number or not value > 0:
                 raise OptionError(f"{field.name!r} must be a number of more than 0")
+            if isinstance(value, float) and field.name != "timeout":
+                raise OptionError(f"{field.name!r} must be a whole number")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,12 @@ import random
 import stat
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager, suppress
 from typing import Any
 
 import datasources_client
-from datasources import OptionError, RegistryError, WorkspaceSession
+from datasources import OptionError, RegistryError, WorkspaceSession, run_in_thread
 from datasources_agents.sandbox.backends import Backend, choose_backend
 from datasources_agents.sandbox.cgroups import ControlGroups
 from datasources_agents.sandbox.interpreter import find_interpreter
@@ -27,7 +27,7 @@ from datasources_server import serve_workspace
 
 _USERS = range(1_880_000_000, 1_980_000_000)  # ids that no system gives to people or services
 _KILLED = 137  # 128 and the number of SIGKILL
-_running: set[int] = set()  # inodes of workspaces
+_running: set[tuple[int, int]] = set()  # devices and inodes of workspaces
 
 
 class Runner:
@@ -77,7 +77,8 @@ class Runner:
             code: The script.
             session: An open session, whose principal is no administrator.
             arguments: Those of the script.
-            on_output: Called with output as it arrives, on the event loop.
+            on_output: Called with output as it arrives, on the event loop. What it raises ends the
+                run, and is raised again.
             limits: Fields of `RunLimits`, such as `timeout`, `memory` and `processes`.
 
         Raises:
@@ -131,6 +132,7 @@ class _Run:
         self._on_output = on_output
         self._output = bytearray()
         self._reason: Reason | None = None
+        self._failure: Exception | None = None  # of `on_output`
         self._ending = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._groups = ControlGroups(cgroups, job.limits.memory, job.limits.processes)
@@ -140,16 +142,16 @@ class _Run:
         """Run the code to its end, and return how it has ended."""
         started = time.monotonic()
         try:
-            before = await asyncio.to_thread(take_snapshot, self._workspace)
+            before = await run_in_thread(take_snapshot, self._workspace)
             code = await self._execute()
         finally:
             await _to_the_end(self._clean_up())
+        if self._failure is not None:
+            raise self._failure
         return await self._result(code, before, time.monotonic() - started)
 
     async def _execute(self) -> int | None:
-        # Not cancelled meanwhile: bubblewrap, killed before it has told its first process to begin,
-        # would leave it waiting for ever.
-        await _to_the_end(self._backend.start(self._process, self._job))
+        await self._backend.start(self._process, self._job)
         # The first alone at first: what it starts from then on is in its groups.
         self._groups.add([self._process.code])
         self._groups.add(processes_of(self._process.code, is_fresh=True))
@@ -183,16 +185,13 @@ class _Run:
         await self._process.close()
         if self._groups.has_run_out_of_memory():
             self._end("memory")
-        await asyncio.to_thread(self._groups.remove)
+        await run_in_thread(self._groups.remove)
 
     async def _result(self, code: int | None, before: Snapshot, duration: float) -> RunResult:
         limits = self._job.limits
-        files = await asyncio.to_thread(
-            find_changes,
-            self._workspace,
-            before,
-            max_count=limits.files,
-            max_bytes=limits.disk,
+        # It changes the workspace, and so it has ended when this returns or is cancelled.
+        files = await run_in_thread(
+            find_changes, self._workspace, before, limits.files, limits.disk
         )
         if code == _KILLED:
             self._end("killed")
@@ -224,8 +223,12 @@ class _Run:
             self._end("output")
         kept = data[:room]
         self._output += kept
-        if kept and self._on_output is not None:
-            self._on_output(kept)
+        if kept and self._on_output is not None and self._failure is None:
+            try:
+                self._on_output(kept)
+            except Exception as exc:  # noqa: BLE001  (raised again at the end of the run)
+                self._failure = exc
+                self._ending.set()
 
 
 @contextmanager
@@ -238,24 +241,29 @@ def _alone_in(session: WorkspaceSession) -> Iterator[None]:
     """
     if session.closed:
         raise OptionError(f"workspace {session.id!r} is not open; enter its block first")
-    inode = os.stat(session.path).st_ino
-    if inode in _running:
+    status = os.stat(session.path)
+    place = status.st_dev, status.st_ino
+    if place in _running:
         raise RegistryError(f"another run is in workspace {session.id!r}; wait for its end")
-    _running.add(inode)
+    _running.add(place)
     try:
         yield
     finally:
-        _running.discard(inode)
+        _running.discard(place)
 
 
-async def _to_the_end(work: Awaitable[None]) -> None:
-    """Wait for work to end, even if this task is cancelled meanwhile."""
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise
+async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
+    """Wait for work to end, even if this task is cancelled meanwhile, once or more."""
+    task = asyncio.create_task(work)
+    cancelled = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as exc:
+            cancelled = exc
+    task.result()
+    if cancelled is not None:
+        raise cancelled
 
 
 def _own_workspace(path: str) -> int:

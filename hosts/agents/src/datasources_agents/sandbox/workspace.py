@@ -129,7 +129,7 @@ def _mark(status: os.stat_result) -> tuple[int, int, int]:
 
 
 def find_changes(
-    path: str, before: Snapshot, *, max_count: int, max_bytes: int
+    path: str, before: Snapshot, max_count: int, max_bytes: int
 ) -> tuple[ChangedFile, ...]:
     """Return the files that are new or changed since a snapshot; no code may run any more.
 
