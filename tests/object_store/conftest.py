@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from datasources import DataSourceConfig, PoolConfig
-from datasources_object_store import S3Connector
-from tests.servers.blob_server import S3Service
+from datasources.objects import ObjectConnector
+from datasources_object_store import GCSConnector, HTTPFilesConnector, S3Connector
+from tests.servers.blob_server import BlobService, S3Service
 from tests.servers.s3 import MotoServer, S3Server, SeaweedServer
 
 Connect = Callable[..., Awaitable[S3Connector]]
@@ -33,6 +34,16 @@ class Bucket:
     @property
     def options(self) -> dict[str, str]:
         return {**self.server.options, "bucket": self.name}
+
+
+def connector_of(kind: str, options: dict[str, Any]) -> ObjectConnector:
+    """Return a connector of a type, not connected."""
+    classes: dict[str, type[ObjectConnector]] = {
+        "s3": S3Connector,
+        "gcs": GCSConnector,
+        "http_files": HTTPFilesConnector,
+    }
+    return classes[kind](DataSourceConfig("lake", kind, "Lake", options))
 
 
 def make(options: dict[str, Any], *, max_size: int = 10) -> S3Connector:
@@ -99,6 +110,6 @@ async def service() -> AsyncIterator[S3Service]:
         yield service
 
 
-def local_options(service: S3Service, **more: Any) -> dict[str, Any]:
+def local_options(service: BlobService, **more: Any) -> dict[str, Any]:
     """Return the options of a source on that server."""
     return {"endpoint": service.url, "bucket": "data", **KEYS, **more}

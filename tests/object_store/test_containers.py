@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from datasources import ConnectError, ConnectorError, DataSourceConfig, PermissionDeniedError
+from datasources import ConnectError, ConnectorError, PermissionDeniedError
 from datasources.objects import ObjectConnector
-from datasources_object_store import GCSConnector, HTTPFilesConnector, S3Connector
-from tests.object_store.conftest import KEYS
+from tests.object_store.conftest import KEYS, connector_of
 from tests.servers.scripted import Answer, refusal, scripted
 
 S3_CODES = {403: "AccessDenied", 404: "NoSuchBucket", 503: "SlowDown"}
@@ -32,13 +31,12 @@ def refused(kind: str, status: int) -> Answer:
 
 def make(kind: str, port: int) -> ObjectConnector:
     url = f"http://127.0.0.1:{port}"
-    classes: dict[str, tuple[type[ObjectConnector], dict[str, Any]]] = {
-        "s3": (S3Connector, {"bucket": "data", "endpoint": url, **KEYS}),
-        "gcs": (GCSConnector, {"bucket": "data", "endpoint": url, "credential": "anonymous"}),
-        "http_files": (HTTPFilesConnector, {"url": url}),
+    options: dict[str, dict[str, Any]] = {
+        "s3": {"bucket": "data", "endpoint": url, **KEYS},
+        "gcs": {"bucket": "data", "endpoint": url, "credential": "anonymous"},
+        "http_files": {"url": url},
     }
-    connector_class, options = classes[kind]
-    return connector_class(DataSourceConfig("lake", kind, "Lake", {**options, "retries": 0}))
+    return connector_of(kind, {**options[kind], "retries": 0})
 
 
 def container(kind: str, port: int) -> str:

@@ -246,6 +246,7 @@ async def test_credentials_are_sent_and_masked(
         {"user": "ann"},
         {"password": "pw"},
         {"token": "t", "user": "ann", "password": "pw"},
+        {"token": "a\r\nEvil: 1"},
         {"token": "t", "headers": {"authorization": "x"}},
         {"headers": {"Host": "x"}},
         {"headers": {"X y": "x"}},
@@ -333,3 +334,105 @@ async def test_name_that_resolves_to_a_denied_address_meanwhile_gets_no_connecti
         with pytest.raises(PolicyError, match=rf"may not use .*{DENIED}; denied"):
             await registry.list_items("s")
         assert listeners.connections == 0
+
+
+async def links_of(page: str, **options: Any) -> list[str]:
+    """Return the items that a page lists at the top of a server; `{url}` in it is the URL."""
+    headers = {"Content-Type": options.pop("content_type", "text/html")}
+
+    def answer(_: Received) -> Answer:
+        return 200, headers, page.replace("{url}", url).encode()
+
+    async with scripted(answer) as (port, _):
+        url = f"http://127.0.0.1:{port}"
+        connector = make(f"{url}/my%20files%20(1)", **options)
+        await connector.connect()
+        paths = [item.path for item in await connector.list_items("/")]
+        await connector.disconnect()
+    return paths
+
+
+async def test_link_that_is_no_url_hides_no_other() -> None:
+    assert await links_of('<a href="http://[x">x</a><a href="//[">x</a><a href="a.csv">a</a>') == [
+        "a.csv"
+    ]
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "/my files (1)/a.csv",
+        "/my%20files%20%281%29/a.csv",
+        "{url}/my%20files%20(1)/a.csv",
+        "a%2ecsv",
+    ],
+)
+async def test_link_in_another_encoding_is_found(link: str) -> None:
+    assert await links_of(f'<a href="{link}">a</a>') == ["a.csv"]
+
+
+async def test_page_in_an_unknown_encoding_is_read_as_utf_8() -> None:
+    page = '<a href="a.csv">a</a>'
+    assert await links_of(page, content_type="text/html; charset=x-none") == ["a.csv"]
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "{url}/my%20files%20(1)/a.csv",
+        "/my%20files%20%281%29/a.csv",
+        "http://proxied/my files (1)/a.csv",
+    ],
+)
+async def test_webdav_entries_are_found_by_paths_and_by_urls(place: str) -> None:
+    response = "<response><href>{}</href></response>"
+    body = f'<multistatus xmlns="DAV:">{response.format("http://[x")}{response.format(place)}'
+    assert await links_of(f"{body}</multistatus>", listing="webdav") == ["a.csv"]
+
+
+@pytest.mark.parametrize("location", ["https://files.example.com/sub/", "/login/"])
+async def test_folder_that_is_redirected_is_an_error_and_not_an_empty_one(location: str) -> None:
+    def answer(request: Received) -> Answer:
+        if request.target == "/sub/":
+            return 302, {"Location": location}, b""
+        return 200, {"Content-Type": "text/html"}, b'<a href="sub/">sub</a>'
+
+    async with scripted(answer) as (port, _):
+        connector = make(f"http://127.0.0.1:{port}")
+        await connector.connect()
+        with pytest.raises(ConnectError, match="redirects to another address"):
+            await connector.list_items()
+        await connector.disconnect()
+        with pytest.raises(ConnectError, match="redirects to another address"):
+            await make(f"http://127.0.0.1:{port}/sub").connect()
+
+
+@pytest.mark.parametrize("date", ["yesterday", "Mon, 01 Jan 99999999999999 00:00:00 GMT"])
+async def test_file_whose_date_cannot_be_read_is_never_a_mixture(date: str, tmp_path: Path) -> None:
+    size = 4 * 64 * 1024
+    number = 0
+
+    def answer(request: Received) -> Answer:
+        nonlocal number
+        if request.target.endswith("/"):
+            return 200, {"Content-Type": "text/html"}, b""
+        number += 1
+        content = bytes([number]) * size
+        if "range" not in request.headers:
+            return 200, {"Last-Modified": date}, content
+        start, stop = map(int, request.headers["range"].removeprefix("bytes=").split("-"))
+        part = {"Content-Range": f"bytes {start}-{stop}/{size}", "Last-Modified": date}
+        return 206, part, content[start : stop + 1]
+
+    async with scripted(answer) as (port, _):
+        connector = make(f"http://127.0.0.1:{port}", chunk_size=64 * 1024)
+        await connector.connect()
+        path = Path(await connector.fetch_data("a", str(tmp_path)))
+        assert len(set(path.read_bytes())) == 1
+        await connector.disconnect()
+
+
+async def test_page_that_does_not_end_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasources.objects.http._MAX_BODY", 1 << 20)
+    with pytest.raises(ConnectError, match="the answer has more than 1 MiB"):
+        await links_of("x" * (2 << 20))

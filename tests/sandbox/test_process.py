@@ -86,6 +86,6 @@ async def test_output_that_is_in_the_pipe_at_the_end_is_not_lost() -> None:
     process = SandboxProcess(output.extend, signal.SIGKILL)
     command = [sys.executable, "-c", FILLS_A_PIPE]
     await process.start(lambda status: [*command, str(status)], ())
-    os.waitid(os.P_PID, process.first, os.WEXITED | os.WNOWAIT)  # nothing is read meanwhile
+    os.waitid(os.P_PID, process.first, os.WEXITED | os.WNOWAIT)  # noqa: ASYNC222  (nothing is read)
     await process.close()
     assert len(output) == 1 << 20

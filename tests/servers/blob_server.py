@@ -61,7 +61,7 @@ class Request:
     query: dict[str, str]
     headers: dict[str, str]
     """By lower-case name."""
-    blob: str
+    blob: str = ""
     """The name of the blob; empty for the container."""
 
 
@@ -156,6 +156,27 @@ class BlobService:
         """Return the blob, or the version of it, that a request is about."""
         blob, version = self.blobs.get(request.blob), request.query.get("versionid", NOW)
         return blob.versions.get(version) if blob and version != NOW else blob
+
+    def name_in(self, path: str) -> str:
+        """Return the name of the blob in a path, `/account/container/blob`; empty without one."""
+        return unquote(path.split("/", 3)[3]) if path.count("/") > 2 else ""
+
+    def is_wanted(self, request: Request, blob: Blob) -> bool:
+        """Return True if a blob meets the condition of a request."""
+        return request.headers.get("if-match", blob.etag) in (blob.etag, "*")
+
+    def listing(self, request: Request) -> tuple[str, bytes] | None:
+        """Return media type and body of the answer to a request for a listing, None for others."""
+        return None if request.blob else ("application/xml", self.page(request.query))
+
+    def document(self, request: Request, blob: Blob) -> bytes | None:
+        """Return the answer to a request that describes a blob, None where the headers do."""
+        return None
+
+    def error_body(self, status: int, code: str) -> bytes:
+        """Return the body of a refusal."""
+        xml = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{code}.</Message></Error>"
+        return xml.encode()
 
     def counts(self) -> Counter[str]:
         """Return how often each blob was asked for."""
@@ -286,7 +307,9 @@ class _Connection(asyncio.Protocol):
         self._received += data
         while self._sending is None and (end := self._received.find(b"\r\n\r\n")) >= 0:
             head, self._received = self._received[:end], self._received[end + 4 :]
-            self._answer(_parse(head.decode("latin-1")))
+            request = _parse(head.decode("latin-1"))
+            request.blob = self._service.name_in(request.path)
+            self._answer(request)
 
     def _answer(self, request: Request) -> None:
         service = self._service
@@ -295,20 +318,21 @@ class _Connection(asyncio.Protocol):
         fault = service.fault(request) or Fault()
         if fault.status:
             self._error(request, fault.status, fault.code, fault)
-        elif not request.blob:
-            body = service.page(request.query)
-            self._send(request, 200, {"Content-Type": "application/xml"}, body, fault)
+        elif (listing := service.listing(request)) is not None:
+            self._send(request, 200, {"Content-Type": listing[0]}, listing[1], fault)
         elif (blob := service.find(request)) is None:
             self._error(request, 404, "BlobNotFound", fault)
-        elif request.headers.get("if-match", blob.etag) not in (blob.etag, "*"):
+        elif not service.is_wanted(request, blob):
             self._error(request, 412, "ConditionNotMet", fault)
+        elif (document := service.document(request, blob)) is not None:
+            self._send(request, 200, {"Content-Type": "application/json"}, document, fault)
         else:
             self._blob(request, blob, fault)
 
     def _error(self, request: Request, status: int, code: str, fault: Fault) -> None:
         code = self._service.codes.get(code, code)
-        body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{code}.</Message></Error>"
-        self._send(request, status, {"x-ms-error-code": code}, body.encode(), fault)
+        body = self._service.error_body(status, code)
+        self._send(request, status, {"x-ms-error-code": code}, body, fault)
 
     def _blob(self, request: Request, blob: Blob, fault: Fault) -> None:
         found = _RANGE.match(request.headers.get("range") or request.headers.get("x-ms-range", ""))
@@ -391,10 +415,8 @@ def _parse(head: str) -> Request:
     for line in lines:
         name, _, value = line.partition(":")
         headers[name.lower()] = value.strip()
-    # /account/container/blob
-    blob = unquote(path.split("/", 3)[3]) if path.count("/") > 2 else ""
     parsed = {name: values[0] for name, values in parse_qs(query).items()}
-    return Request(method, path, parsed, headers, blob)
+    return Request(method, path, parsed, headers)
 
 
 def _name(name: str) -> str:

@@ -155,7 +155,8 @@ class ObjectHttp:
             while data := await response.content.readany():
                 body += data
                 if len(body) > _MAX_BODY:
-                    raise subject.error(ConnectError, f"the answer has over {_MAX_BODY} bytes")
+                    reason = f"the answer has more than {_MAX_BODY >> 20} MiB"
+                    raise subject.error(ConnectError, reason)
         except (aiohttp.ClientError, OSError) as exc:
             raise self.error_of(exc, str(response.url), subject) from safe_cause(exc)
         finally:
@@ -311,7 +312,7 @@ def retry_after(headers: Mapping[str, str]) -> float:
         pass
     try:
         return max(0.0, parsedate_to_datetime(value).timestamp() - time())
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0
 
 
@@ -322,7 +323,7 @@ def clock_note(headers: Mapping[str, str], minutes: int = 15) -> str:
     """
     try:
         server_time = parsedate_to_datetime(headers.get("Date", "")).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         return ""
     skew = abs(time() - server_time) / 60
     return f" (this machine's clock is {skew:.0f} minutes off)" if skew > minutes else ""
@@ -336,5 +337,5 @@ def http_time(text: str) -> float | None:
         hour, minute, second = clock.split(":")
         date = (int(year), _MONTHS.index(month) + 1, int(day), int(hour), int(minute))
         return float(timegm((*date, int(second))))
-    except ValueError:
+    except (ValueError, OverflowError):
         return None

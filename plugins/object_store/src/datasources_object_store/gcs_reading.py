@@ -27,6 +27,7 @@ from datasources_object_store.gcs_service import GCSService
 
 _MAX_PAGE = 1000  # names in one response
 _VERSIONS = 100  # per response: those of longer names, which follow the object's, are not used
+_UNKNOWN = "the service does not tell its length and generation"
 _FIELDS = "name,size,generation,updated,contentType,contentEncoding,storageClass"
 _KEYS = {
     "contentType": "content_type",
@@ -55,11 +56,8 @@ async def scan(
     query |= {"delimiter": delimiter} if delimiter else {}
     query |= {"pageToken": marker} if marker else {}
     document = await service.read_json("GET", service.url(), query=query)
-    folders: list[str] = document.get("prefixes") or []
-    entries: list[dict[str, Any]] = document.get("items") or []
-    if not all(isinstance(entry.get("name"), str) for entry in entries):
-        reason = "the answer is not a whole listing"
-        raise TransientError(service.subject().error(ConnectError, reason))
+    folders: list[str] = document.get("prefixes", [])
+    entries = _entries(service, document)
 
     def item(index: int) -> DataItem:
         if index < len(folders):
@@ -68,6 +66,21 @@ async def scan(
 
     names = [*folders, *(entry["name"] for entry in entries)]
     return ObjectPage(names, item, document.get("nextPageToken") or "")
+
+
+def _entries(service: GCSService, document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the objects in a listing.
+
+    Raises:
+        TransientError: It is none.
+    """
+    entries: Any = document.get("items", [])
+    folders: Any = document.get("prefixes", [])
+    lists = isinstance(entries, list) and isinstance(folders, list)
+    if lists and all(isinstance(e, dict) and isinstance(e.get("name"), str) for e in entries):
+        return list(entries)
+    reason = "the answer is not a whole listing"
+    raise TransientError(service.subject().error(ConnectError, reason))
 
 
 async def list_versions(service: GCSService, name: str, identifier: str) -> list[DataItem]:
@@ -79,7 +92,7 @@ async def list_versions(service: GCSService, name: str, identifier: str) -> list
         document = await service.retries().call(
             lambda: service.read_json("GET", service.url(), query=query)  # noqa: B023
         )
-        entries = document.get("items") or []
+        entries = _entries(service, document)
         for entry in entries:
             if entry["name"] == name and "timeDeleted" in entry:
                 item = item_of(entry)
@@ -90,6 +103,9 @@ async def list_versions(service: GCSService, name: str, identifier: str) -> list
         # Of the names that begin so, the object's own comes first.
         if not token or any(entry["name"] != name for entry in entries):
             return sorted(items, key=lambda item: int(item.version or 0))
+        if token == query.get("pageToken"):
+            reason = "the listing does not go on after a page"
+            raise service.subject().error(ConnectError, reason)
         query = {**query, "pageToken": token}
 
 
@@ -99,9 +115,11 @@ async def head_object(
     """Return the description of an object."""
     query = _query(version, etag)
     document = await service.read_json("GET", service.url(name), name, query=query)
+    if "size" not in document or "generation" not in document:
+        raise service.subject(name).error(DataFetchError, _UNKNOWN)
     return ObjectInfo(
-        int(document.get("size", 0)),
-        str(document.get("generation", "")),
+        int(document["size"]),
+        str(document["generation"]),
         document.get("contentType"),
         properties=_properties(document),
     )
@@ -127,8 +145,7 @@ async def read_object(
         size = content_size(response.headers)
         generation = response.headers.get("x-goog-generation", "")
         if size is None or not generation:
-            reason = "the service does not tell its length and generation"
-            raise service.subject(name).error(DataFetchError, reason)
+            raise service.subject(name).error(DataFetchError, _UNKNOWN)
         if etag is not None and generation != etag:
             reason = "it changed while it was read; fetch it again"
             raise service.subject(name).error(DataFetchError, reason, code="conditionNotMet")

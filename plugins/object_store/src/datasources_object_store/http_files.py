@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
@@ -29,6 +30,7 @@ from datasources.objects import (
     clock_note,
     content_size,
     http_time,
+    last_segment,
     retry_after,
 )
 from datasources_object_store.checking import check_within
@@ -142,7 +144,10 @@ class HTTPFilesConnector(ObjectConnector):
         """Request a range of a file; the whole of one that has no mark."""
         part = {"Range": f"bytes={start}-{stop - 1}"}
         if start and not etag:
-            reason = "reading broke off, and the server does not tell whether it has changed"
+            reason = (
+                "it can be read from its beginning only, as the server tells neither an ETag nor the "
+                "time of its last change"
+            )
             raise self.subject(name).error(DataFetchError, reason)
         try:
             response = await self._send(self._http, "GET", name, part)
@@ -211,10 +216,10 @@ class HTTPFilesConnector(ObjectConnector):
         response = await self._send(store, "GET", folder)
         if response.content_type not in ("text/html", "application/xhtml+xml"):
             response.close()
-            raise subject.error(ItemNotFoundError, "the server shows no page of links for it")
+            raise subject.error(ConnectError, "the server shows no page of links for it")
         page = await store.read(response, subject)
-        charset = response.charset or "utf-8"
-        return items_of_links(page.decode(charset, errors="replace"), url, folder)
+        # In a thread, because a page of many links takes long to parse.
+        return await asyncio.to_thread(items_of_links, page, response.charset, url, folder)
 
     async def _send(
         self,
@@ -244,13 +249,14 @@ class HTTPFilesConnector(ObjectConnector):
     ) -> ConnectorError | TransientError:
         status, headers, subject = response.status, response.headers, self.subject(name or None)
         code = str(status)
-        if status in _REDIRECTS:
-            if headers.get("Location", "").partition("?")[0].endswith("/"):
-                return subject.error(ItemNotFoundError, "it is a folder", code=code)
-            reason = "the server redirects to another address, which is not followed"
-            return subject.error(DataFetchError, reason, code=code)
         of_folder = not name or name.endswith("/")
         default_class = ConnectError if of_folder else DataFetchError
+        if status in _REDIRECTS:
+            location = unquote(headers.get("Location", "").partition("?")[0])
+            if not of_folder and location.endswith(f"{last_segment(name)}/"):
+                return subject.error(ItemNotFoundError, "it is a folder", code=code)
+            reason = "the server redirects to another address, which is not followed"
+            return subject.error(default_class, reason, code=code)
         default = (default_class, f"the server answered with status {status}")
         error_class, reason = _ERRORS.get(status, default)
         if error_class is AuthenticationError:
@@ -265,14 +271,14 @@ class HTTPFilesConnector(ObjectConnector):
         size = content_size(headers)
         if size is None:
             raise subject.error(DataFetchError, "the server does not tell its length")
-        modified = headers.get("Last-Modified", "")
+        modified = http_time(headers.get("Last-Modified", ""))
         mark = headers.get("ETag", "").strip('"')
-        if not mark and modified:
-            mark = f"{http_time(modified) or 0:.0f}-{size:x}"
+        if not mark and modified is not None:
+            mark = f"{modified:.0f}-{size:x}"
         if etag and mark != etag:
             reason = "it changed while it was read; fetch it again"
             raise subject.error(DataFetchError, reason, code="412")
-        properties: dict[str, Any] = {"modified_at": http_time(modified)}
+        properties: dict[str, Any] = {"modified_at": modified}
         properties["content_type"] = headers.get("Content-Type")
         return ObjectInfo(
             size,

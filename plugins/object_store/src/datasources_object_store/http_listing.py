@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from html.parser import HTMLParser
-from urllib.parse import unquote, urljoin
+from urllib.parse import unquote, urljoin, urlsplit
 from xml.etree import ElementTree as ET
 
 from datasources import ConnectError, DataItem
@@ -71,18 +72,31 @@ async def _walk(
             yield item
 
 
-def items_of_links(page: str, url: str, folder: str) -> list[DataItem]:
+def items_of_links(page: bytes, charset: str | None, url: str, folder: str) -> list[DataItem]:
     """Return the direct children of a folder that its page links to; sizes are not known.
 
+    Servers encode different characters, and so decoded paths are compared.
+
     Args:
-        page: The HTML text.
+        page: The HTML document.
+        charset: Its encoding, None for UTF-8.
         url: The URL of the folder, which ends in a slash.
         folder: The path of the folder below the URL of the source; empty or ending in a slash.
     """
     parser = _Links()
-    parser.feed(page)
-    targets = {urljoin(url, link).partition("#")[0].partition("?")[0] for link in parser.targets}
-    names = {unquote(target[len(url) :]) for target in targets if target.startswith(url)}
+    try:
+        text = page.decode(charset or "utf-8", errors="replace")
+    except LookupError:  # an encoding that Python does not know
+        text = page.decode(errors="replace")
+    parser.feed(text)
+    base, names = urlsplit(url), set()
+    above = unquote(base.path)
+    for link in parser.targets:
+        with suppress(ValueError):  # no URL
+            target = urlsplit(urljoin(url, link))
+            path = unquote(target.path)
+            if (target.scheme, target.netloc.lower()) == (base.scheme, base.netloc.lower()):
+                names |= {path[len(above) :]} if path.startswith(above) else set()
     return [_item(folder + name) for name in sorted(names) if is_child(name)]
 
 
@@ -99,7 +113,7 @@ def items_of_webdav(body: bytes, path: str, folder: str, subject: ObjectSubject)
         TransientError: The response is no such document.
     """
     try:
-        if b"<!DOCTYPE" in body[:1024]:  # it could define endless entities
+        if b"<!DOCTYPE" in body:  # it could define endless entities
             raise ET.ParseError
         root = ET.fromstring(body)  # noqa: S314  (without a document type)
     except ET.ParseError:
@@ -109,9 +123,10 @@ def items_of_webdav(body: bytes, path: str, folder: str, subject: ObjectSubject)
         raise TransientError(subject.error(ConnectError, reason))
     items = []
     for response in root.iterfind(f"{_DAV}response"):
-        place = unquote(
-            urljoin("http://x/", response.findtext(f"{_DAV}href", ""))[len("http://x") :]
-        )
+        try:
+            place = unquote(urlsplit(response.findtext(f"{_DAV}href", "")).path)
+        except ValueError:  # no URL
+            continue
         is_folder = response.find(f".//{_DAV}resourcetype/{_DAV}collection") is not None
         name = place.removeprefix(path).rstrip("/") + ("/" if is_folder else "")
         if place.startswith(path) and is_child(name):

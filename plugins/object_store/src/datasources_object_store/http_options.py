@@ -63,6 +63,13 @@ class HTTPFilesOptions(ObjectStoreOptions):
             raise ValueError("it must have no '.' or '..' between slashes")
         return url
 
+    @field_validator("token")
+    @classmethod
+    def _check_token(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and re.search(r"[\r\n\0]", value.get_secret_value().strip()):
+            raise ValueError("it has a line break")
+        return value
+
     @field_validator("headers")
     @classmethod
     def _check_headers(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
@@ -88,7 +95,7 @@ class HTTPFilesOptions(ObjectStoreOptions):
             pair = f"{self.user}:{self.password.get_secret_value()}"
             headers["Authorization"] = f"Basic {b64encode(pair.encode()).decode()}"
         if self.token is not None:
-            headers["Authorization"] = f"Bearer {self.token.get_secret_value()}"
+            headers["Authorization"] = f"Bearer {self.token.get_secret_value().strip()}"
         return headers
 
     def hosts(self) -> Iterable[str]:

@@ -8,7 +8,7 @@ from functools import lru_cache
 from urllib.parse import unquote_plus
 from xml.etree import ElementTree as ET
 
-from datasources import ConnectError, DataItem
+from datasources import ConnectError, ConnectorError, DataItem
 from datasources.objects import ObjectPage, TransientError, folder_item, last_segment
 from datasources_object_store.s3_service import S3Service
 
@@ -45,6 +45,8 @@ async def scan(
     next_marker = ""
     if root.findtext(f"{space}IsTruncated") == "true":
         next_marker = root.findtext(f"{space}NextContinuationToken", "")
+        if not next_marker:
+            raise _broken_off(service)
     return ObjectPage([*folders, *names], item, next_marker)
 
 
@@ -69,10 +71,20 @@ async def list_versions(service: S3Service, name: str, identifier: str) -> list[
                 items.append(_version_item(fields, name, identifier))
         if root.findtext(f"{space}IsTruncated") != "true":
             return items[::-1]
-        place = {
-            "key-marker": decode(root.findtext(f"{space}NextKeyMarker", "")),
-            "version-id-marker": root.findtext(f"{space}NextVersionIdMarker", ""),
-        }
+        before, place = (
+            place,
+            {
+                "key-marker": decode(root.findtext(f"{space}NextKeyMarker", "")),
+                "version-id-marker": root.findtext(f"{space}NextVersionIdMarker", ""),
+            },
+        )
+        if not place["key-marker"] or place == before:
+            raise _broken_off(service)
+
+
+def _broken_off(service: S3Service) -> ConnectorError:
+    reason = "the service says that the listing goes on, and not where"
+    return service.subject().error(ConnectError, reason)
 
 
 def item_of(fields: Mapping[str, str], name: str) -> DataItem:
@@ -120,7 +132,7 @@ async def _read(
     """
     _, body = await service.read("GET", query=query)
     try:
-        if b"<!DOCTYPE" in body[:1024]:  # no listing has one, which could define endless entities
+        if b"<!DOCTYPE" in body:  # no listing has one, which could define endless entities
             raise ET.ParseError
         root = ET.fromstring(body)  # noqa: S314  (without a document type)
     except ET.ParseError:
