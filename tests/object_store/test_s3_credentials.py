@@ -16,6 +16,7 @@ import pytest
 
 from datasources import (
     AuthenticationError,
+    ConnectError,
     DataSourceConfig,
     Policy,
     PolicyError,
@@ -38,6 +39,9 @@ VARIABLES = [
     "AWS_ROLE_ARN",
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+    "AWS_EC2_METADATA_DISABLED",
 ]
 
 
@@ -393,3 +397,119 @@ async def test_bucket_in_a_denied_network_is_refused_though_credentials_are_the_
         await registry.register_data_source(DataSourceConfig("s", "memory", "S", options))
         with pytest.raises(PolicyError, match="denied: network 169"):
             await registry.list_items("s")
+
+
+OWN_SOURCE = (
+    f"[profile work]\nrole_arn = {ROLE}\nsource_profile = work\n"
+    "aws_access_key_id = BASE\naws_secret_access_key = s\n"
+)
+WITHOUT_SOURCE = OWN_SOURCE.replace("source_profile = work\n", "")
+LOOP = OWN_SOURCE.replace("source_profile = work", "source_profile = other") + OWN_SOURCE.replace(
+    "profile work", "profile other"
+)
+
+
+async def test_profile_that_is_its_own_source_is_used_for_its_role_only(
+    connect: Connect, tmp_path: Path
+) -> None:
+    (tmp_path / "config").write_text(OWN_SOURCE)
+
+    def answer(request: Received) -> Answer:
+        return role_answer("ROLE") if request.method == "POST" else (200, {}, EMPTY)
+
+    async with scripted(answer) as (port, requests):
+        url = f"http://127.0.0.1:{port}"
+        await listed(connect, port, profile="work", sts_endpoint=url)
+    assert set(keys_of(requests)) == {"ROLE"}
+    assert "Credential=BASE/" in requests[0].headers["authorization"]
+
+
+@pytest.mark.parametrize("profiles", [WITHOUT_SOURCE, LOOP], ids=["none", "loop"])
+async def test_role_without_a_source_is_not_replaced_by_the_keys_beside_it(
+    profiles: str, connect: Connect, tmp_path: Path
+) -> None:
+    (tmp_path / "config").write_text(profiles)
+    async with scripted(lambda _: (200, {}, EMPTY)) as (port, requests):
+        with pytest.raises(AuthenticationError, match="has a role_arn, and neither a web_identity"):
+            await listed(connect, port, profile="work", sts_endpoint=f"http://127.0.0.1:{port}")
+    assert requests == []
+
+
+async def test_throttling_of_sts_is_weathered(connect: Connect) -> None:
+    throttling: Answer = (
+        400,
+        {},
+        b"<Error><Code>Throttling</Code><Message>Rate exceeded</Message></Error>",
+    )
+    answers = iter([throttling, role_answer("ROLE")])
+
+    def answer(request: Received) -> Answer:
+        return next(answers) if request.method == "POST" else (200, {}, EMPTY)
+
+    async with scripted(answer) as (port, requests):
+        url = f"http://127.0.0.1:{port}"
+        await listed(connect, port, **KEYS, role_arn=ROLE, sts_endpoint=url)
+    assert set(keys_of(requests)) == {"ROLE"}
+
+
+NO_CREDENTIALS = [b"<html>Log in.</html>", b"{}", b'{"Code": "AssumeRoleUnauthorizedAccess"}']
+
+
+@pytest.mark.parametrize("body", NO_CREDENTIALS)
+@pytest.mark.parametrize("way", ["sts", "container", "sso"])
+async def test_answer_without_credentials_is_a_connect_error(
+    way: str, body: bytes, connect: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config").write_text(SSO["config"])
+    log_in(tmp_path)
+    async with scripted(lambda _: (200, {}, body)) as (port, _):
+        url = f"http://127.0.0.1:{port}"
+        monkeypatch.setattr(s3_profiles, "_PORTAL_URL", f"{url}/")
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{url}/credentials")
+        options: dict[str, Any] = {
+            "sts": {**KEYS, "role_arn": ROLE, "sts_endpoint": url},
+            "container": {"credential": "instance"},
+            "sso": {"profile": "work"},
+        }[way]
+        with pytest.raises(ConnectError, match="holds no credentials"):
+            await listed(connect, port, **options)
+
+
+async def test_token_file_of_a_container_that_cannot_be_read_is_named(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://127.0.0.1:1/")
+    monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", str(tmp_path / "none"))
+    with pytest.raises(AuthenticationError, match=r"the token file .*none' cannot be read"):
+        await listed(connect, 1, credential="instance")
+
+
+async def test_metadata_service_that_the_host_disables_is_not_asked(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with scripted(lambda _: (200, {}, b"{}")) as (port, requests):
+        monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", f"http://127.0.0.1:{port}")
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        with pytest.raises(AuthenticationError, match="the machine has no role"):
+            await listed(connect, port, credential="default")
+    assert requests == []
+
+
+async def test_token_that_expires_before_a_head_request_is_renewed(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("old")
+    body = b"<Error><Code>ExpiredToken</Code><Message>expired</Message></Error>"
+
+    def answer(request: Received) -> Answer:
+        if "list-type" in request.target:
+            return 200, {}, EMPTY
+        if request.headers["x-amz-security-token"] == "old":
+            token.write_text("new")
+            return 400, {}, body
+        return 200, {"ETag": '"1"'}, b"content"
+
+    async with scripted(answer) as (port, _), registry_of(S3Connector) as registry:
+        options = {**KEYS, "bucket": "data", "endpoint": f"http://127.0.0.1:{port}"}
+        options["session_token"] = f"${{file:{token}}}"
+        await registry.register_data_source(DataSourceConfig("s", "memory", "S", options))
+        assert (await registry.get_metadata("s", "a"))["size"] == 7

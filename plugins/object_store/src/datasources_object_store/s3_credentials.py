@@ -157,14 +157,9 @@ class CredentialSource:
             raise self._error(
                 f"there is no profile {name!r} in ~/.aws/credentials and ~/.aws/config"
             )
-        role, source = values.get("role_arn"), values.get("source_profile")
-        if role and values.get("web_identity_token_file"):
-            return await self._with_token_file(values["web_identity_token_file"], role)
-        if role and source and source not in (*seen, name):
-            base = await self._profile(source, (*seen, name))
-            external = values.get("external_id")
-            parameters = {"RoleArn": role, **({"ExternalId": external} if external else {})}
-            return await self._assume("AssumeRole", parameters, base)
+        role = values.get("role_arn")
+        if role and seen[-1:] != (name,):  # which a profile is that is its own source
+            return await self._profile_role(role, name, values, seen)
         key, secret = values.get("aws_access_key_id"), values.get("aws_secret_access_key")
         if key and secret:
             return Credentials(key, secret, values.get("aws_session_token"))
@@ -177,12 +172,32 @@ class CredentialSource:
             "or a token file, single sign-on, a credential_process"
         )
 
+    async def _profile_role(
+        self, role: str, name: str, values: Mapping[str, str], seen: tuple[str, ...]
+    ) -> Credentials:
+        """Return the credentials of a profile's role; those of the profile itself are no substitute."""
+        if path := values.get("web_identity_token_file"):
+            return await self._with_token_file(path, role)
+        source = values.get("source_profile")
+        if not source or source in seen:
+            raise self._error(
+                f"the profile {name!r} has a role_arn, and neither a web_identity_token_file nor a "
+                "source_profile with credentials to assume it"
+            )
+        base = await self._profile(source, (*seen, name))
+        external = values.get("external_id")
+        parameters = {"RoleArn": role, **({"ExternalId": external} if external else {})}
+        return await self._assume("AssumeRole", parameters, base)
+
     async def _instance(self) -> Credentials | None:
         """Return the credentials of the container's or machine's role; None if it has none."""
         try:
             return await instance_credentials(self._options, self._subject)
         except PolicyError as exc:
             raise self._error(str(exc)) from exc
+        except OSError as exc:
+            reason = f"the token file {exc.filename!r} cannot be read: {exc.strerror}"
+            raise self._error(reason) from exc
 
     async def _assume(
         self, action: str, parameters: Mapping[str, str], base: Credentials | None
@@ -208,9 +223,13 @@ class CredentialSource:
             reason = f"STS does not give those of the role; it says: {error}"
             raise self._error(reason, error.code)
         xml = (await self._http.read(response, self._subject)).decode(errors="replace")
+        key, secret = xml_element("AccessKeyId", xml), xml_element("SecretAccessKey", xml)
+        if not key or not secret:
+            reason = "the answer of STS holds no credentials"
+            raise TransientError(self._subject.error(ConnectError, reason))
         return Credentials(
-            xml_element("AccessKeyId", xml),
-            xml_element("SecretAccessKey", xml),
+            key,
+            secret,
             xml_element("SessionToken", xml),
             _unix_time(xml_element("Expiration", xml)),
         )
@@ -228,9 +247,12 @@ async def instance_credentials(options: S3Options, subject: ObjectSubject) -> Cr
     networks: it is only opened for sources that `allow_ambient` admits.
     """
     base = os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT", f"http://{METADATA_HOST}")
+    base = base.rstrip("/")
     path = os.environ.get("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")
     container = f"http://169.254.170.2{path}" if path else None
     container = container or os.environ.get("AWS_CONTAINER_CREDENTIALS_FULL_URI")
+    if not container and os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true":
+        return None
     allowed = {*_METADATA_ADDRESSES, urlsplit(container or base).hostname}
 
     def check_address(address: str) -> None:
@@ -243,14 +265,17 @@ async def instance_credentials(options: S3Options, subject: ObjectSubject) -> Cr
     await http.open(container or base, subject)
     try:
         if container:
-            return _from_json(await _get(http, container, subject, _container_headers()))
+            headers = await asyncio.to_thread(_container_headers)
+            return _from_json(await _get(http, container, subject, headers), subject)
         token = await _imds_token(http, base, subject)
         if token is None:
             return None
         headers = {"X-aws-ec2-metadata-token": token}
         roles = f"{base}/latest/meta-data/iam/security-credentials/"
         role = (await _get(http, roles, subject, headers)).strip()
-        return _from_json(await _get(http, roles + role, subject, headers)) if role else None
+        if not role:
+            return None
+        return _from_json(await _get(http, roles + role, subject, headers), subject)
     finally:
         await http.close()
 
@@ -287,16 +312,20 @@ def _container_headers() -> dict[str, str]:
     return {aiohttp.hdrs.AUTHORIZATION: token} if token else {}
 
 
-def _from_json(text: str) -> Credentials | None:
+def _from_json(text: str, subject: ObjectSubject) -> Credentials | None:
     if not text:
         return None
-    values: dict[str, Any] = json.loads(text)
-    return Credentials(
-        values["AccessKeyId"],
-        values["SecretAccessKey"],
-        values.get("Token"),
-        _unix_time(values.get("Expiration", "")),
-    )
+    try:
+        values: dict[str, Any] = json.loads(text)
+        return Credentials(
+            values["AccessKeyId"],
+            values["SecretAccessKey"],
+            values.get("Token"),
+            _unix_time(values.get("Expiration", "")),
+        )
+    except (AttributeError, KeyError, TypeError, ValueError):
+        reason = "the answer of the metadata service holds no credentials"
+        raise TransientError(subject.error(ConnectError, reason)) from None
 
 
 def _read_text(path: str) -> str:

@@ -56,7 +56,15 @@ _BY_STATUS: dict[int, tuple[type[ConnectorError], str]] = {
     412: _CHANGED,
 }
 _TRANSIENT_STATUSES = {408, 409, 429, 500, 502, 503, 504}
-_TRANSIENT_CODES = {"RequestTimeout", "RequestTimeTooSkewed.Retry", "SlowDown", "InternalError"}
+_TRANSIENT_CODES = {
+    "IDPCommunicationError",
+    "InternalError",
+    "RequestLimitExceeded",
+    "RequestTimeout",
+    "SlowDown",
+    "Throttling",
+    "ThrottlingException",
+}
 EXPIRED = {"ExpiredToken", "ExpiredTokenException", "InvalidToken", "InvalidAccessKeyId"}
 """Codes after which newer credentials may be accepted."""
 

@@ -14,7 +14,7 @@ from time import time
 from typing import Any
 from urllib.parse import urlencode
 
-from datasources import AuthenticationError
+from datasources import AuthenticationError, ConnectError
 from datasources.objects import ObjectHttp, ObjectSubject, TransientError
 from datasources_object_store.s3_errors import error_from_response
 from datasources_object_store.signing import Credentials
@@ -75,7 +75,11 @@ async def sso_credentials(
     )
     body = await http.read(response, subject)
     if response.status == 200:
-        return _credentials(json.loads(body)["roleCredentials"])
+        try:
+            return _credentials(json.loads(body)["roleCredentials"])
+        except (AttributeError, KeyError, TypeError, ValueError):
+            reason = "the answer of single sign-on holds no credentials"
+            raise TransientError(subject.error(ConnectError, reason)) from None
     error = error_from_response(subject, response.status, response.headers, b"")
     if isinstance(error, TransientError):
         raise error

@@ -131,13 +131,14 @@ class S3Service:
 
         Only a body tells a missing bucket from a missing object, and a wrong key from a missing
         permission.
+
+        Raises:
+            TransientError: The GET request may be sent again, as after a renewal of the credentials.
         """
         if refusal.code not in ("400", "401", "403", "404"):
             return refusal
         try:
             (await self.send("GET", name, query=query, headers={"Range": "bytes=0-0"})).close()
-        except TransientError as exc:
-            return exc.error
         except ConnectorError as exc:
             return exc
         return refusal

@@ -114,7 +114,9 @@ class _Upload:
         """
         if not self._retried or refusal.code not in ("PreconditionFailed", "412", "NoSuchUpload"):
             raise refusal
-        stored = await head_object(self._service, self._name, None, None)
+        stored = await self._service.retries().call(
+            lambda: head_object(self._service, self._name, None, None)
+        )
         if stored.etag != expected:
             raise refusal
         return stored.etag
