@@ -394,3 +394,67 @@ async def test_upload_that_arrived_damaged_is_an_error(tmp_path: Path) -> None:
         with pytest.raises(DataFetchError, match="it arrived damaged at the service"):
             await connector.upload_file(str(tmp_path / "a"))
         await connector.disconnect()
+
+
+@pytest.mark.parametrize("body", [b"<html>Log in.</html>", b"{}", b"[]"])
+async def test_answer_of_the_token_service_without_a_token_is_a_connect_error(
+    body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with scripted(lambda _: (200, {}, body)) as (port, _):
+        monkeypatch.setattr(gcs_tokens, "TOKEN_URL", f"http://127.0.0.1:{port}/token")
+        connector = make(endpoint=f"http://127.0.0.1:{port}", service_account=KEY)
+        with pytest.raises(ConnectError, match="the answer of the token service holds no token"):
+            await connector.connect()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "reason"),
+    [(503, b"", "the provider of the token answers 503"), (200, b"[]", "holds no token")],
+)
+async def test_service_of_federation_that_fails_in_passing_is_a_connect_error(
+    status: int, body: bytes, reason: str, federate: Any
+) -> None:
+    async with scripted(lambda _: (status, {}, body)) as (port, _):
+        source = {"url": f"http://127.0.0.1:{port}/provider"}
+        with pytest.raises(ConnectError, match=reason):
+            await federate(port, {"credential_source": source}).connect()
+
+
+async def test_object_whose_description_tells_no_size_is_an_error(server: FakeGCSServer) -> None:
+    async with scripted(lambda _: EMPTY) as (port, _):
+        connector = make(endpoint=f"http://127.0.0.1:{port}")
+        await connector.connect()
+        with pytest.raises(DataFetchError, match="does not tell its length and generation"):
+            await connector.get_metadata("a")
+        await connector.disconnect()
+
+
+async def test_list_of_versions_that_does_not_go_on_ends() -> None:
+    answer = {"size": "7", "generation": "9", "nextPageToken": "again"}
+    async with scripted(lambda _: (200, {}, json.dumps(answer).encode())) as (port, _):
+        connector = make(endpoint=f"http://127.0.0.1:{port}")
+        await connector.connect()
+        with pytest.raises(ConnectError, match="the listing does not go on after a page"):
+            await connector.list_versions("a")
+        await connector.disconnect()
+
+
+@pytest.mark.parametrize("answer", [(308, {}, b""), (200, {}, b"<html>")])
+async def test_upload_of_which_nothing_is_stored_ends_after_the_attempts_allowed(
+    answer: Answer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(gcs_upload, "_MAX_SINGLE_PUT", 0)
+    (tmp_path / "a").write_bytes(b"content")
+
+    def answers(request: Received) -> Answer:
+        if request.method == "POST":
+            return 200, {"Location": "/?upload_id=7"}, b""
+        return answer if request.method == "PUT" else EMPTY
+
+    async with scripted(answers) as (port, requests):
+        connector = make(endpoint=f"http://127.0.0.1:{port}")
+        await connector.connect()
+        with pytest.raises(ConnectorError, match=r"stores nothing of what|no document of the"):
+            await connector.upload_file(str(tmp_path / "a"))
+        await connector.disconnect()
+    assert len([request for request in requests if request.method == "PUT"]) < 10

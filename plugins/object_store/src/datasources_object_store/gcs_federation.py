@@ -9,11 +9,12 @@ import asyncio
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
-from datasources import AuthenticationError
+from datasources import AuthenticationError, ConnectError
 from datasources.objects import ObjectHttp, ObjectSubject, TransientError
 from datasources_object_store.gcs_errors import error_from_response
 from datasources_object_store.gcs_options import IAM_URL, STS_URL
@@ -66,6 +67,7 @@ class Federation:
                 "subjectToken": await self._subject_token(self._document["credential_source"]),
                 "subjectTokenType": self._document["subject_token_type"],
             },
+            "access_token",
         )
         if email is None:
             return answer["access_token"], None
@@ -73,7 +75,7 @@ class Federation:
             f"{IAM_URL}/v1/projects/-/serviceAccounts/{quote(email, safe='@')}:generateAccessToken"
         )
         authorization = {"Authorization": f"Bearer {answer['access_token']}"}
-        answer = await self._post(url, {"scope": [self._scope]}, authorization)
+        answer = await self._post(url, {"scope": [self._scope]}, "accessToken", authorization)
         return answer["accessToken"], datetime.fromisoformat(answer["expireTime"]).timestamp()
 
     async def _subject_token(self, source: Mapping[str, Any]) -> str:
@@ -86,6 +88,8 @@ class Federation:
             text = (await self._http.read(response, self._subject)).decode()
             if response.status != 200:
                 reason = f"the provider of the token answers {response.status}"
+                if response.status == 429 or response.status >= 500:
+                    raise TransientError(self._subject.error(ConnectError, reason))
                 raise self._subject.error(AuthenticationError, reason)
         else:
             raise self._subject.error(
@@ -99,15 +103,24 @@ class Federation:
         return text.strip()
 
     async def _post(
-        self, url: str, document: Mapping[str, Any], headers: Mapping[str, str] | None = None
+        self,
+        url: str,
+        document: Mapping[str, Any],
+        wanted: str,
+        headers: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
+        """Send a document; return the one that answers, which has the field `wanted`."""
         headers = {"Content-Type": "application/json", **(headers or {})}
         data = json.dumps(document).encode()
         response = await self._http.request("POST", url, self._subject, headers=headers, data=data)
         body = await self._http.read(response, self._subject)
         if response.status == 200:
-            answer: dict[str, Any] = json.loads(body)
-            return answer
+            with suppress(ValueError):
+                answer = json.loads(body)
+                if isinstance(answer, dict) and isinstance(answer.get(wanted), str):
+                    return answer
+            reason = "the answer of the token service holds no token"
+            raise TransientError(self._subject.error(ConnectError, reason))
         error = error_from_response(self._subject, response.status, response.headers, body)
         if isinstance(error, TransientError):
             raise error

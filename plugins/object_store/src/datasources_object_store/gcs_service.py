@@ -126,14 +126,22 @@ class GCSService:
             TransientError: The response is none.
         """
         response = await self.send(method, url, name, query=query, headers=headers, data=data)
-        body = await self.http.read(response, self.subject(name))
+        subject = self.subject(name)
+        return self.document(await self.http.read(response, subject), subject)
+
+    def document(self, body: bytes, subject: ObjectSubject) -> dict[str, Any]:
+        """Return the JSON document in a response.
+
+        Raises:
+            TransientError: There is none.
+        """
         try:
             document = json.loads(body)
         except ValueError:
             document = None
         if not isinstance(document, dict):
             reason = "the answer is no document of the service"
-            raise TransientError(self.subject(name).error(ConnectError, reason))
+            raise TransientError(subject.error(ConnectError, reason))
         return document
 
     def retries(self) -> Retries:

@@ -107,7 +107,9 @@ class TokenSource:
         if document is not None:
             return await self._from_document(document)
         if path:
-            raise self._error(f"the file {path!r} of GOOGLE_APPLICATION_CREDENTIALS is not there")
+            raise self._error(
+                f"the file {path!r} of GOOGLE_APPLICATION_CREDENTIALS cannot be read as JSON"
+            )
         return await self._from_metadata()
 
     async def _for_account(self, account: Mapping[str, Any]) -> _Token:
@@ -155,7 +157,7 @@ class TokenSource:
             if isinstance(error, TransientError):
                 raise error
             raise self._error(f"Google gives no token; it says: {error}", error.code)
-        return _token_in(text)
+        return self._token_in(text)
 
     async def _from_metadata(self) -> _Token:
         """Return the token of the machine's service account.
@@ -190,7 +192,16 @@ class TokenSource:
         if response.status != 200:
             reason = f"the metadata service answers {response.status}"
             raise TransientError(self._subject.error(ConnectError, reason))
-        return _token_in(body)
+        return self._token_in(body)
+
+    def _token_in(self, body: bytes) -> _Token:
+        try:
+            values = json.loads(body)
+            lifetime = float(values.get("expires_in", _LIFETIME))
+            return _Token(values["access_token"], time() + lifetime)
+        except (AttributeError, KeyError, TypeError, ValueError):
+            reason = "the answer of the token service holds no token"
+            raise TransientError(self._subject.error(ConnectError, reason)) from None
 
     def _error(self, reason: str, code: str | None = None) -> Exception:
         return self._subject.error(
@@ -229,13 +240,8 @@ def _assertion_form(account: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _token_in(body: bytes) -> _Token:
-    values = json.loads(body)
-    return _Token(values["access_token"], time() + float(values.get("expires_in", _LIFETIME)))
-
-
 def _read_document(path: str) -> dict[str, Any] | None:
-    """Return a JSON file, or None if it is not there."""
+    """Return a JSON file, or None if there is none that can be read."""
     try:
         with open(os.path.expanduser(path), encoding="utf-8") as file:
             document = json.load(file)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
+from contextlib import suppress
 from secrets import token_hex
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from datasources import ConnectorError, DataFetchError, guess_media_type
-from datasources.objects import StoredObject, TransientError, UploadSource
+from datasources.objects import ObjectInfo, StoredObject, TransientError, UploadSource
 from datasources_object_store.gcs_reading import head_object, unix_time
 from datasources_object_store.gcs_service import GCSService
 
@@ -87,10 +88,10 @@ class _Upload:
             document = await self._service.retries().call(attempt)
         except DataFetchError:
             # An attempt whose response was lost may have stored it; the next one finds it there.
-            if self._overwrite or attempts == 1 or not await self._is_stored(digest):
+            stored = None if self._overwrite or attempts == 1 else await self._stored(digest)
+            if stored is None:
                 raise
-            info = await head_object(self._service, self._name, None, None)
-            document = {"generation": info.etag}
+            document = {"generation": stored.etag}
         self._source.report(len(data))
         return document
 
@@ -143,7 +144,11 @@ class _Upload:
                 stored, document = await self._put(session, span, data[position - offset :])
                 if document is not None or stored >= end:
                     return document
-                position = max(stored, offset)
+                if stored <= position:
+                    reason = "the service stores nothing of what it is sent"
+                    error = self._service.subject(self._name).error(DataFetchError, reason)
+                    raise TransientError(error)
+                position = stored
             except TransientError as failure:
                 await retries.pause(failure)
                 stored, document = await retries.call(
@@ -166,15 +171,18 @@ class _Upload:
             data=data,
             accepted=(_INCOMPLETE,),
         )
-        body = await self._service.http.read(response, self._service.subject(self._name))
+        subject = self._service.subject(self._name)
+        body = await self._service.http.read(response, subject)
         if response.status != _INCOMPLETE:
-            return self._source.size, json.loads(body)
+            return self._source.size, self._service.document(body, subject)
         _, _, last = response.headers.get("Range", "").rpartition("-")
         return (int(last) + 1 if last.isdecimal() else 0), None
 
-    async def _is_stored(self, digest: str) -> bool:
-        try:
-            info = await head_object(self._service, self._name, None, None)
-        except (ConnectorError, TransientError):
-            return False
-        return info.properties.get("content_md5") == digest
+    async def _stored(self, digest: str) -> ObjectInfo | None:
+        """Return the object if it is of this upload."""
+        with suppress(ConnectorError):
+            info = await self._service.retries().call(
+                lambda: head_object(self._service, self._name, None, None)
+            )
+            return info if info.properties.get("content_md5") == digest else None
+        return None
