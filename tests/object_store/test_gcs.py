@@ -245,6 +245,18 @@ async def test_token_of_the_machine_is_that_of_the_metadata_service(
     assert requests[0].headers["authorization"] == "Bearer of-the-machine"
 
 
+async def test_metadata_service_at_another_address_is_not_asked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+    monkeypatch.setattr(gcs_tokens, "_WELL_KNOWN_FILE", str(tmp_path / "none"))
+    async with scripted(lambda _: EMPTY) as (port, requests):
+        monkeypatch.setenv("GCE_METADATA_HOST", f"localhost:{port}")
+        with pytest.raises(AuthenticationError, match="is no address of a metadata service"):
+            await make(credential="default").connect()
+    assert requests == []
+
+
 async def test_credentials_of_the_machine_need_leave_of_the_host() -> None:
     async with registry_of(GCSConnector, policy=Policy(allow_ambient=False)) as registry:
         options = {"bucket": "data", "credential": "default"}

@@ -311,8 +311,9 @@ async def test_role_of_the_machine_is_read_with_a_session_of_the_metadata_servic
     assert set(keys_of(requests)) == {"INSTANCE"}
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 async def test_role_of_a_container_is_read_with_its_token(
-    connect: Connect, monkeypatch: pytest.MonkeyPatch
+    host: str, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     document = {"AccessKeyId": "CONTAINER", "SecretAccessKey": "s", "Token": "t"}
     document["Expiration"] = in_seconds(3600)
@@ -321,7 +322,7 @@ async def test_role_of_a_container_is_read_with_its_token(
         scripted(lambda _: (200, {}, answer)) as (metadata_port, asked),
         scripted(lambda _: (200, {}, EMPTY)) as (port, requests),
     ):
-        url = f"http://127.0.0.1:{metadata_port}/v2/credentials"
+        url = f"http://{host}:{metadata_port}/v2/credentials"
         monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", url)
         monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN", "the-token")
         await listed(connect, port, credential="default")

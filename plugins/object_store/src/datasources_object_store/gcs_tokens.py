@@ -182,6 +182,8 @@ class TokenSource:
                 "GET", url, self._subject, headers={"Metadata-Flavor": "Google"}
             )
             body = await http.read(response, self._subject)
+        except PolicyError as exc:
+            raise self._error(str(exc)) from exc
         except TransientError:
             raise self._error(
                 "GOOGLE_APPLICATION_CREDENTIALS is not set, gcloud has none, and the machine has no "

@@ -253,7 +253,10 @@ async def instance_credentials(options: S3Options, subject: ObjectSubject) -> Cr
     container = container or os.environ.get("AWS_CONTAINER_CREDENTIALS_FULL_URI")
     if not container and os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true":
         return None
-    allowed = {*_METADATA_ADDRESSES, urlsplit(container or base).hostname}
+    host = urlsplit(container or base).hostname
+    allowed = {*_METADATA_ADDRESSES, host}
+    if host == "localhost":
+        allowed |= {"127.0.0.1", "::1"}
 
     def check_address(address: str) -> None:
         if address not in allowed:
