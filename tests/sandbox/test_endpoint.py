@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import pwd
 import shutil
@@ -11,6 +12,7 @@ import stat
 import sys
 import tempfile
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -421,3 +423,13 @@ def swap(workspace: str, outside: Path, ended: threading.Event) -> None:
             with suppress(OSError):
                 os.unlink(f"{workspace}/away")
             shutil.rmtree(f"{workspace}/away", ignore_errors=True)
+
+
+async def test_endpoint_that_has_ended_is_not_kept_until_its_session_ends(
+    session: WorkspaceSession,
+) -> None:
+    async with serve_workspace(session) as endpoint:
+        reference = weakref.ref(endpoint)
+    del endpoint
+    gc.collect()
+    assert reference() is None

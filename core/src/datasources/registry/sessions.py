@@ -82,12 +82,18 @@ class WorkspaceSession:
         """
         return self._granted.with_quota(self._quota)
 
-    def call_at_close(self, closer: Callable[[], Awaitable[None]]) -> None:
+    def call_at_close(self, closer: Callable[[], Awaitable[None]]) -> Callable[[], None]:
         """Have a function called and awaited when the block ends, before the fetches are cancelled.
 
-        It must not raise.
+        It must not raise. Returns a function that ends this: `closer` is not called then.
         """
         self._closers.append(closer)
+
+        def forget() -> None:
+            with suppress(ValueError):  # it was called
+                self._closers.remove(closer)
+
+        return forget
 
     async def __aenter__(self) -> Self:
         if self._descriptor >= 0:

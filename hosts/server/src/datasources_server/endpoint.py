@@ -204,10 +204,11 @@ async def serve_workspace(
         )
     endpoint = WorkspaceEndpoint(session, allow_uid, settings or ServerSettings())
     await endpoint.open()
-    session.call_at_close(endpoint.close)
+    forget = session.call_at_close(endpoint.close)
     try:
         yield endpoint
     finally:
+        forget()
         await endpoint.close()
 
 
