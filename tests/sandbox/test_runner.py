@@ -10,8 +10,9 @@ import random
 import re
 import subprocess
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -32,6 +33,7 @@ from datasources_agents.sandbox import (
     landlock,
 )
 from datasources_agents.sandbox.processes import _scan
+from datasources_agents.sandbox.runner import _alone_in
 from tests.sandbox.hosts import EVERY_HOST, WITH_BUBBLEWRAP, Host
 from tests.waiting import wait_until
 
@@ -210,16 +212,36 @@ except ds.DataSourceError as error:
 """
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MiB."""
-    folder = tmp_path / "small"
+@contextmanager
+def mounted(folder: Path) -> Iterator[Path]:
+    """Mount a file system of 1 MiB at a new folder."""
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=1m,mode=755", "tmpfs", str(folder)]
     if subprocess.run(command, check=False, capture_output=True).returncode:
         pytest.skip("no file system can be mounted here")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MiB."""
+    with mounted(tmp_path / "small") as folder:
+        yield folder
+
+
+def test_workspaces_of_equal_inodes_on_two_file_systems_are_two(
+    small_disk: Path, tmp_path: Path
+) -> None:
+    with mounted(tmp_path / "other") as other:
+        assert small_disk.stat().st_ino == other.stat().st_ino
+        sessions: list[Any] = [
+            SimpleNamespace(id="work", path=path, closed=False) for path in (small_disk, other)
+        ]
+        with _alone_in(sessions[0]), _alone_in(sessions[1]):
+            pass
 
 
 @pytest.mark.usefixtures("session")  # which registers the source
