@@ -71,13 +71,11 @@ async def list_versions(service: S3Service, name: str, identifier: str) -> list[
                 items.append(_version_item(fields, name, identifier))
         if root.findtext(f"{space}IsTruncated") != "true":
             return items[::-1]
-        before, place = (
-            place,
-            {
-                "key-marker": decode(root.findtext(f"{space}NextKeyMarker", "")),
-                "version-id-marker": root.findtext(f"{space}NextVersionIdMarker", ""),
-            },
-        )
+        before = place
+        place = {
+            "key-marker": decode(root.findtext(f"{space}NextKeyMarker", "")),
+            "version-id-marker": root.findtext(f"{space}NextVersionIdMarker", ""),
+        }
         if not place["key-marker"] or place == before:
             raise _broken_off(service)
 
