@@ -224,7 +224,7 @@ class RunningJob:
             return recorded
 
     async def _watch(self) -> None:
-        """Write the heartbeat, and cancel the job when it may not go on, or nobody can tell."""
+        """Write the heartbeat, and cancel the job when its owner may not go on, or cannot be found."""
         settings = self._api.settings
         beat = check = confirmed = time.monotonic()
         while True:
