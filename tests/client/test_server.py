@@ -230,6 +230,10 @@ def test_caller_rights_queries_and_choices(server: ApiServer, client: Client, sh
     least = {"least": 1.0}
     assert client.preview(shop, "query:large", parameters=least).rows == ((2,), (3,))
     assert client.statistics(shop, "query:large", parameters=least)["id"].count == 2
+    workspace = client.make_workspace(shop)
+    fetched = client.fetch_into(workspace.id, [Selection(shop, "query:large", None, least)])
+    assert isinstance(fetched, tuple)
+    assert [receipt.rows for receipt in fetched] == [2]
     assert client.discover("local_file", {"path": str(server.data)}) is not None
 
 

@@ -103,6 +103,10 @@ def test_stored_query_is_managed_by_administrators_and_run_by_readers(
     assert Client(server.port, None)("GET", urlsplit(link).path, prefix="").body == content
     assert reader("POST", f"/sources/{shop}/content", values).body == content
     assert reader("POST", f"/sources/{shop}/content", values, stream="true").body == content
+    workspace = reader("POST", "/workspaces", {"sources": [shop]}).json["id"]
+    items = {"items": [{"source": shop, **values}]}
+    (receipt,) = reader("POST", f"/workspaces/{workspace}/fetch", items).json["receipts"]
+    assert reader("GET", f"/workspaces/{workspace}/files/{receipt['path']}").body == content
     for route in ("preview", "statistics", "content"):
         refused = reader("POST", f"/sources/{shop}/{route}", item | {"parameters": {"most": "x"}})
         assert (refused.status, refused.slug) == (422, "option-invalid")

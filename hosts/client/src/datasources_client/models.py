@@ -299,6 +299,8 @@ class Selection:
     source: str
     item: str
     format: str | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    """Values of the parameters of a stored query."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,7 @@ class WorkspaceMethods(Requests):
 
         Args:
             workspace: The id of the workspace.
-            items: Sources, items and formats.
+            items: Sources, items, formats and parameters.
             wait: True to have the receipts, if they are there within a few seconds.
 
         Returns:

@@ -50,13 +50,14 @@ class WorkspaceBody(BaseModel):
 
 
 class FetchItem(BaseModel):
-    """An item of a source, and its format."""
+    """An item of a source, its format, and the values of the parameters of a stored query."""
 
     model_config = ConfigDict(extra="forbid")
 
     source: _Source
     item: str
     format: str | None = None
+    parameters: dict[str, Any] = {}
 
 
 class FetchBody(BaseModel):
