@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote
@@ -171,3 +172,21 @@ def test_button_has_the_focus_again_when_its_action_has_ended(tab: Tab, lakes: N
     page.keyboard.press("Enter")
     expect(page.get_by_text("It works")).to_be_visible()
     expect(test).to_be_focused()
+
+
+def test_dialog_stays_while_its_action_runs_so_that_a_new_token_is_shown(
+    tab: Tab, server: ConsoleServer
+) -> None:
+    page = tab.open("tokens")
+    page.get_by_role("button", name="Add token").click()
+    dialog = page.get_by_role("dialog", name="Add a token")
+    dialog.get_by_label("Name", exact=True).fill("late")
+    dialog.get_by_label("Administrator").check()
+    held = Held(page, lambda url: url.endswith("/v1/tokens"))
+    with page.expect_request("**/v1/tokens"):
+        dialog.get_by_role("button", name="Add", exact=True).click()
+    page.keyboard.press("Escape")
+    expect(dialog).to_be_visible()
+    expect(dialog.get_by_role("button", name="Cancel")).to_be_disabled()
+    held.let_go()
+    expect(page.get_by_label("The token of late")).to_have_value(re.compile("^ds_"))

@@ -166,9 +166,13 @@ export function openDialog(title, content, actions, { wide = false } = {}) {
     const heading = newId("dialog");
     const problem = h("div", { "aria-live": "assertive" });
     let result = null;
+    // The dialog stays while an action runs: its result, such as a new token, is shown nowhere else.
+    const setRunning = (running) => {
+      for (const control of controls) control.disabled = running;
+    };
     const run = async (action, control) => {
       problem.replaceChildren();
-      control.disabled = true;
+      setRunning(true);
       try {
         if (action.run && (await action.run()) === false) return;
         result = action.value ?? null;
@@ -176,7 +180,8 @@ export function openDialog(title, content, actions, { wide = false } = {}) {
       } catch (error) {
         problem.replaceChildren(errorBox(error));
       } finally {
-        control.disabled = false;
+        setRunning(false);
+        if (document.activeElement === document.body) control.focus();
       }
     };
     const controls = actions.map((action, number) => {
@@ -201,6 +206,9 @@ export function openDialog(title, content, actions, { wide = false } = {}) {
     );
     const box = h("dialog", { "aria-labelledby": heading, class: wide ? "wide" : null }, form);
     const opener = document.activeElement;
+    box.addEventListener("cancel", (event) => {
+      if (controls.some((control) => control.disabled)) event.preventDefault();
+    });
     box.addEventListener("close", () => {
       box.remove();
       if (opener?.isConnected) opener.focus();
