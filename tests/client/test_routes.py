@@ -16,7 +16,7 @@ from datasources_server import Tokens, create_app
 from tests.client.scripted import ScriptedServer, problem
 
 ID, BODY = "shop", {"path": "x"}
-LINK = Link("https://data.example/v1/links/code", datetime.now(UTC))
+LINK = Link("https://data.example/v1/links/code", datetime.now(UTC), None)
 # The route and the call of each method that sends one request.
 CALLS: list[tuple[str, Callable[[Client], Any]]] = [
     ("GET /healthz", lambda client: client.check_health()),

@@ -545,6 +545,45 @@ def test_item_is_downloaded(tab: Tab, tmp_path: Path) -> None:
     assert len(path.read_text().splitlines()) == 501
 
 
+def test_download_tells_how_many_rows_it_has_at_most(tab: Tab, server: ConsoleServer) -> None:
+    server.admin("PATCH", "/sources/db", {"limits": {"max_rows": 3}}, headers={"If-Match": "*"})
+    page = tab.open("item/db?item=public.customers")
+    with page.expect_download() as waiting:
+        page.get_by_role("button", name="Download").click()
+    expect(page.locator("#status")).to_contain_text("It has 3 rows at most.")
+    assert len(waiting.value.path().read_text().splitlines()) == 4
+    server.admin("PATCH", "/sources/db", {"limits": None}, headers={"If-Match": "*"})
+
+
+def test_download_that_would_fail_tells_why(tab: Tab) -> None:
+    page = tab.open("query?source=db")
+    page.get_by_label("Source", exact=True).select_option("db")
+    page.get_by_label("Query", exact=True).fill("select nothing from nowhere")
+    page.get_by_role("button", name="Download").click()
+    expect(page.locator("#status")).to_contain_text("nowhere")
+    assert not [url for url in tab.requests if "/links" in url]
+
+
+def test_colleague_is_told_that_administrators_edit_sources(
+    new_tab: Callable[..., Tab], server: ConsoleServer
+) -> None:
+    reader = server.add_token("no-editor", {"source": "lake", "rights": ["read"]})
+    tab = new_tab()
+    page = tab.open("edit/lake", token=reader)
+    for path in ("edit/lake", "add", "add/local_file"):
+        tab.go(path)
+        expect(page.get_by_text("Only administrators add and edit sources")).to_be_visible()
+
+
+def test_result_of_a_test_is_in_view(new_tab: Callable[..., Tab], server: ConsoleServer) -> None:
+    page = new_tab(viewport={"width": 900, "height": 400}).open("edit/db")
+    test = page.get_by_role("button", name="Test", exact=True)
+    page.evaluate("() => window.scrollTo(0, document.body.scrollHeight)")
+    test.click()
+    expect(page.get_by_text("It works")).to_be_in_viewport()
+    expect(test).to_be_focused()
+
+
 def test_query_is_run_cancelled_and_stored(tab: Tab, server: ConsoleServer) -> None:
     page = tab.open("query?source=db")
     page.get_by_label("Source", exact=True).select_option("db")

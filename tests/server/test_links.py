@@ -44,6 +44,7 @@ def test_link_brings_the_content_once_and_without_a_token(
 ) -> None:
     made = reader("POST", "/links", {"source": lake, "item": ITEM}).json
     assert made["url"].startswith(f"http://{HOST}:{server.port}/v1/links/")
+    assert made["max_rows"] == 10_000
     path = urlsplit(made["url"]).path
     answer = use(server, path)
     assert (answer.status, answer.body) == (200, ORDERS)

@@ -256,6 +256,8 @@ class Link:
 
     url: str
     expires: datetime
+    max_rows: int | None
+    """The rows that the content of a table has at most; None is no limit."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -232,10 +232,11 @@ class UploadDocument(Document):
 
 
 class LinkDocument(Document):
-    """A link to content, usable once."""
+    """A link to content, usable once. A table has `max_rows` rows at most; null is no limit."""
 
     url: str
     expires: Time
+    max_rows: int | None
 
 
 class WorkspaceDocument(Document):

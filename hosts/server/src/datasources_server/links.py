@@ -78,6 +78,7 @@ async def make_link(call: AnyCall, request: Request, body: LinkBody) -> ApiRespo
     await call.api.find(call.principal.id)
     await call.access.authorize_fetch(body.source, body.item)
     await call.access.get_source(body.source)
+    limits = await asyncio.to_thread(call.access.limits, body.source)
     current = await asyncio.to_thread(
         records.list, _KIND, owner=call.principal.id, limit=_MAX_LINKS
     )
@@ -96,7 +97,8 @@ async def make_link(call: AnyCall, request: Request, body: LinkBody) -> ApiRespo
     record = Record(_KIND, _hash(code), call.principal.id, data, expires_at=expires_at)
     await asyncio.to_thread(records.put, record)
     url = f"{_base_url(request, call.settings.public_url)}{request.url.path}/{code}"
-    return ApiResponse({"url": url, "expires": to_iso_time(expires_at)}, 201)
+    answer = {"url": url, "expires": to_iso_time(expires_at), "max_rows": limits.max_rows}
+    return ApiResponse(answer, 201)
 
 
 async def use_link(

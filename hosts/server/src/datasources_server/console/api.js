@@ -1,6 +1,6 @@
 // The HTTP API: one function for requests, errors as `Problem`, events, and downloads.
 
-import { button, formatSize, h, say } from "./dom.js";
+import { button, formatSize, h, plural, say } from "./dom.js";
 import { guardTransfer } from "./unsaved.js";
 
 const BASE = new URL("v1/", document.baseURI);
@@ -143,9 +143,14 @@ async function* readEvents(body) {
 /**
  * Download an item. The server makes a link that works once, and the browser downloads it as any
  * file. A server without links sends small items to the page, which shows the progress.
+ *
+ * The browser does not show why a download fails. So the item is described before, and a stored query
+ * previewed, which needs its parameters.
  */
 export async function download(source, item, format, parameters) {
   const body = { item, ...(format && { format }), ...(parameters && { parameters }) };
+  const [route, asked] = parameters ? ["preview", { item, parameters, rows: 1 }] : ["describe", { item }];
+  await api("POST", `${at("sources", source)}/${route}`, { body: asked });
   let made;
   try {
     made = await api("POST", "links", { body: { source, ...body } });
@@ -156,7 +161,8 @@ export async function download(source, item, format, parameters) {
   const url = new URL(made.url, BASE);
   if (url.origin !== BASE.origin) throw new Error("the link of the download leads to another server");
   save(url.href, "");
-  say("The browser downloads the file.");
+  const most = format && made.max_rows !== null ? ` It has ${plural(made.max_rows, "row")} at most.` : "";
+  say(`The browser downloads the file.${most}`);
 }
 
 /** Download a file of a workspace through the page. */

@@ -79,7 +79,8 @@ export async function busy(control, action) {
   } finally {
     control.disabled = false;
     control.removeAttribute("aria-busy");
-    if (isFocused && document.activeElement === document.body) control.focus();
+    // What the action has shown must stay in view.
+    if (isFocused && document.activeElement === document.body) control.focus({ preventScroll: true });
   }
 }
 
@@ -181,7 +182,7 @@ export function openDialog(title, content, actions, { wide = false } = {}) {
         problem.replaceChildren(errorBox(error));
       } finally {
         setRunning(false);
-        if (document.activeElement === document.body) control.focus();
+        if (document.activeElement === document.body) control.focus({ preventScroll: true });
       }
     };
     const controls = actions.map((action, number) => {

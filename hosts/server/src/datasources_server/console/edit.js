@@ -6,7 +6,12 @@ import { crumbs, h, icon, link, say, sentence, typeName } from "./dom.js";
 import { SourceForm } from "./form.js";
 import { guardForm } from "./unsaved.js";
 
-export async function typesPage({ signal }) {
+function requireAdmin(me) {
+  if (!me.admin) throw new Error("only administrators add and edit sources");
+}
+
+export async function typesPage({ me, signal }) {
+  requireAdmin(me);
   const types = (await api("GET", "types", { signal })).items;
   const card = (entry) => {
     const ready = entry.state === "ready";
@@ -29,7 +34,8 @@ export async function typesPage({ signal }) {
 
 const typeIcon = ({ abilities }) => icon(abilities.includes("parameters") ? "database" : "folder");
 
-export async function newPage({ id: type, signal, go }) {
+export async function newPage({ id: type, me, signal, go }) {
+  requireAdmin(me);
   const description = await api("GET", at("types", type), { signal });
   const form = new SourceForm(description, null);
   const save = async (test) => {
@@ -55,7 +61,8 @@ export async function newPage({ id: type, signal, go }) {
   ];
 }
 
-export async function editPage({ id, signal, go, reload }) {
+export async function editPage({ id, me, signal, go, reload }) {
+  requireAdmin(me);
   const source = await api("GET", at("sources", id), { signal });
   const description = await api("GET", at("types", source.type), { signal });
   const form = new SourceForm(description, source);

@@ -193,7 +193,7 @@ class GrantRow {
     });
     this.pattern = h("input", {
       type: "text",
-      placeholder: "all items, or a pattern such as public/*",
+      placeholder: "all items, or patterns such as public.* or reports/**",
       "aria-label": `Items of source ${number}`,
       autocomplete: "off",
       spellcheck: "false",
