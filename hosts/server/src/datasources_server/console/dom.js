@@ -217,7 +217,8 @@ export function openDialog(title, content, actions, { wide = false } = {}) {
     });
     document.body.append(box);
     box.showModal();
-    (box.querySelector("input, textarea, select") ?? controls.at(-1)).focus();
+    const safe = actions.at(-1).kind === "danger" ? controls[0] : controls.at(-1);
+    (box.querySelector("input, textarea, select") ?? safe).focus();
   });
 }
 
