@@ -266,7 +266,7 @@ def test_principal_without_the_grant_any_more_reads_no_split(
         server.principals[str(reader.token)]["grants"] = []
         server.write_principals()
         assert plan.read(plan.splits[0]).slug == "source-not-found"
-    query = {"user": str(reader.token), "operation": "fetch"}
+    query: dict[str, Any] = {"user": reader.token, "operation": "fetch"}
     wait_until_blocking(lambda: len(admin("GET", "/audit", **query).json["items"]) == 2)
     refused_items = admin("GET", "/audit", **query).json["items"]
     assert [entry["identifier"] for entry in refused_items] == ["t", "t"]
@@ -344,7 +344,7 @@ def test_plans_and_readers_are_in_the_audit_trail(admin: Client, reader: Client,
         assert plan.read(plan.splits[0]).status == 200
 
     def entries(operation: str) -> Any:
-        query = {"user": str(reader.token), "source": shop, "operation": operation}
+        query: dict[str, Any] = {"user": reader.token, "source": shop, "operation": operation}
         return admin("GET", "/audit", **query).json["items"]
 
     wait_until_blocking(lambda: entries("plan") and entries("read_split"))
