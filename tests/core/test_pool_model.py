@@ -353,8 +353,9 @@ class PoolMachine(RuleBasedStateMachine):
     @rule()
     def all_goes_well_again(self):
         self.world.connects, self.world.checks, self.world.disconnects = [], [], []
-        started = self.loop.time()
-        while self.loop.time() < started + RECOVERY:
+        # A crowd is served one by one.
+        end = self.loop.time() + RECOVERY + 10 * len(self.users)
+        while self.loop.time() < end:
             self.all_return()
             self.time_passes(5)
         self.all_return()
