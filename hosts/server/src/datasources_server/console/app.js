@@ -200,18 +200,22 @@ async function signOut() {
   signInPage();
 }
 
-/** Take a token from the address, and remove it there, also from the history. */
+/**
+ * Take a token from the address, and remove it there, also from the history; returns false if somebody
+ * keeps the token of before.
+ */
 async function takeToken() {
   const given = /^#token=([^&]+)$/.exec(location.hash);
-  if (!given) return;
+  if (!given) return true;
   history.replaceState(null, "", `${location.pathname}#/`);
   const token = decoded(given[1]);
   // A link of somebody else must not sign people in silently as another user.
   if (session.token && session.token !== token) {
     const text = "You are signed in already. Use the token of this address instead?";
-    if (!(await confirm("Change the token", text, "Use the new token", { kind: "primary" }))) return;
+    if (!(await confirm("Change the token", text, "Use the new token", { kind: "primary" }))) return false;
   }
   session.token = token;
+  return true;
 }
 
 async function start() {
@@ -262,8 +266,8 @@ document.querySelector(".skip").addEventListener("click", (event) => {
 let leaving = false; // whether somebody is asked about an unsaved form
 window.addEventListener("hashchange", async () => {
   if (location.hash.startsWith("#token=")) {
-    await takeToken();
-    await start();
+    if (await takeToken()) await start();
+    else history.replaceState(null, "", current || location.pathname); // the page stays
   } else if (me && location.hash !== current && !leaving) {
     leaving = true;
     const leaves = await mayLeave();
