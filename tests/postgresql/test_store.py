@@ -616,8 +616,8 @@ def test_opening_and_closing_often_leaks_no_descriptor(pg_database: Database):
     for _ in range(10):
         PostgreSQLStore(pg_database.dsn()).close()
     if before is not None:
-        # What other tests have left open may be closed meanwhile.
-        assert len(os.listdir("/proc/self/fd")) < before + 10
+        # Fewer if the garbage collector closes meanwhile what another test has left open.
+        assert len(os.listdir("/proc/self/fd")) <= before
     assert not followers()
 
 

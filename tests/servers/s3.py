@@ -94,7 +94,7 @@ class SeaweedServer(S3Server):
             "-s3.config=s3.json",
             "-webdav",
             f"-webdav.port={self._ports['webdav']}",
-            "-volume.max=1000",  # a bucket takes seven, and a test a bucket
+            "-volume.max=1000",  # each bucket takes seven volumes, and each test makes a bucket
             "-master.volumeSizeLimitMB=64",
             *(f"{option}={port}" for option, port in ports.items()),
         ]

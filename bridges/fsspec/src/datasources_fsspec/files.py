@@ -43,7 +43,7 @@ class DataSourceFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has 
         return content
 
     def _initiate_upload(self) -> None:
-        self._written = tempfile.NamedTemporaryFile(prefix="datasources-fsspec-")  # noqa: SIM115
+        self._written = tempfile.NamedTemporaryFile(prefix="datasources-fsspec-")  # noqa: SIM115  (by close)
 
     def _upload_chunk(self, final: bool = False) -> bool:
         assert self._written is not None
