@@ -272,7 +272,7 @@ def test_store_of_a_newer_version_is_left_alone(written: Path):
 
 
 def test_directory_pipe_and_impossible_path_are_refused(tmp_path: Path):
-    unusable(tmp_path, "Is a directory")
+    unusable(tmp_path, "it is not a file")
     os.mkfifo(tmp_path / "pipe")
     unusable(tmp_path / "pipe", "not a file")
     (tmp_path / "file").touch()

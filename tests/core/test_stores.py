@@ -6,6 +6,8 @@ import os
 import signal
 import sqlite3
 import stat
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -386,6 +388,28 @@ def test_nothing_is_acknowledged_that_went_to_a_file_that_is_gone(
     open_sqlite().close()
     with pytest.raises(StoreError, match="was replaced since it was opened"):
         store.add(stored())
+
+
+def read_elsewhere(path: Path) -> list[str]:
+    """Return the ids of the sources that another process finds, whose connection it then closes."""
+    code = (
+        "import sqlite3, sys; connection = sqlite3.connect(sys.argv[1]); "
+        "print(*(id for id, in connection.execute('SELECT id FROM sources'))); connection.close()"
+    )
+    command = [sys.executable, "-c", code, path]
+    return subprocess.run(command, capture_output=True, check=True, text=True).stdout.split()
+
+
+def test_no_other_process_removes_the_log_of_a_store_that_is_open(
+    open_sqlite: Callable[[], SQLiteStore], tmp_path: Path
+):
+    store = open_sqlite()
+    store.add(stored("a"))
+    open_sqlite().close()  # a second one in this process must not end the locks of the first
+    assert read_elsewhere(tmp_path / "s.db") == ["a"]
+    assert (tmp_path / "s.db-wal").exists()
+    store.add(stored("b"))
+    assert read_elsewhere(tmp_path / "s.db") == ["a", "b"]
 
 
 def test_failed_write_leaves_memory_and_file_alike(open_sqlite: Callable[[], SQLiteStore]):

@@ -9,6 +9,7 @@ copy, so that reads never wait for the disk.
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import stat
@@ -24,6 +25,7 @@ from typing import Any
 
 from datasources.errors import StoreError
 from datasources.files import make_private_directory
+from datasources.locks import ForkSafeLock
 from datasources.retrying import backoff
 from datasources.stores import Store, StoredSource, check_write
 from datasources.stores.read_only import FileState, connect_read_only, file_state
@@ -69,6 +71,7 @@ _REMOVED = "SELECT id, version FROM removed WHERE version > ?"
 # Damaged text is replaced, so that the other records of the file can be read.
 _text = partial(str, encoding="utf-8", errors="replace")
 _LOCK_TIMEOUT = 10.0  # seconds to wait for another process's write
+_EFFECTIVE_IDS = os.access in os.supports_effective_ids
 
 _BEFORE_ALL = -(2**63)  # less than any version, even one that damage made negative
 
@@ -206,13 +209,12 @@ class SQLiteStore(Store):
     def _prepare(self) -> None:
         make_private_directory(os.path.dirname(self.path))
         # Before SQLite opens the file: it gives its log and index the mode that the file has.
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            status = os.fstat(descriptor)
-        finally:
-            os.close(descriptor)
+        _create_file(self.path)
+        status = os.stat(self.path)
         if not stat.S_ISREG(status.st_mode):
             raise StoreError(f"the store {self.path!r} cannot be used: it is not a file")
+        if not os.access(self.path, os.R_OK | os.W_OK, effective_ids=_EFFECTIVE_IDS):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         self._inode = status.st_ino
         if stat.S_IMODE(status.st_mode) != 0o600 and status.st_uid == os.geteuid():
             for suffix in ("", "-wal", "-shm"):
@@ -424,6 +426,28 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
+
+
+def _create_file(path: str) -> None:
+    """Create a file of mode 600 unless it is there; never open one that is.
+
+    The system drops the locks that a process has on a file as soon as the process closes any
+    descriptor of that file. Another connection of this process would lose the lock by which it holds
+    the write-ahead log, and the next process to close the store would delete the log that this one
+    goes on writing (https://www.sqlite.org/howtocorrupt.html, section 2.2). The lock keeps others
+    of this process from opening the new file before its descriptor is closed.
+    """
+    with _creating, suppress(FileExistsError):
+        descriptor = os.open(
+            os.path.realpath(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
+        )
+        try:
+            os.fchmod(descriptor, 0o600)  # whatever the umask has taken
+        finally:
+            os.close(descriptor)
+
+
+_creating = ForkSafeLock()
 
 
 def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
