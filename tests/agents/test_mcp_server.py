@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -92,6 +94,23 @@ def values(result: Any) -> dict[str, Any]:
 
 def post(port: int, token: str | None, **headers: str) -> Answer:
     return ApiClient(port, token)("POST", "/mcp", PING, headers=HEADERS | headers, prefix="")
+
+
+def test_the_sdk_is_imported_by_the_first_request_and_not_before(tmp_path: Path) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "datasources"]
+    store = ["--store", str(tmp_path / "sources.db")]
+    command += [*store, "serve", "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "datasources_agents.mcp_routes" in imported
+    assert not {"mcp", "mcp_types"} & imported
+
+
+async def test_requests_that_come_at_once_are_the_first() -> None:
+    with ServeCommand() as server:
+        token = server.admin.token
+        first = [asyncio.to_thread(post, server.port, token) for _ in range(5)]
+        assert [answer.status for answer in await asyncio.gather(*first)] == [200] * 5
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -122,7 +122,7 @@ def create_app(
         csrf: As for `router`.
         console: True for the console at `/`, which asks its users for a bearer token.
         parts: As for `router`.
-        root_parts: More routes that are not below `/v1`, such as those of `datasources_agents.mcp`.
+        root_parts: More routes that are not below `/v1`, such as `datasources_agents.mcp_routes`.
         arguments: More arguments of `FastAPI`, such as `lifespan`.
 
     Raises:

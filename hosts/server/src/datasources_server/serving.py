@@ -181,13 +181,14 @@ def _root_parts() -> list[Part]:
     """Return the routes of MCP, if `datasources-agents[mcp]` is installed."""
     if not all(map(importlib.util.find_spec, ("datasources_agents", "mcp"))):
         return []
-    try:
-        from datasources_agents.mcp.routes import mcp_routes
-    except ImportError:  # another package of that name, or a version that it does not admit
+    # Version 2 of the SDK brings `mcp_types`. An import of `mcp` would tell more, but takes seconds.
+    if importlib.util.find_spec("mcp_types") is None:
         output.echo_err(
             "Without /mcp: another 'mcp' is needed; pip install 'datasources-agents[mcp]'"
         )
         return []
+    from datasources_agents.mcp_routes import mcp_routes
+
     return [mcp_routes]
 
 
