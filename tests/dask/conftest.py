@@ -30,6 +30,8 @@ CONFIG = "[pool]\nmax_size = 3\nacquire_timeout = 60\n"
 SETTINGS = {
     "distributed.scheduler.locks.lease-timeout": "5s",
     "distributed.scheduler.locks.lease-validation-interval": "1s",
+    # A killed worker is started again, which takes longer on a busy machine than a cluster waits.
+    "distributed.deploy.lost-worker-timeout": "5 minutes",
 }
 
 Environment = Mapping[str, str]

@@ -285,7 +285,7 @@ async def test_full_disk_leaves_the_old_file_and_ends_the_query(
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, previous)
     assert os.listdir(unlimited) == [os.path.basename(path)]
-    assert not active(admin, "filling")
+    await wait_until(lambda: not active(admin, "filling"))
     assert await reader.test_connection()
 
 
