@@ -103,6 +103,29 @@ async def test_silent_server_is_a_connect_error_within_the_timeout(
         await connector.connect()
 
 
+async def test_connecting_that_is_cancelled_closes_its_socket(pg_database: Database) -> None:
+    states: list[str] = []
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        states.append("begun")
+        with suppress(ConnectionError):
+            await reader.read()
+        states.append("ended")
+        writer.close()
+
+    async with await asyncio.start_server(accept, "127.0.0.1", 0) as server:
+        connector = configured(pg_database, port=server.sockets[0].getsockname()[1])
+        connecting = asyncio.create_task(connector.connect())
+        await wait_until(lambda: states == ["begun"])
+        connecting.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await connecting
+        # The traceback keeps the frames, and what they have, from the garbage collector.
+        await wait_until(lambda: states == ["begun", "ended"])
+        assert caught.tb
+
+
 async def test_nothing_is_left_of_a_failed_connect(admin: Admin, pg_database: Database) -> None:
     for options in ({"password": "wrong-password"}, {"user": "postgres"}):
         with pytest.raises(DataSourceError):

@@ -24,8 +24,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from functools import cache
-from typing import Any
+from typing import Any, Self
 
 from psycopg import AsyncConnection, Connection, errors, pq
 from psycopg.abc import RV, PQGen, PQGenConn
@@ -42,6 +43,9 @@ _SOURCE_LOCATION = re.compile(r"^.*:  \w+, \w+\.\w+:\d+\n?", re.MULTILINE)
 
 _ENVIRONMENT_SETTINGS = ("PGTZ", "PGDATESTYLE", "PGGEQO")
 _environment_lock = threading.Lock()
+
+_started: ContextVar[list[pq.abc.PGconn] | None] = ContextVar("_started", default=None)
+"""Collects the connections that an asynchronous `connect` starts."""
 
 
 class _NeutralConnect:
@@ -62,6 +66,8 @@ class _NeutralConnect:
         # psycopg before 3.3 passes its timeout here, later versions keep it to themselves.
         deadline = time.monotonic() + timeout if timeout else math.inf
         pgconn = pq.PGconn.connect_start(conninfo.encode())
+        if (started := _started.get()) is not None:
+            started.append(pgconn)
         _set_error_verbosity(pgconn, _VERBOSE)
         while pgconn.status != pq.ConnStatus.BAD:
             with _neutral_environment():
@@ -95,6 +101,24 @@ class ServerConnection(_NeutralConnect, AsyncConnection[tuple[Any, ...]]):
         super().__init__(*args, **options)
         self.system_functions: dict[int, tuple[Any, ...]] = {}
         """Rows of the catalog about functions of PostgreSQL's own, by id: they do not change."""
+
+    @classmethod
+    async def connect(cls, *args: Any, **options: Any) -> Self:
+        """Connect; close the socket if that fails or is cancelled.
+
+        psycopg leaves the socket of a cancelled attempt to the garbage collector. Until then the
+        server waits for the rest of the log-in, and `DROP DATABASE` waits for the server.
+        """
+        started: list[pq.abc.PGconn] = []
+        token = _started.set(started)
+        try:
+            return await super().connect(*args, **options)
+        except BaseException:
+            for pgconn in started:
+                pgconn.finish()
+            raise
+        finally:
+            _started.reset(token)
 
 
 class StoreConnection(_NeutralConnect, Connection[tuple[Any, ...]]):
