@@ -186,7 +186,14 @@ def test_the_command_line_reaches_the_connector_with_all(
     settings = tmp_path / "s.toml"
     lines = [f"{name} = {json.dumps(value)}" for name, value in options.items()]
     settings.write_text(
-        "\n".join([f'[sources.s]\ntype = "{type_}"', "[sources.s.options]", *lines])
+        "\n".join(
+            [
+                "[pool]\nconnect_attempts = 1  # a second one is made after a pause",
+                f'[sources.s]\ntype = "{type_}"',
+                "[sources.s.options]",
+                *lines,
+            ]
+        )
     )
     wrong = {}
     for row in TABLE:
