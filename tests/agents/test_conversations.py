@@ -87,11 +87,12 @@ async def test_requests_of_one_conversation_wait_for_each_other(start: Start) ->
     await wait_until(lambda: gateway.upstream.files == {})
 
 
-@pytest.mark.parametrize("thread_id", [1, "", [], {"a": 1}], ids=range(4))
-async def test_malformed_id_of_a_conversation_is_refused(start: Start, thread_id: Any) -> None:
+async def test_malformed_id_of_a_conversation_is_refused(start: Start) -> None:
     gateway = await start()
-    with pytest.raises(openai.UnprocessableEntityError, match="#/thread_id"):
-        await gateway.ask(FILE, thread_id=thread_id)
+    ids: list[Any] = [1, "", [], {"a": 1}]
+    for thread_id in ids:
+        with pytest.raises(openai.UnprocessableEntityError, match="#/thread_id"):
+            await gateway.ask(FILE, thread_id=thread_id)
     assert gateway.upstream.bodies == []
 
 
@@ -136,21 +137,21 @@ async def test_shared_directory_of_a_conversation_stays(start: Start, tmp_path: 
     assert gateway.directories() == ["thread-1"]
 
 
-@pytest.mark.parametrize("thread_id", ["\ud800", "\0", "a/b", "x" * 129])
 async def test_id_that_names_no_directory_is_refused_with_references_only(
-    start: Start, tmp_path: Path, thread_id: str
+    start: Start, tmp_path: Path
 ) -> None:
     gateway = await share(start, tmp_path)
     async with gateway.http() as client:
-        answers = [
-            await client.post(
-                "/v1/chat/completions",
-                content=json.dumps(question(*uris) | {"thread_id": thread_id}),
-            )
-            for uris in ([FILE], [])
-        ]
-    assert [answer.status_code for answer in answers] == [422, 200]
-    assert answers[0].json()["errors"][0]["pointer"] == "#/thread_id"
+        for thread_id in ("\ud800", "\0", "a/b", "x" * 129):
+            answers = [
+                await client.post(
+                    "/v1/chat/completions",
+                    content=json.dumps(question(*uris) | {"thread_id": thread_id}),
+                )
+                for uris in ([FILE], [])
+            ]
+            assert [answer.status_code for answer in answers] == [422, 200], thread_id
+            assert answers[0].json()["errors"][0]["pointer"] == "#/thread_id"
 
 
 async def test_shared_directory_of_somebody_else_is_refused(start: Start, tmp_path: Path) -> None:
@@ -162,16 +163,12 @@ async def test_shared_directory_of_somebody_else_is_refused(start: Start, tmp_pa
     assert len(gateway.upstream.bodies) == 1
 
 
-@pytest.mark.parametrize(
-    "thread_id", ["..", ".", "../x", "a/b", ".hidden", "a\0", "x" * 200], ids=range(7)
-)
-async def test_name_that_no_directory_can_have_is_refused(
-    start: Start, tmp_path: Path, thread_id: str
-) -> None:
+async def test_name_that_no_directory_can_have_is_refused(start: Start, tmp_path: Path) -> None:
     gateway = await share(start, tmp_path)
-    with pytest.raises(openai.UnprocessableEntityError, match="128 characters at most"):
-        await gateway.ask(FILE, thread_id=thread_id)
-    assert gateway.directories() == []
+    for thread_id in ("..", ".", "../x", "a/b", ".hidden", "a\0", "x" * 200):
+        with pytest.raises(openai.UnprocessableEntityError, match="128 characters at most"):
+            await gateway.ask(FILE, thread_id=thread_id)
+        assert gateway.directories() == []
 
 
 async def test_link_that_the_model_planted_is_not_followed(start: Start, tmp_path: Path) -> None:

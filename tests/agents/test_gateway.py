@@ -151,16 +151,16 @@ async def test_client_that_leaves_while_data_are_uploaded_leaves_no_file(gateway
     await wait_until(lambda: gateway.upstream.files == {} and len(gateway.upstream.names) == 2)
 
 
-@pytest.mark.parametrize("status", [400, 401, 404, 429, 500, 503])
-async def test_error_of_the_server_passes_as_it_is(gateway: Gateway, status: int) -> None:
-    gateway.upstream.status = status
+async def test_error_of_the_server_passes_as_it_is(gateway: Gateway) -> None:
     async with gateway.http() as http:
-        answer = await http.post("/v1/chat/completions", json=question(QUERY))
-    assert (answer.status_code, answer.json()) == (status, FAULT)
-    assert answer.headers["x-should-retry"] == "false"
-    assert answer.headers["retry-after"] == "7"
-    assert "set-cookie" not in answer.headers
-    await wait_until(lambda: gateway.upstream.files == {})
+        for status in (400, 401, 404, 429, 500, 503):
+            gateway.upstream.status = status
+            answer = await http.post("/v1/chat/completions", json=question(QUERY))
+            assert (answer.status_code, answer.json()) == (status, FAULT)
+            assert answer.headers["x-should-retry"] == "false"
+            assert answer.headers["retry-after"] == "7"
+            assert "set-cookie" not in answer.headers
+            await wait_until(lambda: gateway.upstream.files == {})
 
 
 async def test_error_of_an_upload_passes_and_leaves_nothing(gateway: Gateway) -> None:
@@ -273,12 +273,12 @@ async def test_routes_are_in_the_document_of_the_api(gateway: Gateway) -> None:
     assert set(paths["/v1/models"]) == {"get"}
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b"[" * 100_000])
-async def test_malformed_body_is_refused(gateway: Gateway, content: bytes) -> None:
+async def test_malformed_body_is_refused(gateway: Gateway) -> None:
     async with gateway.http() as http:
-        answer = await http.post("/v1/chat/completions", content=content)
-    assert answer.status_code == 422
-    assert answer.json()["error"]["code"] == "request-invalid"
+        for content in (b"", b"{", b"[]", b"\xff", b"[" * 100_000):
+            answer = await http.post("/v1/chat/completions", content=content)
+            assert answer.status_code == 422, content[:10]
+            assert answer.json()["error"]["code"] == "request-invalid"
     assert gateway.upstream.bodies == []
 
 
