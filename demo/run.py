@@ -28,8 +28,8 @@ from tests.servers.process import accepts  # noqa: E402
 from tests.servers.s3 import SeaweedServer  # noqa: E402
 from tests.waiting import wait_until_blocking  # noqa: E402
 
-COMMANDS = """
-datasources plugins
+PLUGINS = "datasources plugins\n"
+REGISTER = """
 # Register: options in clear, secrets as references to the environment.
 datasources add postgresql --id shop --name "Shop database" -o host=127.0.0.1 -o port=$SHOP_PORT \
 -o database=shop -o user=analyst -o password='${env:SHOP_PASSWORD}'
@@ -38,6 +38,8 @@ datasources add azure_blob --id lake --name "Data lake" \
 datasources add s3 --id visits --name "Visits of the shop" -o endpoint=$VISITS_ENDPOINT \
 -o bucket=visits -o access_key_id='${env:VISITS_KEY_ID}' -o secret_access_key='${env:VISITS_SECRET}'
 datasources add local_file --id desk --name "Local files" -o path=$DESK
+"""
+LOOK_AND_FETCH = """
 datasources list
 datasources test shop
 datasources show lake
@@ -57,10 +59,13 @@ datasources fetch shop public.orders "select * from orders where amount > 990" -
 datasources fetch lake 'reports/**/*.csv' images/logo.png --into workspace
 datasources fetch visits '2026/*.jsonl' --into workspace
 datasources fetch desk notes/todo.txt --into workspace
+"""
+FAIL = """
 # What goes wrong says what, and leaves nothing behind.
 datasources fetch shop "drop table orders" --into workspace
 datasources fetch lake reports/missing.csv --into workspace
-""".replace("\\\n", "")
+"""
+COMMANDS = PLUGINS + REGISTER + LOOK_AND_FETCH + FAIL
 
 
 def main() -> None:

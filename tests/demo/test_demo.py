@@ -11,16 +11,23 @@ import sys
 from pathlib import Path
 from urllib.request import Request, urlopen
 
+import pytest
+
 from tests.waiting import wait_until_blocking
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_demo_serves_its_sources_until_ctrl_c(tmp_path: Path) -> None:
+# `nox -s demo` types all the commands in any case; the server needs what those of REGISTER add.
+@pytest.mark.parametrize(
+    "commands", ["REGISTER + FAIL", pytest.param("COMMANDS", marks=pytest.mark.soak)]
+)
+def test_demo_serves_its_sources_until_ctrl_c(tmp_path: Path, commands: str) -> None:
+    program = f"from demo import run; run.COMMANDS = run.{commands.replace('+ ', '+ run.')}"
     log = tmp_path / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "demo/run.py", "--serve"],
+            [sys.executable, "-c", f"{program}; run.main()", "--serve"],
             cwd=ROOT,
             stdout=output,
             stderr=subprocess.STDOUT,
