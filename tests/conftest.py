@@ -7,6 +7,7 @@ import os
 import secrets
 import signal
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -77,6 +78,13 @@ def azurite() -> Iterator[AzuriteServer]:
 @pytest.fixture
 def pg_database(postgres: PostgresServer) -> Iterator[Database]:
     """A new, empty database, reached as superuser; dropped with its connections afterwards."""
+    with new_database(postgres) as database:
+        yield database
+
+
+@contextmanager
+def new_database(postgres: PostgresServer) -> Iterator[Database]:
+    """Make an empty database; drop it with its connections at the end."""
     import psycopg  # tests of the core run without it
 
     database = postgres.at(f"test_{secrets.token_hex(6)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -13,10 +14,13 @@ import psycopg
 import pytest
 
 from datasources import DataSourceRegistry
+from tests.conftest import new_database
 from tests.server.client import HOST, Answer, Client
 from tests.server.conftest import ApiServer
 from tests.servers import Database, PostgresServer
 from tests.waiting import wait_until_blocking
+
+_numbers = itertools.count(1)
 
 QUICK = "SELECT * FROM orders"
 # Takes minutes, and is told from other queries by its comment.
@@ -34,11 +38,23 @@ def running(database: Database) -> int:
     return int(row[0])
 
 
+def add_orders(database: Database) -> Database:
+    with psycopg.connect(database.dsn(), autocommit=True) as connection:
+        connection.execute("CREATE TABLE orders AS SELECT n AS id FROM generate_series(1, 3) n")
+    return database
+
+
 @pytest.fixture
 def shop(pg_database: Database) -> Database:
-    with psycopg.connect(pg_database.dsn(), autocommit=True) as connection:
-        connection.execute("CREATE TABLE orders AS SELECT n AS id FROM generate_series(1, 3) n")
-    return pg_database
+    """A database for workers that the test kills."""
+    return add_orders(pg_database)
+
+
+@pytest.fixture(scope="module")
+def lasting_shop(postgres: PostgresServer) -> Iterator[Database]:
+    """The database of `lasting`."""
+    with new_database(postgres) as database:
+        yield add_orders(database)
 
 
 @contextmanager
@@ -52,16 +68,48 @@ def workers(
             yield one, other
 
 
-@pytest.fixture
-def two(shop: Database, request: pytest.FixtureRequest) -> Iterator[tuple[ApiServer, ApiServer]]:
-    """Two workers on a PostgreSQL store; with the parameter `file`, on one that is a file."""
-    is_file = getattr(request, "param", None) == "file"
-    with workers(shop, None if is_file else shop.dsn()) as (one, other):
+@pytest.fixture(scope="module")
+def lasting(lasting_shop: Database) -> Iterator[tuple[ApiServer, ApiServer]]:
+    """Two workers on a PostgreSQL store for the tests that let them live."""
+    with workers(lasting_shop, lasting_shop.dsn()) as (one, other):
         yield one, other
 
 
-def as_user(server: ApiServer, name: str = "ann") -> Client:
-    return server.client(name, ["shop", ["read", "query"]])
+@pytest.fixture
+def two(
+    lasting: tuple[ApiServer, ApiServer], lasting_shop: Database
+) -> Iterator[tuple[ApiServer, ApiServer]]:
+    """The workers of `lasting`, on which no query of another test runs."""
+    wait_until_blocking(lambda: running(lasting_shop) == 0)
+    yield lasting
+    wait_until_blocking(lambda: running(lasting_shop) == 0)
+
+
+@pytest.fixture
+def mortal(shop: Database) -> Iterator[tuple[ApiServer, ApiServer]]:
+    """Two workers on a PostgreSQL store for a test that ends one of them."""
+    with workers(shop, shop.dsn()) as (one, other):
+        yield one, other
+
+
+@pytest.fixture
+def either(request: pytest.FixtureRequest) -> Iterator[tuple[ApiServer, ApiServer]]:
+    """Two workers on a store that is a file, or on one in a database, as the parameter says."""
+    if request.param == "database":
+        yield request.getfixturevalue("two")
+    else:
+        with workers(request.getfixturevalue("shop"), None) as (one, other):
+            yield one, other
+
+
+def as_user(server: ApiServer, kind: str = "ann") -> Client:
+    """Return the client of a user whom no other test has."""
+    return server.client(f"{kind}-{next(_numbers)}", ["shop", ["read", "query"]])
+
+
+def on(server: ApiServer, client: Client) -> Client:
+    """Return the client of the same user at another worker."""
+    return Client(server.port, client.token)
 
 
 def start(client: Client, *queries: str, workspace: str | None = None) -> tuple[str, str]:
@@ -109,10 +157,11 @@ def files(server: ApiServer, workspace: str) -> list[Path]:
     return [path for path in (server.workspaces / workspace).rglob("*") if path.is_file()]
 
 
-@pytest.mark.parametrize("two", ["file", "database"], indirect=True)
-def test_every_worker_answers_for_a_job(two: tuple[ApiServer, ApiServer]) -> None:
-    one, other = two
-    ann, there = as_user(one), Client(other.port, "ann")
+@pytest.mark.parametrize("either", ["file", "database"], indirect=True)
+def test_every_worker_answers_for_a_job(either: tuple[ApiServer, ApiServer]) -> None:
+    one, other = either
+    ann = as_user(one)
+    there = on(other, ann)
     job, workspace = start(ann, QUICK)
     document = ended(there, job)
     assert (document["state"], document["problem"]) == ("finished", None)
@@ -137,7 +186,8 @@ def test_jobs_of_the_caller_are_listed_page_by_page_the_newest_first(
     two: tuple[ApiServer, ApiServer],
 ) -> None:
     one, other = two
-    ann, there = as_user(one), Client(other.port, "ann")
+    ann = as_user(one)
+    there = on(other, ann)
     first, workspace = start(ann, QUICK)
     started = [first]
     for _ in range(4):
@@ -165,26 +215,28 @@ def test_administrators_see_and_cancel_the_jobs_of_everybody(
 ) -> None:
     one, other = two
     ann, bob = as_user(one), as_user(one, "bob")
-    jobs = {"ann": start(ann, SLOW)[0], "bob": start(bob, SLOW)[0]}
+    jobs = {client.token: start(client, SLOW)[0] for client in (ann, bob)}
     root = Client(other.port, "root")
     listed = root("GET", "/jobs").json["items"]
-    assert {job["owner"]: job["id"] for job in listed} == jobs
-    assert [job["id"] for job in ann("GET", "/jobs").json["items"]] == [jobs["ann"]]
-    assert root("GET", f"/jobs/{jobs['bob']}").json["owner"] == "bob"
+    running_jobs = [job for job in listed if job["state"] == "running"]
+    assert {job["owner"]: job["id"] for job in running_jobs} == jobs
+    assert [job["id"] for job in ann("GET", "/jobs").json["items"]] == [jobs[ann.token]]
+    assert root("GET", f"/jobs/{jobs[bob.token]}").json["owner"] == bob.token
     for name, job in jobs.items():
         assert root("DELETE", f"/jobs/{job}").status == 202
         assert events(root, job)[-1][2]["state"] == "cancelled"
         assert ended(Client(one.port, name), job)["state"] == "cancelled"
 
 
-@pytest.mark.parametrize("two", ["file", "database"], indirect=True)
+@pytest.mark.parametrize("either", ["file", "database"], indirect=True)
 def test_job_tells_its_items_from_the_start_and_its_record_does_not_show_them(
-    two: tuple[ApiServer, ApiServer],
+    either: tuple[ApiServer, ApiServer],
 ) -> None:
-    one, other = two
+    one, other = either
+    ann = as_user(one)
     long = f"SELECT '{'x' * 600}' AS text"
-    job, _ = start(as_user(one), SLOW, long, *[QUICK] * 9)
-    document = Client(other.port, "ann")("GET", f"/jobs/{job}").json
+    job, _ = start(ann, SLOW, long, *[QUICK] * 9)
+    document = on(other, ann)("GET", f"/jobs/{job}").json
     assert (document["state"], document["receipts"]) == ("running", [])
     assert document["item_count"] == 11
     assert len(document["items"]) == 10
@@ -197,31 +249,34 @@ def test_job_tells_its_items_from_the_start_and_its_record_does_not_show_them(
     store.close()
     assert record is not None
     assert "SELECT" not in json.dumps(record.data)
-    as_user(one)("DELETE", f"/jobs/{job}")
+    ann("DELETE", f"/jobs/{job}")
+    assert ended(ann, job)["state"] == "cancelled"
 
 
 def test_job_that_another_worker_cancels_ends_and_its_query_too(
-    two: tuple[ApiServer, ApiServer], shop: Database
+    two: tuple[ApiServer, ApiServer], lasting_shop: Database
 ) -> None:
     one, other = two
-    ann, there = as_user(one), Client(other.port, "ann")
+    ann = as_user(one)
+    there = on(other, ann)
     job, workspace = start(ann, QUICK, SLOW)
-    wait_until_blocking(lambda: running(shop) == 1)
+    wait_until_blocking(lambda: running(lasting_shop) == 1)
     assert there("DELETE", f"/jobs/{job}").status == 202
     document = ended(there, job)
     assert (document["state"], document["receipts"]) == ("cancelled", [])
     assert document["problem"]["type"].endswith(":job-cancelled")
-    wait_until_blocking(lambda: running(shop) == 0)
+    wait_until_blocking(lambda: running(lasting_shop) == 0)
     assert files(one, workspace) == []
     assert there("DELETE", f"/jobs/{job}").status == 200  # it stays as it is
 
 
 @pytest.mark.parametrize("point", ["begun", "in a query", "with a file"])
 def test_job_of_a_killed_worker_is_lost_and_leaves_nothing(
-    two: tuple[ApiServer, ApiServer], shop: Database, point: str
+    mortal: tuple[ApiServer, ApiServer], shop: Database, point: str
 ) -> None:
-    one, other = two
-    ann, there = as_user(one), Client(other.port, "ann")
+    one, other = mortal
+    ann = as_user(one)
+    there = on(other, ann)
     job, workspace = start(ann, *([QUICK] if point == "with a file" else []), SLOW)
     if point != "begun":
         wait_until_blocking(lambda: running(shop) == 1)
@@ -236,11 +291,10 @@ def test_job_of_a_killed_worker_is_lost_and_leaves_nothing(
     assert ended(there, again)["state"] == "finished"
 
 
-def test_a_principal_has_two_jobs_at_once_in_all_workers(
-    two: tuple[ApiServer, ApiServer], shop: Database
-) -> None:
+def test_a_principal_has_two_jobs_at_once_in_all_workers(two: tuple[ApiServer, ApiServer]) -> None:
     one, other = two
-    ann, there = as_user(one), Client(other.port, "ann")
+    ann = as_user(one)
+    there = on(other, ann)
     jobs = [start(ann, SLOW)[0], start(there, SLOW)[0]]
     workspace = ann("POST", "/workspaces", {"sources": ["shop"]}).json["id"]
     body = {"items": [{"source": "shop", "item": QUICK}], "wait": False}
@@ -254,25 +308,26 @@ def test_a_principal_has_two_jobs_at_once_in_all_workers(
 
 
 def test_job_ends_when_its_owner_may_not_go_on(
-    two: tuple[ApiServer, ApiServer], shop: Database
+    two: tuple[ApiServer, ApiServer], lasting_shop: Database
 ) -> None:
     one, _ = two
     ann = as_user(one)
     job, _ = start(ann, SLOW)
-    wait_until_blocking(lambda: running(shop) == 1)
-    one.client("ann", ["shop", ["read"]])  # without the right `query`
+    wait_until_blocking(lambda: running(lasting_shop) == 1)
+    one.client(str(ann.token), ["shop", ["read"]])  # without the right `query`
     assert ended(ann, job)["state"] == "cancelled"
-    wait_until_blocking(lambda: running(shop) == 0)
+    wait_until_blocking(lambda: running(lasting_shop) == 0)
 
 
 def test_server_that_ends_cancels_its_jobs(
-    two: tuple[ApiServer, ApiServer], shop: Database
+    mortal: tuple[ApiServer, ApiServer], shop: Database
 ) -> None:
-    one, other = two
-    job, _ = start(as_user(one), SLOW)
+    one, other = mortal
+    ann = as_user(one)
+    job, _ = start(ann, SLOW)
     wait_until_blocking(lambda: running(shop) == 1)
     one._end(one.stop_signal)
-    document = ended(Client(other.port, "ann"), job)
+    document = ended(on(other, ann), job)
     assert (document["state"], document["problem"]["detail"]) == (
         "cancelled",
         "the server was stopped",
@@ -297,7 +352,8 @@ def test_client_that_waits_gets_the_job_if_it_takes_long(
 def assert_job_is_neither_lost_nor_stuck(shop: Database, die_at: int) -> None:
     """Kill a worker at a point of a job's life; the other one ends the job, and goes on."""
     with workers(shop, shop.dsn(), die_at) as (one, other):
-        ann, there = as_user(one), Client(other.port, "ann")
+        ann = as_user(one)
+        there = on(other, ann)
         workspace = there("POST", "/workspaces", {"sources": ["shop"]}).json["id"]
         begun, _ = start(there, "SELECT 0 AS before", workspace=workspace)
         assert ended(there, begun)["state"] == "finished"
@@ -352,41 +408,45 @@ def test_worker_killed_at_each_point_of_a_job_leaves_it_neither_lost_nor_stuck(
     assert_job_is_neither_lost_nor_stuck(shop, die_at)
 
 
-def test_job_goes_on_or_ends_when_the_database_of_its_store_is_restarted(
-    two: tuple[ApiServer, ApiServer], shop: Database, postgres: PostgresServer
-) -> None:
+def test_job_goes_on_or_ends_when_the_database_of_its_store_is_restarted() -> None:
     """The connector repeats a read whose connection broke, so that the query may run once more."""
-    one, other = two
-    job, workspace = start(as_user(one), QUICK, SLOW)
-    wait_until_blocking(lambda: running(shop) == 1)
-    postgres.kill()
-    postgres.start()
-    there = Client(other.port, "ann")
+    with PostgresServer() as postgres:  # the one of all tests has the store of `lasting`
+        shop = add_orders(postgres.at("postgres"))
+        with workers(shop, shop.dsn()) as (one, other):
+            ann = as_user(one)
+            there = on(other, ann)
+            job, workspace = start(ann, QUICK, SLOW)
+            wait_until_blocking(lambda: running(shop) == 1)
+            postgres.kill()
+            postgres.start()
 
-    def goes_on_or_has_ended() -> bool:
-        answer = there("GET", f"/jobs/{job}")
-        return answer.status == 200 and (answer.json["state"] != "running" or running(shop) == 1)
+            def goes_on_or_has_ended() -> bool:
+                answer = there("GET", f"/jobs/{job}")
+                return answer.status == 200 and (
+                    answer.json["state"] != "running" or running(shop) == 1
+                )
 
-    wait_until_blocking(goes_on_or_has_ended, timeout=60)
-    there("DELETE", f"/jobs/{job}")
-    assert ended(there, job)["state"] in ("cancelled", "failed", "lost")
-    wait_until_blocking(lambda: running(shop) == 0)
-    wait_until_blocking(lambda: files(one, workspace) == [])
-    again, _ = start(there, QUICK, workspace=workspace)
-    assert ended(there, again)["state"] == "finished"
+            wait_until_blocking(goes_on_or_has_ended, timeout=60)
+            there("DELETE", f"/jobs/{job}")
+            assert ended(there, job)["state"] in ("cancelled", "failed", "lost")
+            wait_until_blocking(lambda: running(shop) == 0)
+            wait_until_blocking(lambda: files(one, workspace) == [])
+            again, _ = start(there, QUICK, workspace=workspace)
+            assert ended(there, again)["state"] == "finished"
 
 
 def test_job_is_cancelled_through_the_other_worker_while_nobody_listens(
-    two: tuple[ApiServer, ApiServer], shop: Database
+    two: tuple[ApiServer, ApiServer], lasting_shop: Database
 ) -> None:
     one, other = two
-    ann, there = as_user(one), Client(other.port, "ann")
+    ann = as_user(one)
+    there = on(other, ann)
     workspace = there("POST", "/workspaces", {"sources": ["shop"]}).json["id"]
     job, _ = start(ann, SLOW, workspace=workspace)
-    wait_until_blocking(lambda: running(shop) == 1)
+    wait_until_blocking(lambda: running(lasting_shop) == 1)
     assert there("GET", f"/workspaces/{workspace}").status == 200
     assert there("GET", f"/jobs/{job}").json["state"] == "running"
     assert there("DELETE", f"/workspaces/{workspace}").status == 204
-    wait_until_blocking(lambda: running(shop) == 0)
+    wait_until_blocking(lambda: running(lasting_shop) == 0)
     assert ended(there, job)["state"] == "cancelled"
     wait_until_blocking(lambda: not (one.workspaces / workspace).exists())
