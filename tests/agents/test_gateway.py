@@ -149,6 +149,8 @@ async def test_client_that_leaves_while_data_are_uploaded_leaves_no_file(gateway
     with pytest.raises(asyncio.CancelledError):
         await asking
     await wait_until(lambda: gateway.upstream.files == {} and len(gateway.upstream.names) == 2)
+    for _ in range(2):
+        gateway.upstream.proceed.release()  # its end would wait for the two uploads
 
 
 async def test_error_of_the_server_passes_as_it_is(gateway: Gateway) -> None:

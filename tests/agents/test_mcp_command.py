@@ -16,10 +16,12 @@ from typing import Any
 
 import httpx2
 import pytest
+from click.testing import CliRunner
 from mcp import Client, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import TextContent
 
+from datasources.cli.app import cli
 from datasources_agents.tools import TOOLS
 from tests.agents.shops import SLOW, Shop, open_shop
 from tests.core.plugin_fixtures import Site, connector_module
@@ -50,7 +52,9 @@ class Home:
         self.environment = {"XDG_DATA_HOME": str(directory / "home"), "TMPDIR": str(directory)}
         (directory / "lake").mkdir(exist_ok=True)
         (directory / "lake/orders.csv").write_text("id,city\n1,Oslo\n", "utf-8")
-        self.run("add", "local_file", "--id", "lake", "-o", f"path={directory / 'lake'}")
+        add = ["add", "local_file", "--id", "lake", "-o", f"path={directory / 'lake'}"]
+        done = CliRunner(env=self.environment).invoke(cli, add, catch_exceptions=False)
+        assert done.exit_code == 0, done.output
 
     def run(self, *arguments: str, **keywords: Any) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
