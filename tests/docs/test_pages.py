@@ -55,6 +55,14 @@ def test_what_a_page_shows_works(page: Path, request: pytest.FixtureRequest) -> 
 
 
 @pytest.mark.slow
+def test_the_guide_works_from_its_first_step_to_its_last(home: Path, shell: Shell) -> None:
+    with Runner(shell, home / "datasources-warehouse") as runner:
+        for page in GUIDE:
+            for block in to_run(page):
+                runner.run(block)
+
+
+@pytest.mark.soak
 @pytest.mark.parametrize("page", GUIDE, ids=name)
 def test_each_step_of_the_guide_works(page: Path, home: Path, shell: Shell) -> None:
     project = home / "datasources-warehouse"
