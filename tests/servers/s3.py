@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import closing
@@ -60,6 +61,8 @@ class SeaweedServer(S3Server):
     """SeaweedFS, with its S3 gateway and, on another port, its WebDAV gateway."""
 
     name = "seaweedfs"
+    # SIGTERM ends it after 15 seconds, which is later than `stop` waits.
+    stop_signal = signal.SIGKILL
 
     def __init__(self) -> None:
         super().__init__()
