@@ -462,7 +462,7 @@ COMMON = settings(
 
 def test_pool_keeps_its_promises_whatever_comes():
     run_state_machine_as_test(
-        PoolMachine, settings=settings(COMMON, max_examples=120, stateful_step_count=50)
+        PoolMachine, settings=settings(COMMON, max_examples=40, stateful_step_count=50)
     )
 
 
