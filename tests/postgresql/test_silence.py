@@ -106,6 +106,10 @@ OPERATIONS: dict[str, Callable[[PostgreSQLConnector, Workspace], Awaitable[Any]]
 async def test_operation_on_a_silent_connection_is_a_connect_error(
     behind: PostgreSQLConnector, proxy: Proxy, workspace: Workspace, name: str
 ) -> None:
+    assert behind._connections is not None
+    behind._connections._connect_timeout = 0.2  # nothing that answers follows
+    async with behind._connections.lease():
+        pass  # the connection has the new limit when it is returned
     proxy.silence()
     async with asyncio.timeout(ENOUGH):
         with pytest.raises(ConnectError, match="no answer from the server"):
