@@ -196,9 +196,15 @@ def plant(server: PostgresServer, commands: str) -> Iterator[tuple[Database, Pat
             connection.execute("DROP DATABASE families WITH (FORCE)")
 
 
-async def check(server: PostgresServer, case: str) -> int:
-    """Run the queries of a case by themselves and through the connector; return how many are harmful."""
+async def check(server: PostgresServer, case: str, step: int = 1) -> int:
+    """Run queries of a case by themselves and through the connector; return how many are harmful.
+
+    Of more than 30 queries, run the first, the last and one of `step` between, other ones in each case.
+    """
     commands, queries, reaches = CASES[case]
+    if len(queries) > 30:
+        first = 1 + list(CASES).index(case) % step
+        queries = (queries[0], *queries[first:-1:step], queries[-1])
     harmful = 0
     for database, file in plant(server, commands):
         connector = configured(database, search_path="z, public")
@@ -231,8 +237,9 @@ def _is_harmful(admin: psycopg.Connection, file: Path, query: str) -> bool:
     return False
 
 
+@pytest.mark.parametrize("step", [3, pytest.param(1, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("case", CASES)
 async def test_support_functions_of_operator_families_are_not_reached(
-    pg_roles: PostgresServer, case: str
+    pg_roles: PostgresServer, case: str, step: int
 ) -> None:
-    await check(pg_roles, case)
+    await check(pg_roles, case, step)
