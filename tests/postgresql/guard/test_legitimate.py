@@ -41,14 +41,18 @@ def awkward(pg_roles: PostgresServer) -> Iterator[Database]:
             connection.execute("DROP DATABASE awkward WITH (FORCE)")
 
 
+@pytest.mark.parametrize("both_modes", [False, pytest.param(True, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("mode", ["server", "names-first"])
-async def test_no_legitimate_statement_is_refused(awkward: Database, mode: str) -> None:
+async def test_no_legitimate_statement_is_refused(
+    awkward: Database, mode: str, both_modes: bool
+) -> None:
+    """Try each statement in both modes, or each other statement in one mode."""
     connector = configured(awkward, guard=mode)
     await connector.connect()
     statements = [*LEGITIMATE, *GENERATED, *TOOLS, *LANGUAGE]
     assert len(set(statements)) >= 390
     refused, failed = [], []
-    for statement in statements:
+    for statement in statements if both_modes else statements[mode == "server" :: 2]:
         try:
             await connector.preview(statement)
         except PolicyError as exc:
