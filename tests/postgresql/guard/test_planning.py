@@ -217,11 +217,12 @@ def _grown(size: int) -> list[str]:
     ]
 
 
+@pytest.mark.parametrize("step", [7, pytest.param(3, marks=pytest.mark.soak)])
 async def test_planning_of_whatever_is_admitted_takes_less_than_a_gigabyte(
-    admin: Admin, planner: PostgreSQLConnector, backend_memory: Callable[[str], int]
+    admin: Admin, planner: PostgreSQLConnector, backend_memory: Callable[[str], int], step: int
 ) -> None:
-    admitted = refused = 0
-    for size in range(4, 26, 3):
+    admitted = refused = tried = 0
+    for size in range(4, 26, step):
         for statement in _grown(size):
             try:
                 await planner.preview(statement, 1)
@@ -230,9 +231,10 @@ async def test_planning_of_whatever_is_admitted_takes_less_than_a_gigabyte(
                 refused += 1
             except DataSourceError:  # the server's own limits
                 pass
+            tried += 1
             assert backend_memory("reader") < MOST, statement[:200]
-    assert admitted > 30
-    assert refused > 30
+    assert admitted > tried / 4
+    assert refused > tried / 4
 
 
 @pytest.fixture
