@@ -30,6 +30,8 @@ LARGE = 1024 * 1024 + 1  # bytes: an upload in blocks
 class RotatingAzurite(AzuriteServer):
     """Azurite with one account, whose key is replaced by starting it again."""
 
+    container = ""
+
     def rotate(self) -> None:
         self.account_key = base64.b64encode(secrets.token_bytes(64)).decode()
         self.restart()
@@ -39,30 +41,60 @@ class RotatingAzurite(AzuriteServer):
         return account_sas(self) if option == "sas_token" else self.account_key
 
 
-@pytest.fixture
-def rotating(azurite: AzuriteServer) -> Iterator[RotatingAzurite]:
+@pytest.fixture(scope="module")
+def server(azurite: AzuriteServer) -> Iterator[RotatingAzurite]:
     try:
         server = RotatingAzurite(persistent=True, cache=azurite._cache).start()
     except ServerError as exc:
         pytest.skip(str(exc))
     with server:
-        with BlobServiceClient.from_connection_string(server.connection_string) as client:
-            client.create_container("data").upload_blob("a.csv", b"x\n")
         yield server
 
 
-def options_of(server: AzuriteServer, option: str) -> dict[str, Any]:
+@pytest.fixture
+def rotating(server: RotatingAzurite) -> RotatingAzurite:
+    """The server, with a new container that has one blob."""
+    server.container = f"data-{secrets.token_hex(6)}"
+    with BlobServiceClient.from_connection_string(server.connection_string) as client:
+        client.create_container(server.container).upload_blob("a.csv", b"x\n")
+    return server
+
+
+def options_of(server: RotatingAzurite, option: str) -> dict[str, Any]:
     if option == "connection_string":
         text = server.connection_string.replace(server.account_key, "${env:ROTATING}")
-        return {"container": "data", "connection_string": text}
-    return {"container": "data", "account_url": server.blob_endpoint, option: "${env:ROTATING}"}
+        return {"container": server.container, "connection_string": text}
+    return {
+        "container": server.container,
+        "account_url": server.blob_endpoint,
+        option: "${env:ROTATING}",
+    }
+
+
+CALLS = ("list", "upload at once", "upload in blocks", "fetch")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("option", ["account_key", "connection_string", "sas_token"])
+@pytest.mark.parametrize(
+    ("option", "calls"),
+    [
+        ("account_key", ("list", "upload in blocks")),
+        ("connection_string", ("fetch",)),
+        ("sas_token", ("upload at once",)),
+        *(
+            pytest.param(option, CALLS, marks=pytest.mark.soak)
+            for option in ("account_key", "connection_string", "sas_token")
+        ),
+    ],
+)
 async def test_no_call_fails_when_the_key_of_the_account_is_replaced(
-    rotating: RotatingAzurite, option: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    rotating: RotatingAzurite,
+    option: str,
+    calls: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
+    """Replace the key before each call. Every run has each option and each call once."""
     (tmp_path / "small").write_bytes(b"content")
     (tmp_path / "large").write_bytes(bytes(LARGE))
     monkeypatch.setenv("ROTATING", rotating.secret(option))
@@ -70,19 +102,17 @@ async def test_no_call_fails_when_the_key_of_the_account_is_replaced(
         config = DataSourceConfig("s", DataSourceType.AZURE_BLOB, "S", options_of(rotating, option))
         await registry.register_data_source(config)
 
-        def rotate() -> None:
+        assert [item.path for item in await registry.list_items("s")] == ["a.csv"]
+        for call in calls:
             rotating.rotate()
             monkeypatch.setenv("ROTATING", rotating.secret(option))
-
-        assert [item.path for item in await registry.list_items("s")] == ["a.csv"]
-        rotate()
-        assert [item.path for item in await registry.list_items("s")] == ["a.csv"]
-        rotate()
-        assert (await registry.upload("s", str(tmp_path / "small"))).size == 7
-        rotate()
-        assert (await registry.upload("s", str(tmp_path / "large"))).size == LARGE
-        rotate()
-        assert (await registry.fetch("s", "large", tmp_path / "ws")).size == LARGE
+            if call == "list":
+                assert [item.path for item in await registry.list_items("s")] == ["a.csv"]
+            elif call == "fetch":
+                assert (await registry.fetch("s", "a.csv", tmp_path / "ws")).size == 2
+            else:
+                name, size = ("small", 7) if call == "upload at once" else ("large", LARGE)
+                assert (await registry.upload("s", str(tmp_path / name))).size == size
         assert registry.get_pool_stats("s")["connects"] == 1
 
 
@@ -115,7 +145,7 @@ async def test_connection_string_with_another_account_is_not_used_on_an_open_con
             "s",
             DataSourceType.AZURE_BLOB,
             "S",
-            {"container": "data", "connection_string": "${env:ROTATING}"},
+            {"container": rotating.container, "connection_string": "${env:ROTATING}"},
         )
         await registry.register_data_source(config)
         await registry.list_items("s")
