@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from datasources import (
 from datasources_server import ServerSettings, SharedTokens, create_app, router, strict_policy
 from datasources_server.responses import ContentResponse, read_file
 from tests.core.fakes import MemoryConnector, registry_of, source
+from tests.waiting import wait_until
 
 ROOT = Principal("root", roles={"admin"})
 
@@ -184,6 +186,42 @@ async def test_trail_and_uses_of_tokens_are_written_after_an_unexpected_error_of
                 entries = (await client.get("/v1/audit", headers=headers)).json()["items"]
     assert failed == {"append_many", "put"}
     assert [entry["operation"] for entry in entries] == ["token_made"]
+
+
+async def test_entry_that_is_being_written_when_the_server_ends_is_in_the_trail_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = MemoryStore()
+    records = store.records()
+    append, writing, go_on = records.append_many, threading.Event(), threading.Event()
+
+    def wait_at_first(*arguments: Any, **more: Any) -> None:
+        if not writing.is_set():
+            writing.set()
+            go_on.wait(60)
+        append(*arguments, **more)
+
+    monkeypatch.setattr(records, "append_many", wait_at_first)
+    tokens = SharedTokens(records)
+    headers = {"Authorization": f"Bearer {tokens.add('root', admin=True)}"}
+    ending = asyncio.Event()
+
+    async def serve() -> None:
+        async with app.router.lifespan_context(app), client_of(app) as client:
+            await client.post("/v1/tokens", json={"name": "ann"}, headers=headers)
+            await wait_until(writing.is_set)
+            ending.set()
+
+    async with DataSourceRegistry(store=store) as registry:
+        app = create_app(registry, tokens=tokens)
+        serving = asyncio.create_task(serve())
+        await ending.wait()
+        for _ in range(100):  # it ends as far as it can
+            await asyncio.sleep(0)
+        go_on.set()
+        await serving
+    entries = [entry["operation"] for _, entry in records.read("audit", "all")]
+    assert entries == ["token_made"]
 
 
 async def test_response_of_a_file_that_becomes_shorter_has_no_last_part(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from fastapi import Query
 from fastapi.routing import APIRoute
 from pydantic import BeforeValidator
 
-from datasources import AuditObserver, Records
+from datasources import AuditObserver, Records, run_in_thread
 from datasources.json_values import to_iso_time, to_json_value
 from datasources_server.api_router import ApiRouter
 from datasources_server.calls import AdminCall
@@ -100,7 +100,8 @@ class AuditTrail(AuditObserver):
     async def _flush(self) -> None:
         if self._waiting:
             try:
-                await asyncio.to_thread(self._append)
+                # If it is cancelled, it ends before the entries are written once more.
+                await run_in_thread(self._append)
             except Problem:
                 self._waiting.clear()  # the store keeps no records
             except Exception as exc:  # noqa: BLE001  (logged; the next attempt may succeed)
