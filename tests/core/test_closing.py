@@ -111,17 +111,18 @@ async def test_fetches_of_many_are_cut_off_one_by_one(tmp_path: Path) -> None:
 
 
 async def test_operation_that_ends_in_time_is_not_cut_off() -> None:
-    release = asyncio.Event()
+    started, release = asyncio.Event(), asyncio.Event()
 
     class Waits(MemoryConnector):
         async def list_items(self, path: str | None = None) -> list[DataItem]:
+            started.set()
             await release.wait()
             return await super().list_items(path)
 
     async with registry_of(fresh(Waits)) as registry:
         await registry.register_data_source(source())
         listing = asyncio.create_task(registry.list_items("s"))
-        await asyncio.sleep(0.01)
+        await started.wait()
         closing = asyncio.create_task(registry.disconnect_all())
         await asyncio.sleep(0.01)
         release.set()

@@ -329,7 +329,7 @@ async def test_what_is_no_dataset_and_has_its_name_stays(
     planted = tmp_path / "a.csv.dataset"
     plant(planted)
     fetching = asyncio.ensure_future(files.fetch("files", "a.csv", tmp_path, splits=2))
-    done, _ = await asyncio.wait([fetching], timeout=10)
+    done, _ = await asyncio.wait([fetching], timeout=60)
     if not done:  # end the thread that waits for a writer of the pipe
         os.close(os.open(planted, os.O_WRONLY | os.O_NONBLOCK))
     assert done

@@ -10,6 +10,7 @@ import pickle
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -45,7 +46,14 @@ def take_over(monkeypatch: pytest.MonkeyPatch) -> Take:
 def children() -> list[psutil.Process]:
     """Return the readers of workbooks below this process, which may have servers of tests as well."""
     processes = psutil.Process().children(recursive=True)
-    return [process for process in processes if process.cmdline()[1:3] == ["-I", "-c"]]
+    return [process for process in processes if command_of(process)[1:3] == ["-I", "-c"]]
+
+
+def command_of(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:  # such as that of a server which has just ended
+        return []
 
 
 def processes_with(word: str) -> list[psutil.Process]:
@@ -119,8 +127,10 @@ def test_process_that_does_not_end_is_killed_with_those_it_started(
 def test_reading_ends_though_another_process_holds_its_output(
     take_over: Take, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(sheet_process, "_MAX_WAIT", 1.0)
     pid_file = tmp_path / "pid"
+    # The time is over once the other process is there.
+    clock = SimpleNamespace(monotonic=lambda: 1e6 * pid_file.exists())
+    monkeypatch.setattr(sheet_process, "time", clock)
     take_over(
         "import os, time\n"
         "if os.fork() == 0:\n"

@@ -548,7 +548,7 @@ async def test_long_fetch_leaves_the_threads_that_all_share_to_others(
     task = asyncio.create_task(reader.fetch_data(query, limited))
     written = Path(limited).glob
     await wait_until(lambda: any(file.stat().st_size for file in written("*")))
-    assert await asyncio.wait_for(asyncio.to_thread(int), 10) == 0
+    assert await asyncio.wait_for(asyncio.to_thread(int), 60) == 0
     assert not task.done()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
