@@ -111,14 +111,16 @@ def active(admin: Admin, text: str) -> int:
     """Return how many sessions run a statement that contains `text`, or wait in a transaction."""
     return number(
         admin,
-        "SELECT count(*) FROM pg_stat_activity"
-        " WHERE state <> 'idle' AND query LIKE %s AND pid <> pg_backend_pid()",
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND state <> 'idle' AND query LIKE %s AND pid <> pg_backend_pid()",
         f"%{text}%",
     )
 
 
 def sessions(admin: Admin, user: str = "reader") -> int:
-    return number(admin, "SELECT count(*) FROM pg_stat_activity WHERE usename = %s", user)
+    """Return how many sessions a role has on the database; those of tests before may be ending."""
+    query = "WHERE datname = current_database() AND usename = %s"
+    return number(admin, f"SELECT count(*) FROM pg_stat_activity {query}", user)
 
 
 def number(admin: Admin, query: str, *parameters: object) -> int:

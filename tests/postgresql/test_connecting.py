@@ -290,8 +290,8 @@ async def _end_sessions(admin: Admin) -> None:
 
 def _sessions(admin: Admin, columns: str) -> list[tuple]:
     """Return what the server says of each session of `reader`."""
-    query = f"SELECT {columns} FROM pg_stat_activity WHERE usename = 'reader'"
-    return admin.execute(query).fetchall()
+    where = "datname = current_database() AND usename = 'reader'"
+    return admin.execute(f"SELECT {columns} FROM pg_stat_activity WHERE {where}").fetchall()
 
 
 async def test_session_is_as_new_for_the_next_user(

@@ -29,7 +29,9 @@ from tests.postgresql.conftest import (
 from tests.servers import Database
 from tests.waiting import wait_until
 
-SESSION = "SELECT pid FROM pg_stat_activity WHERE usename = 'reader'"
+SESSION = (
+    "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND usename = 'reader'"
+)
 
 # Each is written exactly as the server writes it.
 VALUES = [

@@ -80,8 +80,8 @@ def whole(plan: SplitPlan) -> Split:
 def sessions_in_transaction(admin: Admin) -> int:
     return number(
         admin,
-        "SELECT count(*) FROM pg_stat_activity"
-        " WHERE usename = 'reader' AND state LIKE 'idle in transaction%%'",
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND usename = 'reader' AND state LIKE 'idle in transaction%%'",
     )
 
 

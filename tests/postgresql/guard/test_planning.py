@@ -242,7 +242,9 @@ def backend_memory(admin: Admin) -> Callable[[str], int]:
     """Return the most memory in bytes that a session of a role has had, as Linux counts it."""
 
     def most(role: str) -> int:
-        query = "SELECT pid FROM pg_stat_activity WHERE usename = %s"
+        query = (
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND usename = %s"
+        )
         pids = [pid for (pid,) in admin.execute(query, [role]).fetchall()]
         lines = [Path(f"/proc/{pid}/status").read_text().splitlines() for pid in pids]
         assert lines
