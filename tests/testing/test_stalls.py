@@ -20,7 +20,9 @@ async def test_blocking_the_loop_fails_with_the_stack_of_where_it_was() -> None:
     async def call() -> None:
         block(0.15)
 
-    with pytest.raises(AssertionError, match=r"fetching blocked the event loop for 0\.\d+ s") as e:
+    with pytest.raises(
+        AssertionError, match=r"fetching blocked the event loop for \d+\.\d+ s"
+    ) as e:
         await assert_never_stalls(call, "fetching")
     assert "in block" in str(e.value)
     assert "in call" in str(e.value)
