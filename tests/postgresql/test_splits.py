@@ -565,13 +565,13 @@ async def test_a_plan_outlives_the_idle_timeout_of_its_session(
     admin: Admin, source: Source
 ) -> None:
     admin.execute("CREATE TABLE t AS SELECT i FROM generate_series(1, 1000) i")
-    connector = await source(dsn="options='-c idle_in_transaction_session_timeout=600'")
+    connector = await source(dsn="options='-c idle_in_transaction_session_timeout=2000'")
     async with connector.plan_splits("t", **SMALL) as plan:
         await wait_until(
             lambda: number(
                 admin,
                 "SELECT count(*) FROM pg_stat_activity WHERE usename = 'reader'"
-                " AND state = 'idle in transaction' AND state_change > xact_start + '2s'::interval",
+                " AND state = 'idle in transaction' AND state_change > xact_start + '2.5s'::interval",
             )
         )
         assert joined(await read_all(connector, plan)) == numbers(1, 1001)
