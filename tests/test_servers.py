@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -13,7 +14,7 @@ import psycopg
 import pytest
 
 from tests.conftest import SERVER_CACHE
-from tests.servers import AzuriteServer, PostgresServer, Server
+from tests.servers import AzuriteServer, PostgresServer, Server, free_port
 from tests.servers.process import accepts, alive, state_directory
 from tests.waiting import wait_until_blocking
 
@@ -31,12 +32,28 @@ def select_one(server: PostgresServer) -> tuple | None:
 
 
 @pytest.fixture(params=["postgres", "azurite"])
-def own_server(request) -> Iterator[Server]:
-    """A server of the test's own, of a kind that this machine can start."""
+def own_server(request, monkeypatch) -> Iterator[Server]:
+    """A server of the test's own, of a kind that this machine can start.
+
+    It has a state directory of its own: servers that other processes start stop leftovers as well.
+    """
     request.getfixturevalue(request.param)  # skips or fails where there is none
-    server = PostgresServer() if request.param == "postgres" else AzuriteServer(cache=SERVER_CACHE)
-    yield server
-    server.stop()
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        os.chmod(folder, 0o711)  # PostgreSQL runs as another user
+        monkeypatch.setenv("TMPDIR", folder)
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        is_postgres = request.param == "postgres"
+        server = PostgresServer() if is_postgres else AzuriteServer(cache=SERVER_CACHE)
+        yield server
+        server.stop()
+
+
+def test_processes_that_share_the_tests_choose_other_ports(monkeypatch):
+    chosen = []
+    for worker in ("gw0", "gw1"):
+        monkeypatch.setenv("PYTEST_XDIST_WORKER", worker)
+        chosen.append({free_port() % 8 for _ in range(20)})
+    assert chosen[0].isdisjoint(chosen[1])
 
 
 def test_stopped_server_leaves_no_process_no_listener_and_no_file(own_server):

@@ -43,10 +43,12 @@ def free_port() -> int:
 
     It lies below the range from which systems choose the ports of outgoing connections (32768 on
     Linux, 49152 elsewhere): a port of that range could be taken by a client while its server is
-    being restarted, even by one that is trying to reach that server.
+    being restarted, even by one that is trying to reach that server. Processes of pytest-xdist have
+    ports of their own, which none of the others takes before a server listens or while it is down.
     """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     for _ in range(200):
-        port = random.randrange(15_000, 32_000)
+        port = random.randrange(15_000 + worker % 8, 32_000, 8)
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with suppress(OSError):

@@ -76,7 +76,10 @@ class SeaweedServer(S3Server):
     def _prepare(self) -> None:
         names = [*(f"{name}.port" for name in _OTHERS), "webdav"]
         names += [f"{name}.port.grpc" for name in (*_OTHERS, "s3")]
-        self._ports = {name: free_port() for name in names}
+        ports: set[int] = set()
+        while len(ports) < len(names):
+            ports |= {free_port()} - {self.port}
+        self._ports = dict(zip(names, ports, strict=True))
         key = {"accessKey": self.access_key_id, "secretKey": self.secret_access_key}
         identity = {"name": "tests", "credentials": [key], "actions": ["Admin"]}
         (self.directory / "s3.json").write_text(json.dumps({"identities": [identity]}))
