@@ -1,11 +1,14 @@
-"""Wait for a state rather than for time."""
+"""Wait for a state rather than for time, and let time be over."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
 
 _TURNS = 100  # looks between which only other tasks run, so that a virtual clock stands still
 _PAUSE = 0.01  # seconds between the later looks, in which threads have their turn
@@ -31,6 +34,16 @@ def wait_until_blocking(condition: Callable[[], object], *, timeout: float = 30)
     while not condition():
         _check(deadline, timeout)
         time.sleep(_PAUSE)
+
+
+@contextmanager
+def clock_ahead(seconds: float) -> Iterator[None]:
+    """Let the clock of the running event loop be ahead for a block, so that time limits are over."""
+    loop = asyncio.get_running_loop()
+    with pytest.MonkeyPatch.context() as patch:
+        now = loop.time
+        patch.setattr(loop, "time", lambda: now() + seconds)
+        yield
 
 
 def _check(deadline: float, timeout: float) -> None:

@@ -38,7 +38,7 @@ from datasources.registry.observing import redacted_excerpt
 from tests.core.fakes import AbleConnector, MemoryConnector, fresh, registry_of, source
 from tests.core.redaction_corpus import SECRETS, SHAPES, TEXTS
 from tests.core.subprocesses import run_python
-from tests.waiting import wait_until
+from tests.waiting import clock_ahead, wait_until
 
 
 class Counting(AbleConnector):
@@ -179,12 +179,14 @@ async def test_each_source_that_fails_to_be_registered_is_told(log: Path) -> Non
 async def test_failed_cancelled_and_timed_out_operations_are_told_apart(
     log: Path, tmp_path: Path
 ) -> None:
-    config = PoolConfig(max_size=1, acquire_timeout=1)
+    config = PoolConfig(max_size=1, acquire_timeout=20)
     async with await audited(log, pool_config=config) as registry:
         task = asyncio.create_task(registry.fetch("s", "slow", tmp_path / "ws"))
         await wait_until(lambda: registry.get_pool_stats("s")["in_use"])
-        with pytest.raises(DataSourceError):  # the one connection is in use
-            await registry.list_items("s")
+        listing = asyncio.create_task(registry.list_items("s"))  # the one connection is in use
+        await wait_until(lambda: registry.get_pool_stats("s")["waiting"])
+        with clock_ahead(20), pytest.raises(DataSourceError):
+            await listing
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -26,7 +26,7 @@ from tests.core.fakes import (
     source,
 )
 from tests.core.subprocesses import run_python
-from tests.waiting import wait_until
+from tests.waiting import clock_ahead, wait_until
 
 
 async def test_all_callers_get_the_same_connector_connected_once() -> None:
@@ -61,14 +61,15 @@ async def test_a_connector_asked_for_while_its_source_is_disconnected_leaks_no_l
 
 async def test_leases_are_exclusive_and_bounded() -> None:
     cls = fresh()
-    config = PoolConfig(max_size=2, acquire_timeout=1)
+    config = PoolConfig(max_size=2, acquire_timeout=60)
     async with registry_of(cls, pool_config=config) as registry:
         await registry.register_data_source(source())
         async with registry.connection("s") as one, registry.connection("s") as two:
             assert one is not two
-            with pytest.raises(PoolTimeoutError, match="2 of 2 in use"):
-                async with registry.connection("s"):
-                    pytest.fail("entered")
+            third = asyncio.ensure_future(registry.connection("s").__aenter__())
+            await wait_until(lambda: registry.get_pool_stats("s")["waiting"])
+            with clock_ahead(60), pytest.raises(PoolTimeoutError, match="2 of 2 in use"):
+                await third
             stats = registry.get_pool_stats("s")
             assert {k: stats[k] for k in ("total", "in_use", "available", "max_size")} == {
                 "total": 2,
