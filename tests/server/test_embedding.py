@@ -22,7 +22,14 @@ from datasources import (
     PolicyError,
     Principal,
 )
-from datasources_server import ServerSettings, SharedTokens, create_app, router, strict_policy
+from datasources_server import (
+    ServerSettings,
+    SharedTokens,
+    create_app,
+    router,
+    strict_policy,
+    token_uses,
+)
 from datasources_server.responses import ContentResponse, read_file
 from tests.core.fakes import MemoryConnector, registry_of, source
 from tests.waiting import wait_until
@@ -222,6 +229,40 @@ async def test_entry_that_is_being_written_when_the_server_ends_is_in_the_trail_
         await serving
     entries = [entry["operation"] for _, entry in records.read("audit", "all")]
     assert entries == ["token_made"]
+
+
+async def test_server_does_not_end_while_a_use_of_a_token_is_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(token_uses, "_WRITE_SECONDS", 0)
+    store = MemoryStore()
+    records = store.records()
+    put, writing, go_on = records.put, threading.Event(), threading.Event()
+
+    def wait(*arguments: Any, **more: Any) -> None:
+        writing.set()
+        go_on.wait(60)
+        put(*arguments, **more)
+
+    tokens = SharedTokens(records)
+    headers = {"Authorization": f"Bearer {tokens.add('root', admin=True)}"}
+    monkeypatch.setattr(records, "put", wait)
+
+    async def serve() -> None:
+        async with app.router.lifespan_context(app), client_of(app) as client:
+            await client.get("/v1/sources", headers=headers)
+            await wait_until(writing.is_set)
+
+    async with DataSourceRegistry(store=store) as registry:
+        app = create_app(registry, tokens=tokens)
+        serving = asyncio.create_task(serve())
+        await wait_until(writing.is_set)
+        for _ in range(1000):  # it ends as far as it can
+            await asyncio.sleep(0)
+        assert not serving.done()
+        go_on.set()
+        await serving
+    assert token_uses.read_uses(records).keys() == {"root"}
 
 
 async def test_response_of_a_file_that_becomes_shorter_has_no_last_part(tmp_path: Path) -> None:

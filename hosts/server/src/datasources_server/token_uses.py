@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from datasources import Record, Records
+from datasources import Record, Records, run_in_thread
 from datasources_server.problems import Problem, problem_of
 
 _KIND = "token-use"
@@ -58,7 +58,8 @@ class TokenUses:
         waiting, self._waiting = self._waiting, {}
         if waiting:
             try:
-                await asyncio.to_thread(self._put, waiting)
+                # If it is cancelled, it ends before the store may be closed.
+                await run_in_thread(self._put, waiting)
             except Problem:
                 pass  # the store keeps no records
             except Exception as exc:  # noqa: BLE001  (logged; the next attempt may succeed)
