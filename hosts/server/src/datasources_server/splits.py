@@ -142,7 +142,8 @@ async def plan_splits(
         expires_at=expires_at,
     )
     stack.push_async_callback(asyncio.to_thread, records.remove, _KIND, record.id)
-    await asyncio.to_thread(records.put, record)
+    # If it is cancelled, it ends before the token is removed.
+    await run_in_thread(records.put, record)
     described = {
         "splits": list(plan.splits),
         "schema": base64.b64encode(plan.schema.serialize()).decode(),
