@@ -7,8 +7,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-
-import pytest
+from unittest.mock import patch
 
 _TURNS = 100  # looks between which only other tasks run, so that a virtual clock stands still
 _PAUSE = 0.01  # seconds between the later looks, in which threads have their turn
@@ -40,9 +39,8 @@ def wait_until_blocking(condition: Callable[[], object], *, timeout: float = 30)
 def clock_ahead(seconds: float) -> Iterator[None]:
     """Let the clock of the running event loop be ahead for a block, so that time limits are over."""
     loop = asyncio.get_running_loop()
-    with pytest.MonkeyPatch.context() as patch:
-        now = loop.time
-        patch.setattr(loop, "time", lambda: now() + seconds)
+    now = loop.time
+    with patch.object(loop, "time", lambda: now() + seconds):
         yield
 
 

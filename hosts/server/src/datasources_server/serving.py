@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from importlib.machinery import ModuleSpec, PathFinder
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -179,10 +180,10 @@ def _settings(context: CliContext, options: Mapping[str, Any]) -> ServerSettings
 
 def _root_parts() -> list[Part]:
     """Return the routes of MCP, if `datasources-agents[mcp]` is installed."""
-    if not all(map(importlib.util.find_spec, ("datasources_agents", "mcp"))):
+    sdk = importlib.util.find_spec("mcp")
+    if sdk is None or importlib.util.find_spec("datasources_agents") is None:
         return []
-    # Version 2 of the SDK brings `mcp_types`. An import of `mcp` would tell more, but takes seconds.
-    if importlib.util.find_spec("mcp_types") is None:
+    if not _has_server(sdk):
         output.echo_err(
             "Without /mcp: another 'mcp' is needed; pip install 'datasources-agents[mcp]'"
         )
@@ -190,6 +191,15 @@ def _root_parts() -> list[Part]:
     from datasources_agents.mcp_routes import mcp_routes
 
     return [mcp_routes]
+
+
+def _has_server(sdk: ModuleSpec | None) -> bool:
+    """Return True if a package `mcp` is version 2 of the SDK; an import would take seconds."""
+    for name in ("mcp.server", "mcp.server.mcpserver"):
+        if sdk is None or sdk.submodule_search_locations is None:
+            return False
+        sdk = PathFinder.find_spec(name, sdk.submodule_search_locations)
+    return sdk is not None
 
 
 def _parts(context: CliContext) -> list[Part]:
