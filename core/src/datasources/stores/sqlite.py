@@ -214,7 +214,9 @@ class SQLiteStore(Store):
         if not stat.S_ISREG(status.st_mode):
             raise StoreError(f"the store {self.path!r} cannot be used: it is not a file")
         if not os.access(self.path, os.R_OK | os.W_OK, effective_ids=_EFFECTIVE_IDS):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            is_mounted_so = os.statvfs(self.path).f_flag & os.ST_RDONLY
+            code = errno.EROFS if is_mounted_so else errno.EACCES
+            raise OSError(code, os.strerror(code))
         self._inode = status.st_ino
         if stat.S_IMODE(status.st_mode) != 0o600 and status.st_uid == os.geteuid():
             for suffix in ("", "-wal", "-shm"):
