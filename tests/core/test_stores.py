@@ -396,7 +396,7 @@ def read_elsewhere(path: Path) -> list[str]:
         "import sqlite3, sys; connection = sqlite3.connect(sys.argv[1]); "
         "print(*(id for id, in connection.execute('SELECT id FROM sources'))); connection.close()"
     )
-    command = [sys.executable, "-c", code, path]
+    command = [sys.executable, "-c", code, str(path)]
     return subprocess.run(command, capture_output=True, check=True, text=True).stdout.split()
 
 

@@ -123,7 +123,7 @@ async def test_connecting_that_is_cancelled_closes_its_socket(pg_database: Datab
             await connecting
         # The traceback keeps the frames, and what they have, from the garbage collector.
         await wait_until(lambda: states == ["begun", "ended"])
-        assert caught.tb
+        assert caught.value.__traceback__ is not None
 
 
 async def test_nothing_is_left_of_a_failed_connect(admin: Admin, pg_database: Database) -> None:
