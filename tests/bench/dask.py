@@ -18,7 +18,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -31,6 +30,7 @@ import psutil
 import psycopg
 import pytest
 
+from tests.bench.measuring import measured_processes
 from tests.servers import PostgresServer
 
 ROWS, ROUNDS, WORKERS = int(os.environ.get("ROWS", "1000000")), 3, 2
@@ -160,29 +160,8 @@ WAYS = {
 
 def measure(way: str, dsn: str, folder: Path) -> dict[str, float]:
     """Return the figures of one way: seconds, processor time, bytes of memory."""
-    peak, ended = [0], threading.Event()
-
-    def watch() -> None:
-        while not ended.wait(0.05):
-            peak[0] = max(peak[0], sum(one.memory_info().rss for one in _processes()))
-
     with WAYS[way](dsn, folder) as run:
-        thread = threading.Thread(target=watch)
-        thread.start()
-        before, started = _cpu(), time.perf_counter()
-        run()
-        figures = {"seconds": time.perf_counter() - started, "cpu": _cpu() - before}
-        ended.set()
-        thread.join()
-    return {**figures, "memory": peak[0]}
-
-
-def _processes() -> list[psutil.Process]:
-    return [psutil.Process(), *psutil.Process().children(recursive=True)]
-
-
-def _cpu() -> float:
-    return sum(sum(one.cpu_times()[:2]) for one in _processes())
+        return measured_processes(run)[1]
 
 
 def _server_cpu(server: PostgresServer) -> float:

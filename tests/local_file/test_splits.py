@@ -13,6 +13,7 @@ import lzma
 import os
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,8 @@ from datasources import (
     UnsupportedError,
     gather_splits,
 )
-from datasources.file_splits import text
+from datasources.file_splits import reading, text
+from datasources.file_splits.files import PinnedFile, SplitFile
 from datasources_local_file import LocalFileConnector
 from tests.parquet import parquet
 
@@ -541,6 +543,7 @@ async def test_a_file_that_changes_while_it_is_read_is_refused(
     files: LocalFileConnector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(text, "_BLOCK", 100)
+    monkeypatch.setattr(reading, "_SMALL", 0)  # it would be read whole before it changes
     (tmp_path / "a.csv").write_bytes(b"a,b\n" + b"1,1\n" * 1000)
     os.utime(tmp_path / "a.csv", ns=(0, 0))
     async with files.plan_splits("a.csv", target_bytes=1 << 20, max_splits=1) as plan:
@@ -592,3 +595,41 @@ async def test_a_large_file_is_never_in_memory_as_a_whole(
         tracemalloc.stop()
     assert rows == 0
     assert most < size * 0.8
+
+
+async def test_a_few_small_texts_are_open_at_once_and_their_rows_are_in_order(
+    files: LocalFileConnector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(40):
+        text = f"a\n{number}\n" if number != 20 else "a\n" + "20\n" * 200_000
+        (tmp_path / f"{number:02}.csv").write_text(text)
+    names: list[str] = []
+    most = 0
+    open_file = files.open_file
+
+    @asynccontextmanager
+    async def counted(file: SplitFile) -> AsyncIterator[PinnedFile]:
+        nonlocal most
+        async with open_file(file) as opened:
+            names.append(file.path)
+            most = max(most, len(names))
+            try:
+                yield opened
+            finally:
+                names.remove(file.path)
+
+    async with files.plan_splits("*.csv", target_bytes=1 << 30, max_splits=1) as plan:
+        monkeypatch.setattr(files, "open_file", counted)
+        (split,) = plan.splits
+        read = [row for (row,) in await rows_of(files.read_split(split))]
+        assert list(dict.fromkeys(read)) == list(range(40))
+        assert len(read) == 39 + 200_000
+        assert 1 < most <= 9
+        batches: Any = files.read_split(split)
+        assert (await anext(batches)).num_rows == 1
+        await batches.aclose()
+        assert names == []
+        (tmp_path / "05.csv").unlink()
+        with pytest.raises(DataFetchError, match=r"'05\.csv' was deleted since"):
+            await rows_of(files.read_split(split))
+        assert names == []

@@ -32,6 +32,7 @@ _REASONS = {200: "OK", 206: "Partial Content", 404: "Not Found", 412: "Precondit
 _DATE = formatdate(1_700_000_000, usegmt=True)
 NOW = "2023-11-14T22:13:20.0000000Z"
 """The version that blobs with earlier ones have now."""
+ROWS_OF_A_TABLE = 650
 
 
 @dataclass
@@ -439,7 +440,9 @@ def _large(size: int) -> IO[bytes]:
     return file
 
 
-async def _main(port: int, large: int, small: int, listed: int, long: int, s3: bool) -> None:
+async def _main(
+    port: int, large: int, small: int, listed: int, long: int, tables: int, s3: bool
+) -> None:
     service = S3Service() if s3 else BlobService()
     service.record = False
     content = _large(large << 20)
@@ -453,6 +456,9 @@ async def _main(port: int, large: int, small: int, listed: int, long: int, s3: b
         # With a slash at the end, it would be the marker of a folder, which is not listed.
         name = f"long/{number:06}" + "é\x01 /"[number % 4] * 999 + "x"
         service.put(name, b"", properties="<Unknown>&lt;é&gt;</Unknown>" * 40)
+    for number in range(tables):
+        rows = (f"{number},{row},city number {row % 97}\n" for row in range(ROWS_OF_A_TABLE))
+        service.put(f"tables/{number:06}.csv", ("a,b,c\n" + "".join(rows)).encode())
     service.page({"maxresults": str(PAGE)})
     await service.start(port)
     await service.serve_forever()
@@ -461,7 +467,7 @@ async def _main(port: int, large: int, small: int, listed: int, long: int, s3: b
 if __name__ == "__main__":
     arguments = argparse.ArgumentParser()
     arguments.add_argument("port", type=int)
-    for each in ("large", "small", "listed", "long"):
+    for each in ("large", "small", "listed", "long", "tables"):
         arguments.add_argument(f"--{each}", type=int, default=0)
     arguments.add_argument("--s3", action="store_true")
     asyncio.run(_main(**vars(arguments.parse_args())))
@@ -469,10 +475,11 @@ else:
     from tests.servers.process import Server
 
     class BlobServerProcess(Server):
-        """The service in a process of its own, with blobs `large`, `small/…`, `listed/…`, `long/…`.
+        """The service in a process of its own, with blobs `large`, `small/…`, `listed/…` and so on.
 
-        `large` is in MiB, the others are numbers of blobs, `long` of names of 1,000 characters;
-        `large-md5` is `large` once more, with its Content-MD5.
+        `large` is in MiB, the others are numbers of blobs, `long` of names of 1,000 characters,
+        `tables` of 16 KiB of CSV with `ROWS_OF_A_TABLE` rows; `large-md5` is `large` once more, with
+        its Content-MD5.
         """
 
         name = "blob-server"
@@ -484,11 +491,13 @@ else:
             small: int = 0,
             listed: int = 0,
             long: int = 0,
+            tables: int = 0,
             s3: bool = False,
         ) -> None:
             super().__init__()
             self._protocol = ["--s3"] if s3 else []
             self._blobs = {"large": large, "small": small, "listed": listed, "long": long}
+            self._blobs["tables"] = tables
 
         @property
         def url(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import Any, ClassVar
 
 from datasources.connector import DataSourceConnector
@@ -86,8 +86,10 @@ class SplittableFiles(DataSourceConnector):
             DataFetchError: A file has changed since the plan, or cannot be read.
         """
         self.require_connection()
-        async for batch in read_files(split, columns, self.open_file, self.distribution):
-            yield batch
+        reading = read_files(split, columns, self.open_file, self.distribution)
+        async with aclosing(reading) as batches:
+            async for batch in batches:
+                yield batch
 
     async def _files_of(self, identifier: str) -> list[SplitFile]:
         """Return the file of that name; otherwise those of the folder or the pattern."""
