@@ -106,7 +106,7 @@ def test_the_sdk_is_imported_by_the_first_request_and_not_before(tmp_path: Path)
     assert not {"mcp", "mcp_types"} & imported
 
 
-async def test_requests_that_come_at_once_are_the_first() -> None:
+async def test_the_first_requests_may_come_at_once() -> None:
     with ServeCommand() as server:
         token = server.admin.token
         first = [asyncio.to_thread(post, server.port, token) for _ in range(5)]

@@ -30,7 +30,7 @@ import pytest
 
 from tests.bench.azure_blob import AT_ONCE, REPOSITORY
 from tests.bench.measuring import measured_processes
-from tests.bench.object_store import KEYS
+from tests.bench.object_store import KEYS, s3_store
 from tests.servers.blob_server import ROWS_OF_A_TABLE, BlobServerProcess
 
 BLOBS, ROUNDS, WORKERS = int(os.environ.get("BLOBS", "2000")), 3, 2
@@ -94,17 +94,9 @@ def _warm(number: int) -> None:
 def obstore(url: str) -> Iterator[Run]:
     import obstore
     import pyarrow as pa
-    from obstore.store import S3Store
     from pyarrow.csv import read_csv
 
-    store = S3Store(
-        "data",
-        endpoint=url,
-        region="us-east-1",
-        client_options={"allow_http": True},
-        access_key_id=KEYS["access_key_id"],
-        secret_access_key=KEYS["secret_access_key"],
-    )
+    store = s3_store(url)
 
     async def read() -> int:
         places = asyncio.Semaphore(AT_ONCE)

@@ -35,8 +35,10 @@ async def measured(run: Callable[[], Awaitable[T]]) -> tuple[T, dict[str, float]
 
 
 def measured_processes(run: Callable[[], T]) -> tuple[T, dict[str, float]]:
-    """Return what a run returns, and figures of this process and its children: `seconds`, `cpu`,
-    and `memory`, the most bytes that all had together, with what they share counted in each.
+    """Return what a run returns, and its figures: `seconds`, `cpu`, `memory` (bytes).
+
+    They are those of this process and its children. Memory is the most that all had together, with
+    what they share counted in each.
     """
     peak, ended = [0], threading.Event()
 

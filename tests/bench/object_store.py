@@ -51,12 +51,11 @@ async def ours(url: str) -> AsyncIterator[Client]:
     await connector.disconnect()
 
 
-@asynccontextmanager
-async def obstore(url: str) -> AsyncIterator[Client]:
-    import obstore
+def s3_store(url: str) -> Any:
+    """Return the bucket as obstore reads it."""
     from obstore.store import S3Store
 
-    store = S3Store(
+    return S3Store(
         "data",
         endpoint=url,
         region="us-east-1",
@@ -64,6 +63,13 @@ async def obstore(url: str) -> AsyncIterator[Client]:
         access_key_id=KEYS["access_key_id"],
         secret_access_key=KEYS["secret_access_key"],
     )
+
+
+@asynccontextmanager
+async def obstore(url: str) -> AsyncIterator[Client]:
+    import obstore
+
+    store = s3_store(url)
 
     async def fetch(name: str, path: Path) -> None:
         answer = await obstore.get_async(store, name)

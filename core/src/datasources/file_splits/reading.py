@@ -40,8 +40,8 @@ async def read_files(
     """Yield the rows of a split of `plan_files` as `pyarrow.RecordBatch`.
 
     One batch is in memory at a time, of about 4 MiB, and what pyarrow reads ahead of it. Small texts
-    are read whole, up to eight while the caller has the rows of the one before: most of the time
-    that they take is that of waiting for answers. Small Parquet files may be large in memory.
+    are read whole, and up to eight of them ahead, because most of their time is that of waiting for
+    answers. Parquet files are not read ahead: a small one may be large in memory.
 
     Args:
         split: The split.
@@ -59,9 +59,12 @@ async def read_files(
 
     def opened(piece: _Piece) -> AbstractAsyncContextManager[Callable[..., Awaitable[Any]]]:
         file, place = piece
-        return _opened(
-            open_file, file, lambda c: formats.read_piece(c, file, split.part, place, columns)
-        )
+
+        def read(content: PinnedFile) -> Iterator[Any]:
+            batches: Iterator[Any] = formats.read_piece(content, file, split.part, place, columns)
+            return batches
+
+        return _opened(open_file, file, read)
 
     async def read_whole(piece: _Piece) -> list[Any]:
         async with opened(piece) as call:
@@ -107,7 +110,7 @@ async def _opened(
 async def _in_order(
     read: Callable[[_Piece], Coroutine[Any, Any, list[Any]]], pieces: Iterable[_Piece]
 ) -> AsyncGenerator[list[Any]]:
-    """Yield what `read` returns for each piece, while it reads some of the following."""
+    """Yield what `read` returns for each piece, in their order; the next ones are read meanwhile."""
     ahead: deque[asyncio.Task[list[Any]]] = deque()
     try:
         for piece in pieces:

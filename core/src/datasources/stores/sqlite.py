@@ -71,7 +71,7 @@ _REMOVED = "SELECT id, version FROM removed WHERE version > ?"
 # Damaged text is replaced, so that the other records of the file can be read.
 _text = partial(str, encoding="utf-8", errors="replace")
 _LOCK_TIMEOUT = 10.0  # seconds to wait for another process's write
-_EFFECTIVE_IDS = os.access in os.supports_effective_ids
+_EFFECTIVE_IDS = os.access in os.supports_effective_ids  # not on every system
 
 _BEFORE_ALL = -(2**63)  # less than any version, even one that damage made negative
 
@@ -213,9 +213,10 @@ class SQLiteStore(Store):
         status = os.stat(self.path)
         if not stat.S_ISREG(status.st_mode):
             raise StoreError(f"the store {self.path!r} cannot be used: it is not a file")
+        # SQLite would open a file that cannot be written without an error, for reading alone.
         if not os.access(self.path, os.R_OK | os.W_OK, effective_ids=_EFFECTIVE_IDS):
-            is_mounted_so = os.statvfs(self.path).f_flag & os.ST_RDONLY
-            code = errno.EROFS if is_mounted_so else errno.EACCES
+            read_only = os.statvfs(self.path).f_flag & os.ST_RDONLY
+            code = errno.EROFS if read_only else errno.EACCES
             raise OSError(code, os.strerror(code))
         self._inode = status.st_ino
         if stat.S_IMODE(status.st_mode) != 0o600 and status.st_uid == os.geteuid():
