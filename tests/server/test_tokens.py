@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from fastapi import Request
 
 from datasources import CredentialError, DataSourceRegistry, Grant, OptionError, Principal
 from datasources.stores import SQLiteStore
-from datasources_server import SharedTokens, Tokens, TokenStore, create_app
+from datasources_server import SharedTokens, Tokens, TokenStore, create_app, token_file
 
 
 @pytest.fixture
@@ -100,6 +101,44 @@ def test_revoked_and_expired_tokens_are_none(
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + 61)
     assert authenticate(other, f"Bearer {short}") is None
+
+
+def test_new_token_is_known_to_a_thread_while_another_one_reads_the_file(
+    tokens: Tokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tokens.list() == []
+    token = Tokens(tokens.path).add("ann", admin=True)
+    make_stamp = token_file._stamp
+
+    def read_in_another_thread(status: os.stat_result) -> Any:
+        monkeypatch.setattr(token_file, "_stamp", make_stamp)
+        with ThreadPoolExecutor() as pool:
+            pool.submit(tokens.list).result()
+        return make_stamp(status)
+
+    monkeypatch.setattr(token_file, "_stamp", read_in_another_thread)
+    assert authenticate(tokens, f"Bearer {token}")
+
+
+def test_new_token_is_known_though_a_thread_reads_the_store_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(SQLiteStore(str(tmp_path / "sources.db"))) as store, ThreadPoolExecutor() as pool:
+        records = store.records()
+        tokens = SharedTokens(records)
+        added: list[Future[str]] = []
+        list_records = records.list
+
+        def list_before_a_token_is_added(*args: Any, **options: Any) -> Any:
+            listed = list_records(*args, **options)
+            if not added:
+                added.append(pool.submit(tokens.add, "ann", admin=True))
+                wait(added, timeout=0.1)
+            return listed
+
+        monkeypatch.setattr(records, "list", list_before_a_token_is_added)
+        assert tokens.list() == []
+        assert authenticate(tokens, f"Bearer {added[0].result()}")
 
 
 def test_name_is_taken_once_and_well_formed(either: TokenStore) -> None:

@@ -43,12 +43,16 @@ class SharedTokens(TokenStore):
             self._records.put(record, expected=0)
         except ConflictError:
             raise exists_error(token.name) from None
-        self._loaded = None
+        self._forget_loaded()
 
     def revoke(self, name: str) -> bool:
         is_removed = self._records.remove(_KIND, name)
-        self._loaded = None
+        self._forget_loaded()
         return is_removed
+
+    def _forget_loaded(self) -> None:
+        with self._lock:  # a thread that reads now may not have seen the change
+            self._loaded = None
 
     def _read(self) -> list[Token]:
         tokens, after = [], ""

@@ -32,11 +32,7 @@ class Tokens(TokenStore):
         self._loaded: tuple[_Stamp, TokenSnapshot] | None = None
 
     def is_current(self) -> bool:
-        try:
-            stamp = _stamp(os.stat(self.path))
-        except OSError:
-            return False
-        return self._loaded is not None and stamp == self._loaded[0]
+        return self._find_current() is not None
 
     def load(self) -> TokenSnapshot:
         """Return the tokens; the file is read if it has changed.
@@ -44,15 +40,13 @@ class Tokens(TokenStore):
         Raises:
             CredentialError: The file cannot be read, is malformed, or others may use it.
         """
-        loaded = self._loaded
-        if loaded is not None and self.is_current():
-            return loaded[1]
+        current = self._find_current()
+        if current is not None:
+            return current
         try:
             with open(self.path, encoding="utf-8") as file:
                 status = os.fstat(file.fileno())
                 stamp = _stamp(status)
-                if self._loaded is not None and stamp == self._loaded[0]:
-                    return self._loaded[1]
                 if status.st_mode & 0o077:
                     raise CredentialError(
                         f"the file of tokens {self.path!r} may be used by others; "
@@ -69,6 +63,15 @@ class Tokens(TokenStore):
         snapshot = TokenSnapshot(tokens)
         self._loaded = (stamp, snapshot)
         return snapshot
+
+    def _find_current(self) -> TokenSnapshot | None:
+        """Return the tokens that were read last; None if the file has changed since."""
+        loaded = self._loaded  # read once, as another thread may replace it
+        try:
+            stamp = _stamp(os.stat(self.path))
+        except OSError:
+            return None
+        return loaded[1] if loaded is not None and stamp == loaded[0] else None
 
     def insert(self, token: Token) -> None:
         with self._lock():
