@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ast
+import gc
 import itertools
 import os
 import secrets
 import signal
+import sys
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -26,6 +30,23 @@ AnyServer = TypeVar("AnyServer", bound=Server)
 # Hypothesis must not fail a test because the machine is busy.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
+
+if sys.version_info < (3, 11, 8):
+    # A collection that parses, such as by logging an exception, breaks the parsing that it
+    # interrupts: https://github.com/python/cpython/issues/106905
+    _parse = ast.parse
+
+    @wraps(_parse)
+    def _parse_without_collection(*args: Any, **options: Any) -> ast.AST:
+        is_enabled = gc.isenabled()
+        gc.disable()
+        try:
+            return _parse(*args, **options)
+        finally:
+            if is_enabled:
+                gc.enable()
+
+    ast.parse = _parse_without_collection  # type: ignore[assignment]  # is overloaded
 
 FOREIGN_PREFIXES = ("DATASOURCE", "XDG_", "PG", "AZURE_", "AZURITE_")
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
