@@ -74,7 +74,7 @@ class TextSource:
             first = next(blocks, b"")
         head = first[:_HEAD]
         complete = len(head) < _CHUNK if decompressed else len(head) == size
-        encoding, dialect, reason = find_layout(path, head, complete=complete)
+        encoding, dialect, reason = find_layout(path, head, complete=complete, delimiter=delimiter)
         if dialect is None:
             raise no_table(path, reason)
         self.is_divisible = decompressed is None and encoding in DIVISIBLE_ENCODINGS
@@ -83,7 +83,7 @@ class TextSource:
         if encoding not in DIVISIBLE_ENCODINGS:
             blocks = _transcoded(chain([first], blocks), encoding, path)
             first, encoding, skipped = next(blocks, b""), "utf-8", 0
-        self.format = TextFormat(encoding, delimiter or dialect.delimiter)
+        self.format = TextFormat(encoding, dialect.delimiter)
         if not self.format.delimiter.isascii():
             raise no_table(path, f"its delimiter {dialect.delimiter!r} is not ASCII")
         start = skipped + dialect.start

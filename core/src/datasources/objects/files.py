@@ -16,7 +16,7 @@ from datasources.objects.failures import ObjectSubject
 from datasources.objects.folders import folder_error, is_folder, listed_object, require_file
 from datasources.objects.names import has_dot_segments, require_unicode
 from datasources.objects.options import ObjectStoreOptions
-from datasources.objects.parquet import ObjectFile
+from datasources.objects.parquet import TAIL, ObjectFile
 from datasources.objects.store import ObjectInfo, ObjectStore
 from datasources.preview import is_parquet
 
@@ -149,7 +149,7 @@ class ObjectFiles(ObjectStore, SplittableFiles):
         download = Download(self, name, file.version, etag=file.mark)
         opened = ObjectFile(download, file.size)
         try:
-            if is_parquet(file.path):
+            if is_parquet(file.path) or file.size <= TAIL:
                 await opened.read_tail()
             yield opened
         finally:

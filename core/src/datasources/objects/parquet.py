@@ -20,7 +20,7 @@ from datasources.threads import run_in_thread
 T = TypeVar("T")
 
 # Bytes at the end that are read at once: the footer of a few hundred columns, or a small file.
-_TAIL = 256 * 1024
+TAIL = 256 * 1024
 
 
 async def preview_parquet_object(
@@ -123,7 +123,7 @@ class ObjectFile(io.RawIOBase):
 
     async def read_tail(self, start: int = 0) -> None:
         """Read the end of the object from `start` on: a footer of Parquet, or a small object."""
-        tail = max(start, self._size - _TAIL)
+        tail = max(start, self._size - TAIL)
         if tail < self._size:
             self.store(tail, await self._download.part(tail, self._size))
 

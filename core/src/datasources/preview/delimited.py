@@ -47,17 +47,23 @@ class Dialect:
     """A doubt, as a sentence; empty if there is none."""
 
 
-def choose_dialect(text: str, extension: str, *, complete: bool) -> tuple[Dialect | None, str]:
+def choose_dialect(
+    text: str, extension: str, *, complete: bool, delimiter: str | None = None
+) -> tuple[Dialect | None, str]:
     """Return the dialect of a text, or None if its lines are to be shown as they are.
 
     The second value tells why a text that is expected to be a table, or resembles one, is none.
+    With a `delimiter`, the text is a table that has this one, unless it cannot be a table.
     """
-    if extension in UNTOLD:
+    if delimiter is None and extension in UNTOLD:
         return find_table(text, complete=complete)
-    if extension not in DELIMITERS:
+    if delimiter is None and extension not in DELIMITERS:
         return None, ""
-    if reason := _why_no_table(text):
+    if extension in DELIMITERS and (reason := _why_no_table(text)):
         return None, reason
+    if delimiter is not None:
+        separator_line = _SEPARATOR_LINE.match(text)
+        return Dialect(delimiter, separator_line.end() if separator_line else 0), ""
     return find_dialect(text, extension, complete=complete), ""
 
 

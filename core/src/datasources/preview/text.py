@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from itertools import islice
 
 from datasources.errors import DataFetchError
@@ -45,7 +46,8 @@ _BINARY = {
     b"wOF": "a font",
 }
 _ORC = b"ORC"  # three letters that a text may begin with
-_WHITESPACE = "\t\n\v\f\r\x1a\x1b"  # control characters of texts; U+001A is the end of a DOS file
+# Control characters but NUL, and those of texts: white space, and U+001A, the end of a DOS file.
+_CONTROL = re.compile(r"[\x01-\x08\x0e-\x19\x1c-\x1f]")
 _SAMPLE = 16 * 1024  # characters that are looked at for others
 
 
@@ -126,7 +128,9 @@ def preview_text(
     )
 
 
-def find_layout(name: str, head: bytes, *, complete: bool) -> tuple[str, Dialect | None, str]:
+def find_layout(
+    name: str, head: bytes, *, complete: bool, delimiter: str | None = None
+) -> tuple[str, Dialect | None, str]:
     """Return the encoding and dialect that `preview_text` reads a file with, which is no archive.
 
     The dialect is None for text that is not delimited; the third value may tell why it is not.
@@ -135,14 +139,15 @@ def find_layout(name: str, head: bytes, *, complete: bool) -> tuple[str, Dialect
         name: The file's name.
         head: Its first bytes.
         complete: True if `head` is the whole file.
+        delimiter: The delimiter, where it is known.
 
     Raises:
         DataFetchError: The file is not text.
     """
     decoded = decode(head, complete=complete)
     _require_text(name, head, decoded)
-    text = decoded.text.rstrip("\0\x1a") if complete else decoded.text
-    dialect, reason = choose_dialect(text.replace("\0", ""), _extension(name), complete=complete)
+    text = (decoded.text.rstrip("\0\x1a") if complete else decoded.text).replace("\0", "")
+    dialect, reason = choose_dialect(text, _extension(name), complete=complete, delimiter=delimiter)
     return decoded.encoding, dialect, reason
 
 
@@ -160,7 +165,7 @@ def _require_text(name: str, head: bytes, decoded: Decoded) -> None:
             )
     sample = decoded.text[:_SAMPLE].rstrip("\0") or decoded.text[:_SAMPLE]
     nuls = sample.count("\0")
-    controls = sum(character < " " and character not in _WHITESPACE for character in sample) - nuls
+    controls = len(_CONTROL.findall(sample))
     # Texts with padded fields have NUL characters, but no other ones then. A twentieth of random
     # bytes are control characters, and they are not UTF-8.
     share = 0 if nuls else 0.02 if decoded.guessed else 0.1
