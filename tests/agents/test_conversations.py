@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import openai
 import psycopg
 import pytest
 
-from datasources import Grant, Principal
+from datasources import Grant, Principal, WorkspaceSession
 from datasources_agents import ReferencesError
 from datasources_agents.gateway import GatewaySettings
 from datasources_agents.gateway.conversations import Conversations
@@ -85,6 +86,27 @@ async def test_requests_of_one_conversation_wait_for_each_other(start: Start) ->
     await asyncio.gather(*(gateway.ask(FILE, BLOB, thread_id="t") for _ in range(5)))
     assert len(gateway.upstream.seen) == 5
     await wait_until(lambda: gateway.upstream.files == {})
+
+
+async def test_files_of_requests_that_come_at_once_are_all_in_the_conversation(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = await start()
+    both = asyncio.Barrier(2)
+
+    @asynccontextmanager
+    async def open_when_both_have_come(*arguments: Any) -> AsyncIterator[WorkspaceSession]:
+        await both.wait()
+        async with open_directory(*arguments) as session:
+            yield session
+
+    open_directory = Conversations.open
+    with monkeypatch.context() as patch:
+        patch.setattr(Conversations, "open", open_when_both_have_come)
+        await asyncio.gather(*(gateway.ask(uri, thread_id="t") for uri in (FILE, BLOB)))
+    await wait_until(lambda: gateway.upstream.files == {})
+    await gateway.ask(thread_id="t")
+    assert len(gateway.upstream.seen[2]) == 2
 
 
 async def test_malformed_id_of_a_conversation_is_refused(start: Start) -> None:

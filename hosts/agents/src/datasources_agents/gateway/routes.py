@@ -138,6 +138,8 @@ class Gateway:
             session = await holding.enter_async_context(
                 self._conversations.open(call, conversation)
             )
+            if conversation.lasts:  # whoever had the directory until now may have fetched files
+                conversation = await self._conversations.find(call, chat.thread_id)
             manifest = await chat.resolve(session, call.access, conversation.files)
             if conversation.lasts:
                 await self._conversations.save(call, conversation, manifest.files)
