@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from email.utils import formatdate
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from datasources import (
 )
 from datasources.objects import failures
 from datasources_azure_blob import AzureBlobConnector
+from datasources_azure_blob.authorization import Token
 from tests.azure_blob.conftest import make
 from tests.servers.blob_server import BlobService, Fault, Request
 
@@ -490,3 +492,45 @@ async def test_any_mixture_of_faults_ends_in_a_whole_file_or_a_clear_error(
             assert not (tmp_path / name).exists()
     assert survived >= 200
     assert len(list(tmp_path.iterdir())) == survived
+
+
+async def test_refusal_that_comes_after_the_renewal_of_the_token_is_not_final(
+    service: BlobService, connector: AzureBlobConnector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renewed, refusals, given = asyncio.Event(), 0, 0
+
+    class Credential:
+        async def get_token(self, _scope: str) -> Any:
+            nonlocal given
+            given += 1
+            return SimpleNamespace(token=str(given), expires_on=time.time() + 3600)
+
+        async def close(self) -> None:
+            pass
+
+    async def no_newer_credential() -> None:
+        pass
+
+    def refuse_the_first_token(request: Request) -> Fault | None:
+        if request.headers["authorization"] != "Bearer 1":
+            renewed.set()
+        return None if renewed.is_set() else Fault(status=401, code="InvalidAuthenticationInfo")
+
+    async def read_error(response: Any) -> bytes:
+        nonlocal refusals
+        refusals += 1
+        if refusals == 1:
+            await renewed.wait()
+        return await read(response)
+
+    blobs = connector._connection
+    blobs.authorization = token = Token(Credential(), blobs.subject(), no_newer_credential)
+    await token.get_token()
+    token._received_at = 0.0
+    read = blobs.http.read_error
+    monkeypatch.setattr(blobs.http, "read_error", read_error)
+    service.put("a", b"content")
+    service.fault = refuse_the_first_token
+    described = await asyncio.gather(*(connector.get_metadata("a") for _ in range(2)))
+    assert [metadata["size"] for metadata in described] == [7, 7]
+    assert (refusals, given) == (2, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import Awaitable, Callable, Iterator
@@ -107,6 +108,35 @@ async def test_token_is_asked_for_once_and_renewed_before_its_end(tokens: TokenS
     assert {form["grant_type"] for form in tokens.forms} == {
         "urn:ietf:params:oauth:grant-type:jwt-bearer"
     }
+
+
+async def test_refusal_that_comes_after_the_renewal_is_not_final(
+    tokens: TokenService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renewed, refusals = asyncio.Event(), 0
+
+    def answers(request: Received) -> Answer:
+        if request.headers["authorization"] != "Bearer token-1":
+            renewed.set()
+        return EMPTY if not is_revoked or renewed.is_set() else refusal(401, "authError")
+
+    async def read_error(response: Any) -> bytes:
+        nonlocal refusals
+        refusals += 1
+        if refusals == 1:
+            await renewed.wait()
+        return await read(response)
+
+    is_revoked = False
+    async with scripted(answers) as (port, _):
+        connector = make(endpoint=f"http://127.0.0.1:{port}", service_account=KEY)
+        await connector.connect()
+        is_revoked, connector._service._tokens._received_at = True, 0.0
+        read = connector._service.http.read_error
+        monkeypatch.setattr(connector._service.http, "read_error", read_error)
+        assert await asyncio.gather(*(connector.list_items() for _ in range(2))) == [[], []]
+        await connector.disconnect()
+    assert (refusals, len(tokens.forms)) == (2, 2)
 
 
 async def test_account_that_gets_no_token_is_an_authentication_error(tokens: TokenService) -> None:

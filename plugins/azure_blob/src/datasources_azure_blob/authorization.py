@@ -69,8 +69,12 @@ class Authorization(Protocol):
         """Add the headers that authorize `request`."""
         ...
 
-    def renew_after_refusal(self) -> bool:
-        """Discard the credential that got a 401; return True if the next request has a new one."""
+    def renew_after_refusal(self, header: str | None) -> bool:
+        """Discard the credential that got a 401; return True if the next request has a new one.
+
+        Args:
+            header: The `Authorization` of the request that got it.
+        """
         ...
 
     async def close(self) -> None:
@@ -84,7 +88,7 @@ class NoAuthorization:
     async def apply(self, request: Request) -> None:
         """Add nothing."""
 
-    def renew_after_refusal(self) -> bool:
+    def renew_after_refusal(self, header: str | None) -> bool:  # noqa: ARG002  (the protocol's)
         """Return False: nothing can be renewed."""
         return False
 
@@ -144,8 +148,7 @@ class Token:
 
     async def apply(self, request: Request) -> None:
         """Add the token, as `get_token` returns it."""
-        token = await self.get_token()
-        request.headers["Authorization"] = f"Bearer {token.token}"
+        request.headers["Authorization"] = _header(await self.get_token())
 
     async def get_token(self, *_scopes: str, **_options: Any) -> Any:
         """Return the token; renew it first if it is time. The SDK calls this as well.
@@ -161,8 +164,10 @@ class Token:
                     await self._renew()
         return self._token
 
-    def renew_after_refusal(self) -> bool:
-        """Have the next request renew the token, unless it is new."""
+    def renew_after_refusal(self, header: str | None) -> bool:
+        """Have the next request renew the token, unless it is new, or another one already."""
+        if header != _header(self._token):
+            return True
         if time() - self._received_at < _MIN_AGE_TO_RENEW_AFTER_401:
             return False
         self._renew_at = 0.0
@@ -199,6 +204,10 @@ class Token:
             raise TransientError(
                 self._subject.error(ConnectError, "the service that gives tokens did not answer")
             ) from exc
+
+
+def _header(token: Any) -> str:
+    return f"Bearer {token.token}"
 
 
 def key_authorization(account: Account) -> Authorization:

@@ -127,18 +127,25 @@ class BlobService:
         response = await self.http.request(method, url, subject, headers=all_headers)
         if response.status < 300:
             return response
-        raise await self._response_error(response, blob, account)
+        raise await self._response_error(response, blob, account, all_headers)
 
     async def _response_error(
-        self, response: aiohttp.ClientResponse, blob: str | None, account: Account
+        self,
+        response: aiohttp.ClientResponse,
+        blob: str | None,
+        account: Account,
+        headers: Mapping[str, str],
     ) -> ConnectorError | TransientError:
         body = await self.http.read_error(response)
         error = error_from_response(self.subject(blob), response.status, response.headers, body)
-        if isinstance(error, ConnectorError) and await self.renew(response.status, account):
+        refused = headers.get("Authorization")
+        if isinstance(error, ConnectorError) and await self.renew(
+            response.status, account, refused
+        ):
             return TransientError(error)
         return error
 
-    async def renew(self, status: int, account: Account) -> bool:
+    async def renew(self, status: int, account: Account, header: str | None) -> bool:
         """Renew the credential of a request that was refused; return True if it is to be repeated.
 
         Key and SAS are resolved anew, once for all requests that had the same ones.
@@ -146,8 +153,9 @@ class BlobService:
         Args:
             status: The status of the response.
             account: What `account` was when the request was sent.
+            header: The `Authorization` of the request.
         """
-        if status == 401 and self.authorization.renew_after_refusal():
+        if status == 401 and self.authorization.renew_after_refusal(header):
             return True
         name = self.options.credential_option
         if status not in (401, 403) or name is None or self._secret is None:

@@ -160,7 +160,10 @@ class _Upload:
                 subject = self._service.subject(self._blob)
                 body = response.body() if response is not None else b""
                 error = error_from_response(subject, status, headers, body)
-                if isinstance(error, ConnectorError) and await self._service.renew(status, account):
+                sent = response.request.headers if response is not None else {}
+                if isinstance(error, ConnectorError) and await self._service.renew(
+                    status, account, sent.get("Authorization")
+                ):
                     error = TransientError(error)
                 raise error from None
             except AzureError as exc:

@@ -102,13 +102,17 @@ class GCSService:
         if self.options.requester_pays and self.options.project is not None:
             parameters["userProject"] = self.options.project
         full_url = f"{url}?{urlencode(parameters, quote_via=quote)}" if parameters else url
-        all_headers = {**await self._tokens.headers(), **(headers or {})}
+        authorization = await self._tokens.headers()
         response = await self.http.request(
-            method, full_url, self.subject(name), headers=all_headers, data=data
+            method,
+            full_url,
+            self.subject(name),
+            headers={**authorization, **(headers or {})},
+            data=data,
         )
         if response.status < 300 or response.status in accepted:
             return response
-        raise await self._response_error(response, name, method)
+        raise await self._response_error(response, name, method, authorization)
 
     async def read_json(
         self,
@@ -149,10 +153,14 @@ class GCSService:
         return Retries(self.options.retries, self.options.retry_timeout)
 
     async def _response_error(
-        self, response: aiohttp.ClientResponse, name: str | None, method: str
+        self,
+        response: aiohttp.ClientResponse,
+        name: str | None,
+        method: str,
+        authorization: Mapping[str, str],
     ) -> ConnectorError | TransientError:
         body = await self.http.read_error(response)
-        if response.status == 401 and self._tokens.renew_after_refusal():
+        if response.status == 401 and self._tokens.renew_after_refusal(authorization):
             reason = "the token was refused"
             return TransientError(self.subject(name).error(ConnectError, reason))
         return error_from_response(

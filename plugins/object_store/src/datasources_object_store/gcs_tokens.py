@@ -79,8 +79,17 @@ class TokenSource:
                     await self._renew()
         return {"Authorization": self._header}
 
-    def renew_after_refusal(self) -> bool:
-        """Have the next request renew the token, unless it is new; return True if it will."""
+    def renew_after_refusal(self, refused: Mapping[str, str]) -> bool:
+        """Have the next request renew the token, unless it is new.
+
+        Args:
+            refused: What `headers` returned for the request that was refused.
+
+        Returns:
+            True if the next request has another token than that one.
+        """
+        if refused.get("Authorization", "") != self._header:  # another request was faster
+            return True
         if not self._header or time() - self._received_at < _MIN_AGE_TO_RENEW:
             return False
         self._renew_at = 0.0
