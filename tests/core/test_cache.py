@@ -95,3 +95,25 @@ async def test_the_load_ends_with_its_last_caller() -> None:
         await only
     assert (loads.started, loads.cancelled) == (1, 1)
     assert len(asyncio.all_tasks()) == 1
+
+
+async def test_a_cancelled_load_that_ends_late_leaves_the_next_one_shared() -> None:
+    flights, loads, may_end = SingleFlight(), Loads(), asyncio.Event()
+
+    async def end_late() -> str:
+        try:
+            return await loads()
+        finally:
+            await may_end.wait()
+
+    first = asyncio.create_task(flights.load("key", end_late))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    first.cancel()
+    (second,) = await waiting(flights, loads, 1)
+    may_end.set()
+    await asyncio.wait([first])
+    (third,) = await waiting(flights, loads, 1)
+    loads.gate.set()
+    assert [await second, await third] == ["loaded"] * 2
+    assert loads.started == 2

@@ -14,12 +14,14 @@ import pytest
 
 from datasources import (
     ConnectError,
+    CredentialManager,
     DataFetchError,
     DataSourceNotFoundError,
     FetchRequest,
     ItemNotFoundError,
     LimitExceededError,
     Limits,
+    MemoryStore,
     Operation,
     OptionError,
     Outcome,
@@ -29,6 +31,7 @@ from datasources import (
     caller,
     hookimpl,
 )
+from datasources.registry import pools
 from tests.core.fakes import (
     AbleConnector,
     MemoryConnector,
@@ -175,6 +178,53 @@ async def test_metadata_is_kept_as_copies_until_refreshed_or_cleared() -> None:
         registry.clear_cache("s")
         await registry.get_metadata("s", "a.csv")
         assert cls.described == 3
+
+
+@pytest.mark.parametrize("refresh", [False, True])
+async def test_metadata_that_were_asked_for_before_are_not_kept_after_a_clear_or_a_refresh(
+    refresh: bool,
+) -> None:
+    columns, gates = ["old"], [asyncio.Event(), asyncio.Event()]
+
+    class Waiting(MemoryConnector):
+        async def get_metadata(self, identifier: str) -> dict[str, Any]:
+            described = {"columns": [*columns]}
+            Waiting.described += 1
+            await gates[Waiting.described - 1].wait()
+            return described
+
+    async with registry_of(Waiting) as registry:
+        await registry.register_data_source(source())
+        first = asyncio.create_task(registry.get_metadata("s", "a.csv"))
+        await wait_until(lambda: Waiting.described == 1)
+        columns[:] = ["new"]
+        if not refresh:
+            registry.clear_cache("s")
+        second = asyncio.create_task(registry.get_metadata("s", "a.csv", refresh=refresh))
+        await wait_until(lambda: Waiting.described == 2)
+        gates[1].set()
+        assert await second == {"columns": ["new"]}
+        gates[0].set()
+        assert await first == {"columns": ["old"]}
+        assert await registry.get_metadata("s", "a.csv") == {"columns": ["new"]}
+
+
+async def test_metadata_of_a_source_that_another_process_has_replaced_are_not_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Naming(MemoryConnector):
+        async def get_metadata(self, identifier: str) -> dict[str, Any]:
+            return {"host": self.options.host}
+
+    shared: dict[str, Any] = {"store": MemoryStore(), "credential_manager": CredentialManager()}
+    async with registry_of(Naming, **shared) as ours, registry_of(Naming, **shared) as theirs:
+        await ours.register_data_source(source(host="old"))
+        monkeypatch.setattr(pools, "_RECHECK_AFTER", 3600.0)
+        assert await ours.get_metadata("s", "a.csv") == {"host": "old"}
+        await theirs.update_data_source("s", {"config": {"host": "new"}})
+        await ours.get_metadata("s", "a.csv")
+        monkeypatch.setattr(pools, "_RECHECK_AFTER", 0.0)
+        assert await ours.get_metadata("s", "a.csv") == {"host": "new"}
 
 
 @pytest.mark.parametrize(("ttl", "expected"), [(60.0, {"tables": []}), (0.0, None)])

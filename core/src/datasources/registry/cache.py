@@ -35,18 +35,47 @@ class MetadataCache:
         self._ttl = ttl
         self._clock = clock
         self._lock = ForkSafeLock()
-        self._entries: dict[str, dict[str | None, tuple[float, Any]]] = {}
+        self._entries: dict[str, dict[str | None, tuple[float, int, Any]]] = {}
+        self._last = 0  # number that was given to a reading or a clearing
+        self.cleared = 0
+        """The number of the last clearing."""
 
-    def put(self, source_id: str, metadata: dict[str, Any], item: str | None = None) -> None:
-        """Store the metadata of a source, or of one item of it."""
-        entry = (self._clock() + self._ttl, copy.deepcopy(metadata))
+    def begin_reading(self) -> int:
+        """Return a number for a reading that begins now; those of later readings are greater."""
         with self._lock:
-            self._entries.setdefault(source_id, {})[item] = entry
+            self._last += 1
+            return self._last
+
+    def put(
+        self,
+        source_id: str,
+        metadata: dict[str, Any],
+        item: str | None = None,
+        *,
+        reading: int | None = None,
+    ) -> None:
+        """Store the metadata of a source, or of one item of it.
+
+        Args:
+            source_id: The source.
+            metadata: The metadata.
+            item: The item; None for the source itself.
+            reading: The number of the reading that has brought them; None if they are of now. They
+                are not stored if the cache was cleared, or a later reading stored, since it began.
+        """
+        if reading is None:
+            reading = self.begin_reading()
+        copied = copy.deepcopy(metadata)
+        with self._lock:
+            _, stored, _ = self._entries.get(source_id, {}).get(item, (0.0, 0, None))
+            if reading > max(stored, self.cleared):
+                entry = (self._clock() + self._ttl, reading, copied)
+                self._entries.setdefault(source_id, {})[item] = entry
 
     def get(self, source_id: str, item: str | None = None) -> Any:
         """Return the metadata of a source or an item; None if there is none or it has expired."""
         with self._lock:
-            expires, metadata = self._entries.get(source_id, {}).get(item, (0.0, None))
+            expires, _, metadata = self._entries.get(source_id, {}).get(item, (0.0, 0, None))
             if metadata is not None and expires <= self._clock():
                 del self._entries[source_id][item]
                 return None
@@ -55,6 +84,8 @@ class MetadataCache:
     def clear(self, source_id: str | None = None) -> None:
         """Delete the metadata of one source, or of all."""
         with self._lock:
+            self._last += 1
+            self.cleared = self._last
             if source_id is None:
                 self._entries.clear()
             else:
@@ -79,7 +110,7 @@ class SingleFlight:
         running = self._running.get(loop_and_key)
         if running is None:
             running = self._running[loop_and_key] = _Load(asyncio.ensure_future(load()))
-            running.task.add_done_callback(lambda _: self._running.pop(loop_and_key, None))
+            running.task.add_done_callback(lambda _: self._forget(loop_and_key, running))
         running.callers += 1
         try:
             result: T = await asyncio.shield(running.task)
@@ -87,9 +118,13 @@ class SingleFlight:
         finally:
             running.callers -= 1
             if not running.callers and not running.task.done():
-                self._running.pop(loop_and_key, None)
+                self._forget(loop_and_key, running)
                 running.task.cancel()
                 await asyncio.wait([running.task])
+
+    def _forget(self, key: Hashable, load: _Load) -> None:
+        if self._running.get(key) is load:  # and not the next one
+            del self._running[key]
 
 
 @dataclass(eq=False)

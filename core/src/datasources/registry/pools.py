@@ -195,6 +195,10 @@ class SourcePools:
                 if self.source_pool(source_id) is source_pool:
                     raise
 
+    def version(self, source_id: str) -> int:
+        """Return the version of the source that the connectors of its pool on this loop have."""
+        return self.source_pool(source_id).record.version
+
     def statistics(self, source_id: str) -> PoolStatistics:
         """Return the figures of the source's pool on this loop."""
         return self.source_pool(source_id).pool.statistics()
@@ -265,7 +269,7 @@ class SourcePools:
         # A pool outlasts a pause, so that operations under way end normally.
         unchanged = source_pool and _without_state(source_pool.record) == _without_state(record)
         if source_pool is not None and unchanged:
-            source_pool.paused = record.paused
+            source_pool.record, source_pool.paused = record, record.paused
             source_pool.generation, source_pool.checked_at = generation, now
             return source_pool
         loop_pools.start_closing(source_id, _CLOSE_TIMEOUT)

@@ -49,13 +49,15 @@ class ItemReader:
         self, source_id: str, identifier: str, *, refresh: bool
     ) -> dict[str, Any]:
         """Describe one item; see `DataSourceRegistry.get_metadata`."""
-        # Another process may have replaced the source: metadata belong to the version they describe.
-        key = f"{self._records.get(source_id).version}:{identifier}"
+        # Another process may have replaced the source: metadata belong to the version they describe,
+        # which is that of the pool and may be older than that of the store.
+        key = f"{self._pools.version(source_id)}:{identifier}"
         cached: dict[str, Any] | None = self._cache.get(source_id, key)
         if cached is not None and not refresh:
             return cached
 
         async def load() -> dict[str, Any]:
+            reading = self._cache.begin_reading()
             with observe(self._plugins, "get_metadata", source_id, identifier=identifier):
                 async with self._pools.operation(source_id) as connector:
                     name = stored_query_name(identifier)
@@ -63,10 +65,13 @@ class ItemReader:
                         metadata = await describe_query(self._records, connector, name)
                     else:
                         metadata = await connector.get_metadata(identifier)
-            self._cache.put(source_id, metadata, key)
+            self._cache.put(source_id, metadata, key, reading=reading)
             return metadata
 
-        return copy.deepcopy(await self._loading.load((source_id, key), load))
+        if refresh:  # a load that runs may have begun before what the caller wants to see
+            return copy.deepcopy(await load())
+        key_of_load = (source_id, key, self._cache.cleared)
+        return copy.deepcopy(await self._loading.load(key_of_load, load))
 
     async def preview(
         self,
