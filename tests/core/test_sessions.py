@@ -18,6 +18,7 @@ import pytest
 
 from datasources import (
     DataSourceRegistry,
+    FetchReceipt,
     FetchRequest,
     LimitExceededError,
     Limits,
@@ -88,6 +89,32 @@ async def test_a_workspace_is_gone_too_when_its_block_fails(
         async with registry.workspace("chat-1", root=tmp_path):
             raise ZeroDivisionError
     assert os.listdir(tmp_path) == []
+
+
+async def test_a_workspace_whose_closer_is_cancelled_is_gone_and_its_fetches_have_ended(
+    registry: DataSourceRegistry, tmp_path: Path
+) -> None:
+    closing = asyncio.Event()
+
+    async def close() -> None:
+        closing.set()
+        await asyncio.Event().wait()
+
+    async def work() -> None:
+        async with registry.workspace("chat-1", root=tmp_path) as workspace:
+            workspace.call_at_close(close)
+            fetches.append(asyncio.create_task(workspace.fetch("s", "slow")))
+            await wait_until(lambda: registry.get_pool_stats("s")["in_use"] == 1)
+
+    fetches: list[asyncio.Task[FetchReceipt]] = []
+    working = asyncio.create_task(work())
+    await closing.wait()
+    working.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await working
+    assert os.listdir(tmp_path) == []
+    with pytest.raises(RegistryError, match="was closed"):
+        await fetches[0]
 
 
 async def test_what_a_killed_host_left_is_taken_over_and_deleted(

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -116,14 +116,11 @@ class WorkspaceSession:
         self._closed = True
         if os.getpid() != self._process:
             return  # the directory and the fetches are the parent's
-        while self._closers:
-            await self._closers.pop()()
-        for task in self._tasks:
-            task.cancel()
-        try:
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-        finally:
-            await run_in_thread(self._leave)  # to its end, even if the host is cancelled here
+        async with AsyncExitStack() as stack:  # all of it, even if the host is cancelled here
+            stack.push_async_callback(run_in_thread, self._leave)
+            stack.push_async_callback(self._cancel_tasks)
+            while self._closers:
+                await self._closers.pop()()
 
     async def fetch(
         self,
@@ -285,6 +282,11 @@ class WorkspaceSession:
         return await self._run_task(
             lambda: self._granted.statistics(source_id, identifier, parameters=parameters)
         )
+
+    async def _cancel_tasks(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _run_task(self, operation: Callable[[], Awaitable[T]], *, writes: bool = False) -> T:
         """Run an operation in a task of its own, which the end of the block can cancel.
