@@ -202,6 +202,7 @@ def test_a_bad_module_fails_only_who_asks_for_it(
     again = raised(plugins, "bad")
     assert (type(again), str(again), again.__cause__) == (error, str(first), first.__cause__)
     assert imports() <= 1
+    assert plugins.loaded("bad") is None
     assert plugins.types() == ["good"]
     failed = entry_of(plugins, "bad")
     assert failed.status == "failed"

@@ -372,6 +372,25 @@ def test_threads_that_ask_for_one_type_import_it_once(
     assert imports() == 1
 
 
+def test_class_is_given_to_other_threads_once_the_hooks_of_its_plugin_are_called(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.connector("good", "good", GOOD)
+    plugins = site.plugins()
+    seen: list[type[DataSourceConnector] | None] = []
+    register_hooks = plugins._register_hooks
+
+    def look_in_another_thread(plugin: object, name: str) -> None:
+        with ThreadPoolExecutor(1) as pool:
+            given = pool.submit(plugins.loaded, "good").result()
+        seen.append(given)
+        register_hooks(plugin, name)
+
+    monkeypatch.setattr(plugins, "_register_hooks", look_in_another_thread)
+    assert plugins.connector_class("good") is plugins.loaded("good")
+    assert seen == [None]
+
+
 def test_a_plugin_that_hangs_holds_up_no_other(site: Site) -> None:
     site.install(
         "gate", None, {"gate": "import threading\nopen, begun = [threading.Event() for _ in 'ab']"}

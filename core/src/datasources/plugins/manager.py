@@ -299,11 +299,14 @@ class Plugins:
             raise RefusedError(*unmet)
         plugin = EntryPoint(name=entry.name, value=entry.value, group=entry.group).load()
         hooks = self._hooks_of(plugin)
+        connector = None
         if entry.is_connector:
             if "datasources_connectors" not in hooks:
                 raise RefusedError(f"{entry.value!r} has no hook 'datasources_connectors'")
-            slot.connector = select_class(hooks["datasources_connectors"](), entry.name)
+            connector = select_class(hooks["datasources_connectors"](), entry.name)
         self._register_hooks(plugin, str(entry))
+        # Last: `loaded` gives it to threads that do not wait for the lock.
+        slot.connector = connector
 
     def _hooks_of(self, plugin: object) -> dict[str, Callable[[], object]]:
         """Return a plugin's hooks by name.
