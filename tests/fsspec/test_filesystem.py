@@ -241,6 +241,23 @@ def test_listings_are_cached_only_if_asked_for(
     assert len(caching.ls("lake/reports")) == 3
 
 
+def test_listing_that_began_before_a_file_was_stored_is_not_cached(
+    registry: DataSourceRegistry, reports: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caching = fsspec.filesystem("datasource", registry=registry, use_listings_cache=True)
+    read_listing = caching._list
+
+    async def list_before_a_file_is_stored(path: str) -> list[dict[str, Any]]:
+        listed = await read_listing(path)
+        await caching._pipe_file("lake/reports/2025.csv", b"x,y\n")
+        return listed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(caching, "_list", list_before_a_file_is_stored)
+        assert "lake/reports/2025.csv" not in caching.ls("lake/reports", detail=False)
+    assert "lake/reports/2025.csv" in caching.ls("lake/reports", detail=False)
+
+
 def test_caches_of_fsspec_read_through(registry: DataSourceRegistry, reports: Path) -> None:
     url = "simplecache::datasource://lake/reports/2023.csv"
     with fsspec.open(url, datasource={"registry": registry}) as file:

@@ -58,6 +58,7 @@ class DataSourceFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has
         self._sources = SettingsSources() if registry is None else GivenSources(registry)
         self._limits = limits
         self._tables: WeakValueDictionary[str, CopyReader] = WeakValueDictionary()
+        self._invalidations = 0
 
     @property
     def storage_options(self) -> dict[str, Any]:
@@ -80,6 +81,7 @@ class DataSourceFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has
 
     def invalidate_cache(self, path: str | None = None) -> None:  # noqa: ARG002  (all of them)
         """Forget the listings that are cached."""
+        self._invalidations += 1  # before: a listing that is read now is not to be cached
         self.dircache.clear()
 
     def ukey(self, path: str) -> str:
@@ -93,10 +95,12 @@ class DataSourceFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has
         path = self._strip_protocol(path)
         infos: list[Info] | None = self.dircache.get(path)
         if infos is None:
+            before = self._invalidations
             infos = await self._list(path)
             if not infos and "/" in path:
                 infos = [await self._info(path)]
-            self.dircache[path] = infos
+            if self._invalidations == before:
+                self.dircache[path] = infos
         return infos if detail else sorted(info["name"] for info in infos)
 
     async def _list(self, path: str) -> list[Info]:
