@@ -18,6 +18,9 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import TextContent
 
+from datasources import DataSourceRegistry, Plugins, Principal
+from datasources_agents import mcp_routes
+from datasources_server import create_app
 from tests.agents.shops import SLOW, Shop, open_shop
 from tests.conftest import _served
 from tests.listeners import listening
@@ -111,6 +114,29 @@ async def test_the_first_requests_may_come_at_once() -> None:
         token = server.admin.token
         first = [asyncio.to_thread(post, server.port, token) for _ in range(5)]
         assert [answer.status for answer in await asyncio.gather(*first)] == [200] * 5
+
+
+async def test_failed_import_answers_all_requests_and_lets_the_server_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(name: str) -> None:
+        raise ImportError(name)
+
+    monkeypatch.setattr(mcp_routes, "import_module", fail)
+    registry = DataSourceRegistry(plugins=Plugins(index=[]))
+    app = create_app(
+        registry,
+        authenticate=lambda _: Principal("ann", roles={"admin"}),
+        root_parts=[mcp_routes.mcp_routes],
+    )
+    transport = httpx2.ASGITransport(app)
+    async with (
+        registry,
+        app.router.lifespan_context(app),
+        httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client,
+    ):
+        answers = await asyncio.gather(*(client.post("/mcp", json=PING) for _ in range(3)))
+    assert [answer.status_code for answer in answers] == [500] * 3
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -59,9 +59,9 @@ class _Endpoint:
                 sessions = await asyncio.to_thread(import_module, "datasources_agents.mcp.sessions")
                 run = sessions.run_sessions(self._settings)
                 application = await stack.enter_async_context(run)
-            except Exception as exc:
+            except Exception as exc:  # noqa: BLE001  (raised in the requests)
                 self._application.set_exception(exc)
-                raise
+                return
             self._application.set_result(application)
             await asyncio.Event().wait()  # until it is cancelled
 
