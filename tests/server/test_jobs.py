@@ -7,6 +7,7 @@ import itertools
 import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +62,22 @@ def lasting_shop(postgres: PostgresServer) -> Iterator[Database]:
 def workers(
     shop: Database, store: str | None, die_at: int | None = None
 ) -> Iterator[tuple[ApiServer, ApiServer]]:
-    """Two workers on one store, which find out within seconds that the other one has died."""
-    with ApiServer(store=store, die_at=die_at, heartbeat_timeout=4.0) as one:
+    """Two workers on one store, of which neither holds the other one for dead by itself."""
+    with ApiServer(store=store, die_at=die_at, heartbeat_timeout=600.0) as one:
         one.admin.create("shop", "postgresql", dsn=shop.dsn(), allow_privileged_role=True)
         with one.another_worker() as other:
             yield one, other
+
+
+def make_heartbeats_old(server: ApiServer) -> None:
+    """Let the heartbeats of all jobs be those of workers that died long ago."""
+    store = DataSourceRegistry(store=server._environment()["STORE"]).store
+    with closing(store):
+        records = store.records()
+        assert records is not None
+        for lease in records.list("job-lease"):
+            data = {**lease.data, "heartbeat": 0.0}
+            records.put(replace(lease, data=data), expected=lease.version)
 
 
 @pytest.fixture(scope="module")
@@ -281,6 +293,7 @@ def test_job_of_a_killed_worker_is_lost_and_leaves_nothing(
     if point != "begun":
         wait_until_blocking(lambda: running(shop) == 1)
     one.kill()
+    make_heartbeats_old(one)
     document = ended(there, job)
     assert (document["state"], document["receipts"]) == ("lost", [])
     assert document["problem"]["type"].endswith(":job-lost")
@@ -364,6 +377,7 @@ def assert_job_is_neither_lost_nor_stuck(shop: Database, die_at: int) -> None:
         with suppress(OSError, http.client.HTTPException):  # killed before it has answered
             job = ann("POST", f"/workspaces/{workspace}/fetch", body).json["id"]
         wait_until_blocking(lambda: not one.running, timeout=90)
+        make_heartbeats_old(one)
         if job is not None:
             assert ended(there, job)["state"] in ("finished", "lost")
         wait_until_blocking(lambda: leases(shop) == 0)
