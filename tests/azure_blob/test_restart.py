@@ -14,6 +14,7 @@ from azure.storage.blob import ContainerClient
 from datasources import ConnectorError
 from tests.azure_blob.conftest import make
 from tests.servers import AzuriteServer
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ async def test_fetches_outlive_a_killed_service_or_fail_clearly(
             "connection_string": restartable.connection_string,
             "container": "data",
             "chunk_size": 64 * 1024,
-            "read_timeout": 5,
+            "read_timeout": 30,
         },
         max_size=clients,
     )
@@ -84,10 +85,10 @@ async def test_fetches_outlive_a_killed_service_or_fail_clearly(
         up = number + 2
         async with asyncio.timeout(60):
             await success.wait()
+    await wait_until(lambda: fetched > clients, timeout=60)
     stop = True
     await asyncio.gather(*tasks)
     await connector.disconnect()
-    assert fetched > clients
     assert failed_while_up == []
     assert all("folder/blob" in str(exc) for exc in failed)
     reasons = dict(Counter(str(exc).partition(": ")[2] for exc in failed))
