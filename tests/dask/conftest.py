@@ -26,9 +26,9 @@ from tests.servers import Database
 
 KEY = CredentialManager.generate_key()
 CONFIG = "[pool]\nmax_size = 3\nacquire_timeout = 60\n"
-# The scheduler takes back what a killed worker has leased.
 SETTINGS = {
-    "distributed.scheduler.locks.lease-timeout": "5s",
+    # A worker that is only slow keeps its leases; `take_back_leases` ends those of a killed one.
+    "distributed.scheduler.locks.lease-timeout": "10 minutes",
     "distributed.scheduler.locks.lease-validation-interval": "1s",
     # A killed worker is started again, which takes longer on a busy machine than a cluster waits.
     "distributed.deploy.lost-worker-timeout": "5 minutes",
@@ -93,6 +93,19 @@ def clustered(environment: Environment, workers: int) -> Iterator[Client]:
         Client(cluster, set_as_default=False) as client,
     ):
         yield client
+
+
+def take_back_leases(client: Client) -> None:
+    """Have the scheduler take back what workers have leased so far, at once or when they get it.
+
+    A killed worker can still get a lease that it was waiting for.
+    """
+
+    def shorten(dask_scheduler: Any) -> None:
+        timeouts = dask_scheduler.extensions["semaphores"].lease_timeouts
+        timeouts.update(dict.fromkeys(timeouts, 1.0))
+
+    client.run_on_scheduler(shorten)
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from psycopg import sql
 from datasources import AuthenticationError, ConflictError, ConnectorError, DataSourceError
 from datasources.blocking import DataSourceRegistry
 from datasources_dask import read_source
-from tests.dask.conftest import Environment, Shop, clustered, rows_of
+from tests.dask.conftest import Environment, Shop, clustered, rows_of, take_back_leases
 from tests.dask.test_reading import SIX
 from tests.servers import PostgresServer
 from tests.waiting import wait_until_blocking
@@ -44,6 +44,7 @@ def test_another_worker_reads_the_split_of_one_that_was_killed(cluster: Client, 
         future = cluster.compute(frame)
         wait_until_blocking(lambda: shop.gate.held == 2, timeout=60)
         os.kill(connected_workers(cluster, shop.gate.port)[0], signal.SIGKILL)
+        take_back_leases(cluster)
         shop.gate.open()
         assert rows_of(future.result()) == rows
 
@@ -61,6 +62,7 @@ def test_killed_workers_never_give_wrong_rows(
                 future = client.compute(frame)
                 wait_until_blocking(lambda: shop.gate.held, timeout=60)
                 os.kill(connected_workers(client, shop.gate.port)[0], signal.SIGKILL)
+                take_back_leases(client)
                 shop.gate.open()
                 assert rows_of(future.result()) == rows
             client.wait_for_workers(workers)

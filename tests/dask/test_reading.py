@@ -205,10 +205,12 @@ def test_plans_leave_a_connection_to_readers(
     shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop.fill("t", 1)
-    (tmp_path / "config.toml").write_text("[pool]\nmax_size = 2\nacquire_timeout = 5\n")
-    monkeypatch.setenv("DATASOURCES_CONFIG", str(tmp_path / "config.toml"))
+    config = tmp_path / "config.toml"
+    config.write_text("[pool]\nmax_size = 2\n")
+    monkeypatch.setenv("DATASOURCES_CONFIG", str(config))
     full = pytest.raises(PoolTimeoutError, match=r"all 2 connections .* with at most 1 plans")
     with read_source(shop.id, "t") as frame:
+        config.write_text("[pool]\nmax_size = 2\nacquire_timeout = 0.1\n")
         with full, read_source(shop.id, "t"):
             pass
         assert len(frame) == 1
