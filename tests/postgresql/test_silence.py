@@ -7,18 +7,20 @@ import select
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from datasources import ConnectError, LimitExceededError, PoolConfig, Workspace
-from datasources_postgresql import PostgreSQLConnector, libpq, reading
+from datasources import ConnectError, LimitExceededError, Limits, PoolConfig, Workspace
+from datasources_postgresql import PostgreSQLConnector, copying, libpq, reading
 from datasources_postgresql.copying import ServerSilentError
-from tests.postgresql.conftest import Admin, Source, active, sessions, with_limits
+from tests.postgresql.conftest import Admin, Source, active, with_limits
 from tests.servers import Database
 from tests.waiting import wait_until
 
-ENOUGH = 30  # seconds in which everything here has ended; the limits below are far shorter
+ENOUGH = 60  # seconds in which everything here has ended
+SHORT = 0.2  # seconds that nothing is given which is to answer
 SLEEP = "SELECT pg_sleep(50)"
 
 
@@ -75,20 +77,50 @@ def proxy(pg_database: Database) -> Proxy:
 async def behind(
     admin: Admin, source: Source, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[PostgreSQLConnector]:
-    """A source with one connection through the proxy, whose limits are short."""
+    """A source with one connection through the proxy."""
     admin.execute("CREATE TABLE t AS SELECT g FROM generate_series(1, 100) g")
     monkeypatch.setattr(reading, "_GRACE", 0.2)
     async with await asyncio.start_server(proxy.accept, "127.0.0.1", 0) as server:
         connector = await source(
             port=server.sockets[0].getsockname()[1],
-            statement_timeout=2,
-            connect_timeout=1,
+            statement_timeout=ENOUGH,
+            connect_timeout=ENOUGH,
             allowed_functions="pg_sleep",
             pool=PoolConfig(max_size=1, connect_attempts=2),
         )
         yield connector
         await connector.disconnect()
         await proxy.close()
+
+
+def expect_no_answer(connector: PostgreSQLConnector) -> None:
+    """Shorten the limit of idle connections, which are silent, and not that of later ones."""
+    assert connector._connections is not None
+    for connection in connector._connections._pool._pool:
+        connection.answer_timeout = SHORT
+
+
+def expect_no_new_connection(connector: PostgreSQLConnector) -> None:
+    """Shorten the limit of connecting, to a server that is silent."""
+    assert connector._connections is not None
+    connector._connections._connect_timeout = SHORT
+
+
+async def after_all_limits(task: asyncio.Future[Any], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Let the limits of a task that waits for the server be over, until it ends.
+
+    The clocks stay ahead until the source is disconnected, as it connects again meanwhile.
+    """
+    ahead = 0.0
+    loop = asyncio.get_running_loop()
+    loop_time, thread_time = loop.time, time.monotonic
+    monkeypatch.setattr(loop, "time", lambda: loop_time() + ahead)
+    clock = SimpleNamespace(monotonic=lambda: thread_time() + ahead)
+    monkeypatch.setattr(copying, "time", clock)
+    while not task.done():
+        ahead += 2 * ENOUGH
+        await asyncio.wait({task}, timeout=0.01)
+    return task.result()
 
 
 OPERATIONS: dict[str, Callable[[PostgreSQLConnector, Workspace], Awaitable[Any]]] = {
@@ -106,11 +138,9 @@ OPERATIONS: dict[str, Callable[[PostgreSQLConnector, Workspace], Awaitable[Any]]
 async def test_operation_on_a_silent_connection_is_a_connect_error(
     behind: PostgreSQLConnector, proxy: Proxy, workspace: Workspace, name: str
 ) -> None:
-    assert behind._connections is not None
-    behind._connections._connect_timeout = 0.2  # nothing that answers follows
-    async with behind._connections.lease():
-        pass  # the connection has the new limit when it is returned
     proxy.silence()
+    expect_no_answer(behind)
+    expect_no_new_connection(behind)
     async with asyncio.timeout(ENOUGH):
         with pytest.raises(ConnectError, match="no answer from the server"):
             await OPERATIONS[name](behind, workspace)
@@ -123,6 +153,7 @@ async def test_operation_on_a_connection_that_went_silent_has_a_new_one_that_wor
     proxy.silence()
     await asyncio.sleep(0)
     proxy.restore()
+    expect_no_answer(behind)
     async with asyncio.timeout(ENOUGH):
         await OPERATIONS[name](behind, workspace)
     assert proxy.connections == 2
@@ -142,6 +173,7 @@ async def test_statement_without_an_answer_ends_after_its_timeout_and_is_not_rep
     proxy: Proxy,
     workspace: Workspace,
     name: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     answer = asyncio.ensure_future(READS[name](behind, workspace))
     await wait_until(
@@ -151,26 +183,29 @@ async def test_statement_without_an_answer_ends_after_its_timeout_and_is_not_rep
         )
     )
     proxy.silence()
-    async with asyncio.timeout(ENOUGH):
-        with pytest.raises(ConnectError, match=r"no answer from the server within 2.2 seconds"):
-            await answer
-    assert proxy.connections == 1
+    expect_no_new_connection(behind)
+    with pytest.raises(ConnectError, match=r"no answer from the server within 60.2 seconds"):
+        await after_all_limits(answer, monkeypatch)  # to repeat it, one would connect in vain
 
 
 @pytest.mark.parametrize("format_", ["csv", "parquet"])
 async def test_copy_that_stops_in_the_middle_ends_after_the_statement_timeout(
-    behind: PostgreSQLConnector, proxy: Proxy, workspace: Workspace, format_: str
+    behind: PostgreSQLConnector,
+    proxy: Proxy,
+    workspace: Workspace,
+    format_: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     endless = Workspace(
-        workspace, file_format=format_, limits=with_limits(workspace, max_rows=None).limits
+        workspace, file_format=format_, limits=Limits(timeout=None, max_rows=None)
     )
     query = "SELECT repeat('x', 1000), generate_series(1, 100000000)"
     fetch = asyncio.ensure_future(behind.fetch_data(query, endless))
     await wait_until(lambda: written(endless))
     proxy.silence()
-    async with asyncio.timeout(ENOUGH):
-        with pytest.raises(ConnectError, match="no answer from the server"):
-            await fetch
+    expect_no_new_connection(behind)
+    with pytest.raises(ConnectError, match="no answer from the server"):
+        await after_all_limits(fetch, monkeypatch)
 
 
 def written(folder: str) -> int:
@@ -188,18 +223,21 @@ async def test_time_limit_of_a_fetch_is_kept_on_a_silent_path(
 
 
 async def test_idle_connections_are_replaced_at_once_after_one_went_silent(
-    admin: Admin, source: Source, proxy: Proxy, workspace: Workspace
+    admin: Admin, source: Source, proxy: Proxy
 ) -> None:
     async with await asyncio.start_server(proxy.accept, "127.0.0.1", 0) as server:
         connector = await source(
             port=server.sockets[0].getsockname()[1],
-            connect_timeout=1,
+            connect_timeout=ENOUGH,
             pool=PoolConfig(min_size=4, max_size=4, connect_attempts=2),
         )
-        await wait_until(lambda: sessions(admin) == 4)
+        assert connector._connections is not None
+        idle = connector._connections._pool._pool
+        await wait_until(lambda: len(idle) == 4)
         proxy.silence()
         await asyncio.sleep(0)
         proxy.restore()
+        expect_no_answer(connector)
         async with asyncio.timeout(ENOUGH):
             for _ in range(4):
                 assert (await connector.preview("SELECT 1")).rows == [(1,)]
