@@ -20,11 +20,11 @@ from datasources_agents import (
     ResolveLimits,
     resolve,
 )
+from datasources_agents.resolving import _Resolver
 from tests.agents.conftest import ANN, ORDERS, SLOW, House, running
-from tests.waiting import wait_until
+from tests.waiting import clock_ahead, wait_until
 
 QUERY = "SELECT id, total FROM orders ORDER BY id"
-QUICK = ResolveLimits(timeout=3)
 
 
 async def failures(
@@ -125,15 +125,28 @@ async def test_reference_without_a_grant_keeps_all_others_from_being_fetched(hou
     assert [status for status, _, _ in told] == [422]
 
 
-async def test_reference_that_hangs_ends_at_the_limit_and_its_query_too(house: House) -> None:
+async def test_reference_that_hangs_ends_at_the_limit_and_its_query_too(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[Reference] = []
+    fetch = _Resolver._fetch
+
+    async def noted(self: _Resolver, reference: Reference, *arguments: Any) -> None:
+        await fetch(self, reference, *arguments)
+        done.append(reference)
+
+    monkeypatch.setattr(_Resolver, "_fetch", noted)
     references = [
         Reference("shop", SLOW),
         Reference("lake", "orders.csv"),
         Reference("shop", "SELECT nope"),
     ]
-    told = await failures(house, *references, limits=QUICK)
+    call = asyncio.create_task(failures(house, *references, limits=ResolveLimits(timeout=60)))
+    await wait_until(lambda: len(done) == 2 and running(house.database) == 1)
+    with clock_ahead(61):
+        told = await call
     assert [(status, slug) for status, slug, _ in told] == [(424, "timeout"), (424, "fetch-failed")]
-    assert told[0][2] == "was not fetched within 3 seconds"
+    assert told[0][2] == "was not fetched within 60 seconds"
     await wait_until(lambda: running(house.database) == 0)
 
 
