@@ -11,13 +11,7 @@ from pathlib import Path
 import pytest
 
 from datasources import delete_below, open_below, open_regular
-from datasources.testing.watch import descriptors
-
-
-def opened(path: Path) -> list[str]:
-    """Return the targets of the descriptors that are open on a path or below."""
-    # Other threads of the process open and close files of their own meanwhile.
-    return sorted(target for target in descriptors().values() if target.startswith(str(path)))
+from tests.descriptors import descriptors_below
 
 
 def test_a_file_is_opened_as_by_open(tmp_path: Path) -> None:
@@ -46,10 +40,10 @@ def test_what_is_no_regular_file_is_an_error_at_once(tmp_path: Path, kind: str) 
     else:
         bound.bind(str(path))
     with bound:
-        before = opened(path)
+        before = descriptors_below(path)
         with pytest.raises(OSError, match=r"not a regular file|No such device") as caught:
             open_regular(str(path))
-        assert opened(path) == before
+        assert descriptors_below(path) == before
     assert caught.value.errno in {errno.EINVAL, errno.ENXIO}
 
 
@@ -101,7 +95,7 @@ def test_nothing_outside_of_a_directory_is_opened_or_deleted(tmp_path: Path, pat
     for function in (open_below, delete_below):
         with pytest.raises((OSError, ValueError)):
             function(tmp_path / "in", path)
-    assert opened(tmp_path) == []
+    assert descriptors_below(tmp_path) == []
     assert (tmp_path / "x").exists()
 
 

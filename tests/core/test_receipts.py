@@ -24,6 +24,7 @@ from datasources import (
 )
 from datasources.workspace.paths import RECEIPTS
 from tests.core.fakes import registry_of, source
+from tests.descriptors import descriptors_below
 
 
 class Versioned(DataSourceConnector):
@@ -242,10 +243,10 @@ async def test_receipts_that_cannot_be_kept_cost_a_fetch(
     registry: DataSourceRegistry, tmp_path: Path, plant: Any
 ) -> None:
     plant(tmp_path / RECEIPTS)
-    descriptors = os.listdir("/dev/fd")
+    opened = descriptors_below(tmp_path)
     for _ in range(2):
         assert outcome(await registry.fetch_tree("s", "b", tmp_path)) == {"b/three.csv": False}
-    assert len(os.listdir("/dev/fd")) == len(descriptors)
+    assert descriptors_below(tmp_path) == opened
     assert not (tmp_path / "away").exists()
 
 

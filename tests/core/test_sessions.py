@@ -31,6 +31,7 @@ from datasources import (
 from datasources.workspace.paths import TEMPORARY
 from datasources.workspace.quota import Quota
 from tests.core.fakes import AbleConnector, SeedConnector, fresh, registry_of, source
+from tests.descriptors import descriptors_below
 from tests.waiting import wait_until
 
 
@@ -254,11 +255,11 @@ async def test_a_workspace_that_was_refused_holds_nothing_and_opens_later(
 ) -> None:
     refused = registry.workspace("chat-1", root=tmp_path)
     async with registry.workspace("chat-1", root=tmp_path):
-        descriptors = os.listdir("/dev/fd")
+        opened = descriptors_below(tmp_path)
         for _ in range(2):
             with pytest.raises(RegistryError, match=r"'chat-1' is open already"):
                 await refused.__aenter__()
-        assert os.listdir("/dev/fd") == descriptors
+        assert descriptors_below(tmp_path) == opened
     async with refused:
         await refused.fetch("s", "a.csv")
     assert os.listdir(tmp_path) == []
@@ -271,12 +272,12 @@ async def test_a_workspace_that_cannot_be_cleaned_holds_nothing_and_opens_later(
         raise PermissionError(errno.EACCES, "Permission denied")
 
     workspace = registry.workspace("chat-1", root=tmp_path)
-    descriptors = os.listdir("/dev/fd")
+    opened = descriptors_below(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(Workspace, "clean", clean)
         with pytest.raises(RegistryError, match=r"'chat-1' cannot be opened: Permission denied"):
             await workspace.__aenter__()
-    assert os.listdir("/dev/fd") == descriptors
+    assert descriptors_below(tmp_path) == opened
     async with workspace:
         await workspace.fetch("s", "a.csv")
     assert os.listdir(tmp_path) == []

@@ -12,6 +12,7 @@ import pytest
 from datasources import DataFetchError, Workspace
 from datasources.workspace.locking import lock
 from datasources.workspace.paths import TEMPORARY
+from tests.descriptors import descriptors_below
 
 LEFTOVER = TEMPORARY.format("0" * 16)
 
@@ -91,7 +92,7 @@ def test_a_file_that_cannot_be_locked_leaves_nothing(
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    descriptors = os.listdir("/dev/fd")
+    opened = descriptors_below(tmp_path)
     with (
         pytest.raises(
             DataFetchError, match="cannot write 'x' to the workspace: Input/output error"
@@ -100,4 +101,4 @@ def test_a_file_that_cannot_be_locked_leaves_nothing(
     ):
         pytest.fail("entered")
     assert os.listdir(tmp_path) == []
-    assert len(os.listdir("/dev/fd")) == len(descriptors)
+    assert descriptors_below(tmp_path) == opened

@@ -34,6 +34,7 @@ from datasources import (
 from datasources_local_file import LocalFileConnector
 from datasources_local_file.connector import _SourceFile
 from tests.core.workbooks import xlsx
+from tests.descriptors import descriptors_below
 
 FILES = {
     "a.csv": b"x,y\n1,2\n3,4\n",
@@ -493,9 +494,9 @@ async def test_a_file_that_changes_ends_its_stream_with_an_error(tmp_path: Path)
     with pytest.raises(DataFetchError, match=r"'a\.bin' changed while it was read"):
         async for _ in stream:
             pass
-    descriptors = len(os.listdir("/dev/fd"))
+    assert descriptors_below(tmp_path) == [str(file)]
     await stream.aclose()
-    assert len(os.listdir("/dev/fd")) == descriptors - 1
+    assert descriptors_below(tmp_path) == []
     with pytest.raises(UnsupportedError):
         await connector.open_stream("a.bin", format="csv")
 

@@ -8,6 +8,8 @@ import json
 import os
 import random
 import re
+import socket
+import stat
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -272,13 +274,25 @@ while True:
 
 
 def open_descriptors() -> list[str]:
-    """Return what the descriptors of this process lead to; the loop's own number of pipes is fixed."""
+    """Return what the descriptors of this process lead to; the loop's own number of pipes is fixed.
+
+    Connections over a network are left out: servers and clusters of other tests have them.
+    """
     gc.collect()
     found = []
     for name in os.listdir("/proc/self/fd"):
         with suppress(OSError):
+            if is_network_socket(int(name)):
+                continue
             found.append(re.sub(r"\d+", "N", os.readlink(f"/proc/self/fd/{name}")))
     return sorted(found)
+
+
+def is_network_socket(descriptor: int) -> bool:
+    if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+        return False
+    with socket.socket(fileno=os.dup(descriptor)) as copy:
+        return copy.family in (socket.AF_INET, socket.AF_INET6)
 
 
 async def test_run_that_is_cancelled_more_than_once_ends_its_processes_first(
