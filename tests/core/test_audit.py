@@ -347,7 +347,8 @@ async def test_a_log_that_cannot_be_written_fails_no_operation_and_is_told_once(
             assert len(await registry.list_items("s")) == 2
         log.rmdir()
         await registry.list_items("s")
-    (record,) = [r for r in caplog.records if r.levelno >= logging.WARNING]
+    logged = [r for r in caplog.records if r.name.startswith("datasources")]
+    (record,) = [r for r in logged if r.levelno >= logging.WARNING]
     assert "failed in datasources_operation_finished: IsADirectoryError" in record.getMessage()
     assert len(lines(log)) == 1
 

@@ -253,15 +253,21 @@ def test_closing_ends_the_thread_and_the_connections() -> None:
         registry.list_items("s")
 
 
+def own_threads() -> set[threading.Thread]:
+    """Return the threads of registries and their event loops, not those of other libraries."""
+    names = ("datasources", "asyncio")
+    return {thread for thread in threading.enumerate() if thread.name.startswith(names)}
+
+
 async def test_a_registry_can_be_closed_where_an_event_loop_runs(tmp_path: Path) -> None:
     """As in notebooks and in asynchronous tests."""
-    before = set(threading.enumerate())
+    before = own_threads()
     with DataSourceRegistry(plugins=Plugins(index=[])) as registry:
         registry.register_connector_class("memory", fresh(AbleConnector))
         registry.register_data_source(source())
         registry.fetch("s", "a.csv", tmp_path)
     assert registry._loop.is_closed()
-    assert set(threading.enumerate()) <= before
+    assert own_threads() <= before
 
 
 def test_closing_from_the_thread_of_the_registry_is_an_error(
