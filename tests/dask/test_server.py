@@ -142,7 +142,7 @@ def test_a_plan_that_has_ended_is_an_error(shop: Shop, api: Api) -> None:
     with read_source(shop.id, "t", **SIX, url=api.url, token=api.token) as frame:
         pass
     wait_until_blocking(lambda: shop.connections() < 2)  # the server has noticed
-    with pytest.raises(DataSourceError, match="the plan of the (token|split) has ended"):
+    with pytest.raises(DataSourceError, match=r"the plan of the (token|split) has ended"):
         frame.compute()
 
 

@@ -12,6 +12,8 @@ import psutil
 import pytest
 from azure.storage.blob import BlobServiceClient, ContainerClient
 
+from datasources import CredentialManager, DataSourceConfig
+from datasources.blocking import DataSourceRegistry
 from tests.server.client import HOST, Answer, Client
 from tests.server.conftest import ApiServer
 from tests.servers import AzuriteServer
@@ -223,7 +225,14 @@ def test_upload_ends_when_its_token_is_revoked(server: ApiServer, folder: str) -
 
 def test_slow_body_is_refused() -> None:
     with ApiServer(body_timeout=0.3) as server:
-        server.admin.create("lake", path=str(server.data), writable=True)
+        config = DataSourceConfig(
+            "lake", "local_file", "Lake", {"path": str(server.data), "writable": True}
+        )
+        # By a request, it could be slow itself.
+        with DataSourceRegistry(
+            CredentialManager(server.key), store=server._environment()["STORE"]
+        ) as registry:
+            registry.register_data_source(config)
         with begin(server, "lake", "a", 10) as connection:
             connection.sendall(b"1")
             assert b" 408 " in connection.recv(65536).split(b"\r\n")[0]
