@@ -71,11 +71,12 @@ def test_a_server_that_ends_at_once_is_an_error_with_its_log() -> None:
         pass
 
 
-def test_a_server_that_is_not_ready_in_time_is_an_error_and_is_stopped() -> None:
+def test_a_server_that_is_not_ready_in_time_is_an_error_and_is_stopped(tmp_path: Path) -> None:
     def ready(port: int) -> bool:
+        wait_until_blocking((tmp_path / "started").exists)
         raise ConnectionError("not yet")
 
-    program = "echo pid $$; exec sleep 600"  # which starts at once
+    program = f"echo pid $$; touch {tmp_path}/started; exec sleep 600"
     with (
         pytest.raises(
             RuntimeError, match=r"(?s)not ready within 1 s \(ConnectionError.*pid"
