@@ -49,6 +49,7 @@ for number in range(100):
     with open(f"file{number}", "wb") as file:
         file.write(bytes(1 << 20))
     time.sleep(0.05)
+time.sleep(60)
 """
 SPARSE_FILE = """
 import time
