@@ -53,9 +53,9 @@ async def test_a_connector_asked_for_while_its_source_is_disconnected_leaks_no_l
                 await asyncio.sleep(0)
             for _ in range(turns):
                 await asyncio.sleep(0)
-            await registry.disconnect_all(timeout=5)
+            await registry.disconnect_all(timeout=60)
             await asking
-            await registry.disconnect_all(timeout=5)
+            await registry.disconnect_all(timeout=60)
             assert cls.live == 0
 
 

@@ -217,6 +217,9 @@ async def test_pool_in_use_is_a_timeout_that_says_so(
         await connector.list_items()
     slow.cancel()
     await asyncio.wait([slow])
+    connections = connector._connections
+    assert connections is not None
+    await wait_until(lambda: connections._pool.get_stats()["pool_available"] == 1)
     assert await connector.test_connection()
 
 

@@ -196,9 +196,7 @@ async def test_copy_that_stops_in_the_middle_ends_after_the_statement_timeout(
     format_: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    endless = Workspace(
-        workspace, file_format=format_, limits=Limits(timeout=None, max_rows=None)
-    )
+    endless = Workspace(workspace, file_format=format_, limits=Limits(timeout=None, max_rows=None))
     query = "SELECT repeat('x', 1000), generate_series(1, 100000000)"
     fetch = asyncio.ensure_future(behind.fetch_data(query, endless))
     await wait_until(lambda: written(endless))

@@ -35,7 +35,7 @@ from datasources import (
     Store,
     StoreError,
 )
-from datasources_postgresql.store import PostgreSQLStore, schema
+from datasources_postgresql.store import PostgreSQLStore, schema, store as store_module
 from tests.core import test_records as core_records, test_stores as core
 from tests.core.fakes import MemoryConnector, stored
 from tests.servers import Database, PostgresServer
@@ -706,11 +706,12 @@ def silent_server() -> Iterator[int]:
 
 async def test_opening_does_not_hold_up_the_event_loop(pg_database: Database):
     with silent_server() as port:
-        url = f"postgresql://u:hunter2@127.0.0.1:{port}/db?connect_timeout=2"
-        opening = asyncio.create_task(DataSourceRegistry.open(store=url))
+        url = f"postgresql://u:hunter2@127.0.0.1:{port}/db?connect_timeout="
+        opening = asyncio.create_task(DataSourceRegistry.open(store=f"{url}60"))
         await goes_on_during(opening)
+        opening.cancel()
         with pytest.raises(StoreError, match="timeout") as silent:
-            await opening
+            await DataSourceRegistry.open(store=f"{url}2")
     assert "hunter2" not in str(silent.value)
     refused = f"postgresql://u:hunter2@127.0.0.1:{port}/db"
     with pytest.raises(StoreError, match="refused"):
@@ -725,8 +726,9 @@ async def test_opening_does_not_hold_up_the_event_loop(pg_database: Database):
 
 
 async def test_closing_does_not_hold_up_the_event_loop(
-    open_store: Open, database: psycopg.Connection
+    open_store: Open, database: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr(store_module, "_CLOSE_TIMEOUT", 60.0)
     store = open_store()
     registry = DataSourceRegistry(CredentialManager(), store=store)
     with database.transaction(), ThreadPoolExecutor(1) as pool:

@@ -18,14 +18,23 @@ from tests.servers.proxy import SilentProxy
 from tests.waiting import wait_until_blocking
 
 THREAD = "change"
-ENOUGH = 30  # seconds in which everything here has ended; the limits below are far shorter
+ENOUGH = 60  # seconds in which everything here has ended; the limits below are far shorter
+SHORT = 0.3
+LIMITS = ("_LOCK_TIMEOUT", "_STATEMENT_TIMEOUT", "_GRACE")
 
 
 @pytest.fixture(autouse=True)
-def short_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shorten the client's limits; those of the server stay as they are."""
-    for name in ("_LOCK_TIMEOUT", "_STATEMENT_TIMEOUT", "_GRACE"):
-        monkeypatch.setattr(store_module, name, 0.3)
+def impatient_followers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten the limit of the connections that wait for changes: they connect until they can."""
+    connect = PostgreSQLStore._connect
+
+    def connect_store(store: PostgreSQLStore) -> StoreConnection:
+        connection = connect(store)
+        if threading.current_thread().name == "datasources-store":
+            connection.answer_timeout = SHORT
+        return connection
+
+    monkeypatch.setattr(PostgreSQLStore, "_connect", connect_store)
 
 
 @pytest.fixture
@@ -36,7 +45,7 @@ def proxy(pg_database: Database) -> Iterator[SilentProxy]:
 
 @pytest.fixture
 def behind(pg_database: Database, proxy: SilentProxy) -> Iterator[PostgreSQLStore]:
-    store = PostgreSQLStore(proxy.in_front_of(pg_database).dsn() + "?connect_timeout=2")
+    store = PostgreSQLStore(proxy.in_front_of(pg_database).dsn() + "?connect_timeout=60")
     store.add(stored("a"))
     yield store
     store.close()
@@ -57,19 +66,34 @@ def in_time(change: Callable[[], object]) -> None:
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_change_on_a_silent_path_is_an_error(
-    behind: PostgreSQLStore, proxy: SilentProxy, change: str
+    behind: PostgreSQLStore, proxy: SilentProxy, change: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     proxy.silence()
+    for limit in LIMITS:
+        monkeypatch.setattr(store_module, limit, SHORT)
+    behind._conninfo["connect_timeout"] = "2"
     with pytest.raises(StoreError, match="cannot be used"):
         in_time(lambda: CHANGES[change](behind))
     assert [record.id for record in behind.list()] == ["a"]
 
 
 def test_path_that_works_again_is_used_by_the_same_write(
-    behind: PostgreSQLStore, proxy: SilentProxy
+    behind: PostgreSQLStore, proxy: SilentProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     proxy.silence()
     proxy.restore()
+    usual = {limit: getattr(store_module, limit) for limit in LIMITS}
+    connect = PostgreSQLStore._connect
+
+    def connect_store(store: PostgreSQLStore) -> StoreConnection:
+        if threading.current_thread().name == THREAD:  # the silent connection is given up
+            for limit, seconds in usual.items():
+                monkeypatch.setattr(store_module, limit, seconds)
+        return connect(store)
+
+    monkeypatch.setattr(PostgreSQLStore, "_connect", connect_store)
+    for limit in LIMITS:
+        monkeypatch.setattr(store_module, limit, SHORT)
     in_time(lambda: behind.add(stored("b")))
     assert [record.id for record in behind.list()] == ["a", "b"]
 
@@ -82,6 +106,7 @@ def test_path_that_goes_silent_during_a_commit_leaves_the_change_in_doubt(
     def silent_commit(connection: StoreConnection) -> None:
         if threading.current_thread().name == THREAD:
             proxy.silence()
+            connection.answer_timeout = SHORT
         commit(connection)
 
     monkeypatch.setattr(StoreConnection, "commit", silent_commit)
@@ -92,18 +117,20 @@ def test_path_that_goes_silent_during_a_commit_leaves_the_change_in_doubt(
 def test_changes_of_others_are_seen_once_a_silent_path_works_again(
     pg_database: Database, behind: PostgreSQLStore, proxy: SilentProxy
 ) -> None:
+    behind._conninfo["connect_timeout"] = "2"  # it may connect while the path is silent
     proxy.silence()
     other = PostgreSQLStore(pg_database.dsn())
     other.add(stored("b"))
     other.close()
     proxy.restore()
-    wait_until_blocking(lambda: behind.get("b"))
+    wait_until_blocking(lambda: behind.get("b"), timeout=120)
 
 
 def test_answer_that_is_slow_within_the_limit_arrives(pg_database: Database) -> None:
     with StoreConnection.connect(pg_database.dsn()) as connection:
-        connection.answer_timeout = 2.0
+        connection.answer_timeout = 60.0
         assert connection.execute("SELECT pg_sleep(0.3)").rowcount == 1
+        connection.answer_timeout = 0.3
         with pytest.raises(psycopg.OperationalError, match="no answer from the server"):
             connection.execute("SELECT pg_sleep(60)")
         assert connection.closed
