@@ -266,15 +266,17 @@ async def test_byte_limit_ends_the_query_and_leaves_no_file(
     assert await reader.test_connection()
 
 
+@pytest.mark.parametrize(
+    "query", ["SELECT pg_sleep(60)", "SELECT g FROM generate_series(1, 1e9) g ORDER BY -g"]
+)
 async def test_deadline_ends_the_query_and_leaves_no_file(
-    admin: Admin, source: Source, workspace: Workspace
+    admin: Admin, source: Source, workspace: Workspace, query: str
 ) -> None:
     connector = await source(allowed_functions="pg_sleep")
     limited = with_limits(workspace, timeout=0.3)
-    for query in ("SELECT pg_sleep(60)", "SELECT g FROM generate_series(1, 1e9) g ORDER BY -g"):
-        with pytest.raises(LimitExceededError, match=r"longer than the limit of 0\.3 seconds"):
-            await connector.fetch_data(query, limited)
-        await wait_until(lambda query=query: not active(admin, query))
+    with pytest.raises(LimitExceededError, match=r"longer than the limit of 0\.3 seconds"):
+        await connector.fetch_data(query, limited)
+    await wait_until(lambda: not active(admin, query))
     assert list(Path(limited).glob("*")) == []
     await wait_until(lambda: sessions(admin) == 1)
 
