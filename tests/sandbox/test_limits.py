@@ -154,7 +154,7 @@ def test_run_that_exceeds_a_limit_ends_with_its_reason(
     host: Host, code: str, reason: str, limits: dict[str, float]
 ) -> None:
     result = host.run(code, **{"timeout": 30, **limits})
-    assert (result["reason"], result["exit_code"]) == (reason, None)
+    assert (result["reason"], result["exit_code"]) == (reason, None), result
     assert len(result["output"]) <= MIB
 
 
