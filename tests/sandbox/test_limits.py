@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import queue
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+from datasources_agents.sandbox import supervisor
+from datasources_agents.sandbox.cgroups import ControlGroups
+from datasources_agents.sandbox.models import RunLimits
 from tests.sandbox.hosts import WITH_BUBBLEWRAP, Host
 
 MIB = 1 << 20
@@ -156,6 +164,29 @@ def test_run_that_exceeds_a_limit_ends_with_its_reason(
     result = host.run(code, **{"timeout": 30, **limits})
     assert (result["reason"], result["exit_code"]) == (reason, None), result
     assert len(result["output"]) <= MIB
+
+
+def test_deleted_files_are_found_though_other_programs_free_as_much_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "free_bytes", lambda _: 1 << 40)
+    descriptor = os.open(tmp_path / "file", os.O_CREAT | os.O_WRONLY)
+    os.unlink(tmp_path / "file")
+    os.posix_fallocate(descriptor, 0, 8 * MIB)
+    reasons: queue.SimpleQueue[str] = queue.SimpleQueue()
+    limits = RunLimits(disk=4 * MIB)
+    groups = ControlGroups([], limits.memory, limits.processes)
+    process = subprocess.Popen(
+        [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[descriptor]
+    )
+    watching = supervisor.Supervisor(process.pid, [], str(tmp_path), limits, groups, reasons.put)
+    try:
+        watching.start()
+        assert reasons.get(timeout=60) == "disk"
+    finally:
+        watching.stop()
+        process.communicate()
+        os.close(descriptor)
 
 
 @pytest.mark.parametrize("code", [CLOSED_OUTPUT, LEFT_SESSION], ids=["closed", "left"])

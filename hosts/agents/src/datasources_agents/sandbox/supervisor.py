@@ -18,6 +18,7 @@ from datasources_agents.sandbox.processes import (
 from datasources_agents.sandbox.workspace import free_bytes, measure
 
 _PAUSE = 0.04  # seconds between two looks
+_LOOKS_FOR_DELETED = 25  # of which one at least looks for deleted files, however much space is free
 
 
 class Supervisor:
@@ -49,6 +50,7 @@ class Supervisor:
         self._report = report
         self._free = free_bytes(workspace)
         self._device = os.stat(workspace).st_dev
+        self._looks = 0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sandbox", daemon=True)
 
@@ -85,8 +87,11 @@ class Supervisor:
         usage = measure(self._workspace, limits.files)
         if usage.size > limits.disk or usage.count > limits.files or usage.is_too_deep:
             return "disk"
-        # It takes long to find deleted files, and so they are looked for where they may be many.
-        if self._free - free_bytes(self._workspace) > limits.disk:
+        # It takes long to find deleted files, and so they are looked for where they may be many, and
+        # now and then: other programs may free the space that these files take.
+        self._looks += 1
+        is_due = self._looks % _LOOKS_FOR_DELETED == 0
+        if is_due or self._free - free_bytes(self._workspace) > limits.disk:
             deleted = deleted_bytes(processes_of(self._first), self._device)
             if usage.size + deleted > limits.disk:
                 return "disk"
