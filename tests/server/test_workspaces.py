@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
+from datasources import Grant, Principal, Record
+from datasources.stores import MemoryRecords
+from datasources_server import ServerSettings, create_app
+from tests.core.fakes import MemoryConnector, registry_of, source
 from tests.server.client import Answer, Client
 from tests.server.conftest import ApiServer
 from tests.waiting import wait_until_blocking
@@ -176,3 +183,46 @@ def test_fetch_does_not_follow_a_link_of_a_folder(
     refused = reader("POST", f"/workspaces/{workspace}/fetch", {"items": [item(lake)]})
     assert (refused.status, refused.slug) == (502, "fetch-failed")
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_client_that_leaves_while_its_job_is_added_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann = Principal("ann", grants=[Grant("s", {"read", "query"})])
+    settings = ServerSettings(workspace_root=str(tmp_path), concurrent_jobs=1)
+    is_added, has_left = threading.Event(), threading.Event()
+    put = MemoryRecords.put
+
+    def put_slowly(records: MemoryRecords, record: Record, **more: Any) -> Record:
+        if record.kind == "job" and not has_left.is_set():
+            is_added.set()
+            has_left.wait(30)
+        return put(records, record, **more)
+
+    monkeypatch.setattr(MemoryRecords, "put", put_slowly)
+    async with registry_of(MemoryConnector) as registry:
+        await registry.register_data_source(source())
+        app = create_app(
+            registry,
+            authenticate=lambda _: ann,
+            find_principal=lambda _: ann,
+            settings=settings,
+        )
+        async with (
+            app.router.lifespan_context(app),
+            httpx2.AsyncClient(
+                transport=httpx2.ASGITransport(app), base_url="http://localhost"
+            ) as client,
+        ):
+            made = await client.post("/v1/workspaces", json={"sources": ["s"]})
+            path = f"/v1/workspaces/{made.json()['id']}/fetch"
+            body = {"items": [{"source": "s", "item": "a.csv"}]}
+            fetching = asyncio.create_task(client.post(path, json=body))
+            await asyncio.to_thread(is_added.wait, 30)
+            fetching.cancel()
+            await asyncio.sleep(0)
+            has_left.set()
+            with pytest.raises(asyncio.CancelledError):
+                await fetching
+            assert (await client.get("/v1/jobs")).json()["items"] == []
+            assert (await client.post(path, json=body)).status_code == 200  # the only place is free

@@ -100,6 +100,13 @@ class JobRecords:
         job = Record(JOB, job_id, workspace.owner, data, expires_at=expires_at)
         return self._records.put(job, expected=0), lease
 
+    def remove(self, job_id: str) -> None:
+        """Remove a job that no worker runs yet, and its lease; do nothing if there is none."""
+        job = self._records.take(JOB, job_id)
+        lease = None if job is None else self.lease_of(job)
+        if lease is not None:
+            self.release(lease)
+
     def update(self, job_id: str, changes: Mapping[str, Any]) -> Record | None:
         """Change the record of a job that runs; return it, or as it is if it has ended."""
         while (job := self.get(job_id)) is not None and job.data["state"] == "running":

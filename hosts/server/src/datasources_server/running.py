@@ -14,7 +14,14 @@ from uuid import uuid4
 
 from fastapi import Depends, Request
 
-from datasources import DataSourceError, Principal, Record, RegistryError
+from datasources import (
+    DataSourceError,
+    Principal,
+    Record,
+    RegistryError,
+    StoreError,
+    run_in_thread,
+)
 from datasources_server.calls import Api, Call
 from datasources_server.job_items import seal_subject
 from datasources_server.job_records import JobRecords, lost_problem
@@ -92,10 +99,10 @@ class JobRunner:
         records, root = self.records(), self.root()
         content = (uuid4().hex, workspace, seal_subject(call.registry.credentials, items))
         try:
-            record, lease = await asyncio.to_thread(records.add, *content)
+            record, lease = await _add(records, *content)
         except Problem:
             await self._end_lost_jobs()  # one of a dead worker may have the place
-            record, lease = await asyncio.to_thread(records.add, *content)
+            record, lease = await _add(records, *content)
         job = RunningJob(self._api, records, root, record, lease, call.principal, workspace, items)
         self._jobs[record.id] = job
         job.task.add_done_callback(lambda _: self._jobs.pop(record.id, None))
@@ -223,6 +230,18 @@ class JobRunner:
         with suppress(RegistryError):
             async with access.workspace(name, root=self.root()):
                 pass  # a session that is not kept deletes its directory
+
+
+async def _add(
+    records: JobRecords, job_id: str, workspace: Record, subject: str
+) -> tuple[Record, Record]:
+    """Add a job, as `JobRecords.add`; if its client leaves meanwhile, it is removed again."""
+    try:
+        return await run_in_thread(records.add, job_id, workspace, subject)
+    except asyncio.CancelledError:
+        with suppress(StoreError):  # then it is lost after the timeout
+            await run_in_thread(records.remove, job_id)
+        raise
 
 
 async def current_runner(request: Request) -> JobRunner:
