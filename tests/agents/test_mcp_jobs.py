@@ -12,13 +12,15 @@ import pytest
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
 
-from datasources import FetchRequest, Grant, Principal
+from datasources import FetchRequest, Grant, Principal, Record
 from datasources_agents.mcp.jobs import ServerFetches
 from datasources_agents.tools import JobNotFoundError
 from datasources_server import ServerSettings, create_app
 from datasources_server.calls import AnyCall, Api
 from datasources_server.responses import ApiResponse
+from datasources_server.workspaces import add_workspace
 from tests.core.fakes import MemoryConnector, registry_of, source
+from tests.waiting import wait_until
 
 ANN = Principal("ann", grants=[Grant("s", {"read", "query"})])
 
@@ -69,6 +71,27 @@ async def test_workspace_that_lasts_less_than_an_hour_is_used_again(
     fetched = [(await client.post("/v1/fetch")).json() for _ in range(3)]
     assert [result["state"] for result in fetched] == ["finished"] * 3
     assert len({result["url"].rpartition("/")[0] for result in fetched}) == 1
+
+
+async def test_first_fetches_at_once_are_in_one_workspace(
+    client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looking = 0
+    look = ServerFetches._workspace
+
+    async def count(fetches: ServerFetches, source_id: str) -> Record:
+        nonlocal looking
+        looking += 1
+        return await look(fetches, source_id)
+
+    async def add_when_both_look(*arguments: Any) -> Record:
+        await wait_until(lambda: looking == 2)
+        return await add_workspace(*arguments)
+
+    monkeypatch.setattr(ServerFetches, "_workspace", count)
+    monkeypatch.setattr("datasources_agents.mcp.jobs.add_workspace", add_when_both_look)
+    answers = await asyncio.gather(*(client.post("/v1/fetch") for _ in range(2)))
+    assert len({answer.json()["url"].rpartition("/")[0] for answer in answers}) == 1
 
 
 async def test_job_of_several_items_is_none_of_fetch_item(client: httpx2.AsyncClient) -> None:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any
 from uuid import uuid4
+from weakref import WeakValueDictionary
 
 from fastapi import Depends, Request
 
@@ -50,6 +51,7 @@ class JobRunner:
         self._api = api
         self._worker = uuid4().hex
         self._jobs: dict[str, RunningJob] = {}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.watches = JobWatches(self._look, self._read_events)
         """The jobs whose events somebody reads."""
 
@@ -68,6 +70,10 @@ class JobRunner:
     def running(self) -> int:
         """The number of jobs that this worker runs now."""
         return len(self._jobs)
+
+    def workspace_lock(self, owner: str) -> asyncio.Lock:
+        """Return the lock to hold while a workspace of an owner is looked for, or else made."""
+        return self._locks.setdefault(owner, asyncio.Lock())
 
     def root(self) -> str:
         """Return the directory of all workspaces.

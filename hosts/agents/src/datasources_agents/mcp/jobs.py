@@ -87,6 +87,11 @@ class ServerFetches:
 
     async def _workspace(self, source_id: str) -> Record:
         """Return a workspace of the principal for a source; one is made if there is none."""
+        # Of several requests to one worker that find none, the first one makes it.
+        async with self._runner.workspace_lock(self._call.principal.id):
+            return await self._find_workspace(source_id)
+
+    async def _find_workspace(self, source_id: str) -> Record:
         records = self._call.api.records()
         settings = self._call.settings
         present = await asyncio.to_thread(
