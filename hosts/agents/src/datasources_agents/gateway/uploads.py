@@ -26,6 +26,7 @@ from typing import BinaryIO
 from uuid import uuid4
 
 from datasources import (
+    ConflictError,
     DataSourceError,
     Record,
     Records,
@@ -172,10 +173,13 @@ class Uploads:
         return [record for record in records if record.data["url"] == self._url]
 
     async def _update(self, record: Record, **changes: object) -> None:
-        current = await asyncio.to_thread(self._records.get, _UPLOAD, record.id)
-        if current is not None:
+        """Change a record, unless it is removed: a thread of a cancelled upload may be that late."""
+        get = partial(self._records.get, _UPLOAD, record.id)
+        while (current := await asyncio.to_thread(get)) is not None:
             new = replace(current, data={**current.data, **changes})
-            await asyncio.to_thread(self._records.put, new)
+            with suppress(ConflictError):  # changed or removed meanwhile
+                await asyncio.to_thread(self._records.put, new, expected=current.version)
+                return
 
 
 def upload_name(path: str, key: str) -> tuple[str, str]:
