@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import tomllib
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 import pytest
@@ -22,6 +23,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp_types import TextContent
 
 from datasources.cli.app import cli
+from datasources_agents import commands
 from datasources_agents.tools import TOOLS
 from tests.agents.shops import SLOW, Shop, open_shop
 from tests.core.plugin_fixtures import Site, connector_module
@@ -393,6 +395,24 @@ def test_the_token_is_for_its_owner_alone(served: HttpCommand) -> None:
         served.token_file.chmod(0o600)
     assert "may be read by others" in done.stderr
     assert served.token not in done.stderr + done.stdout
+
+
+def test_two_first_starts_at_once_have_one_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, tokens = tmp_path / "mcp-token", []
+    random, context = secrets.token_urlsafe, cast("Any", None)
+
+    def start_another(size: int) -> str:
+        monkeypatch.setattr(secrets, "token_urlsafe", random)
+        tokens.append(commands._read_token(context, str(path)))
+        return random(size)
+
+    monkeypatch.setattr(secrets, "token_urlsafe", start_another)
+    tokens.append(commands._read_token(context, str(path)))
+    assert tokens == [path.read_text("ascii").strip()] * 2
+    assert os.listdir(tmp_path) == ["mcp-token"]
+    assert path.stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

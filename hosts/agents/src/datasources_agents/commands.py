@@ -171,6 +171,20 @@ async def _serve_http(server: MCPServer[Any], port: int, token: str) -> None:
     await uvicorn.Server(config).serve()
 
 
+def _make_token(path: str) -> None:
+    """Make a file with a new token whole, unless another process makes it meanwhile."""
+    temporary = f"{path}.{secrets.token_hex(4)}.tmp"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with open(descriptor, "w", encoding="ascii") as file:
+            file.write(f"dsm_{secrets.token_urlsafe(32)}\n")
+        with contextlib.suppress(FileExistsError):
+            os.link(temporary, path)
+            output.echo_err(f"Made the token that clients send: {path}")
+    finally:
+        os.unlink(temporary)
+
+
 def _read_token(context: CliContext, path: str | None) -> str:
     """Return the token of the file, which is made with a new one if it does not exist."""
     if path is None:
@@ -179,11 +193,8 @@ def _read_token(context: CliContext, path: str | None) -> str:
         path = os.path.join(folder, "mcp-token")
     try:
         os.makedirs(os.path.dirname(os.path.abspath(path)), mode=0o700, exist_ok=True)
-        with contextlib.suppress(FileExistsError):
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with open(descriptor, "w", encoding="ascii") as file:
-                file.write(f"dsm_{secrets.token_urlsafe(32)}\n")
-            output.echo_err(f"Made the token that clients send: {path}")
+        if not os.path.exists(path):
+            _make_token(path)
         with open(path, encoding="ascii") as file:
             if os.fstat(file.fileno()).st_mode & 0o077:
                 raise OptionError(
