@@ -208,6 +208,23 @@ class TestEveryStore:
         store.close()
 
 
+def test_revision_that_is_read_before_a_record_is_not_that_of_its_removal() -> None:
+    store = MemoryStore()
+    store.add(stored("a"))
+    read: list[tuple[int, StoredSource | None]] = []
+
+    class Records(dict[str, StoredSource]):
+        def pop(self, *arguments: Any) -> Any:
+            read.append((store.revision(), store.get("a")))
+            return super().pop(*arguments)
+
+    store._records = Records(store._records)
+    assert store.remove("a")
+    ((revision, record),) = read
+    assert record is not None
+    assert store.revision() != revision
+
+
 IDS = st.sampled_from("abcd")
 
 

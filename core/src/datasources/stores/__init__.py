@@ -245,8 +245,9 @@ class MemoryStore(Store):
 
     def remove(self, source_id: str) -> bool:
         with self._lock:
-            self._revision += 1
-            return self._records.pop(source_id, None) is not None
+            removed = self._records.pop(source_id, None)
+            self._revision += 1  # not before: `get` does not wait for the lock
+            return removed is not None
 
     def compact(self) -> None:
         pass
