@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -284,6 +284,23 @@ def test_closing_from_the_thread_of_the_registry_is_an_error(
     registry.fetch("s", "a.csv", tmp_path, progress=close)
     assert "own thread" in str(errors[0])
     assert registry.exists("s")
+
+
+def test_workspace_is_deleted_if_the_registry_is_closed_at_the_end_of_its_block(
+    registry: DataSourceRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave = datasources.WorkspaceSession.__aexit__
+
+    def close_first(*arguments: Any) -> Any:
+        closing = threading.Thread(target=registry.close)
+        closing.start()
+        closing.join()
+        return leave(*arguments)
+
+    with registry.workspace("chat-1", root=tmp_path) as session:
+        session.fetch("s", "a.csv")
+        monkeypatch.setattr(datasources.WorkspaceSession, "__aexit__", close_first)
+    assert os.listdir(tmp_path) == []
 
 
 def test_calls_under_way_end_when_another_thread_closes() -> None:

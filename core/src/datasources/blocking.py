@@ -695,11 +695,16 @@ class DataSourceRegistry:
         finally:
             if os.getpid() != self._process:
                 pass  # after a fork, the workspace is still the parent's
-            elif self._closed:
-                self._thread.join()  # which ends the fetches
-                session._leave()
             else:
-                self._run(session.__aexit__(None, None, None))
+                try:
+                    leaving = self._submit(session.__aexit__(None, None, None))
+                except RegistryError:
+                    if not self._closed:
+                        raise
+                    self._thread.join()  # which ends the fetches
+                    session._leave()
+                else:
+                    self._wait(leaving)
 
     def close(self, *, timeout: float | None = None) -> None:
         """Close every connection, the store and the thread; closing twice does nothing more.
