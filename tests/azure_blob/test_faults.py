@@ -7,13 +7,16 @@ import hashlib
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from email.utils import formatdate
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from azure.core.exceptions import ClientAuthenticationError
+from pydantic import SecretStr
 
 from datasources import (
     AuthenticationError,
@@ -25,8 +28,9 @@ from datasources import (
     Workspace,
 )
 from datasources.objects import failures
-from datasources_azure_blob import AzureBlobConnector
+from datasources_azure_blob import AzureBlobConnector, authorization
 from datasources_azure_blob.authorization import Token
+from datasources_azure_blob.errors import Subject
 from tests.azure_blob.conftest import make
 from tests.servers.blob_server import BlobService, Fault, Request
 
@@ -534,3 +538,51 @@ async def test_refusal_that_comes_after_the_renewal_of_the_token_is_not_final(
     described = await asyncio.gather(*(connector.get_metadata("a") for _ in range(2)))
     assert [metadata["size"] for metadata in described] == [7, 7]
     assert (refusals, given) == (2, 2)
+
+
+class SecretCredential:
+    """A credential that is refused if its secret is `refused`."""
+
+    def __init__(self, secret: str, closing: Callable[[], Awaitable[None]]) -> None:
+        self._secret = secret
+        self._closing = closing
+
+    async def get_token(self, _scope: str) -> Any:
+        if self._secret == "refused":
+            raise ClientAuthenticationError("refused")
+        return SimpleNamespace(token="t", expires_on=time.time() + 3600)
+
+    async def close(self) -> None:
+        await self._closing()
+
+
+@pytest.mark.parametrize("point", ["made", "refused closed"])
+async def test_new_client_secret_is_not_lost_with_the_request_that_read_it(
+    point: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached = asyncio.Event()
+
+    async def stop_at(name: str) -> None:
+        if name == point and not reached.is_set():
+            reached.set()
+            await asyncio.Event().wait()
+
+    async def make_credential(_options: Any, secret: str, *_: Any) -> SecretCredential:
+        if secret == "new":
+            await stop_at("made")
+        return SecretCredential(secret, partial(stop_at, "refused closed"))
+
+    async def read_secret(_name: str) -> str:
+        return "new"
+
+    monkeypatch.setattr(authorization, "_identity_credential", make_credential)
+    options: Any = SimpleNamespace(client_secret=SecretStr("refused"))
+    session: Any = None
+    token = await authorization.token_authorization(options, session, Subject("data"), read_secret)
+    assert isinstance(token, Token)
+    leaving = asyncio.create_task(token.get_token())
+    await reached.wait()
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    assert (await token.get_token()).token == "t"

@@ -185,8 +185,8 @@ class Token:
             newer = await self._newer_credential()
             if newer is None:
                 raise
-            await self._credential.close()
-            self._credential = newer
+            refused, self._credential = self._credential, newer
+            await refused.close()
             token = await self._request_token()
         self._token = token
         self._received_at = time()
@@ -234,10 +234,12 @@ async def token_authorization(
         nonlocal current
         if current is None or secret is None:
             return None
-        refused, current = current, await secret("client_secret")
-        if current == refused:
+        newer = await secret("client_secret")
+        if newer == current:
             return None
-        return await _identity_credential(options, current, session, subject)
+        credential = await _identity_credential(options, newer, session, subject)
+        current = newer  # not before: a request that is cancelled here leaves it to the next one
+        return credential
 
     credential = await _identity_credential(options, current, session, subject)
     return Token(credential, subject, newer_credential)
