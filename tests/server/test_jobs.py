@@ -14,7 +14,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from datasources import DataSourceRegistry
+from datasources import DataSourceRegistry, Record
+from datasources.stores import MemoryRecords
+from datasources_server.job_records import JobRecords
 from tests.conftest import new_database
 from tests.server.client import HOST, Answer, Client
 from tests.server.conftest import ApiServer
@@ -464,3 +466,21 @@ def test_job_is_cancelled_through_the_other_worker_while_nobody_listens(
     wait_until_blocking(lambda: running(lasting_shop) == 0)
     assert ended(there, job)["state"] == "cancelled"
     wait_until_blocking(lambda: not (one.workspaces / workspace).exists())
+
+
+def test_place_of_a_job_is_given_up_while_its_heartbeat_is_written() -> None:
+    class RecordsWithHeartbeat(MemoryRecords):
+        """Writes the heartbeat just before the place is given up."""
+
+        def put(self, record: Record, *, expected: int | None = None) -> Record:
+            if record.expires_at == 0.0 and not renewed:
+                renewed.append(jobs.renew(lease))
+            return super().put(record, expected=expected)
+
+    renewed: list[Record | None] = []
+    workspace = Record("workspace", "w", "ann", {})
+    jobs = JobRecords(RecordsWithHeartbeat(), "worker", places=1, timeout=20.0)
+    _, lease = jobs.add("one", workspace, "")
+    jobs.release(lease)
+    assert renewed
+    assert jobs.add("two", workspace, "")  # in the only place

@@ -39,8 +39,8 @@ def acquire_place(
 
 def release_place(records: Records, kind: str, place_id: str, name: str, value: str) -> None:
     """Give a place up, unless somebody else has it, whose data have another value of a name."""
-    current = records.get(kind, place_id)
-    if current is not None and current.data[name] == value:
-        with suppress(ConflictError):
+    while (current := records.get(kind, place_id)) is not None and current.data[name] == value:
+        with suppress(ConflictError):  # a heartbeat was written meanwhile
             # Expired is as good as removed, and depends on the version.
             records.put(replace(current, expires_at=0.0), expected=current.version)
+            return
