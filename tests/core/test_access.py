@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -34,6 +35,7 @@ from datasources import (
     hookimpl,
 )
 from datasources.tabular import items_below
+from datasources.workspace import Quota
 from tests.core.fakes import AbleConnector, CountingStore, registry_of, source
 from tests.waiting import wait_until
 
@@ -346,6 +348,22 @@ async def test_a_kept_workspace_of_a_principal_has_its_files_when_it_is_opened_a
     async with access.workspace("w", root=tmp_path):
         assert Path(receipt.path).exists()
     assert not Path(receipt.path).exists()
+
+
+async def test_fetches_that_begin_at_once_share_one_quota(
+    registry: DataSourceRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class SlowQuota(Quota):
+        def recount(self) -> None:
+            time.sleep(0.01)  # so that the other threads ask meanwhile
+            super().recount()
+
+    monkeypatch.setattr("datasources.registry.granted.Quota", SlowQuota)
+    operations = access_of(registry)._operations
+    quotas = await asyncio.gather(
+        *(asyncio.to_thread(operations.quota, str(tmp_path), 5) for _ in range(4))
+    )
+    assert len(set(map(id, quotas))) == 1
 
 
 @pytest.mark.parametrize("quota", [5, 6])

@@ -33,6 +33,7 @@ from datasources.errors import (
     ItemNotFoundError,
     OptionError,
 )
+from datasources.locks import ForkSafeLock
 from datasources.models import (
     ColumnStatistics,
     DataItem,
@@ -92,14 +93,16 @@ class Operations:
     _quotas: WeakValueDictionary[tuple[str, int], Quota] = field(
         default_factory=WeakValueDictionary
     )
+    _lock: ForkSafeLock = field(default_factory=ForkSafeLock)
 
     def quota(self, path: str, max_bytes: int) -> Quota:
         """Return the quota of a directory; fetches into it at the same time share one."""
-        quota = self._quotas.get((path, max_bytes))
-        if quota is None:
-            quota = self._quotas[path, max_bytes] = Quota(path, max_bytes)
-        else:
-            quota.recount()
+        with self._lock:  # threads that ask at once get one quota
+            quota = self._quotas.get((path, max_bytes))
+            if quota is None:
+                quota = self._quotas[path, max_bytes] = Quota(path, max_bytes)
+                return quota
+        quota.recount()
         return quota
 
 
