@@ -286,21 +286,37 @@ def test_closing_from_the_thread_of_the_registry_is_an_error(
     assert registry.exists("s")
 
 
-def test_workspace_is_deleted_if_the_registry_is_closed_at_the_end_of_its_block(
-    registry: DataSourceRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def close_before_the_next_call(
+    registry: DataSourceRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    leave = datasources.WorkspaceSession.__aexit__
+    """Have another thread close the registry when the next call is handed to its loop."""
+    submit = registry._submit
 
-    def close_first(*arguments: Any) -> Any:
+    def close_first(coroutine: Any) -> Any:
         closing = threading.Thread(target=registry.close)
         closing.start()
         closing.join()
-        return leave(*arguments)
+        return submit(coroutine)
 
+    monkeypatch.setattr(registry, "_submit", close_first)
+
+
+def test_workspace_is_deleted_if_the_registry_is_closed_at_the_end_of_its_block(
+    registry: DataSourceRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with registry.workspace("chat-1", root=tmp_path) as session:
         session.fetch("s", "a.csv")
-        monkeypatch.setattr(datasources.WorkspaceSession, "__aexit__", close_first)
+        close_before_the_next_call(registry, monkeypatch)
     assert os.listdir(tmp_path) == []
+
+
+def test_stream_ends_if_the_registry_is_closed_at_the_end_of_its_block(
+    registry: DataSourceRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with registry.open_stream("s", "a.csv") as stream:
+        assert b"".join(stream)
+        close_before_the_next_call(registry, monkeypatch)
+    assert registry._closed
 
 
 def test_calls_under_way_end_when_another_thread_closes() -> None:

@@ -29,7 +29,7 @@ from collections.abc import (
     Sequence,
 )
 from concurrent.futures import CancelledError, Future
-from contextlib import AbstractAsyncContextManager, aclosing, closing, contextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, closing, contextmanager, suppress
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, overload
@@ -669,11 +669,14 @@ class DataSourceRegistry:
     ) -> Iterator[ItemStream]:
         """Open a stream for a block, and close it at its end."""
         stream = self._run(opening.__aenter__())
+        leaving = None
         try:
             yield ItemStream(stream, self)
         finally:
-            if self._unusable() is None:  # closing the registry has closed the stream
-                self._run(opening.__aexit__(None, None, None))
+            with suppress(RegistryError):  # closing the registry has closed the stream
+                leaving = self._submit(opening.__aexit__(None, None, None))
+            if leaving is not None:
+                self._wait(leaving)
 
     @contextmanager
     def _plan(self, planning: AbstractAsyncContextManager[splits.SplitPlan]) -> Iterator[SplitPlan]:
