@@ -165,6 +165,44 @@ async def test_a_split_of_another_configuration_is_refused() -> None:
             await lines(registry.read_split(split))
 
 
+async def replace_source(registry: DataSourceRegistry) -> asyncio.Task[Any]:
+    """Give the source another configuration; return the task that closes its connections."""
+    version = registry.get_config("s").version
+    changed = source(password="another")
+    replacing = asyncio.create_task(registry.register_data_source(changed, replace=True))
+    await wait_until(lambda: registry.get_config("s").version != version)
+    return replacing
+
+
+async def test_a_plan_of_a_source_that_is_changed_meanwhile_is_refused() -> None:
+    class Replaced(Splitting):
+        @asynccontextmanager
+        async def plan_splits(self, *arguments: Any, **more: Any) -> AsyncIterator[SplitPlan]:
+            async with super().plan_splits(*arguments, **more) as plan:
+                replacing.append(await replace_source(registry))
+                yield plan
+
+    replacing: list[asyncio.Task[Any]] = []
+    async with await registry_with(Replaced) as registry:
+        async with registry.plan("s", "a.csv") as plan:
+            split = plan.splits[0]
+        await replacing[0]
+        with pytest.raises(ConflictError, match="plan again"):
+            await lines(registry.read_split(split))
+
+
+async def test_a_split_whose_source_is_changed_while_it_waits_for_a_connection_is_refused() -> None:
+    pool = PoolConfig(max_size=1, acquire_timeout=30)
+    async with await registry_with(Alone, pool_config=pool) as registry:
+        async with registry.plan("s", "a.csv") as plan:
+            reading = asyncio.create_task(lines(registry.read_split(plan.splits[0])))
+            await wait_until(lambda: registry.get_pool_stats("s")["waiting"] == 1)
+            replacing = await replace_source(registry)
+        await replacing
+        with pytest.raises(ConflictError, match="plan again"):
+            await reading
+
+
 async def test_one_connection_of_a_shareable_connector_serves_plan_and_readers() -> None:
     pool = PoolConfig(max_size=1, acquire_timeout=30)
     async with (

@@ -20,6 +20,7 @@ from datasources.registry.observing import observe
 from datasources.registry.pools import SourceLease, SourcePools
 from datasources.registry.records import SourceRecords
 from datasources.splits import Split, SplitPlan
+from datasources.stores import StoredSource
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,9 @@ class SplitPlanner:
         source_id, identifier = request.source_id, request.identifier
         lease = self._pools.lease(source_id)
         with observe(self._plugins, "plan", source_id, identifier=identifier):
+            # Before the lease: a plan of a configuration that is replaced meanwhile is not of the
+            # new one.
+            record = self._records.get(source_id)
             async with (
                 lease as connector,
                 lease.cancelled_by_close(),
@@ -82,7 +86,8 @@ class SplitPlanner:
                         )
                     )
                 splits = [
-                    replace(split, fingerprint=self._fingerprint(split)) for split in plan.splits
+                    replace(split, fingerprint=self._fingerprint(split, record))
+                    for split in plan.splits
                 ]
                 # The plan of a shareable connector and its readers are callers of one connector. A
                 # lease more could wait for that of the plan.
@@ -103,23 +108,28 @@ class SplitPlanner:
             columns: The columns.
             leased: A lease to read in, and its connector; None takes a new lease.
         """
-        given = split.fingerprint.encode(errors="replace")
-        if not hmac.compare_digest(self._fingerprint(split).encode(), given):
-            raise ConflictError(
-                f"the split was not planned for source {split.source_id!r} as it is configured now; "
-                "plan again"
-            )
+        self._check(split)
         with observe(self._plugins, "read_split", split.source_id, identifier=split.identifier):
             async with AsyncExitStack() as stack:
                 if leased is None:
                     lease = self._pools.lease(split.source_id)
                     leased = lease, await stack.enter_async_context(lease)
+                    self._check(split)  # the source may have changed while this waited
                 async with aclosing(_batches(*leased, split, columns)) as batches:
                     async for batch in batches:
                         yield batch
 
-    def _fingerprint(self, split: Split) -> str:
-        record = self._records.get(split.source_id)
+    def _check(self, split: Split) -> None:
+        """Raise ConflictError if a split is not one of a plan of its source as it is now."""
+        expected = self._fingerprint(split, self._records.get(split.source_id))
+        given = split.fingerprint.encode(errors="replace")
+        if not hmac.compare_digest(expected.encode(), given):
+            raise ConflictError(
+                f"the split was not planned for source {split.source_id!r} as it is configured now; "
+                "plan again"
+            )
+
+    def _fingerprint(self, split: Split, record: StoredSource) -> str:
         fields = replace(split, fingerprint="").to_dict()
         content = json.dumps([record.type, record.credentials, fields], sort_keys=True)
         return self._credentials.digest("splits", content.encode())
