@@ -21,6 +21,7 @@ from datasources import (
     Page,
     Principal,
 )
+from datasources.registry.pools import SourceLease
 from tests.core.fakes import SeedConnector, registry_of, source
 
 NAMES = [f"{letter}.csv" for letter in "abcdefg"]
@@ -152,6 +153,27 @@ async def test_a_cursor_outlives_changes_of_its_source_and_not_the_source(
         await registry.register_data_source(source(note="c"), replace=True)
         with pytest.raises(CursorError):
             await registry.list_page("s", limit=3, cursor=cursor)
+
+
+async def test_a_cursor_is_refused_whose_source_is_registered_anew_before_the_lease(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with registry_of(Paged) as registry:
+        await registry.register_data_source(source())
+        cursor = (await registry.list_page("s", limit=3)).cursor
+        enter_lease = SourceLease.__aenter__
+
+        async def enter(lease: SourceLease) -> Any:
+            await registry.unregister_data_source("s")
+            await registry.register_data_source(source())
+            return await enter_lease(lease)
+
+        monkeypatch.setattr(SourceLease, "__aenter__", enter)
+        Paged.cursors.clear()
+        with pytest.raises(CursorError, match="not one of this listing"):
+            await registry.list_page("s", limit=3, cursor=cursor)
+        assert Paged.cursors == []
+        assert (await registry.list_page("s", limit=3)).items
 
 
 @pytest.mark.parametrize("cursor", [5, b"gAAAA", [], True])

@@ -53,6 +53,9 @@ class ItemPager:
             binding = [principal_id, source_id, path, self._identity(source_id)]
             inner = None if cursor is None else self._open(cursor, binding)
             async with self._pools.operation(source_id) as connector:
+                # The source may have been removed, and registered again, while this waited.
+                if cursor is not None and self._identity(source_id) != binding[-1]:
+                    raise _cursor_error()
                 page = await self._page(connector, path, inner, limit)
             outcome.items = len(page.items)
             if page.cursor is None:
