@@ -6,16 +6,19 @@ import http.client
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
 import pytest
 
-from datasources import DataSourceConfig, DataSourceRegistry, Principal, SQLiteStore
-from datasources_server import create_app
+from datasources import DataSourceConfig, DataSourceRegistry, Principal, Record, SQLiteStore
+from datasources.stores import MemoryRecords
+from datasources_server import create_app, links
+from datasources_server.problems import Problem
 from tests.server.client import HOST, Answer, Client
 from tests.server.conftest import ApiServer
 
@@ -133,6 +136,28 @@ def test_principal_has_a_hundred_links_at_most(
     assert (refused.status, refused.slug) == (429, "too-many-links")
     assert use(server, path).status == 200
     make(reader, lake)
+
+
+def test_links_that_are_made_at_once_keep_to_the_bound() -> None:
+    class RecordsOfTwo(MemoryRecords):
+        """Returns a list once two threads have one."""
+
+        def list(self, *arguments: Any, **more: Any) -> list[Record]:
+            listed = super().list(*arguments, **more)
+            both.wait(30)
+            return listed
+
+    both, records = Barrier(2), RecordsOfTwo()
+    for number in range(links._MAX_LINKS - 1):
+        records.put(Record("link", f"{number}", "ann", {}))
+
+    def put(link_id: str) -> None:
+        with suppress(Problem):
+            links._put(records, Record("link", link_id, "ann", {}))
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(put, ["one", "two"]))
+    assert len(MemoryRecords.list(records, "link", owner="ann", limit=200)) <= links._MAX_LINKS
 
 
 def test_link_works_on_another_worker(server: ApiServer, reader: Client, lake: str) -> None:

@@ -19,7 +19,7 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
 
-from datasources import Principal, Record
+from datasources import Principal, Record, Records
 from datasources.json_values import to_iso_time
 from datasources_server.api_router import ApiRouter
 from datasources_server.calls import AnyCall, Api, ExitStack
@@ -79,23 +79,12 @@ async def make_link(call: AnyCall, request: Request, body: LinkBody) -> ApiRespo
     await call.access.authorize_fetch(body.source, body.item)
     await call.access.get_source(body.source)
     limits = await asyncio.to_thread(call.access.limits, body.source)
-    current = await asyncio.to_thread(
-        records.list, _KIND, owner=call.principal.id, limit=_MAX_LINKS
-    )
-    if len(current) >= _MAX_LINKS:
-        raise Problem(
-            429,
-            "too-many-links",
-            f"more than {_MAX_LINKS} links that are not used yet",
-            headers={"Retry-After": str(int(_SECONDS))},
-            retryable=True,
-        )
     code = secrets.token_urlsafe(_RANDOM_BYTES)
     expires_at = time.time() + _SECONDS
     content = json.dumps([body.source, body.item, body.format, body.parameters])
     data = {"content": call.registry.credentials.seal(_PURPOSE, content.encode())}
     record = Record(_KIND, _hash(code), call.principal.id, data, expires_at=expires_at)
-    await asyncio.to_thread(records.put, record)
+    await asyncio.to_thread(_put, records, record)
     url = f"{_base_url(request, call.settings.public_url)}{request.url.path}/{code}"
     answer = {"url": url, "expires": to_iso_time(expires_at), "max_rows": limits.max_rows}
     return ApiResponse(answer, 201)
@@ -136,6 +125,25 @@ async def _authenticate(api: Api, request: Request) -> Principal:
     if principal is None:
         raise _not_found()
     return principal
+
+
+def _put(records: Records, link: Record) -> None:
+    """Store a new link.
+
+    Raises:
+        Problem: 429, its owner has as many as are allowed.
+    """
+    records.put(link)
+    # Counted afterwards: of requests at once, none could see the links of the others before.
+    if len(records.list(_KIND, owner=link.owner, limit=_MAX_LINKS + 1)) > _MAX_LINKS:
+        records.remove(_KIND, link.id)
+        raise Problem(
+            429,
+            "too-many-links",
+            f"more than {_MAX_LINKS} links that are not used yet",
+            headers={"Retry-After": str(int(_SECONDS))},
+            retryable=True,
+        )
 
 
 def _base_url(request: Request, public_url: str | None) -> str:
