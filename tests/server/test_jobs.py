@@ -14,8 +14,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from datasources import DataSourceRegistry, Record
+from datasources import DataSourceRegistry, Record, StoreError
 from datasources.stores import MemoryRecords
+from datasources_server import workspaces
 from datasources_server.job_records import JobRecords
 from tests.conftest import new_database
 from tests.server.client import HOST, Answer, Client
@@ -484,3 +485,36 @@ def test_place_of_a_job_is_given_up_while_its_heartbeat_is_written() -> None:
     jobs.release(lease)
     assert renewed
     assert jobs.add("two", workspace, "")  # in the only place
+
+
+class FailingRecords(MemoryRecords):
+    """Fails once to store a record of a kind; the record may be stored all the same."""
+
+    def __init__(self, kind: str, *, stores: bool) -> None:
+        super().__init__()
+        self._kind: str | None = kind
+        self._stores = stores
+
+    def put(self, record: Record, *, expected: int | None = None) -> Record:
+        if record.kind != self._kind:
+            return super().put(record, expected=expected)
+        self._kind = None
+        if self._stores:
+            super().put(record, expected=expected)
+        raise StoreError("the store does not answer")
+
+
+@pytest.mark.parametrize("stores", [False, True])
+def test_a_job_or_workspace_that_cannot_be_stored_takes_no_place(stores: bool) -> None:
+    workspace = Record("workspace", "w", "ann", {})
+    records = FailingRecords("job", stores=stores)
+    jobs = JobRecords(records, "worker", places=1, timeout=20.0)
+    with pytest.raises(StoreError):
+        jobs.add("one", workspace, "")
+    assert records.get("job", "one") is None
+    jobs.add("two", workspace, "")
+    records = FailingRecords("workspace", stores=stores)
+    with pytest.raises(StoreError):
+        workspaces._put(records, workspace, 1)
+    assert records.get("workspace", "w") is None
+    workspaces._put(records, workspace, 1)

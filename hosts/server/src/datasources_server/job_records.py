@@ -20,10 +20,11 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from datasources import ConflictError, Record, Records
+from datasources import ConflictError, Record, Records, StoreError
 from datasources_server.places import acquire_place, release_place
 from datasources_server.problems import Problem
 
@@ -98,7 +99,13 @@ class JobRecords:
         }
         expires_at = (workspace.expires_at or now) + _SECONDS_AFTER_END
         job = Record(JOB, job_id, workspace.owner, data, expires_at=expires_at)
-        return self._records.put(job, expected=0), lease
+        try:
+            return self._records.put(job, expected=0), lease
+        except BaseException:  # nobody else gives the place up before the heartbeat is too old
+            with suppress(StoreError):
+                self._records.remove(JOB, job_id)  # stored all the same, if the answer was lost
+                self.release(lease)
+            raise
 
     def remove(self, job_id: str) -> None:
         """Remove a job that no worker runs yet, and its lease; do nothing if there is none."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import Annotated, Any
 from uuid import uuid4
@@ -13,7 +14,7 @@ from fastapi import Header, Request, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
 
-from datasources import Record, Records, guess_media_type
+from datasources import Record, Records, StoreError, guess_media_type
 from datasources.json_values import to_iso_time
 from datasources_server.api_router import ApiRouter
 from datasources_server.calls import AnyCall, Call, ExitStack
@@ -199,7 +200,12 @@ def _put(records: Records, workspace: Record, places: int) -> Record:
             f"you have {places} workspaces, and more are not allowed; delete one",
         )
     workspace = replace(workspace, data={**workspace.data, "place": place.id})
-    return records.put(workspace, expected=0)
+    try:
+        return records.put(workspace, expected=0)
+    except BaseException:  # nobody else gives the place up before the workspace expires
+        with suppress(StoreError):
+            _remove(records, workspace)
+        raise
 
 
 def _remove(records: Records, workspace: Record) -> None:
