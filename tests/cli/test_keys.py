@@ -7,11 +7,15 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from datasources import CredentialManager
+from datasources.cli.context import CliContext
 from datasources.credentials import read_key_file
+from datasources.stores import Store
+from tests.cli.conftest import command
 
 
 @pytest.fixture
@@ -182,3 +186,37 @@ def test_processes_that_add_at_once_agree_on_one_key(ok, folder: Path, key_file:
     assert len(read_key_file(key_file)) == 1
     for number in range(4):
         ok("items", f"s{number}")
+
+
+def test_a_source_is_encrypted_with_the_key_that_came_while_it_was_tested(
+    ok, docs, monkeypatch
+) -> None:
+    def rotate_and_try(context: CliContext, *arguments: Any, **more: Any) -> Any:
+        ok("keys", "rotate", "--new-key")
+        ok("keys", "drop", old)
+        return try_sources(context, *arguments, **more)
+
+    ((old, _, _),) = fingerprints(ok)
+    try_sources = CliContext.try_sources
+    monkeypatch.setattr(CliContext, "try_sources", rotate_and_try)
+    ok("add", "local_file", "--id", "more", "-o", f"path={docs}")
+    ((new, count, _),) = fingerprints(ok)
+    assert new != old
+    assert count == 2
+
+
+def test_a_key_and_a_source_that_another_process_makes_meanwhile_are_used(
+    ok, folder, monkeypatch
+) -> None:
+    def add_other_and_check(context: CliContext, store: Store, *, create: bool) -> None:
+        if create and not added:
+            added.append("other")
+            other = command("add", "local_file", "--id", "other", "-o", f"path={folder}")
+            assert other.returncode == 0, other.stderr
+        check(context, store, create=create)
+
+    added: list[str] = []
+    check = CliContext._check_keyless_store
+    monkeypatch.setattr(CliContext, "_check_keyless_store", add_other_and_check)
+    ok("add", "local_file", "--id", "one", "-o", f"path={folder}")
+    assert [count for _, count, _ in fingerprints(ok)] == [2]

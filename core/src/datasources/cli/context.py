@@ -358,7 +358,9 @@ class CliContext:
 
         A new key beside stored sources would hide that their own key is lost.
         """
-        if fingerprints := {record.credentials.partition(":")[0] for record in store.list()}:
+        fingerprints = {record.credentials.partition(":")[0] for record in store.list()}
+        # Asked again: another process may have made the key and a source since.
+        if fingerprints and not self.keys.exists:
             self.raise_missing_key(fingerprints)
         if create and self.keys.create():
             output.echo_err(f"Made the encryption key {self.keys.path}: keep a copy of it.")

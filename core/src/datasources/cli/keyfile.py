@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from datasources.cli import paths
 from datasources.credentials import (
@@ -36,6 +37,7 @@ class KeyFile:
         self, option: str | None, beside: Callable[[], str], environ: Mapping[str, str]
     ) -> None:
         self._manager: CredentialManager | None = None
+        self._stamp: tuple[int, int, int] | None = None
         self.path: str | None = None
         """The file; `None` if the environment holds the keys themselves."""
         if environ.get(KEY_VARIABLE, "").strip() and not option:
@@ -62,22 +64,33 @@ class KeyFile:
     def manager(self) -> CredentialManager:
         """Return the keys; if there are none, a generated key that ends with the process.
 
-        The file is read once, as a pipe such as `<(vault read …)` can be.
+        The file is read again if it has changed, as a command may wait for answers while another
+        process drops a key. What is no regular file, such as `<(vault read …)`, is read once.
 
         Raises:
             MissingKeyError: A key is malformed, or the file cannot be read.
         """
         if self.path is None:
             return CredentialManager()
-        if self._manager is None:
+        stamp = self._find_stamp()
+        if self._manager is None or stamp not in (None, self._stamp):
             if not self.exists:
                 return _generated_manager()
+            self._stamp = stamp
             keys = self.read()
             try:
                 self._manager = CredentialManager(keys)
             except MissingKeyError as exc:
                 raise MissingKeyError(f"the key file {self.path!r} cannot be used: {exc}") from None
         return self._manager
+
+    def _find_stamp(self) -> tuple[int, int, int] | None:
+        """Return what is another once the file has changed; None if it is no regular file."""
+        with suppress(OSError):
+            status = os.stat(self.require_path())
+            if stat.S_ISREG(status.st_mode):
+                return status.st_ino, status.st_mtime_ns, status.st_size
+        return None
 
     def read(self) -> list[str]:
         """Return the keys of the file."""
