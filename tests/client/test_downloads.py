@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -10,10 +11,12 @@ import sys
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from datasources.workspace.partfiles import delete_abandoned
 from datasources_client import Client, DataSourceError, OptionError, ResponseError
 from datasources_client.addresses import find_target
 from datasources_client.files import PartFile
@@ -348,3 +351,23 @@ def test_rest_that_is_another_part_is_refused(
     ):
         client.fetch("shop", "orders")
     assert files(folder) == []
+
+
+def test_part_file_that_is_deleted_before_it_is_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`datasources clean` takes an unlocked part file for that of a dead process."""
+
+    def delete_and_lock(file: Any, operation: int) -> None:
+        if not deleted:
+            deleted.extend(delete_abandoned(str(tmp_path)))
+        fcntl.flock(file, operation)
+
+    deleted: list[str] = []
+    locks = SimpleNamespace(flock=delete_and_lock, LOCK_EX=fcntl.LOCK_EX, LOCK_NB=fcntl.LOCK_NB)
+    monkeypatch.setattr("datasources_client.files.fcntl", locks)
+    with PartFile(str(tmp_path / "a.csv")) as file:
+        file.write(b"x")
+        file.complete()
+    assert len(deleted) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]

@@ -7,6 +7,7 @@ import hashlib
 import os
 import secrets
 from contextlib import suppress
+from io import FileIO
 
 from datasources_client.errors import OptionError, ResponseError
 
@@ -30,13 +31,8 @@ class PartFile:
         self.path = os.path.abspath(path)
         self.size = 0
         """Bytes that were written."""
-        self._part = os.path.join(
-            os.path.dirname(self.path), f".datasources-{secrets.token_hex(8)}.part"
-        )
         self._hash = hashlib.sha256()
-        self._file = open(self._part, "xb", buffering=0)  # noqa: SIM115  (closed in __exit__)
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._part, self._file = _create_part(os.path.dirname(self.path))
 
     def __enter__(self) -> PartFile:
         return self
@@ -70,6 +66,24 @@ class PartFile:
         """Sync the bytes to the disk and give the file its final name; raises OSError."""
         os.fsync(self._file.fileno())
         os.replace(self._part, self.path)
+
+
+def _create_part(folder: str) -> tuple[str, FileIO]:
+    """Create a part file; return its path and the file, locked."""
+    while True:
+        path = os.path.join(folder, f".datasources-{secrets.token_hex(8)}.part")
+        file = FileIO(path, "x")
+        try:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            os.stat(path)
+            return path, file
+        except FileNotFoundError:  # deleted as abandoned before it was locked
+            file.close()
+        except BaseException:
+            file.close()
+            os.unlink(path)
+            raise
 
 
 def default_path(directory: str, source: str, item: str, filename: str | None) -> str:
