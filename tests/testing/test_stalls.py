@@ -35,7 +35,8 @@ async def test_computing_on_the_loop_fails() -> None:
         while time.thread_time() < until:
             pass
 
-    with pytest.raises(AssertionError, match="in call"):
+    # On a busy machine, the thread that looks at the stack may come too late to see this one.
+    with pytest.raises(AssertionError, match="fetching blocked the event loop"):
         await assert_never_stalls(call, "fetching")
 
 
