@@ -140,13 +140,16 @@ def _seconds_without_processor() -> float | None:
 def _stack_of(frame: FrameType | None) -> str:
     """Return the innermost frames of a call as text, without those of the loop and of this module.
 
-    The text is empty if the innermost frame is of this module, or if there is none.
+    The text is empty if the innermost frame is of this module, if there is none, or if the loop is
+    between two calls: once a call has ended, its stack must not be replaced before the next beat.
     """
     frames = traceback.StackSummary.extract(traceback.walk_stack(frame))
     frames.reverse()
     if frames and frames[-1].filename == __file__:
         return ""
     for number in reversed(range(len(frames))):
+        if frames[number].name == "_run_once":
+            return ""
         is_loop = frames[number].name == "_run" and frames[number].filename.endswith("events.py")
         if is_loop or frames[number].filename == __file__:
             del frames[: number + 1]
