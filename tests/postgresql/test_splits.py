@@ -487,6 +487,21 @@ async def test_a_split_of_a_plan_that_has_ended_is_refused(
         await read_all(reader, plan)
 
 
+async def test_a_split_of_a_plan_that_is_just_ending_is_refused(
+    admin: Admin, reader: PostgreSQLConnector, pg_roles: PostgresServer
+) -> None:
+    """The server removes the file of a snapshot after the transaction that exported it has ended."""
+    admin.execute("CREATE TABLE t AS SELECT i FROM generate_series(1, 1000) i")
+    async with reader.plan_splits("t", **SMALL) as plan:
+        file = pg_roles.snapshot_file(str(plan.splits[0].snapshot))
+        kept = file.with_name("kept")
+        kept.hardlink_to(file)
+    kept.rename(file)
+    with pytest.raises(DataFetchError, match="the plan of the split has ended"):
+        await read_all(reader, plan)
+    file.unlink()
+
+
 async def test_splits_of_a_plan_whose_session_was_ended_are_refused(
     admin: Admin, reader: PostgreSQLConnector
 ) -> None:

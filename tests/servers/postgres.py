@@ -89,6 +89,10 @@ class PostgresServer(Server):
         """Return the superuser's way into `database`, which need not exist yet."""
         return Database(self.host, self.port, self.user, self.password, database)
 
+    def snapshot_file(self, name: str) -> Path:
+        """Return the path of the file that an exported snapshot has while its transaction is open."""
+        return self._data / "pg_snapshots" / name
+
     def kill(self) -> None:
         """SIGKILL the postmaster and its children; `start` or `restart` brings it back."""
         was_running = self.running

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from concurrent.futures import wait
 from typing import Any
+
+_CANCEL_CHECK_INTERVAL = 0.1  # seconds between two checks of a waiting thread for cancellation
 
 
 async def iterate_batches(
@@ -14,7 +17,7 @@ async def iterate_batches(
 
     `read` runs in a task of its own, and may call its argument in a thread, never on the event
     loop: the call waits until the reader wants the table. When the generator is closed, the task is
-    cancelled.
+    cancelled. When the task is cancelled, the call returns.
     """
     loop = asyncio.get_running_loop()
     tables: asyncio.Queue[Any] = asyncio.Queue(1)
@@ -25,7 +28,13 @@ async def iterate_batches(
             await tables.put(table)
 
     def add(table: Any) -> None:
-        asyncio.run_coroutine_threadsafe(put(table), loop).result()
+        putting = asyncio.run_coroutine_threadsafe(put(table), loop)
+        # Something within `read` may cancel the task and wait for this thread, though nobody reads.
+        while not wait([putting], _CANCEL_CHECK_INTERVAL).done:
+            if reading.cancelling():
+                putting.cancel()
+                return
+        putting.result()
 
     async def run() -> None:
         try:

@@ -68,6 +68,12 @@ _ENDED = (
     "the plan of the split has ended, or the split is read on another server than the plan's, which "
     "needs a plan with consistent=False"
 )
+_NO_SNAPSHOT = (
+    psycopg.errors.InvalidParameterValue,  # up to PostgreSQL 16
+    psycopg.errors.UndefinedObject,  # since PostgreSQL 17
+    # The plan's transaction has just ended: the server removes the file of a snapshot after that.
+    psycopg.errors.ObjectNotInPrerequisiteState,
+)
 
 
 class ReadCallback(Protocol):
@@ -279,8 +285,7 @@ class _Imported:
         )
         try:
             await libpq.execute(connection, command.encode())
-        # The first up to PostgreSQL 16, the second since 17.
-        except (psycopg.errors.InvalidParameterValue, psycopg.errors.UndefinedObject) as exc:
+        except _NO_SNAPSHOT as exc:
             raise DataFetchError(_ENDED, code=exc.sqlstate) from None
 
 
