@@ -563,6 +563,59 @@ async def test_with_one_connection_readers_use_that_of_the_plan(
         assert sessions(admin) == 1
 
 
+async def test_with_one_connection_the_end_of_the_plan_ends_its_readers(
+    admin: Admin, source: Source
+) -> None:
+    """One of them reads, and waits for whoever takes its rows; the other one waits for its turn."""
+    admin.execute("CREATE TABLE t (i int, text text)")
+    admin.execute("INSERT INTO t SELECT i, repeat('x', 1000) FROM generate_series(1, 20000) i")
+    connector = await source(pool=PoolConfig(max_size=1, acquire_timeout=30))
+    async with connector.plan_splits("t", target_bytes=1 << 30, max_splits=1) as plan:
+        batches = generator(connector, plan)
+        rows = (await anext(batches)).num_rows
+        waiting = asyncio.ensure_future(read_all(connector, plan))
+        (opened,) = cast("Any", connector)._splits._open_plans.values()
+        await wait_until(lambda: opened.lock._waiters)
+    for reading in (rows_of(batches), waiting):
+        with pytest.raises(DataFetchError, match="the plan of the split has ended"):
+            await reading
+    assert rows < 20000
+    await wait_until(lambda: active(admin, "COPY") == 0)
+    assert await connector.test_connection()
+    async with connector.plan_splits("t", **SMALL) as plan:
+        assert len(joined(await read_all(connector, plan))) == 20000
+    assert sessions(admin) == 1
+
+
+async def test_with_one_connection_a_plan_that_is_cancelled_twice_ends_its_readers_first(
+    admin: Admin, source: Source
+) -> None:
+    admin.execute("CREATE TABLE t (i int, text text)")
+    admin.execute("INSERT INTO t SELECT i, repeat('x', 1000) FROM generate_series(1, 20000) i")
+    connector = await source(pool=PoolConfig(max_size=1, acquire_timeout=30))
+    reading: asyncio.Future[AsyncGenerator[Any]] = asyncio.get_running_loop().create_future()
+
+    async def plan_and_wait() -> None:
+        async with connector.plan_splits("t", target_bytes=1 << 30, max_splits=1) as plan:
+            batches = generator(connector, plan)
+            await anext(batches)
+            reading.set_result(batches)
+            await asyncio.Event().wait()
+
+    planning = asyncio.ensure_future(plan_and_wait())
+    batches = await reading
+    (opened,) = cast("Any", connector)._splits._open_plans.values()
+    planning.cancel()
+    await wait_until(lambda: opened.is_closed)
+    planning.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await planning
+    assert not opened.lock.locked()
+    with pytest.raises(DataFetchError, match="the plan of the split has ended"):
+        await rows_of(batches)
+    assert await connector.test_connection()
+
+
 async def test_a_reader_that_stops_early_returns_its_connection(
     admin: Admin, source: Source
 ) -> None:

@@ -107,6 +107,28 @@ class _OpenPlan:
     """Seconds that the transaction may be idle."""
     parts: list[Part]
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    is_closed: bool = False
+    reading: asyncio.Timeout | None = None
+    """The timeout scope of the reader that uses the transaction, which `close` makes expire."""
+
+    async def close(self) -> None:
+        """End the readers of the transaction with an error.
+
+        It waits until they have left the transaction, also if it is cancelled meanwhile: the
+        connection must not be given to others before.
+        """
+        self.is_closed = True
+        if self.reading is not None:
+            self.reading.reschedule(asyncio.get_running_loop().time())
+        cancelled = None
+        while self.lock.locked():
+            try:
+                async with self.lock:
+                    break
+            except asyncio.CancelledError as exc:
+                cancelled = exc
+        if cancelled is not None:
+            raise cancelled
 
     async def keep_open(self) -> None:
         """Run a query before each idle timeout, until the connection fails."""
@@ -120,15 +142,31 @@ class _OpenPlan:
     async def use(self) -> AsyncIterator[Transaction]:
         """Lend the transaction for a block; undo what an error leaves in it."""
         async with self.lock:
-            await libpq.execute(self.connection, b"SAVEPOINT split")
+            if self.is_closed:
+                raise DataFetchError(_ENDED)
             try:
-                yield self.transaction
-            except BaseException:
-                if self.connection.pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
-                    await libpq.cancel(self.connection)
-                await self.transaction.rollback_to("split")
-                raise
-            await libpq.execute(self.connection, b"RELEASE SAVEPOINT split")
+                async with asyncio.timeout(None) as scope:
+                    self.reading = scope
+                    async with self._savepoint():
+                        yield self.transaction
+            except TimeoutError:
+                if not scope.expired():
+                    raise
+                raise DataFetchError(_ENDED) from None
+            finally:
+                self.reading = None
+
+    @asynccontextmanager
+    async def _savepoint(self) -> AsyncIterator[None]:
+        await libpq.execute(self.connection, b"SAVEPOINT split")
+        try:
+            yield
+        except BaseException:
+            if self.connection.pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
+                await libpq.cancel(self.connection)
+            await self.transaction.rollback_to("split")
+            raise
+        await libpq.execute(self.connection, b"RELEASE SAVEPOINT split")
 
 
 class SplitPlanner:
@@ -189,7 +227,10 @@ class SplitPlanner:
             finally:
                 del self._open_plans[opened.snapshot]
                 keeping.cancel()
-                await asyncio.gather(keeping, return_exceptions=True)
+                try:
+                    await opened.close()
+                finally:
+                    await asyncio.gather(keeping, return_exceptions=True)
 
     async def _open(
         self,
