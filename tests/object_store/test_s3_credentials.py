@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import shlex
@@ -28,6 +29,7 @@ from tests.listeners import listening
 from tests.object_store.conftest import KEYS, Connect
 from tests.resolvers import DENIED, NAME, ChangingResolver
 from tests.servers.scripted import Answer, Received, scripted
+from tests.waiting import wait_until
 
 ROLE = "arn:aws:iam::123456789012:role/reader"
 EMPTY = b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"
@@ -236,6 +238,29 @@ async def test_command_that_does_not_end_is_stopped(
     monkeypatch.setattr(s3_profiles, "_PROCESS_TIMEOUT", 0.2)
     with pytest.raises(AuthenticationError, match="gives none"):
         await listed(connect, 1, profile="work")
+
+
+async def test_pipe_of_a_command_that_is_stopped_is_closed_though_another_process_has_it(
+    connect: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started, told = tmp_path / "started", tmp_path / "told"
+    prints_on = f"""
+try:
+    while True:
+        print("x", flush=True)
+        open({str(started)!r}, "w").close()
+except BrokenPipeError:
+    open({str(told)!r}, "w").close()
+"""
+    start = f"subprocess.Popen([sys.executable, '-c', {prints_on!r}])"
+    profile_with_process(tmp_path, f"import subprocess, sys, time; {start}; time.sleep(600)")
+    monkeypatch.setenv(s3_profiles.ALLOW_PROCESS, "1")
+    listing = asyncio.ensure_future(listed(connect, 1, profile="work"))
+    await wait_until(started.exists)
+    listing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await listing
+    await wait_until(told.exists)
 
 
 async def test_role_is_assumed_and_renewed_before_its_end(connect: Connect) -> None:

@@ -111,19 +111,34 @@ async def process_credentials(command: str, name: str, subject: ObjectSubject) -
 
 async def _output(command: list[str]) -> bytes:
     """Return what a command prints, whatever it writes to the error output."""
-    process = await asyncio.create_subprocess_exec(
+    transport, output = await asyncio.get_running_loop().subprocess_exec(
+        _Output,
         *command,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
     )
     try:
-        output, _ = await process.communicate()
-        return output
+        await output.ended.wait()
+        return bytes(output.content)
     finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        # This kills a command that still runs, and closes the pipe, which what it has started may
+        # hold open.
+        transport.close()
+        await output.ended.wait()
+
+
+class _Output(asyncio.SubprocessProtocol):
+    def __init__(self) -> None:
+        self.content = bytearray()
+        self.ended = asyncio.Event()
+        """Set when the command has ended and the pipe of its output is closed."""
+
+    def pipe_data_received(self, _fd: int, data: bytes) -> None:
+        self.content += data
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        self.ended.set()
 
 
 def _sso_token(cached_as: str) -> str | None:
