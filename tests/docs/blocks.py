@@ -32,7 +32,7 @@ _LONGEST = 120.0  # seconds that one command may take
 _PASSING = (  # what differs from run to run, as it is shown and as it may be
     (r"\d+(?:\.\d+)? ms", "milliseconds"),
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", "a moment"),
-    (r"in \d+\.\d+s", "a duration"),
+    (r"in \d+\.\d+s(?: \(\d+:\d\d:\d\d\))?", "a duration"),
     (r" {2,}", "  "),  # the width of a column
 )
 
