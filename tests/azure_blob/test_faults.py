@@ -186,7 +186,8 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     turn = asyncio.sleep
 
     async def sleep(delay: float) -> None:
-        asked.append(delay)
+        if delay:  # else only a turn of the loop
+            asked.append(delay)
         await turn(0)
 
     monkeypatch.setattr(asyncio, "sleep", sleep)
