@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import psycopg
+import pyarrow as pa
 import pytest
 from pyarrow import parquet as pq
 
@@ -26,8 +28,10 @@ from datasources import (
     Split,
     SplitPlan,
     gather_splits,
+    run_in_thread,
 )
 from datasources_postgresql import PostgreSQLConnector
+from datasources_postgresql.arrow import iterate_batches
 from datasources_postgresql.reading import Transaction, begin
 from datasources_postgresql.splits import plans
 from tests.conftest import _served
@@ -627,6 +631,33 @@ async def test_a_reader_that_stops_early_returns_its_connection(
             async with aclosing(generator(connector, plan)) as batches:
                 assert (await anext(batches)).num_rows < 20000
         await wait_until(lambda: active(admin, "COPY") == 0)
+
+
+def test_an_event_loop_ends_though_a_reader_was_left_open() -> None:
+    left, table = [], pa.table({"i": [1]})
+
+    async def leave() -> None:
+        ready = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        async def read(add: Callable[[Any], None]) -> None:
+            def add_all() -> None:
+                add(table)
+                add(table)
+                loop.call_soon_threadsafe(ready.set)
+                add(table)  # waits for the reader
+
+            await run_in_thread(add_all, own_thread=True)
+
+        batches = iterate_batches(read)
+        left.append(batches)
+        await anext(batches)
+        await ready.wait()
+
+    thread = threading.Thread(target=asyncio.run, args=(leave(),), daemon=True)
+    thread.start()
+    thread.join(30)
+    assert not thread.is_alive()
 
 
 async def test_a_plan_outlives_the_idle_timeout_of_its_session(

@@ -20,12 +20,14 @@ async def iterate_batches(
     cancelled. When the task is cancelled, the call returns.
     """
     loop = asyncio.get_running_loop()
-    tables: asyncio.Queue[Any] = asyncio.Queue(1)
+    tables: asyncio.Queue[Any] = asyncio.Queue()
+    room = asyncio.Semaphore(1)  # for a table that the reader has not asked for yet
     is_closed = False
 
     async def put(table: Any) -> None:
         if not is_closed:
-            await tables.put(table)
+            await room.acquire()
+            tables.put_nowait(table)
 
     def add(table: Any) -> None:
         putting = asyncio.run_coroutine_threadsafe(put(table), loop)
@@ -40,17 +42,17 @@ async def iterate_batches(
         try:
             await read(add)
         finally:
-            await put(None)
+            tables.put_nowait(None)  # it waits for no reader: there may be none any more
 
     reading = asyncio.ensure_future(run())
     try:
         while (table := await tables.get()) is not None:
+            room.release()
             for batch in table.to_batches():
                 yield batch
         await reading
     finally:
         is_closed = True
         reading.cancel()
-        while not tables.empty():  # a thread may wait for room, and the task for the thread
-            tables.get_nowait()
+        room.release()  # a thread may wait for it, and the task for the thread
         await asyncio.gather(reading, return_exceptions=True)
