@@ -12,9 +12,17 @@ from typing import Any
 
 import pytest
 
-from datasources import ConnectError, LimitExceededError, Limits, PoolConfig, Workspace
+from datasources import (
+    ConnectError,
+    DataFetchError,
+    LimitExceededError,
+    Limits,
+    PoolConfig,
+    Workspace,
+)
 from datasources_postgresql import PostgreSQLConnector, copying, libpq, reading
 from datasources_postgresql.copying import ServerSilentError
+from datasources_postgresql.splits import plans
 from tests.postgresql.conftest import Admin, Source, active, with_limits
 from tests.servers import Database
 from tests.waiting import wait_until
@@ -208,6 +216,27 @@ async def test_copy_that_stops_in_the_middle_ends_after_the_statement_timeout(
 
 def written(folder: str) -> int:
     return sum(path.stat().st_size for path in Path(folder).rglob("*"))
+
+
+async def test_plan_whose_only_connection_goes_silent_under_a_reader_can_be_left(
+    admin: Admin, behind: PostgreSQLConnector, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plans, "_UNDO_TIMEOUT", SHORT)
+    admin.execute("INSERT INTO t SELECT generate_series(1, 1000000)")
+
+    async def read_and_leave() -> AsyncIterator[Any]:
+        async with behind.plan_splits("t", target_bytes=1 << 30, max_splits=1) as plan:
+            batches = behind.read_split(plan.splits[0])
+            await anext(batches)
+            proxy.silence()
+            expect_no_new_connection(behind)
+        return batches
+
+    leaving = asyncio.ensure_future(read_and_leave())
+    await asyncio.wait([leaving], timeout=ENOUGH)
+    assert leaving.done()
+    with pytest.raises(DataFetchError, match="the plan of the split has ended"):
+        _ = [batch async for batch in leaving.result()]
 
 
 async def test_time_limit_of_a_fetch_is_kept_on_a_silent_path(

@@ -30,7 +30,7 @@ from datasources import (
     gather_splits,
     run_in_thread,
 )
-from datasources_postgresql import PostgreSQLConnector
+from datasources_postgresql import PostgreSQLConnector, libpq
 from datasources_postgresql.arrow import iterate_batches
 from datasources_postgresql.reading import Transaction, begin
 from datasources_postgresql.splits import plans
@@ -618,6 +618,65 @@ async def test_with_one_connection_a_plan_that_is_cancelled_twice_ends_its_reade
     with pytest.raises(DataFetchError, match="the plan of the split has ended"):
         await rows_of(batches)
     assert await connector.test_connection()
+
+
+async def test_with_one_connection_a_reader_that_is_cancelled_twice_leaves_it_to_the_next(
+    admin: Admin, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admin.execute("CREATE TABLE t AS SELECT i FROM generate_series(1, 1000) i")
+    connector = await source(
+        pool=PoolConfig(max_size=1, acquire_timeout=30), allowed_functions="pg_sleep"
+    )
+    copy_rows, cancel, cancelling = libpq.copy_rows, libpq.cancel, asyncio.Event()
+
+    async def copy_slowly(connection: libpq.Connection, _: bytes, *rest: Any) -> tuple[int, bool]:
+        command = b"COPY (SELECT pg_sleep(50)) TO STDOUT (FORMAT binary)"
+        return await copy_rows(connection, command, *rest)
+
+    async def note_and_cancel(connection: libpq.Connection) -> None:
+        cancelling.set()
+        await cancel(connection)
+
+    monkeypatch.setattr(libpq, "cancel", note_and_cancel)
+    async with connector.plan_splits("t", target_bytes=1 << 30, max_splits=1) as plan:
+        with monkeypatch.context() as slow:
+            slow.setattr(libpq, "copy_rows", copy_slowly)
+            reading = asyncio.ensure_future(read_all(connector, plan))
+            await wait_until(lambda: active(admin, "COPY (SELECT pg_sleep(50))"))
+            reading.cancel()
+            await cancelling.wait()
+            reading.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await reading
+        assert joined(await read_all(connector, plan)) == numbers(1, 1001)
+
+
+async def test_with_one_connection_a_reader_that_is_cancelled_at_once_leaves_it_to_the_next(
+    admin: Admin, source: Source
+) -> None:
+    admin.execute("CREATE TABLE t AS SELECT i FROM generate_series(1, 1000) i")
+    connector = await source(pool=PoolConfig(max_size=1, acquire_timeout=30))
+    async with connector.plan_splits("t", target_bytes=1 << 30, max_splits=1) as plan:
+        (opened,) = cast("Any", connector)._splits._open_plans.values()
+        reading = asyncio.ensure_future(read_all(connector, plan))
+        await wait_until(opened.lock.locked)
+        reading.cancel()  # its first command has no answer yet
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        assert joined(await read_all(connector, plan)) == numbers(1, 1001)
+
+
+async def test_closing_a_reader_waits_until_its_connection_is_free(
+    admin: Admin, source: Source
+) -> None:
+    admin.execute("CREATE TABLE t (i int, text text)")
+    admin.execute("INSERT INTO t SELECT i, repeat('x', 1000) FROM generate_series(1, 20000) i")
+    connector = await source(pool=PoolConfig(max_size=1, acquire_timeout=30))
+    async with connector.plan_splits("t", target_bytes=1 << 30, max_splits=1) as plan:
+        (opened,) = cast("Any", connector)._splits._open_plans.values()
+        async with aclosing(generator(connector, plan)) as batches:
+            await anext(batches)
+        assert not opened.lock.locked()
 
 
 async def test_a_reader_that_stops_early_returns_its_connection(

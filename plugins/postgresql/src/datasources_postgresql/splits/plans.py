@@ -24,7 +24,7 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -55,6 +55,7 @@ from datasources_postgresql.splits.reading import read_part
 T = TypeVar("T")
 
 _ATTEMPTS = 5  # to lock tables that change meanwhile
+_UNDO_TIMEOUT = 2.0  # seconds to undo what a reader has done before the connection is closed
 _LONGEST_IDLE = 60.0  # seconds between the queries that keep a plan's transaction open
 _SNAPSHOT_NAME = re.compile(r"[0-9A-F]+(?:-[0-9A-F]+)+")
 _EXPORT = b"""
@@ -120,15 +121,11 @@ class _OpenPlan:
         self.is_closed = True
         if self.reading is not None:
             self.reading.reschedule(asyncio.get_running_loop().time())
-        cancelled = None
-        while self.lock.locked():
-            try:
-                async with self.lock:
-                    break
-            except asyncio.CancelledError as exc:
-                cancelled = exc
-        if cancelled is not None:
-            raise cancelled
+        await _to_the_end(self._wait_until_unused())
+
+    async def _wait_until_unused(self) -> None:
+        async with self.lock:
+            pass
 
     async def keep_open(self) -> None:
         """Run a query before each idle timeout, until the connection fails."""
@@ -140,33 +137,44 @@ class _OpenPlan:
 
     @asynccontextmanager
     async def use(self) -> AsyncIterator[Transaction]:
-        """Lend the transaction for a block; undo what an error leaves in it."""
+        """Lend the transaction for a block, and undo what the block has done to it."""
         async with self.lock:
-            if self.is_closed:
+            if self.is_closed or self.connection.closed:
                 raise DataFetchError(_ENDED)
             try:
                 async with asyncio.timeout(None) as scope:
                     self.reading = scope
-                    async with self._savepoint():
-                        yield self.transaction
+                    yield self.transaction
             except TimeoutError:
                 if not scope.expired():
                     raise
                 raise DataFetchError(_ENDED) from None
             finally:
                 self.reading = None
+                await _to_the_end(self._undo())
 
-    @asynccontextmanager
-    async def _savepoint(self) -> AsyncIterator[None]:
-        await libpq.execute(self.connection, b"SAVEPOINT split")
+    async def _undo(self) -> None:
+        """Go back to the savepoint of the plan; close a connection that does not do so in time."""
         try:
-            yield
-        except BaseException:
-            if self.connection.pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
-                await libpq.cancel(self.connection)
-            await self.transaction.rollback_to("split")
-            raise
-        await libpq.execute(self.connection, b"RELEASE SAVEPOINT split")
+            async with asyncio.timeout(_UNDO_TIMEOUT):
+                if self.connection.pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
+                    await libpq.cancel(self.connection)
+                await self.transaction.rollback_to("split")
+        except (TimeoutError, psycopg.Error):
+            await self.connection.close()
+
+
+async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
+    """Await a coroutine until it has ended, also if the caller is cancelled meanwhile."""
+    task, cancelled = asyncio.ensure_future(work), None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as exc:
+            cancelled = exc
+    task.result()
+    if cancelled is not None:
+        raise cancelled
 
 
 class SplitPlanner:
@@ -250,23 +258,24 @@ class SplitPlanner:
                 if outline.is_divisible and outline.is_kept_by(relations):
                     parts = await _parts(t, outline, request)
                     ((snapshot, server, idle),) = await t.execute(_EXPORT)
+                    if self._max_size == 1:  # readers use this transaction
+                        await libpq.execute(connection, b"SAVEPOINT split")
                     stack.push_async_exit(attempt.pop_all())
                     seconds = min(_LONGEST_IDLE, idle / 3) if idle else _LONGEST_IDLE
                     return _OpenPlan(connection, t, snapshot, server, seconds, parts)
         return None
 
-    async def read(self, split: Split, columns: Sequence[str] | None) -> AsyncIterator[Any]:
+    def read(self, split: Split, columns: Sequence[str] | None) -> AsyncIterator[Any]:
         """Yield the rows of a split; see `PostgreSQLConnector.read_split`."""
-        await import_arrow()
-        target = await parse_identifier(split.identifier, self._options)
 
         async def read(add: Callable[[Any], None]) -> None:
+            await import_arrow()
+            target = await parse_identifier(split.identifier, self._options)
             with mapped(self._options):
                 async with self._transaction(split) as t:
                     await read_part(t, target, split.part, columns, self._options, add)
 
-        async for batch in iterate_batches(read):
-            yield batch
+        return iterate_batches(read)
 
     @asynccontextmanager
     async def _transaction(self, split: Split) -> AsyncIterator[Transaction]:
