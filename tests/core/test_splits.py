@@ -235,6 +235,19 @@ async def test_the_first_error_ends_the_other_readers() -> None:
         assert Splitting.reading == 0
 
 
+async def test_a_split_whose_consumer_fails_is_read_no_more() -> None:
+    async with await registry_with() as registry, registry.plan("s", "a.csv") as plan:
+
+        async def consume(_: Split, batches: AsyncIterator[Any]) -> None:
+            async for _batch in batches:
+                raise ValueError("of the consumer")
+
+        with pytest.raises(ValueError, match="of the consumer") as caught:  # it keeps the frame
+            await gather_splits(plan, consume, concurrency=1)
+        assert Splitting.reading == 0
+        del caught
+
+
 async def test_cancelled_readers_of_splits_clean_up_before_the_caller_goes_on() -> None:
     started: list[int] = []
     ended: list[int] = []

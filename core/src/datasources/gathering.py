@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
-from typing import Any, TypeVar
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Sequence,
+)
+from contextlib import aclosing
+from typing import Any, TypeVar, cast
 
 from datasources.errors import OptionError
 from datasources.splits import Split, SplitPlan
@@ -25,7 +34,8 @@ async def gather_splits(
 
     Args:
         plan: A plan whose block has not ended.
-        consume: Called for each split with the iterator of its `pyarrow.RecordBatch`.
+        consume: Called for each split with the iterator of its `pyarrow.RecordBatch`, which is
+            closed when the call ends.
         columns: The columns to read; None is all.
         concurrency: Splits that are read at once; fewer where the plan has a lower bound.
 
@@ -41,7 +51,10 @@ async def gather_splits(
 
     async def read(split: Split) -> T:
         async with places:
-            return await consume(split, plan.read(split, columns))
+            # Annotated as an iterator, but a generator.
+            batches = cast("AsyncGenerator[Any]", plan.read(split, columns))
+            async with aclosing(batches):
+                return await consume(split, batches)
 
     return await gather([read(split) for split in plan.splits])
 
