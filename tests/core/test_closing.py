@@ -100,6 +100,25 @@ async def test_unregistering_cuts_off_every_operation(operation: str, tmp_path: 
         assert cls.live == 0
 
 
+async def test_closing_goes_on_though_one_of_its_callers_is_cancelled() -> None:
+    cls = slow()
+    async with registry_of(cls) as registry:
+        await registry.register_data_source(source())
+        running = asyncio.ensure_future(registry.list_items("s"))
+        await cls.started.wait()
+        pool = registry._pools.source_pool("s").pool
+        callers = [asyncio.ensure_future(registry.disconnect_all(timeout=0.05)) for _ in range(2)]
+        await wait_until(lambda: pool.closed)
+        callers[0].cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await callers[0]
+        await callers[1]
+        assert running.done()
+        with pytest.raises(PoolClosedError, match="'s' was closed while it was in use"):
+            await running
+        assert cls.live == 0
+
+
 async def test_fetches_of_many_are_cut_off_one_by_one(tmp_path: Path) -> None:
     cls = slow()
     async with registry_of(cls) as registry:

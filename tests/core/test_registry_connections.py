@@ -168,6 +168,21 @@ async def test_unregistering_cuts_off_a_lease_that_does_not_come_back() -> None:
         assert not registry.exists("s")
 
 
+async def test_unregistering_does_not_wait_for_another_source_that_is_closing() -> None:
+    cls = fresh()
+    async with registry_of(cls) as registry:
+        await registry.register_data_sources([source("a"), source("b")])
+        await registry.get_connector("a")
+        async with registry.connection("b"):
+            pool = registry._pools.source_pool("b").pool
+            going = asyncio.create_task(registry.unregister_data_source("b"))
+            await wait_until(lambda: pool.closed)
+            await registry.unregister_data_source("a")
+            assert not going.done()
+        await going
+        assert cls.live == 0
+
+
 async def test_event_loops_have_connections_of_their_own_and_all_are_closed() -> None:
     cls = fresh()
     registry = registry_of(cls)

@@ -108,7 +108,8 @@ class _LoopPools:
     def __init__(self) -> None:
         self.ended = False
         self.by_source: dict[str, _SourcePool] = {}
-        self._closing: set[asyncio.Task[None]] = set()
+        self._closing: dict[asyncio.Task[None], str] = {}
+        """The tasks that close pools, each with its source."""
 
     def close_at_end_of_loop(self) -> None:
         """Have everything closed when the event loop ends; see the module."""
@@ -129,15 +130,23 @@ class _LoopPools:
         """Start to close a source's pool, if the loop has one; `close` waits for that."""
         if source_pool := self.by_source.pop(source_id, None):
             task = asyncio.ensure_future(source_pool.close(timeout))
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+            self._closing[task] = source_id
+            task.add_done_callback(self._closing.pop)
 
     async def close(self, source_id: str | None, timeout: float) -> list[BaseException]:
-        """Close one source's pool, or all; return the errors once nothing is closing."""
+        """Close one source's pool, or all; return the errors once none of them is closing.
+
+        A pool is closed to the end though the caller is cancelled.
+        """
         for closed_id in [source_id] if source_id else list(self.by_source):
             self.start_closing(closed_id, timeout)
-        outcomes = await asyncio.gather(*self._closing, return_exceptions=True)
-        return [outcome for outcome in outcomes if outcome is not None]
+        tasks = [
+            task for task, closed_id in self._closing.items() if source_id in (None, closed_id)
+        ]
+        if tasks:
+            await asyncio.wait(tasks)
+        errors = [task.exception() for task in tasks if not task.cancelled()]
+        return [error for error in errors if error is not None]
 
 
 class SourcePools:
