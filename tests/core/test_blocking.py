@@ -20,12 +20,14 @@ from datasources import (
     DataSourceError,
     DataSourceNotFoundError,
     FetchRequest,
+    ItemStream,
     Operation,
     PoolConfig,
     RegistryError,
     blocking,
     caller,
     hookimpl,
+    run_in_thread,
 )
 from datasources.blocking import DataSourceRegistry
 from datasources.plugins import Plugins
@@ -317,6 +319,47 @@ def test_stream_ends_if_the_registry_is_closed_at_the_end_of_its_block(
         assert b"".join(stream)
         close_before_the_next_call(registry, monkeypatch)
     assert registry._closed
+
+
+def test_stream_that_is_interrupted_is_closed_once_its_read_has_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reading, stopped, log = threading.Event(), threading.Event(), []
+
+    class Streaming(AbleConnector):
+        async def open_stream(self, identifier: str, **_: Any) -> ItemStream:
+            async def chunks() -> AsyncIterator[bytes]:
+                reading.set()
+                try:
+                    await run_in_thread(stopped.wait, on_cancel=stopped.set)
+                    yield b""
+                finally:
+                    log.append("read")
+
+            return ItemStream(chunks(), close=lambda: log.append("closed"))
+
+    def interrupt() -> None:
+        reading.wait()
+        raise KeyboardInterrupt
+
+    with blocking_registry_of(fresh(Streaming)) as registry:
+        registry.register_data_source(source())
+        submit = registry._submit
+
+        def submit_and_interrupt(coroutine: Any) -> Any:
+            monkeypatch.undo()
+            future = submit(coroutine)
+            monkeypatch.setattr(future, "result", interrupt)
+            return future
+
+        def read() -> None:
+            with registry.open_stream("s", "a.csv") as stream:
+                monkeypatch.setattr(registry, "_submit", submit_and_interrupt)
+                next(stream)
+
+        with pytest.raises(KeyboardInterrupt):
+            read()
+        assert log == ["read", "closed"]
 
 
 def test_calls_under_way_end_when_another_thread_closes() -> None:

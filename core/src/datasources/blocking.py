@@ -112,6 +112,10 @@ class ItemStream(_Asynchronous):
     `DataSourceRegistry.open_stream` and `Access.open_stream` make them.
     """
 
+    def __init__(self, asynchronous_object: Any, registry: DataSourceRegistry) -> None:
+        super().__init__(asynchronous_object, registry)
+        self._reading = asyncio.Lock()
+
     @property
     def size(self) -> int | None:
         """Bytes that the stream brings; None where unknown."""
@@ -146,7 +150,16 @@ class ItemStream(_Asynchronous):
         return chunk
 
     async def _next(self) -> bytes | None:
-        return await anext(self._asynchronous, None)
+        async with self._reading:
+            return await anext(self._asynchronous, None)
+
+    async def _leave(self, opening: AbstractAsyncContextManager[streams.ItemStream]) -> None:
+        """Close the stream, once a call of `_next` that was interrupted has ended."""
+        try:
+            async with self._reading:
+                pass
+        finally:
+            await opening.__aexit__(None, None, None)
 
 
 class SplitPlan(_Asynchronous):
@@ -668,13 +681,13 @@ class DataSourceRegistry:
         self, opening: AbstractAsyncContextManager[streams.ItemStream]
     ) -> Iterator[ItemStream]:
         """Open a stream for a block, and close it at its end."""
-        stream = self._run(opening.__aenter__())
+        stream = ItemStream(self._run(opening.__aenter__()), self)
         leaving = None
         try:
-            yield ItemStream(stream, self)
+            yield stream
         finally:
             with suppress(RegistryError):  # closing the registry has closed the stream
-                leaving = self._submit(opening.__aexit__(None, None, None))
+                leaving = self._submit(stream._leave(opening))
             if leaving is not None:
                 self._wait(leaving)
 
