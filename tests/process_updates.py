@@ -21,10 +21,10 @@ from datasources import ConflictError, DataSourceRegistry
 async def main(store, updates):
     written, conflicts = [], 0
     async with await DataSourceRegistry.open(store=store) as registry:
+        config = registry.get_config("s")
         print("ready", flush=True)
         sys.stdin.readline()
         while len(written) < updates:
-            config = registry.get_config("s")
             changes = {"metadata": {"count": config.metadata["count"] + 1}}
             try:
                 await registry.update_data_source("s", changes, expected=config.version)
@@ -32,6 +32,7 @@ async def main(store, updates):
                 conflicts += 1
             else:
                 written.append(config.metadata["count"] + 1)
+            config = registry.get_config("s")
     print(json.dumps([written, conflicts]))
 
 asyncio.run(main(sys.argv[1], int(sys.argv[2])))
@@ -42,7 +43,7 @@ async def check_that_processes_lose_no_update(store: str, folder: Path, updates:
     """Have two processes count up in one source, each by `updates`.
 
     Each count is written by exactly one of them, so that each of the other attempts has got a
-    `ConflictError`; both have got some.
+    `ConflictError`. There is one at least, as both have read the same version when they begin.
     """
     key = CredentialManager.generate_key()
     opening = DataSourceRegistry.open(store=store, credential_manager=CredentialManager(key))
@@ -61,7 +62,7 @@ async def check_that_processes_lose_no_update(store: str, folder: Path, updates:
 
 
 def _run(store: str, updates: int, key: str) -> list[tuple[str, str]]:
-    """Run both processes, which begin to count when both are ready; return what they printed."""
+    """Run both processes, which begin to count when both have read the source; return what they printed."""
     command = [sys.executable, "-W", "error", "-c", _COUNT, store, str(updates)]
     variables = environment() | {"DATASOURCE_ENCRYPTION_KEY": key}
     processes = [
