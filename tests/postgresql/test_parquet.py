@@ -511,7 +511,7 @@ async def test_cancelled_fetch_ends_its_query_and_leaves_nothing(
             await task
         assert os.listdir(limited) == [name]
     assert await connector.test_connection()
-    assert sessions(admin) == 1
+    await wait_until(lambda: sessions(admin) == 1)
 
 
 async def test_numerics_of_every_precision_and_scale_are_exact(

@@ -588,7 +588,7 @@ async def test_with_one_connection_the_end_of_the_plan_ends_its_readers(
     assert await connector.test_connection()
     async with connector.plan_splits("t", **SMALL) as plan:
         assert len(joined(await read_all(connector, plan))) == 20000
-    assert sessions(admin) == 1
+    await wait_until(lambda: sessions(admin) == 1)
 
 
 async def test_with_one_connection_a_plan_that_is_cancelled_twice_ends_its_readers_first(

@@ -58,7 +58,7 @@ def open_store(pg_database: Database) -> Iterator[Open]:
     yield open_one
     for store in opened:
         store.close()
-    assert not followers()
+    until_no_follower_is_left()
 
 
 @pytest.fixture
@@ -79,6 +79,11 @@ def database(pg_database: Database) -> Iterator[psycopg.Connection]:
 
 def followers() -> list[threading.Thread]:
     return [t for t in threading.enumerate() if t.name == "datasources-store"]
+
+
+def until_no_follower_is_left() -> None:
+    """Wait for the threads of closed stores: `close` does so for a while only."""
+    wait_until_blocking(lambda: not followers())
 
 
 def shown(store: Store) -> dict[str, str]:
@@ -355,7 +360,7 @@ def test_store_can_be_closed_while_the_server_is_away(open_store: Open, postgres
     store = open_store()
     postgres.kill()
     store.close()
-    assert not followers()
+    until_no_follower_is_left()
 
 
 def test_terminated_sessions_are_replaced_unnoticed(two, database: psycopg.Connection):
@@ -477,7 +482,7 @@ def test_what_keeps_a_store_from_opening_is_said_without_the_password(
         for text in (str(caught.value), repr(caught.value), caplog.text):
             assert pg_database.password not in text
             assert "hunter2" not in text
-    assert not followers()
+    until_no_follower_is_left()
 
 
 def test_store_of_a_newer_version_is_refused(store: Store, open_store: Open, database):
@@ -596,7 +601,7 @@ def test_closed_store_says_so_and_leaves_no_thread_and_no_session(
     store.add(stored("a"))
     wait_until_blocking(lambda: len(sessions(database)) == 2)
     store.close()
-    assert not followers()
+    until_no_follower_is_left()
     wait_until_blocking(lambda: not sessions(database))
     for use in (
         store.list,
@@ -722,7 +727,7 @@ async def test_opening_does_not_hold_up_the_event_loop(pg_database: Database):
     ) as registry:
         assert registry.list_data_sources() == []
         assert registry.credentials.fingerprints == CredentialManager(key).fingerprints
-    assert not followers()
+    until_no_follower_is_left()
 
 
 async def test_closing_does_not_hold_up_the_event_loop(
@@ -771,7 +776,7 @@ async def registries(pg_database: Database) -> AsyncIterator[list[DataSourceRegi
     yield opened
     for registry in opened:
         await registry.close()
-    assert not followers()
+    until_no_follower_is_left()
 
 
 def memory(name: str, **options: Any) -> DataSourceConfig:

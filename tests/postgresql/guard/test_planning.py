@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -246,7 +247,10 @@ def backend_memory(admin: Admin) -> Callable[[str], int]:
             "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND usename = %s"
         )
         pids = [pid for (pid,) in admin.execute(query, [role]).fetchall()]
-        lines = [Path(f"/proc/{pid}/status").read_text().splitlines() for pid in pids]
+        lines = []
+        for pid in pids:
+            with suppress(OSError):  # a session that has just ended
+                lines.append(Path(f"/proc/{pid}/status").read_text().splitlines())
         assert lines
         return max(
             int(line.split()[1]) << 10
