@@ -71,7 +71,7 @@ class System:
         """Return the number of statements that run."""
         row = self._execute(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-            " AND state = 'active' AND pid <> pg_backend_pid()"
+            " AND backend_type = 'client backend' AND state = 'active' AND pid <> pg_backend_pid()"
         )
         return int(row[0])
 

@@ -35,6 +35,7 @@ SETTINGS: Mapping[str, str] = {
     "max_connections": "300",
     "dynamic_shared_memory_type": "mmap",  # in the data directory, so that a kill leaves none
     "timezone": "UTC",
+    "autovacuum": "off",  # its sessions, locks and statistics would come at any moment of a test
 }
 
 
