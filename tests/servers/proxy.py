@@ -30,6 +30,7 @@ class SilentProxy:
         self._target = port
         self._silent = False
         self._links: list[_Link] = []
+        self._lock = threading.Lock()  # a link is made as silent as the proxy is
         self._listener = socket.create_server((HOST, 0))
         self._accepting = threading.Thread(target=self._accept, name="proxy", daemon=True)
         self.port: int = self._listener.getsockname()[1]
@@ -40,9 +41,10 @@ class SilentProxy:
 
     def silence(self) -> None:
         """Pass nothing on any more."""
-        self._silent = True
-        for link in self._links:
-            link.silent = True
+        with self._lock:
+            self._silent = True
+            for link in self._links:
+                link.silent = True
 
     def restore(self) -> None:
         """Serve new connections again."""
@@ -73,7 +75,8 @@ class SilentProxy:
                 except OSError:  # the server is down
                     client.close()
                     continue
-                self._links.append(_Link(client, server, silent=self._silent))
+                with self._lock:
+                    self._links.append(_Link(client, server, silent=self._silent))
 
 
 class _Link:
