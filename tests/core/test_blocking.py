@@ -241,7 +241,14 @@ def test_an_iteration_ends_when_its_registry_is_closed(paged: DataSourceRegistry
     assert len(Paged.ended) == 1
 
 
+def own_threads() -> set[threading.Thread]:
+    """Return the threads of registries and their event loops, not those of other libraries."""
+    names = ("datasources", "asyncio")
+    return {thread for thread in threading.enumerate() if thread.name.startswith(names)}
+
+
 def test_closing_ends_the_thread_and_the_connections() -> None:
+    before = own_threads()
     cls = fresh(MemoryConnector)
     registry = blocking_registry_of(cls)
     registry.register_data_source(source())
@@ -250,15 +257,9 @@ def test_closing_ends_the_thread_and_the_connections() -> None:
     registry.close()
     registry.close()
     assert cls.live == 0
-    assert not any(thread.name == "datasources" for thread in threading.enumerate())
+    assert own_threads() <= before
     with pytest.raises(RegistryError, match="this registry is closed"):
         registry.list_items("s")
-
-
-def own_threads() -> set[threading.Thread]:
-    """Return the threads of registries and their event loops, not those of other libraries."""
-    names = ("datasources", "asyncio")
-    return {thread for thread in threading.enumerate() if thread.name.startswith(names)}
 
 
 async def test_a_registry_can_be_closed_where_an_event_loop_runs(tmp_path: Path) -> None:

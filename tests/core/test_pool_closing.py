@@ -6,6 +6,8 @@ import asyncio
 import gc
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -157,13 +159,23 @@ async def test_cancelled_close_can_be_called_again():
     assert world.live == []
 
 
+@contextmanager
+def collected_from_here() -> Iterator[None]:
+    """Keep the garbage collector from what tests before have lost, and what that may say."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
 def test_forgotten_pool_warns_of_open_connections_and_of_nothing_else():
     async def forget() -> None:
         pool = ConnectionPool("fake", World().exclusive)
         async with pool.connection():
             pass
 
-    with warnings.catch_warnings(record=True) as caught:
+    with collected_from_here(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         asyncio.run(forget())
         gc.collect()
@@ -177,7 +189,7 @@ def test_pool_without_open_connections_is_forgotten_silently():
         await pool.release(await pool.acquire(), discard=True)
         await asyncio.sleep(0.01)
 
-    with warnings.catch_warnings():
+    with collected_from_here(), warnings.catch_warnings():
         warnings.simplefilter("error")
         asyncio.run(forget())
         ConnectionPool("unused", World().exclusive)
@@ -204,19 +216,20 @@ def test_event_loop_closed_under_a_pool_causes_no_further_errors(
 ):
     ignored: list[Any] = []
     monkeypatch.setattr("sys.unraisablehook", lambda error: ignored.append(error.exc_value))
-    world = World()
-    loop = Clockwork()
-    pool = ConnectionPool("fake", world.exclusive, clock=loop.time)
-    if idle:
-        loop.run_until_complete(use_once(pool))
-        loop.run_until_complete(asyncio.sleep(60))
-    world.connects = world.checks = [forever]
-    waiter = loop.create_task(pool.acquire())
-    loop.run_until_complete(asyncio.sleep(1))
-    assert not waiter.done()
-    loop.close()
-    del waiter, pool, world
-    gc.collect()
+    with collected_from_here():
+        world = World()
+        loop = Clockwork()
+        pool = ConnectionPool("fake", world.exclusive, clock=loop.time)
+        if idle:
+            loop.run_until_complete(use_once(pool))
+            loop.run_until_complete(asyncio.sleep(60))
+        world.connects = world.checks = [forever]
+        waiter = loop.create_task(pool.acquire())
+        loop.run_until_complete(asyncio.sleep(1))
+        assert not waiter.done()
+        loop.close()
+        del waiter, pool, world
+        gc.collect()
     # What asyncio says of any task that its loop leaves behind.
     assert {one["message"] for one in loop.complaints} == {"Task was destroyed but it is pending!"}
     assert ignored == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import itertools
 import json
 import os
 import pickle
@@ -128,8 +129,9 @@ def test_reading_ends_though_another_process_holds_its_output(
     take_over: Take, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     pid_file = tmp_path / "pid"
-    # The time is over once the other process is there.
-    clock = SimpleNamespace(monotonic=lambda: 1e6 * pid_file.exists())
+    asked = itertools.count()
+    # The time is over once the other process is there; it is asked first when the time begins.
+    clock = SimpleNamespace(monotonic=lambda: 1e6 * (next(asked) > 0 and pid_file.exists()))
     monkeypatch.setattr(sheet_process, "time", clock)
     take_over(
         "import os, time\n"

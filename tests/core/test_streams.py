@@ -42,6 +42,8 @@ CONTENT = b"x,y\n1,2\n"
 class Streaming(AbleConnector):
     closed: ClassVar[int] = 0
     fetched: ClassVar[int] = 0
+    waiting: ClassVar[int] = 0
+    """How many streams have become silent."""
 
     async def open_stream(
         self,
@@ -69,6 +71,7 @@ class Streaming(AbleConnector):
                 if identifier == "broken":
                     raise DataFetchError("open-sesame-4711 was lost")
                 if identifier == "silent":
+                    type(self).waiting += 1
                     await asyncio.sleep(60)
             while identifier == "endless":
                 yield b"more"
@@ -93,7 +96,7 @@ async def registry(request: pytest.FixtureRequest) -> AsyncIterator[DataSourceRe
 
 @pytest.fixture
 async def native() -> AsyncIterator[DataSourceRegistry]:
-    Streaming.closed = Streaming.fetched = Streaming.connects = 0
+    Streaming.closed = Streaming.fetched = Streaming.connects = Streaming.waiting = 0
     async with registry_of(Streaming) as registry:
         await registry.register_data_source(source(password="open-sesame-4711"))
         yield registry
@@ -176,11 +179,20 @@ async def test_a_missing_item_is_an_error_on_entering(registry: DataSourceRegist
 async def test_a_stream_that_does_not_end_whole_raises(
     native: DataSourceRegistry, identifier: str, error: type[Exception]
 ) -> None:
-    await native.list_items("s")  # which connects, so that the stream opens at once
-    limits = Limits(max_bytes=1_000, timeout=0.5 if identifier == "silent" else None)
-    with pytest.raises(error) as caught:
+    limits = Limits(max_bytes=1_000, timeout=60 if identifier == "silent" else None)
+    streams: list[ItemStream] = []
+
+    async def read_until_the_time_is_over() -> None:
         async with native.open_stream("s", identifier, limits=limits) as stream:
-            await read(stream)
+            streams.append(stream)
+            reading = asyncio.create_task(read(stream))
+            await wait_until(lambda: Streaming.waiting or reading.done())
+            with clock_ahead(60):
+                await reading
+
+    with pytest.raises(error) as caught:
+        await read_until_the_time_is_over()
+    (stream,) = streams
     assert stream.receipt is None
     assert "sesame" not in str(caught.value)
     assert Streaming.closed == 1
