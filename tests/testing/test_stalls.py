@@ -7,16 +7,23 @@ import selectors
 import sys
 import threading
 import time
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from datasources.testing import StallWarning, stalls
 from datasources.testing.stalls import assert_never_stalls
+from tests.waiting import wait_until_blocking
+
+WATCHER = "datasources-stalls"
 
 
 def block(seconds: float) -> None:
+    """Block the event loop, at least until the check has looked at its stack."""
+    (watcher,) = (thread for thread in threading.enumerate() if thread.name == WATCHER)
     time.sleep(seconds)
+    wait_until_blocking(lambda: cast("stalls._Watcher", watcher)._stack)
 
 
 async def test_blocking_the_loop_fails_with_the_stack_of_where_it_was() -> None:
@@ -34,8 +41,9 @@ async def test_blocking_the_loop_fails_with_the_stack_of_where_it_was() -> None:
 
 async def test_computing_on_the_loop_fails() -> None:
     async def call() -> None:
+        (watcher,) = (thread for thread in threading.enumerate() if thread.name == WATCHER)
         until = time.thread_time() + 0.15
-        while time.thread_time() < until:
+        while time.thread_time() < until or not cast("stalls._Watcher", watcher)._stack:
             pass
 
     with pytest.raises(AssertionError, match="in call"):
@@ -81,13 +89,14 @@ async def test_one_attempt_without_a_stall_is_enough() -> None:
 
 
 async def test_time_without_a_processor_is_no_stall(monkeypatch: pytest.MonkeyPatch) -> None:
-    waited = 0.0
+    now = waited = 0.0
+    monkeypatch.setattr(stalls, "time", SimpleNamespace(monotonic=lambda: now))
     monkeypatch.setattr(stalls, "_seconds_without_processor", lambda: waited)
 
     async def call() -> None:
-        nonlocal waited
-        block(0.15)
-        waited += 0.15
+        nonlocal now, waited
+        now += 0.5
+        waited += 0.5
 
     await assert_never_stalls(call, "fetching", attempts=1)
 
@@ -99,4 +108,4 @@ async def test_threads_of_the_check_end_with_it() -> None:
 
     with pytest.raises(ValueError):  # noqa: PT011  (its own)
         await assert_never_stalls(fail, "fetching")
-    assert "datasources-stalls" not in {thread.name for thread in threading.enumerate()}
+    assert WATCHER not in {thread.name for thread in threading.enumerate()}
