@@ -24,6 +24,7 @@ from datasources import (
 from datasources_azure_blob import AzureBlobConnector
 from tests.azure_blob.conftest import Connect
 from tests.servers import AzuriteServer
+from tests.waiting import wait_until
 
 MIB = 1024 * 1024
 SMALL = {"chunk_size": 64 * 1024}
@@ -286,9 +287,8 @@ async def test_cancelled_fetch_leaves_no_task_file_or_socket(
     assert asyncio.all_tasks() == before
     assert list(tmp_path.iterdir()) == []
     await connector.disconnect()
-    for _ in range(100):
-        await asyncio.sleep(0)  # transports close in the next rounds of the loop
-    assert _sockets(port) <= sockets  # the server ends idle ones of others
+    # Transports close in the next rounds of the loop; the server ends idle connections of others.
+    await wait_until(lambda: _sockets(port) <= sockets)
 
 
 def _sockets(port: int) -> set[int]:
