@@ -118,6 +118,12 @@ async def test_all_failures_are_told_and_nothing_is_left(house: House) -> None:
     assert 'column "nothing" does not exist' in told[1][2]
 
 
+async def test_format_that_the_source_does_not_have_is_422(house: House) -> None:
+    told = await failures(house, Reference("shop", "public.orders", "xlsx"))
+    assert [(status, slug) for status, slug, _ in told] == [(422, "option-invalid")]
+    assert told[0][2] == "'xlsx' is not a format of this source; possible: csv, parquet"
+
+
 async def test_reference_without_a_grant_keeps_all_others_from_being_fetched(house: House) -> None:
     reads = [Reference("shop", SLOW), Reference("secret", "orders.csv"), Reference("lake", "x\0")]
     async with asyncio.timeout(30):

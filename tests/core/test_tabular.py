@@ -21,6 +21,7 @@ from datasources import (
     DataSourceType,
     LimitExceededError,
     Limits,
+    OptionError,
     Workspace,
     csv_file,
     glob_regex,
@@ -129,7 +130,7 @@ def test_a_text_that_is_no_unicode_is_a_data_fetch_error(tmp_path: Path) -> None
 def test_another_format_is_refused(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path, file_format="parquet")
     with pytest.raises(
-        DataFetchError, match="'parquet' is not a format of this source; possible: csv"
+        OptionError, match="'parquet' is not a format of this source; possible: csv"
     ):
         write(workspace, [])
     assert write(Workspace(tmp_path, file_format="csv"), [])

@@ -15,6 +15,7 @@ import pytest
 from datasources import (
     DataFetchError,
     Limits,
+    OptionError,
     Workspace,
     convert_workbook,
     preview_file,
@@ -233,5 +234,5 @@ def test_workbook_of_several_sheets_is_not_converted(tmp_path: Path) -> None:
 
 
 def test_other_formats_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataFetchError, match="possible: csv, parquet"):
+    with pytest.raises(OptionError, match="possible: csv, parquet"):
         convert_workbook(WORKBOOK, Workspace(tmp_path, file_format="orc"), "a.xlsx")

@@ -153,7 +153,7 @@ async def test_a_format_is_refused_as_files_come_as_they_are(
     connector: LocalFileConnector, tmp_path: Path
 ) -> None:
     workspace = Workspace(tmp_path / "workspace", file_format="parquet")
-    with pytest.raises(DataFetchError, match="'parquet' is not a format of this source"):
+    with pytest.raises(OptionError, match="'parquet' is not a format of this source"):
         await connector.fetch_data("a.csv", workspace)
 
 

@@ -13,6 +13,7 @@ from datasources import (
     DataFetchError,
     ItemNotFoundError,
     LimitExceededError,
+    OptionError,
     PolicyError,
     PoolConfig,
     Workspace,
@@ -415,7 +416,7 @@ async def test_unknown_format_says_what_is_possible(
     admin: Admin, reader: PostgreSQLConnector, workspace: Workspace
 ) -> None:
     other = Workspace(workspace, file_format="xlsx")
-    with pytest.raises(DataFetchError, match=r"'xlsx' is not a format of this source.*csv"):
+    with pytest.raises(OptionError, match=r"'xlsx' is not a format of this source.*csv"):
         await reader.fetch_data("SELECT 1", other)
 
 

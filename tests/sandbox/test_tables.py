@@ -84,5 +84,5 @@ async def test_table_without_a_library_is_an_error_that_says_what_to_do(
 
 
 async def test_file_that_is_no_table_is_refused() -> None:
-    with pytest.raises(ds.DataFetchError, match="'parquet' is not a format of this source"):
+    with pytest.raises(ds.OptionError, match="'parquet' is not a format of this source"):
         await read("big.bin")

@@ -214,6 +214,22 @@ def test_stream_that_fails_ends_without_its_last_chunk(
     connection.close()
 
 
+def test_unknown_format_is_422_that_names_the_possible_ones(
+    admin: Client, shop: str, lake: str
+) -> None:
+    for source, item, possible in (
+        (shop, "public.orders", "csv, parquet"),
+        (lake, "public/orders.csv", "none, items come as they are stored"),
+    ):
+        body = {"item": item, "format": "xlsx"}
+        for stream in (False, True):
+            answer = admin("POST", f"/sources/{source}/content", body, stream=stream)
+            assert (answer.status, answer.slug) == (422, "option-invalid")
+            assert answer.json["detail"] == (
+                f"'xlsx' is not a format of this source; possible: {possible}"
+            )
+
+
 def test_query_that_fails_is_a_problem(admin: Client, shop: str) -> None:
     query = {"item": "select 1 / (20000 - n) from generate_series(1, 30000) n"}
     changes = {"limits": {"max_rows": None}}

@@ -86,7 +86,8 @@ def csv_file(
         version: The version of the content, such as an ETag, where the source has one.
 
     Raises:
-        DataFetchError: The caller asked for another format than CSV, or as `Workspace.create`.
+        OptionError: The caller asked for another format than CSV.
+        DataFetchError: As `Workspace.create`.
         LimitExceededError: The file would grow over the limit on bytes.
     """
     target = Workspace.of(workspace)

@@ -30,6 +30,7 @@ def convert_workbook(
         version: The source's mark of this content.
 
     Raises:
+        OptionError: The format is none of `FORMATS`.
         DataFetchError: It is no workbook, has several sheets with cells, has formulas whose values
             are not stored, or a package is missing.
         LimitExceededError: The file would grow over the limit on bytes.

@@ -658,8 +658,9 @@ class DataSourceRegistry:
                 The limits hold for all files together, and rows over their limit are an error.
 
         Raises:
-            OptionError: A parameter is unknown, missing or malformed; or `splits` is below 1, or
-                comes with another format than Parquet or with parameters.
+            OptionError: The connector cannot write the format; a parameter is unknown, missing or
+                malformed; or `splits` is below 1, or comes with another format than Parquet or
+                with parameters.
             UnsupportedError: `splits` is given, and the connector or the item has none.
             LimitExceededError: The limit of bytes or time ended it, and nothing was left in the
                 workspace. Over the limit of rows the receipt is `truncated`.

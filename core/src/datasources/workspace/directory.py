@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 
-from datasources.errors import DataFetchError, LimitExceededError
+from datasources.errors import DataFetchError, LimitExceededError, OptionError
 from datasources.models import Limits
 from datasources.workspace.checksums import Checksums
 from datasources.workspace.order import RequestOrder
@@ -165,11 +165,11 @@ class Workspace(str):  # noqa: SLOT000  (a handful of attributes, a handful of o
             formats: Those that the connector can write; None stands for an item as it is stored.
 
         Raises:
-            DataFetchError: The `file_format` is not among them.
+            OptionError: The `file_format` is not among them.
         """
         if self.file_format not in {None, *formats}:
             possible = ", ".join(filter(None, formats)) or "none, items come as they are stored"
-            raise DataFetchError(
+            raise OptionError(
                 f"{self.file_format!r} is not a format of this source; possible: {possible}"
             )
 

@@ -52,7 +52,8 @@ class Failure:
     pointer: str
     """The place in the body, as `Reference.pointer`."""
     status: int
-    """422 for what is malformed, unknown or not granted, 413 for what is too large, else 424."""
+    """422 for what is malformed, unknown or not granted and for a format that is not possible, 413 for
+    what is too large, else 424."""
     slug: str
     """The name of the error for programs."""
     detail: str

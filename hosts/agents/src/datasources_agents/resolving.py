@@ -261,7 +261,11 @@ def failure_of(reference: Reference, error: Exception | None) -> Failure:
     detail = shorten(str(error), _MAX_DETAIL)
     if isinstance(error, (StoreError, CredentialError, PluginError)):
         detail = "the source cannot be used now; administrators can read why"
-    status = 413 if isinstance(error, LimitExceededError) else 424
+    status = 424
+    if isinstance(error, LimitExceededError):
+        status = 413
+    elif isinstance(error, OptionError):  # such as a format that the source does not have
+        status = 422
     return Failure(reference.pointer, status, error.slug, detail)
 
 

@@ -16,6 +16,7 @@ from datasources import (
     DataSourceConnector,
     DataSourceError,
     ItemNotFoundError,
+    OptionError,
     Workspace,
 )
 from datasources.testing.base import Checks, Source
@@ -131,7 +132,7 @@ class FailureChecks(Checks):
         target = Workspace(workspace, file_format="no_such_format")
         try:
             await connector.fetch_data(next(iter(subject.items)), target)
-        except DataFetchError:
+        except (OptionError, DataFetchError):
             assert_unchanged(workspace, {}, "a fetch in a format that it cannot write")
         else:
             pytest.fail("a format was asked for and another written: see Workspace.require_format")
