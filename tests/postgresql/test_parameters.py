@@ -15,6 +15,7 @@ from datasources import (
     DataFetchError,
     DataSourceConfig,
     DataSourceRegistry,
+    OptionError,
     PolicyError,
     QueryParameter,
     StoredQuery,
@@ -142,6 +143,42 @@ def test_a_parameter_stands_outside_strings_names_and_comments(text: str, expect
     query = _bound(text, {"x": "text"}, x="value")
     expression = "(pg_catalog.current_setting('datasources.x')::pg_catalog.text)"
     assert bound_text(query) == expected.replace("X", expression)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("SELECT ':x', \":x\", $$:x$$, a::x /* :x */ -- :x", []),
+        ("SELECT E'\\':x', :y, :x, :y::date", ["y", "x"]),
+        ("SELECT a[1:n], a[:m], :y", ["y"]),
+        ("SELECT a[1:declared], b[c[1]:n], :y", ["declared", "y"]),
+    ],
+)
+def test_names_of_parameters_are_found_in_the_text(text: str, names: list[str]) -> None:
+    query = StoredQuery(text, {"declared": QueryParameter("integer")})
+    assert PostgreSQLConnector.query_parameters(query) == names
+
+
+@pytest.mark.parametrize(
+    ("text", "declared", "reason"),
+    [
+        ("SELECT :citty", ["city"], "has :citty without a declaration; its parameters: city"),
+        ("SELECT :a, :b", [], "has :a, :b without a declaration; its parameters: none"),
+        ("SELECT ':a'", ["a"], "does not use its parameters a; write :a, or remove them"),
+    ],
+)
+async def test_query_with_other_parameters_than_it_declares_is_not_stored(
+    registered: DataSourceRegistry, text: str, declared: list[str], reason: str
+) -> None:
+    query = StoredQuery(text, {name: QueryParameter() for name in declared}).to_dict()
+    with pytest.raises(OptionError) as caught:
+        await registered.update_data_source("db", {"queries": {"stored": query}})
+    assert str(caught.value) == f"source 'db': the text of query 'stored' {reason}"
+    described = caught.value.to_dict()
+    assert (described["part"], described["fields"]) == ("queries", {"/stored/text": reason})
+    same = OptionError.from_dict(described)
+    assert same.to_dict() == described
+    assert registered.get_config("db").queries == {}
 
 
 async def test_the_result_of_a_stored_query_is_described_and_measured(

@@ -112,6 +112,25 @@ def test_stored_query_is_managed_by_administrators_and_run_by_readers(
         assert (refused.status, refused.slug) == (422, "option-invalid")
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("select ':day', :dya", "has :dya without a declaration; its parameters: day"),
+        ("select ':day'", "does not use its parameters day; write :day, or remove them"),
+    ],
+)
+def test_stored_query_with_other_parameters_than_it_declares_is_refused_at_its_text(
+    admin: Client, shop: str, text: str, reason: str
+) -> None:
+    query = {"text": text, "parameters": {"day": {"type": "date"}}}
+    answer = admin(
+        "PATCH", f"/sources/{shop}", {"queries": {"daily": query}}, headers={"If-Match": "*"}
+    )
+    assert (answer.status, answer.slug) == (422, "option-invalid")
+    assert answer.json["errors"] == [{"pointer": "#/queries/daily/text", "detail": reason}]
+    assert admin("GET", f"/sources/{shop}").json["queries"] == {}
+
+
 def test_query_needs_the_right(server: ApiServer, shop: str) -> None:
     query = {"item": "select 1 as one"}
     reader = server.client(f"reader-{shop}", [shop, ["read"]])

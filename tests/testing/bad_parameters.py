@@ -32,6 +32,10 @@ async def _measure_another(self: Any, query: BoundQuery) -> dict[str, ColumnStat
 
 
 PARAMETERS: dict[str, Bad] = {
+    "test_the_text_of_a_query_has_the_parameters_that_are_bound": Bad(
+        "not the parameter that is bound",
+        made(query_parameters=classmethod(lambda cls, query: list(query.parameters))),
+    ),
     "test_a_text_comes_back_as_it_was_given": Bad(
         "came back otherwise", made(preview_query=_paste)
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -20,7 +20,7 @@ from datasources.models import (
 )
 from datasources.redaction import REFERENCE
 from datasources.splits import Split, SplitPlan
-from datasources.stored_queries import BoundQuery
+from datasources.stored_queries import BoundQuery, StoredQuery
 from datasources.streams import ItemStream
 
 if TYPE_CHECKING:
@@ -157,6 +157,20 @@ class DataSourceConnector(ABC):
         It needs no connection. None, the default, means that it cannot be told without one; a
         grant that is narrowed to patterns over paths then refuses the identifier. An identifier
         that is a path of a listing is returned unchanged.
+        """
+        return None
+
+    @classmethod
+    def query_parameters(
+        cls,
+        query: StoredQuery,  # noqa: ARG003  (for subclasses)
+    ) -> Collection[str] | None:
+        """Return the names that stand in the text of a stored query for values of parameters.
+
+        It needs no connection. They are those that `SupportsParameters.fetch_query` would bind,
+        declared or not; a `:name` that may be something else counts only if the query declares it.
+        A query that is stored must declare all of them, and no others. None, the default, means
+        that they cannot be told without a connection.
         """
         return None
 

@@ -66,7 +66,9 @@ class DataSourceError(Exception):
             return error
         fields = values.get("fields")
         if issubclass(error_class, OptionError) and isinstance(fields, dict):
-            return error_class(message, fields={str(k): str(v) for k, v in fields.items()})
+            error = error_class(message, fields={str(k): str(v) for k, v in fields.items()})
+            error.part = str(values.get("part", error.part))
+            return error
         if issubclass(error_class, ConnectorError):
             code = values.get("code")
             return error_class(message, code=None if code is None else str(code))
@@ -81,16 +83,26 @@ class OptionError(DataSourceError):
     Args:
         message: The sentence for people.
         fields: As the attribute.
+        part: As the attribute.
     """
 
     slug = "option-invalid"
     http_status = 422
 
-    def __init__(self, message: str = "", *, fields: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        fields: Mapping[str, str] | None = None,
+        part: str = "options",
+    ) -> None:
         super().__init__(message)
         self.fields: dict[str, str] = dict(fields or {})
         """The reasons by option of a source: JSON pointers (RFC 6901) into the options, such as
         `/tls/key`. Empty if the error is about something else than single options."""
+        self.part = part
+        """The part of the source that `fields` points into: `options`, or `queries`, as with
+        `/monthly/text`."""
 
     @property
     def field(self) -> str | None:
@@ -98,8 +110,9 @@ class OptionError(DataSourceError):
         return next(iter(self.fields), None)
 
     def to_dict(self) -> dict[str, object]:
-        """Return what the base does, and `fields` if there are some."""
-        return super().to_dict() | ({"fields": dict(self.fields)} if self.fields else {})
+        """Return what the base does, and `fields` if there are some, with `part`."""
+        fields = {"fields": dict(self.fields), "part": self.part} if self.fields else {}
+        return super().to_dict() | fields
 
 
 class RegistryError(DataSourceError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -68,7 +68,7 @@ class ConnectorFactory:
                 f"source {config.id!r}: a connector of type {config.type.value!r} cannot have "
                 "'queries', as it takes no parameters"
             )
-        _check_parameters(config)
+        _check_parameters(config, connector_class)
         if not by_administrator:
             self._policy.check_bound(config.id, config.config)
         self._policy.check_references(config.id, config.config)
@@ -293,14 +293,37 @@ def _secret_values(options: ConnectorOptions | None) -> list[str]:
         return ConnectorOptions.secret_values(options)
 
 
-def _check_parameters(config: DataSourceConfig) -> None:
-    """Raise OptionError if a parameter of a stored query stands nowhere in its text.
+def _check_parameters(config: DataSourceConfig, connector_class: type[DataSourceConnector]) -> None:
+    """Raise OptionError if the text of a stored query has other parameters than it declares.
 
     Checked when a source is stored, not when it is read: a misspelt name is then seen by who wrote it.
     """
     for name, query in config.queries.items():
-        if unused := query.unused_parameters():
-            raise OptionError(
-                f"source {config.id!r}: the text of query {name!r} does not use its parameters "
-                f"{', '.join(unused)}; write {', '.join(f':{key}' for key in unused)}, or remove them"
+        with _class_errors(config):
+            found = connector_class.query_parameters(query)
+        if found is None:
+            undeclared, unused = [], query.unused_parameters()
+        else:
+            undeclared = [key for key in found if key not in query.parameters]
+            unused = [key for key in query.parameters if key not in found]
+        if undeclared:
+            reason = (
+                f"has {_as_in_text(undeclared)} without a declaration; its parameters: "
+                f"{', '.join(query.parameters) or 'none'}"
             )
+        elif unused:
+            reason = (
+                f"does not use its parameters {', '.join(unused)}; write {_as_in_text(unused)}, or "
+                "remove them"
+            )
+        else:
+            continue
+        raise OptionError(
+            f"source {config.id!r}: the text of query {name!r} {reason}",
+            fields={f"/{name}/text": reason},
+            part="queries",
+        )
+
+
+def _as_in_text(names: Iterable[str]) -> str:
+    return ", ".join(f":{name}" for name in names)

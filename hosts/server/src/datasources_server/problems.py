@@ -172,13 +172,14 @@ def _remedy(rule: str) -> str:
 def _errors_by_option(error: DataSourceError) -> list[dict[str, str]]:
     """Return the members `errors` of the problem of an error about options."""
     reasons: Mapping[str, str] = {}
+    part = "options"
     if isinstance(error, SecretRequiredError):
         reason = "must be given again, or removed"
         reasons = {f"/{_escape(name)}": reason for name in error.options}
     elif isinstance(error, OptionError):
-        reasons = error.fields
+        reasons, part = error.fields, error.part
     return [
-        {"pointer": f"#/options{pointer}", "detail": reason} for pointer, reason in reasons.items()
+        {"pointer": f"#/{part}{pointer}", "detail": reason} for pointer, reason in reasons.items()
     ]
 
 

@@ -24,6 +24,7 @@ from datasources import (
     QueryValue,
     Split,
     SplitPlan,
+    StoredQuery,
     Workspace,
     WorkspaceFile,
     glob_regex,
@@ -81,6 +82,11 @@ class PostgreSQLConnector(DataSourceConnector):
     def item_path(cls, identifier: str) -> str | None:
         """Return the path of a table, `schema.name`; None for a name without a schema."""
         return listed_path(identifier)
+
+    @classmethod
+    def query_parameters(cls, query: StoredQuery) -> list[str]:
+        """Return the names that stand as `:name` in the text, outside strings and comments."""
+        return parameters.parameter_names(query)
 
     @classmethod
     async def discover(

@@ -10,11 +10,11 @@ the same for all values but NULL, which is `NULL::date`, and passes the guard li
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import date, datetime
 from typing import TYPE_CHECKING
 
-from datasources import BoundQuery, QueryValue
+from datasources import BoundQuery, QueryValue, StoredQuery
 
 if TYPE_CHECKING:
     from datasources_postgresql.reading import Transaction
@@ -31,6 +31,7 @@ _TOKEN = re.compile(
     | --[^\r\n]*
     | (?P<comment>/\*)
     | ::
+    | (?P<bracket>[\[\]])
     | :(?P<name>[a-z_][a-z0-9_]*)
     """,
     re.VERBOSE | re.DOTALL,
@@ -49,15 +50,25 @@ def bound_text(query: BoundQuery) -> str:
     """Return the text of a query with an expression in place of each parameter."""
     parts: list[str] = []
     position = 0
-    while match := _TOKEN.search(query.text, position):
-        name = match["name"]
-        end = _end_of_comment(query.text, match.end()) if match["comment"] else match.end()
-        parts.append(query.text[position : match.start()])
-        parts.append(
-            _expression(query, name) if name in query.types else query.text[match.start() : end]
-        )
-        position = end
+    for match, _ in _names_in(query.text):
+        if match["name"] in query.types:
+            parts += [query.text[position : match.start()], _expression(query, match["name"])]
+            position = match.end()
     return "".join([*parts, query.text[position:]])
+
+
+def parameter_names(query: StoredQuery) -> list[str]:
+    """Return the names that stand in the text of a query for values of parameters.
+
+    In brackets, `:name` may be a bound of an array's slice, as in `a[1:name]`. There it counts only
+    if the query declares it.
+    """
+    names = [
+        match["name"]
+        for match, in_brackets in _names_in(query.text)
+        if match["name"] in query.parameters or not in_brackets
+    ]
+    return list(dict.fromkeys(names))
 
 
 async def set_values(t: Transaction, values: Mapping[str, QueryValue]) -> None:
@@ -67,6 +78,17 @@ async def set_values(t: Transaction, values: Mapping[str, QueryValue]) -> None:
         calls = b", ".join([b"pg_catalog.set_config(%s, %s, true)"] * len(texts))
         parameters = [part for name, text in texts.items() for part in (_variable(name), text)]
         await t.execute(b"SELECT " + calls, parameters)
+
+
+def _names_in(text: str) -> Iterator[tuple[re.Match[str], bool]]:
+    """Yield the match of each `:name` that is SQL, and True if it stands in brackets."""
+    position = brackets = 0
+    while match := _TOKEN.search(text, position):
+        position = _end_of_comment(text, match.end()) if match["comment"] else match.end()
+        if match["bracket"]:
+            brackets += 1 if match["bracket"] == "[" else -1
+        if match["name"]:
+            yield match, brackets > 0
 
 
 def _end_of_comment(text: str, position: int) -> int:

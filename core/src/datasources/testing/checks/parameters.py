@@ -5,7 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from datasources import BoundQuery, ColumnStatistics, DataSourceConnector, Workspace
+from datasources import (
+    BoundQuery,
+    ColumnStatistics,
+    DataSourceConnector,
+    QueryParameter,
+    StoredQuery,
+    Workspace,
+)
 from datasources.testing.base import Checks
 from datasources.testing.checks.abilities import _needs
 from datasources.testing.subject import Subject
@@ -42,6 +49,17 @@ class ParameterChecks(Checks):
             query = _echo(subject, text)
             preview = await _able(connector).preview_query(query, 10)
             assert list(preview.rows) == [(text,)], f"the value {text!r} came back otherwise"
+
+    async def test_the_text_of_a_query_has_the_parameters_that_are_bound(
+        self, connector: DataSourceConnector, subject: Subject
+    ) -> None:
+        _needs(subject, "parameters")
+        for declared in ({"value": QueryParameter()}, {}):
+            names = connector.query_parameters(StoredQuery(subject.given("echo"), declared))
+            if names is not None:
+                assert set(names) == {"value"}, (
+                    f"query_parameters is {names!r}, and not the parameter that is bound"
+                )
 
     async def test_a_query_is_fetched_to_a_file_of_its_name(
         self, connector: DataSourceConnector, subject: Subject, workspace: Path

@@ -269,7 +269,7 @@ export class SourceForm {
   locate(error) {
     const problems =
       error.errors ??
-      Object.entries(error.fields ?? {}).map(([name, detail]) => ({ pointer: `#/options${name}`, detail }));
+      Object.entries(error.fields ?? {}).map(([name, detail]) => ({ pointer: `#/${error.part}${name}`, detail }));
     const located = [];
     const add = (place, text) => {
       if (place && !place.node?.hidden) located.push({ place, text });
