@@ -101,11 +101,18 @@ def test_source_is_created_changed_paused_and_removed(
         client.update_source(new_id, {"name": "x"}, version=created.version)
     replaced = client.replace_source(new_id, "local_file", options, version=changed.version)
     assert (replaced.options, replaced.name, replaced.limits) == (options, new_id, None)
-    assert client.pause_source(new_id, "moving").reason == "moving"
+    with pytest.raises(ConflictError):
+        client.pause_source(new_id, "moving", version=changed.version)
+    assert client.pause_source(new_id, "moving", version=replaced.version).reason == "moving"
     with pytest.raises(SourcePausedError, match="moving"):
         client.items_page(new_id)
-    assert client.resume_source(new_id) == client.source(new_id)
-    client.delete_source(new_id)
+    with pytest.raises(ConflictError):
+        client.resume_source(new_id, version=replaced.version)
+    resumed = client.resume_source(new_id)
+    assert resumed == client.source(new_id)
+    with pytest.raises(ConflictError):
+        client.delete_source(new_id, version=replaced.version)
+    client.delete_source(new_id, version=resumed.version)
     with pytest.raises(DataSourceNotFoundError):
         client.delete_source(new_id)
 

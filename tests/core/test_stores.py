@@ -166,6 +166,20 @@ class TestEveryStore:
         assert [record.id for record in store.list()] == ["b"]
         assert store.remove("a") is False
 
+    def test_changed_record_is_not_removed(self, store: Store):
+        store.add(stored("a"), stored("b"))
+        old, other = store.list()
+        store.update(replace(old, credentials="theirs"))
+        with pytest.raises(StoreError, match="'a' was changed or removed"):
+            store.remove_unchanged(old)
+        assert [record.id for record in store.list()] == ["a", "b"]
+        new = store.get("a")
+        assert new is not None
+        store.remove_unchanged(new)
+        assert store.list() == [other]
+        with pytest.raises(StoreError, match="'a' was changed or removed"):
+            store.remove_unchanged(new)
+
     def test_list_is_the_callers_own(self, store: Store):
         store.add(stored("a"))
         store.list().clear()
@@ -206,6 +220,16 @@ class TestEveryStore:
     def test_closing_twice_does_nothing_more(self, store: Store):
         store.close()
         store.close()
+
+
+class OlderStore(MemoryStore):
+    """A store that inherits what the first stores did not have."""
+
+    remove_unchanged = Store.remove_unchanged
+
+
+def test_store_that_inherits_the_removal_compares_versions() -> None:
+    TestEveryStore().test_changed_record_is_not_removed(OlderStore())
 
 
 def test_revision_that_is_read_before_a_record_is_not_that_of_its_removal() -> None:

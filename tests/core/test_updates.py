@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import dataclasses
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,6 +23,7 @@ from datasources import (
     Policy,
     PolicyError,
     SecretRequiredError,
+    StoredSource,
     StoreError,
 )
 from datasources.registry.updates import merge_patch
@@ -268,6 +270,61 @@ async def test_another_version_is_a_conflict_that_names_both(registry: DataSourc
     with pytest.raises(ConflictError, match="and not 99 as expected"):
         await registry.update_data_source("s", {"name": "U"}, expected=99)
     assert registry.get_config("s").name == "T"
+
+
+_OTHERS: dict[str, Callable[[DataSourceRegistry, int], Awaitable[object]]] = {
+    "pause": lambda registry, version: registry.pause("s", "why", expected=version),
+    "resume": lambda registry, version: registry.resume("s", expected=version),
+    "remove": lambda registry, version: registry.unregister_data_source("s", expected=version),
+}
+
+
+@pytest.mark.parametrize("name", _OTHERS)
+async def test_pauses_and_removals_hold_for_the_expected_version_only(
+    registry: DataSourceRegistry, name: str
+):
+    await add(registry, host="h")
+    seen = registry.get_config("s").version
+    assert seen
+    await registry.update_data_source("s", {"name": "Of somebody else"})
+    if name == "resume":
+        await registry.pause("s", "why")
+    before = registry.get_config("s")
+    assert before.version
+    with pytest.raises(ConflictError, match=f"has version {before.version}, and not {seen} as"):
+        await _OTHERS[name](registry, seen)
+    assert registry.get_config("s") == before
+    await _OTHERS[name](registry, before.version)
+    after = registry.get_config("s").paused if registry.exists("s") else "removed"
+    assert after != before.paused
+    with pytest.raises(DataSourceNotFoundError if name == "remove" else ConflictError):
+        await _OTHERS[name](registry, before.version)  # it is so already, in another version
+
+
+@pytest.mark.parametrize("name", _OTHERS)
+async def test_change_between_the_check_and_the_write_is_a_conflict(
+    registry: DataSourceRegistry, monkeypatch: pytest.MonkeyPatch, name: str
+):
+    await add(registry, host="h")
+    if name == "resume":
+        await registry.pause("s", "why")
+    before = registry.get_config("s")
+    assert before.version
+    method = "remove_unchanged" if name == "remove" else "update"
+    write = getattr(registry.store, method)
+
+    def change_and_write(record: StoredSource) -> None:
+        monkeypatch.setattr(registry.store, method, write)
+        others = registry.store.get("s")
+        assert others is not None
+        registry.store.update(dataclasses.replace(others, name="Of somebody else"))
+        write(record)
+
+    monkeypatch.setattr(registry.store, method, change_and_write)
+    with pytest.raises(ConflictError, match=f"and not {before.version} as expected"):
+        await _OTHERS[name](registry, before.version)
+    after = registry.get_config("s")
+    assert (after.name, after.paused) == ("Of somebody else", before.paused)
 
 
 @pytest.mark.parametrize("expected", [-1, True, "1", 1.0])

@@ -154,6 +154,31 @@ def test_paused_source_refuses_with_its_reason(admin: Client, lake: str) -> None
     assert admin("GET", f"/sources/{lake}/items").status == 200
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [("DELETE", "", None), ("POST", "/pause", {"reason": "moving"}), ("POST", "/resume", None)],
+)
+def test_pauses_and_removals_take_a_condition(
+    admin: Client, lake: str, method: str, path: str, body: Any
+) -> None:
+    seen = etag(admin("GET", f"/sources/{lake}"))
+    admin("PATCH", f"/sources/{lake}", {"name": "Of somebody else"}, headers=seen)
+    if path == "/resume":
+        admin("POST", f"/sources/{lake}/pause", {"reason": "moving"})
+    before = admin("GET", f"/sources/{lake}")
+    for stale in (seen, {"If-Match": '"999999"'}, {"If-Match": "no tag"}):
+        refused = admin(method, f"/sources/{lake}{path}", body, headers=stale)
+        assert (refused.status, refused.slug) == (412, "conflict")
+    assert admin("GET", f"/sources/{lake}").json == before.json
+    answer = admin(method, f"/sources/{lake}{path}", body, headers=etag(before))
+    assert answer.status == (204 if method == "DELETE" else 200)
+    if method != "DELETE":
+        assert answer.json["state"] != before.json["state"]
+        assert (
+            admin(method, f"/sources/{lake}{path}", body, headers={"If-Match": "*"}).status == 200
+        )
+
+
 def test_sources_are_listed_in_pages_by_type_and_text(server: ApiServer, admin: Client) -> None:
     ids = [f"page-{number}" for number in range(5)]
     for source_id in ids:

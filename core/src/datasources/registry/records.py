@@ -164,14 +164,17 @@ class SourceRecords:
         self.store.update(new)
         return self.store.get(record.id) or new
 
-    def set_paused(self, source_id: str, reason: str | None) -> None:
+    def set_paused(self, source_id: str, reason: str | None, expected: int | None = None) -> None:
         """Store the reason why a source is paused, or None to resume it.
 
         Raises:
             DataSourceNotFoundError: There is none.
+            ConflictError: It is of another version than the one expected, if one is.
             StoreError: The store cannot be written, or cannot hold that a source is paused.
         """
         while (record := self.get(source_id)).paused != reason:
+            if expected is not None and record.version != expected:
+                raise conflict_error(record, expected)
             try:
                 self.store.update(dataclasses.replace(record, paused=reason))
             except StoreError:

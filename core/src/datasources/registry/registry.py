@@ -279,7 +279,7 @@ class DataSourceRegistry:
         self.plugins.notify("datasources_source_registered", config=config)
         return config
 
-    async def pause(self, source_id: str, reason: str) -> None:
+    async def pause(self, source_id: str, reason: str, *, expected: int | None = None) -> None:
         """Have every host refuse operations on a source until `resume` is called.
 
         They raise `SourcePausedError` with the reason; those under way end normally. A source that
@@ -288,38 +288,47 @@ class DataSourceRegistry:
         Args:
             source_id: The source.
             reason: A text for people, which is no secret; on a paused source it replaces the other.
+            expected: The version of the source to pause, as `get_config` gave it; None is any.
 
         Raises:
+            ConflictError: The source is not of the expected version.
             OptionError: The reason is empty.
             StoreError: The store cannot hold that a source is paused.
         """
         if not reason.strip():
             raise OptionError("'reason' must be a text that is not empty")
         with observe(self.plugins, "pause", source_id, reason=reason):
-            await asyncio.to_thread(self._records.set_paused, source_id, reason)
+            await self._updates.set_paused(source_id, reason, expected)
         self._pools.read_records_again()
 
-    async def resume(self, source_id: str) -> None:
-        """Serve a source again that was paused; otherwise nothing happens."""
+    async def resume(self, source_id: str, *, expected: int | None = None) -> None:
+        """Serve a source again that was paused; otherwise nothing happens.
+
+        Raises:
+            ConflictError: The source is not of the expected version, if one is given.
+        """
         with observe(self.plugins, "resume", source_id):
-            await asyncio.to_thread(self._records.set_paused, source_id, None)
+            await self._updates.set_paused(source_id, None, expected)
         self._pools.read_records_again()
 
-    async def unregister_data_source(self, source_id: str, *, timeout: float | None = None) -> None:
+    async def unregister_data_source(
+        self, source_id: str, *, timeout: float | None = None, expected: int | None = None
+    ) -> None:
         """Remove a source and close its connections.
 
         Args:
             source_id: The source.
             timeout: Seconds to wait for operations under way; then they are cut off, and each ends
                 with `PoolClosedError`. None is 30.
+            expected: The version of the source to remove, as `get_config` gave it; None is any.
 
         Raises:
+            ConflictError: The source is not of the expected version.
             DataSourceError: The source is removed, but something did not close well: what a host
                 leased by `connection` and did not return was disconnected, a second later.
         """
         with observe(self.plugins, "unregister", source_id):
-            if not await asyncio.to_thread(self._records.store.remove, source_id):
-                self._records.get(source_id)  # raises that there is none
+            await self._updates.remove(source_id, expected)
             self._cache.clear(source_id)
             await self._pools.close_pools(source_id, timeout)
         self.plugins.notify("datasources_source_unregistered", source_id=source_id)

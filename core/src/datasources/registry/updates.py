@@ -102,6 +102,27 @@ class SourceUpdates:
                 if expected is not None:
                     raise conflict_error(current, expected) from None
 
+    async def set_paused(self, source_id: str, reason: str | None, expected: int | None) -> None:
+        """Pause or resume a source; see `DataSourceRegistry.pause`."""
+        await self.expected_record(source_id, expected)
+        await asyncio.to_thread(self._records.set_paused, source_id, reason, expected)
+
+    async def remove(self, source_id: str, expected: int | None) -> None:
+        """Remove the record of a source; see `DataSourceRegistry.unregister_data_source`."""
+        store = self._records.store
+        if expected is None:
+            if not await asyncio.to_thread(store.remove, source_id):
+                self._records.get(source_id)  # raises that there is none
+            return
+        record = await self.expected_record(source_id, expected)
+        try:
+            await asyncio.to_thread(store.remove_unchanged, record)
+        except StoreError:
+            current = self._records.get(source_id)
+            if current.version == expected:
+                raise
+            raise conflict_error(current, expected) from None
+
     async def apply(
         self, record: StoredSource, changes: Mapping[str, Any], *, by_administrator: bool
     ) -> ValidatedConfig:

@@ -112,6 +112,8 @@ class StoredSource:
 class Store(Protocol):
     """The store of a registry's sources. Subclasses inherit `add` and `update`.
 
+    A store that inherits `remove_unchanged` compares and removes in two steps.
+
     Methods are called from any thread, and several at once. `get` and `list` are called often and
     on event loops: they have to answer from memory or a local file, in well under a millisecond.
     The others may block for seconds; the registry calls them in worker threads or before it
@@ -186,6 +188,16 @@ class Store(Protocol):
         """
         ...
 
+    def remove_unchanged(self, record: StoredSource) -> None:
+        """Remove a record as `get` or `list` returned it.
+
+        Raises:
+            StoreError: It has changed since, or is gone, or the store cannot be written.
+        """
+        current = self.get(record.id)
+        check_write({} if current is None else {record.id: current}, (), [record])
+        self.remove(record.id)
+
     @abstractmethod
     def compact(self) -> None:
         """Erase overwritten and removed content from the files of the store, if it has any.
@@ -248,6 +260,12 @@ class MemoryStore(Store):
             removed = self._records.pop(source_id, None)
             self._revision += 1  # not before: `get` does not wait for the lock
             return removed is not None
+
+    def remove_unchanged(self, record: StoredSource) -> None:
+        with self._lock:
+            check_write(self._records, (), [record])
+            del self._records[record.id]
+            self._revision += 1
 
     def compact(self) -> None:
         pass

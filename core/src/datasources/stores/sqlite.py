@@ -145,7 +145,15 @@ class SQLiteStore(Store):
         self._remember(version, records, [])
 
     def remove(self, source_id: str) -> bool:
+        return self._remove(source_id)
+
+    def remove_unchanged(self, record: StoredSource) -> None:
+        self._remove(record.id, record)
+
+    def _remove(self, source_id: str, unchanged: StoredSource | None = None) -> bool:
         with self._writing() as (connection, version):
+            if unchanged is not None:
+                check_write(self._records, (), [unchanged])
             if source_id not in self._records:
                 return False
             connection.execute("DELETE FROM sources WHERE id = ?", (source_id,))

@@ -159,18 +159,46 @@ class SourceMethods(Requests):
             ),
         )
 
-    def delete_source(self, id: str) -> None:
-        """Remove a source."""
-        self._json("DELETE", source_path(id))
+    def delete_source(self, id: str, *, version: int | None = None) -> None:
+        """Remove a source.
 
-    def pause_source(self, id: str, reason: str) -> Source:
-        """Have all operations on a source refused, with a reason, until it is resumed."""
-        answer = self._json("POST", f"{source_path(id)}/pause", {"reason": reason})
+        Args:
+            id: Of the source.
+            version: The version that is removed; None removes any.
+
+        Raises:
+            ConflictError: The source has another version.
+        """
+        self._json("DELETE", source_path(id), if_match=_match(version))
+
+    def pause_source(self, id: str, reason: str, *, version: int | None = None) -> Source:
+        """Have all operations on a source refused until it is resumed, and return the source.
+
+        Args:
+            id: Of the source.
+            reason: A text for people, with which operations are refused.
+            version: The version that is paused; None pauses any.
+
+        Raises:
+            ConflictError: The source has another version.
+        """
+        answer = self._json(
+            "POST", f"{source_path(id)}/pause", {"reason": reason}, if_match=_match(version)
+        )
         return read_model(Source, answer)
 
-    def resume_source(self, id: str) -> Source:
-        """Serve a source again that was paused."""
-        return read_model(Source, self._json("POST", f"{source_path(id)}/resume"))
+    def resume_source(self, id: str, *, version: int | None = None) -> Source:
+        """Serve a source again that was paused, and return it.
+
+        Args:
+            id: Of the source.
+            version: The version that is resumed; None resumes any.
+
+        Raises:
+            ConflictError: The source has another version.
+        """
+        answer = self._json("POST", f"{source_path(id)}/resume", if_match=_match(version))
+        return read_model(Source, answer)
 
     def check_source(self, id: str, changes: Mapping[str, Any] | None = None) -> ConnectionCheck:
         """Connect to a source; administrators may give changes, with which it is tested then."""

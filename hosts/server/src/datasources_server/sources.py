@@ -282,28 +282,38 @@ async def patch_source(
     if if_match is None:
         raise Problem(428, "precondition-required", 'give `If-Match: "VERSION"`')
     changes = body.to_changes()
-    expected = _expected_version(await call.access.get_source(source_id), if_match)
+    expected = await _version_to_find(call, source_id, if_match)
     if test:
         await _require_connection(call, lambda: call.registry.check_update(source_id, changes))
     await call.registry.update_data_source(source_id, changes, expected=expected)
     return await _source_response(call, source_id)
 
 
-async def delete_source(call: AdminCall, source_id: SourceId) -> Response:
-    """Remove a source and close its connections."""
-    await call.registry.unregister_data_source(source_id)
+async def delete_source(call: AdminCall, source_id: SourceId, if_match: IfMatch = None) -> Response:
+    """Remove a source and close its connections; with `If-Match`, only this version of it."""
+    expected = await _version_to_find(call, source_id, if_match)
+    await call.registry.unregister_data_source(source_id, expected=expected)
     return Response(status_code=204)
 
 
-async def pause_source(call: AdminCall, source_id: SourceId, body: PauseBody) -> ApiResponse:
-    """Have all operations on a source refused, with a reason, until it is resumed."""
-    await call.registry.pause(source_id, body.reason)
+async def pause_source(
+    call: AdminCall, source_id: SourceId, body: PauseBody, if_match: IfMatch = None
+) -> ApiResponse:
+    """Have all operations on a source refused, with a reason, until it is resumed.
+
+    With `If-Match`, only this version of it.
+    """
+    expected = await _version_to_find(call, source_id, if_match)
+    await call.registry.pause(source_id, body.reason, expected=expected)
     return await _source_response(call, source_id)
 
 
-async def resume_source(call: AdminCall, source_id: SourceId) -> ApiResponse:
-    """Serve a source again that was paused."""
-    await call.registry.resume(source_id)
+async def resume_source(
+    call: AdminCall, source_id: SourceId, if_match: IfMatch = None
+) -> ApiResponse:
+    """Serve a source again that was paused; with `If-Match`, only this version of it."""
+    expected = await _version_to_find(call, source_id, if_match)
+    await call.registry.resume(source_id, expected=expected)
     return await _source_response(call, source_id)
 
 
@@ -438,6 +448,13 @@ def _expected_version(config: DataSourceConfig, if_match: str | None) -> int | N
     if config.version not in versions:
         raise Problem(412, "conflict", f"the source has version {config.version}; read it again")
     return config.version
+
+
+async def _version_to_find(call: Call, source_id: str, if_match: str | None) -> int | None:
+    """Return `_expected_version` of a stored source, None without a condition."""
+    if if_match is None:
+        return None
+    return _expected_version(await call.access.get_source(source_id), if_match)
 
 
 def _replacement_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

@@ -135,6 +135,13 @@ class PostgreSQLStore(Store):
 
         return self._write_changes(removal)
 
+    def remove_unchanged(self, record: StoredSource) -> None:
+        def removal(version: int, schema_version: int) -> Sequence[Row]:
+            check_write(self._records, (), [record])
+            return [removal_row(record.id, version, schema_version)]
+
+        self._write_changes(removal)
+
     def compact(self) -> None:
         """Rewrite the table, so that its file holds no record that was overwritten.
 
