@@ -310,7 +310,13 @@ def test_changed_destination_asks_for_the_secret_at_its_field(
     page.get_by_role("button", name="Save").click()
     password = page.get_by_label(re.compile("^Password"))
     expect(password).to_be_focused()
-    expect(page.locator("p.field-error", has_text="given again")).to_be_visible()
+    reason = "given again, or removed: a stored secret is sent only to the destination that it was"
+    expect(page.locator("p.field-error", has_text=reason)).to_be_visible()
+    expect(page.get_by_text(reason)).to_have_count(1)  # and not above the form, too
+    link = page.get_by_role("alert").get_by_role("button", name="Password")
+    page.get_by_label("Host", exact=True).focus()
+    link.click()
+    expect(password).to_be_focused()
     password.fill(shop["password"])
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("moved")

@@ -138,6 +138,11 @@ def test_problems_of_stored_queries_stand_at_their_fields(tab: Tab) -> None:
     expect(page.get_by_label("Name of the query")).to_be_focused()
     assert errors_of(page) == ["Name of the query"]
     page.get_by_label("Name of the query").fill("fine")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_label("Text of the query")).to_be_focused()
+    reason = page.get_by_text("has :n without a declaration")
+    expect(reason).to_have_count(1)
+    assert errors_of(page) == ["Text of the query"]
     page.get_by_role("button", name="Declare the parameter n").click()
     page.get_by_label("Type").select_option("integer")
     page.get_by_label("A value must be given").uncheck()

@@ -174,7 +174,10 @@ def _errors_by_option(error: DataSourceError) -> list[dict[str, str]]:
     reasons: Mapping[str, str] = {}
     part = "options"
     if isinstance(error, SecretRequiredError):
-        reason = "must be given again, or removed"
+        reason = (
+            "must be given again, or removed: a stored secret is sent only to the destination that "
+            "it was stored for, and this is another destination"
+        )
         reasons = {f"/{_escape(name)}": reason for name in error.options}
     elif isinstance(error, OptionError):
         reasons, part = error.fields, error.part

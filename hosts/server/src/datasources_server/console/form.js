@@ -243,17 +243,17 @@ export class SourceForm {
     return [this.name, this.id, ...this.fields, ...this.settings.flatMap((setting) => setting.places)];
   }
 
-  /** Show an error at the fields that it is about, and above all of them; focus the first one. */
+  /** Show an error at the fields that it is about, and these above all of them; focus the first one. */
   show(error) {
-    const located = this.locate(error);
+    const [located, others] = this.locate(error);
     for (const { place } of located) {
       const texts = located.filter((problem) => problem.place === place).map(({ text }) => sentence(text));
       place.showError(texts.join(" "));
       for (let box = place.node?.closest("details"); box; box = box.parentElement.closest("details")) box.open = true;
     }
-    const problems = error.errors?.length || Object.keys(error.fields ?? {}).length;
-    const complete = located.length > 0 && located.length >= problems;
-    const box = complete ? h("div", { class: "box error", role: "alert" }, listOf(located)) : errorBox(error);
+    const box = located.length
+      ? h("div", { class: "box error", role: "alert" }, listOf(located.map(({ place }) => place)), others)
+      : errorBox(error);
     if (!error.tested && [502, 503, 504].includes(error.status)) {
       const anyway = button("Save without a test", () => this.run(anyway, () => this.save(false)));
       box.append(h("p", {}, anyway));
@@ -265,24 +265,31 @@ export class SourceForm {
     located[0].place.control.scrollIntoView({ block: "center" });
   }
 
-  /** Return the fields that an error is about, in the order of the page, and what is wrong there. */
+  /**
+   * Return the fields that an error is about, in the order of the page, with what is wrong there, and
+   * paragraphs about what is wrong elsewhere.
+   */
   locate(error) {
     const problems =
       error.errors ??
       Object.entries(error.fields ?? {}).map(([name, detail]) => ({ pointer: `#/${error.part}${name}`, detail }));
     const located = [];
+    const others = [];
     const add = (place, text) => {
-      if (place && !place.node?.hidden) located.push({ place, text });
+      const visible = place && !place.node?.hidden;
+      if (visible) located.push({ place, text });
+      return visible;
     };
     for (const { pointer, detail } of problems) {
       const place = this.placeOf(pointer);
       if (error.slug === "secret-required") place?.replace?.();
-      add(place, detail.replace(/^(unknown )?option '[^']*': /, ""));
+      if (!add(place, detail.replace(/^(unknown )?option '[^']*': /, "")))
+        others.push(h("p", {}, sentence(`${pointer}: ${detail}`)));
     }
-    if (!located.length) add(...this.guess(error));
+    if (!located.length && add(...this.guess(error))) others.length = 0; // its text is that of the whole error
     const order = ({ place: one }, { place: other }) =>
       one.control.compareDocumentPosition(other.control) & Node.DOCUMENT_POSITION_FOLLOWING ? -1 : 1;
-    return located.sort(order);
+    return [located.sort(order), others];
   }
 
   /** Return the field that sets what a JSON pointer points to, or something that it lies in. */
@@ -336,19 +343,18 @@ export class SourceForm {
   }
 }
 
-/** Return what is wrong with a form, each with a button that leads to its field. */
-function listOf(located) {
-  const entry = ({ place, text }) => [
+/** Return buttons that lead to fields, whose reasons stand there. */
+function listOf(places) {
+  const links = [...new Set(places)].map((place) =>
     button(place.label, () => place.control.focus(), { class: "link" }),
-    h("span", {}, `: ${sentence(text)}`),
-  ];
-  if (located.length === 1) return h("p", {}, entry(located[0]));
+  );
+  if (links.length === 1) return h("p", {}, "There is a problem with ", links, ".");
   return [
-    h("p", {}, `${plural(located.length, "field")} need a change:`),
+    h("p", {}, `${plural(links.length, "field")} need a change:`),
     h(
       "ul",
       {},
-      located.map((problem) => h("li", {}, entry(problem))),
+      links.map((entry) => h("li", {}, entry)),
     ),
   ];
 }
