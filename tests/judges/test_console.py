@@ -665,6 +665,23 @@ def test_token_is_made_shown_once_and_revoked(tab: Tab, server: ConsoleServer) -
     expect(page.get_by_role("row", name=re.compile("^bob"))).to_have_count(0)
 
 
+@pytest.mark.parametrize("width", [360, 390])
+def test_tokens_are_revoked_on_a_phone(
+    new_tab: Callable[..., Tab], server: ConsoleServer, width: int
+) -> None:
+    grant = {"source": "a-source-of-the-company", "rights": ["read", "write"]}
+    other = {"source": "lake", "rights": ["read"], "items": ["reports/2026/**"]}
+    name = f"somebody-with-a-long-name-{width}"
+    token = server.add_token(name, grant, other)
+    assert Client(server.port, token)("GET", "/me").status == 200  # so that there is a last use
+    page = new_tab(viewport={"width": width, "height": 800}, has_touch=True).open("tokens")
+    revoke = page.get_by_role("button", name=f"Revoke {name}")
+    revoke.scroll_into_view_if_needed()
+    expect(revoke).to_be_in_viewport(ratio=0.9)
+    assert page.get_by_role("region", name="Tokens").evaluate("node => node.scrollLeft") == 0
+    server.admin("DELETE", f"/tokens/{name}")
+
+
 def test_colleague_gets_access_from_the_page_of_a_source(new_tab: Callable[..., Tab]) -> None:
     page = new_tab(permissions=["clipboard-read", "clipboard-write"]).open("source/lake")
     page.get_by_role("link", name="Give access").click()

@@ -66,16 +66,17 @@ export async function tokensPage({ me, query, signal, reload }) {
       h("td", {}, token.admin ? chip("administrator", "busy") : grants),
       h("td", { class: "wide-only" }, formatTime(token.created_at)),
       h("td", {}, token.expires_at ? formatTime(token.expires_at) : "never", expired && chip("expired", "unusable")),
-      used && h("td", {}, token.last_used_at ? formatTime(token.last_used_at) : "–"),
+      used && h("td", { class: "wide-only" }, token.last_used_at ? formatTime(token.last_used_at) : "–"),
       h("td", { class: "actions-cell" }, revoke),
     );
   };
   const labels = ["Name", "May", "Made", "Expires", ...(used ? ["Last used"] : []), ""];
+  const wide = ["Made", "Last used"].map((label) => labels.indexOf(label));
   return [
     h("div", { class: "row spread" }, h("h1", { tabindex: "-1" }, "Tokens"), add),
     h("p", { class: "dim" }, "A token is how a person or a program signs in. It is shown once, when it is made."),
     tokens.length
-      ? region("Tokens", table("Tokens", labels, tokens.map(row), { wide: [2] }))
+      ? region("Tokens", table("Tokens", labels, tokens.map(row), { wide }))
       : emptyState("No tokens", "Add one for each person and program."),
   ];
 }
