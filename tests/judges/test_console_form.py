@@ -193,6 +193,12 @@ def test_stored_query_asks_for_its_parameters(tab: Tab, server: ConsoleServer) -
     expect(rows).to_have_count(3)
     page.get_by_role("tab", name="Statistics").click()
     expect(page.get_by_role("row", name=re.compile("^id 3 0 1"))).to_be_visible()
+    page.get_by_role("tab", name="Details").click()
+    details = page.get_by_role("tabpanel")
+    country = details.get_by_role("row", name=re.compile("^country "))
+    expect(country.get_by_role("row", name="choices DE, FR")).to_be_visible()
+    expect(details).not_to_contain_text("{")
+    assert tab.violations() == []
     with page.expect_download() as waiting:
         page.get_by_role("button", name="Download").click()
     assert len(waiting.value.path().read_text().splitlines()) == 4

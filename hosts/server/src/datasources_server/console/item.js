@@ -245,26 +245,31 @@ function columnsTable(metadata) {
   return region("Columns", table("Columns", ["Name", "Type", "Rules", "Default", "Comment"], rows));
 }
 
-/** Return a value as text: a list of texts as one line, others with a line for each entry. */
-function compact(value) {
-  if (!Array.isArray(value)) return JSON.stringify(value, null, 2);
+const isEmpty = (value) => value === null || value === "" || (Array.isArray(value) && !value.length);
+
+/** Return what shows a value: a table of names and values for an object, one line for plain entries. */
+function shownValue(value) {
+  if (value === null) return "–";
+  if (typeof value === "number") return formatNumber(value);
+  if (typeof value !== "object") return String(value);
+  if (!Array.isArray(value)) return pairsTable(value);
   const plain = value.every((entry) => typeof entry !== "object");
-  return plain ? value.join(", ") : value.map((entry) => JSON.stringify(entry)).join("\n");
+  return plain ? value.join(", ") : value.map((entry) => h("div", {}, shownValue(entry)));
+}
+
+function pairsTable(values) {
+  const shown = Object.entries(values).filter(([, value]) => !isEmpty(value));
+  const rows = shown.map(([name, value]) =>
+    h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, shownValue(value))),
+  );
+  return h("table", { class: "pairs" }, h("tbody", {}, rows));
 }
 
 function detailsList(metadata) {
   const shown = ([name, value]) => {
-    if (value === null || name === "columns" || (Array.isArray(value) && !value.length)) return null;
+    if (isEmpty(value) || name === "columns") return null;
     const text =
-      name === "size"
-        ? formatSize(value)
-        : name.endsWith("_at")
-          ? formatTime(value)
-          : typeof value === "object"
-            ? h("pre", {}, compact(value))
-            : typeof value === "number"
-              ? formatNumber(value)
-              : String(value);
+      name === "size" ? formatSize(value) : name.endsWith("_at") ? formatTime(value) : shownValue(value);
     return [h("dt", {}, name.replaceAll("_", " ")), h("dd", {}, text)];
   };
   return h("dl", {}, Object.entries(metadata).map(shown));
