@@ -71,7 +71,7 @@ def test_link_has_the_format_that_was_asked_for(
     server: ApiServer, admin: Client, lake: str
 ) -> None:
     answer = use(server, make(admin, lake, format="parquet"))
-    assert (answer.status, answer.slug) == (502, "fetch-failed")  # files come as they are
+    assert (answer.status, answer.slug) == (422, "option-invalid")  # files come as they are
 
 
 def test_link_to_what_is_not_granted_is_refused(reader: Client, lake: str) -> None:
