@@ -7,13 +7,16 @@ import os
 import secrets
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
+import httpx2
 import psutil
 import pytest
 from azure.storage.blob import BlobServiceClient, ContainerClient
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from datasources import CredentialManager, DataSourceConfig
-from datasources.blocking import DataSourceRegistry
+from datasources import CredentialManager, DataSourceConfig, DataSourceRegistry, Principal, blocking
+from datasources_server import ServerSettings, create_app
 from tests.server.client import HOST, Answer, Client
 from tests.server.conftest import ApiServer
 from tests.servers import AzuriteServer
@@ -57,12 +60,14 @@ def upload(client: Client, source: str, item: str, body: bytes, **headers: str) 
     return client("POST", path, body, item=item, headers=headers)
 
 
-def begin(server: ApiServer, source: str, item: str, length: int | None) -> socket.socket:
+def begin(
+    server: ApiServer, source: str, item: str, length: int | None, token: str | None = "root"
+) -> socket.socket:
     """Send the head of an upload; with a length of None, its body is in chunks."""
-    connection = socket.create_connection((HOST, server.port), timeout=30)
+    connection = socket.create_connection((HOST, server.port), timeout=120)
     size = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
     head = f"POST /v1/sources/{source}/upload?item={item} HTTP/1.1\r\nHost: {HOST}\r\n"
-    connection.sendall(f"{head}Authorization: Bearer root\r\n{size}\r\n\r\n".encode())
+    connection.sendall(f"{head}Authorization: Bearer {token}\r\n{size}\r\n\r\n".encode())
     return connection
 
 
@@ -191,11 +196,9 @@ def test_source_without_the_ability_refuses_before_the_body_is_sent(
 
 
 def test_uploads_of_one_principal_are_bounded(server: ApiServer, folder: str) -> None:
-    writer = server.client("root", [folder, ["write"]])
-    server.principals["root"] = {"id": "root", "roles": ["admin"]}
-    server.write_principals()
+    writer = server.client(f"writer-{folder}", [folder, ["write"]])
     wait_until_blocking(lambda: left_behind(server) == [])  # uploads of tests before
-    connections = [begin(server, folder, f"{number}", 10) for number in range(4)]
+    connections = [begin(server, folder, f"{number}", 10, writer.token) for number in range(4)]
     try:
         for connection in connections:
             connection.sendall(b"1")
@@ -206,6 +209,33 @@ def test_uploads_of_one_principal_are_bounded(server: ApiServer, folder: str) ->
         for connection in connections:
             connection.close()
     wait_until_blocking(lambda: upload(writer, folder, "fifth", ROWS).status == 201)
+
+
+async def test_next_upload_may_begin_with_the_response_of_the_last_one(tmp_path: Path) -> None:
+    root = Principal("root", roles={"admin"})
+    async with DataSourceRegistry() as registry:
+        options = {"path": str(tmp_path), "writable": True}
+        await registry.register_data_source(DataSourceConfig("lake", "local_file", "", options))
+        settings = ServerSettings(concurrent_fetches=1)
+        app = create_app(registry, authenticate=lambda _: root, settings=settings)
+        answers: list[httpx2.Response] = []
+
+        async def upload_again(scope: Scope, receive: Receive, send: Send) -> None:
+            async def send_after_another(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    answers.append(await post(app))
+                await send(message)
+
+            await app(scope, receive, send_after_another)
+
+        answers.append(await post(upload_again))
+    assert [answer.status_code for answer in answers] == [201, 201]
+
+
+async def post(app: ASGIApp) -> httpx2.Response:
+    transport = httpx2.ASGITransport(app)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        return await client.post("/v1/sources/lake/upload", params={"item": "a"}, content=ROWS)
 
 
 def test_upload_ends_when_its_token_is_revoked(server: ApiServer, folder: str) -> None:
@@ -229,7 +259,7 @@ def test_slow_body_is_refused() -> None:
             "lake", "local_file", "Lake", {"path": str(server.data), "writable": True}
         )
         # By a request, it could be slow itself.
-        with DataSourceRegistry(
+        with blocking.DataSourceRegistry(
             CredentialManager(server.key), store=server._environment()["STORE"]
         ) as registry:
             registry.register_data_source(config)

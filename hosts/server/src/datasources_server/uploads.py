@@ -16,10 +16,10 @@ from uuid import uuid4
 from fastapi import Header, Query, Request
 from fastapi.routing import APIRoute
 
-from datasources import LimitExceededError, UnsupportedError, abilities, run_in_thread
+from datasources import DataItem, LimitExceededError, UnsupportedError, abilities, run_in_thread
 from datasources_server.api_router import ApiRouter
 from datasources_server.bodies import announced_size
-from datasources_server.calls import AnyCall, Call, ExitStack, SourceId
+from datasources_server.calls import AnyCall, Call, SourceId
 from datasources_server.documents import UploadDocument
 from datasources_server.problems import Problem, invalid
 from datasources_server.responses import ApiResponse
@@ -48,7 +48,6 @@ def upload_routes(route_class: type[APIRoute]) -> ApiRouter:
 async def upload_item(
     request: Request,
     call: AnyCall,
-    stack: ExitStack,
     source_id: SourceId,
     item: Annotated[str, Query(min_length=1)],
     if_none_match: Annotated[str | None, Header()] = None,
@@ -61,22 +60,27 @@ async def upload_item(
         raise invalid("If-None-Match", "must be `*`")
     await call.access.authorize_upload(source_id, item)
     await _require_ability(call, source_id)
-    stack.enter_context(call.api.count_running("uploads", call.principal.id))
-    limits = await asyncio.to_thread(call.access.limits, source_id)
-    _check_size(announced_size(request.headers), limits.max_bytes)
-    session = await stack.enter_async_context(call.access.workspace(str(uuid4())))
-    path = os.path.join(session.path, "upload")
-    size, sha256 = await _save(request.stream(), path, limits.max_bytes)
-    try:
-        async with asyncio.timeout(limits.timeout):
-            stored = await call.access.upload(
-                source_id, path, item, overwrite=if_none_match is None
+    # The place is given up before the response, with which the client may send the next file.
+    with call.api.count_running("uploads", call.principal.id):
+        limits = await asyncio.to_thread(call.access.limits, source_id)
+        _check_size(announced_size(request.headers), limits.max_bytes)
+        async with call.access.workspace(str(uuid4())) as session:
+            path = os.path.join(session.path, "upload")
+            size, sha256 = await _save(request.stream(), path, limits.max_bytes)
+            stored = await _store(
+                call, source_id, path, item, limits.timeout, overwrite=if_none_match is None
             )
-    except TimeoutError:
-        raise Problem(
-            504, "too-slow", f"the upload took more than {limits.timeout:g} seconds"
-        ) from None
     return ApiResponse({"item": stored, "size": size, "sha256": sha256}, 201)
+
+
+async def _store(
+    call: Call, source_id: str, path: str, item: str, timeout: float | None, *, overwrite: bool
+) -> DataItem:
+    try:
+        async with asyncio.timeout(timeout):
+            return await call.access.upload(source_id, path, item, overwrite=overwrite)
+    except TimeoutError:
+        raise Problem(504, "too-slow", f"the upload took more than {timeout:g} seconds") from None
 
 
 async def _require_ability(call: Call, source_id: str) -> None:
