@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
 import dask
 import pandas as pd
@@ -51,7 +51,14 @@ class Shop:
 
     def connections(self) -> int:
         """Return how many connections the source's role has."""
-        query = "SELECT count(*) FROM pg_stat_activity WHERE usename = %s"
+        return self._count("usename = %s")
+
+    def transactions(self) -> int:
+        """Return how many transactions of the source's role are open."""
+        return self._count("usename = %s AND xact_start IS NOT NULL")
+
+    def _count(self, condition: LiteralString) -> int:
+        query = f"SELECT count(*) FROM pg_stat_activity WHERE {condition}"
         row = self.admin.execute(query, [self.role]).fetchone()
         assert row is not None
         return int(row[0])

@@ -47,6 +47,7 @@ def test_another_worker_reads_the_split_of_one_that_was_killed(cluster: Client, 
         take_back_leases(cluster)
         shop.gate.open()
         assert rows_of(future.result()) == rows
+    cluster.wait_for_workers(2)
 
 
 @pytest.mark.soak
