@@ -66,7 +66,7 @@ def workers(
     shop: Database, store: str | None, die_at: int | None = None
 ) -> Iterator[tuple[ApiServer, ApiServer]]:
     """Two workers on one store, of which neither holds the other one for dead by itself."""
-    with ApiServer(store=store, die_at=die_at, heartbeat_timeout=600.0) as one:
+    with ApiServer(store=store, die_at=die_at, heartbeat_timeout=600.0, job_wait=1.0) as one:
         one.admin.create("shop", "postgresql", dsn=shop.dsn(), allow_privileged_role=True)
         with one.another_worker() as other:
             yield one, other
@@ -307,7 +307,9 @@ def test_job_of_a_killed_worker_is_lost_and_leaves_nothing(
     assert ended(there, again)["state"] == "finished"
 
 
-def test_a_principal_has_two_jobs_at_once_in_all_workers(two: tuple[ApiServer, ApiServer]) -> None:
+def test_a_principal_has_two_jobs_at_once_in_all_workers(
+    two: tuple[ApiServer, ApiServer], lasting_shop: Database
+) -> None:
     one, other = two
     ann = as_user(one)
     there = on(other, ann)
@@ -320,6 +322,7 @@ def test_a_principal_has_two_jobs_at_once_in_all_workers(two: tuple[ApiServer, A
     for job in jobs:
         there("DELETE", f"/jobs/{job}")
         assert ended(ann, job)["state"] == "cancelled"
+    wait_until_blocking(lambda: leases(lasting_shop) == 0)  # given up after the end is told
     assert ended(ann, start(ann, QUICK, workspace=workspace)[0])["state"] == "finished"
 
 
@@ -391,8 +394,12 @@ def assert_job_is_neither_lost_nor_stuck(shop: Database, die_at: int) -> None:
             assert len(after) == 2
         again, _ = start(there, QUICK, workspace=workspace)
         assert ended(there, again)["state"] == "finished"
-        names = [path.name for path in one.workspaces.iterdir() if path.name[0] != "."]
-        assert names == [workspace]
+        # The folder of a job is deleted after its end is told.
+        wait_until_blocking(lambda: folders(one) == [workspace])
+
+
+def folders(server: ApiServer) -> list[str]:
+    return [path.name for path in server.workspaces.iterdir() if path.name[0] != "."]
 
 
 def contents(server: ApiServer, workspace: str) -> dict[str, bytes]:
