@@ -11,6 +11,7 @@ from datasources import OptionError
 from datasources_server import ServerSettings
 from tests.server.client import Answer, Client
 from tests.server.conftest import ApiServer
+from tests.waiting import wait_until_blocking
 
 Figures = dict[tuple[str, ...], float]
 
@@ -38,6 +39,15 @@ def figures(client: Client) -> Figures:
     }
 
 
+def requests(figures: Figures) -> float:
+    """Return the number of requests, without those for figures."""
+    return sum(
+        number
+        for (name, *labels), number in figures.items()
+        if name == "requests_total" and "/metrics" not in labels
+    )
+
+
 def test_requests_operations_refusals_and_pools_are_counted(own: ApiServer) -> None:
     (own.data / "a.csv").write_text("n\n1\n")
     own.admin.create("lake", path=str(own.data))
@@ -48,6 +58,8 @@ def test_requests_operations_refusals_and_pools_are_counted(own: ApiServer) -> N
     reader("GET", "/audit")
     Client(own.port, "wrong")("GET", "/sources")
     own.admin("BREW", "/sources")
+    # A request is counted after its response, when its files are deleted.
+    wait_until_blocking(lambda: requests(figures(own.admin)) == 8)
     shown = figures(own.admin)
     content = ("requests_total", "POST", "/sources/{source_id}/content")
     assert (shown[*content, "200"], shown[*content, "404"]) == (3, 1)
