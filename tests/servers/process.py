@@ -31,7 +31,7 @@ from tests.waiting import wait_until_blocking
 
 HOST = "127.0.0.1"
 START_TIMEOUT = 60.0
-STOP_TIMEOUT = 10.0
+STOP_TIMEOUT = 60.0
 
 
 class ServerError(RuntimeError):
