@@ -56,6 +56,7 @@ async def test_item_that_changed_is_fetched_again(start: Start, house: House) ->
     await gateway.ask(BLOB, thread_id="t")
     house.container.upload_blob("2026/orders.csv", "id\n5\n", overwrite=True)
     await gateway.ask(thread_id="t")
+    await wait_until(lambda: gateway.upstream.files == {})
     await gateway.ask(BLOB, thread_id="t")
     contents = [[content.decode() for content in seen.values()] for seen in gateway.upstream.seen]
     assert contents == [[ORDERS], [ORDERS], ["id\n5\n"]]
@@ -64,6 +65,7 @@ async def test_item_that_changed_is_fetched_again(start: Start, house: House) ->
 async def test_conversations_of_two_people_and_of_two_names_are_apart(start: Start) -> None:
     gateway = await start()
     await gateway.ask(FILE, thread_id="t")
+    await wait_until(lambda: gateway.upstream.files == {})
     await gateway.ask(token="bob-token", thread_id="t")
     await gateway.ask(thread_id="T")
     await gateway.ask()
@@ -73,6 +75,7 @@ async def test_conversations_of_two_people_and_of_two_names_are_apart(start: Sta
 async def test_data_whose_grant_was_revoked_are_not_handed_over_again(start: Start) -> None:
     gateway = await start()
     await gateway.ask(FILE, BLOB, thread_id="t")
+    await wait_until(lambda: gateway.upstream.files == {})
     gateway.principals["ann-token"] = Principal("ann", grants=[Grant("lake", {"read"})])
     await gateway.ask(thread_id="t")
     assert [len(seen) for seen in gateway.upstream.seen] == [2, 1]
