@@ -47,7 +47,9 @@ class Gateway:
     def http(self, token: str | None = "ann-token", **headers: str) -> httpx2.AsyncClient:
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
-        return httpx2.AsyncClient(base_url=self.url, headers=headers, trust_env=False, verify=False)
+        return httpx2.AsyncClient(
+            base_url=self.url, headers=headers, trust_env=False, verify=False, timeout=60
+        )
 
     def directories(self) -> list[str]:
         """Return the directories of requests and conversations."""

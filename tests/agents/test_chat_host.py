@@ -176,7 +176,9 @@ async def test_failed_reference_is_told_once_and_before_the_model_runs(
 
 async def test_malformed_body_is_refused(host: Host) -> None:
     headers = {"authorization": "Bearer token"}
-    async with httpx2.AsyncClient(base_url=host.url, headers=headers, trust_env=False) as client:
+    async with httpx2.AsyncClient(
+        base_url=host.url, headers=headers, trust_env=False, timeout=60
+    ) as client:
         for content in (b"", b"{", b"[]", b"[" * 100_000, b"\xff"):
             answer = await client.post("/v1/chat/completions", content=content)
             assert answer.status_code == 422

@@ -78,6 +78,12 @@ class Home:
             yield client
 
 
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a server end by itself, whose process the SDK kills after a few seconds."""
+    monkeypatch.setattr("mcp.client.stdio.PROCESS_TERMINATION_TIMEOUT", 60.0)
+
+
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     return Home(tmp_path)
@@ -356,7 +362,7 @@ async def test_http_serves_who_has_the_token(served: HttpCommand, mode: str) -> 
     }
     url = re.sub(r":\d+/", f":{served.port}/", configuration["url"])
     async with (
-        httpx2.AsyncClient(headers=headers) as http,
+        httpx2.AsyncClient(headers=headers, timeout=60) as http,
         Client(streamable_http_client(url, http_client=http), mode=mode) as client,
     ):
         result = await client.call_tool(*CALL)

@@ -249,7 +249,7 @@ def test_ctrl_c_ends_a_fetch_with_130_and_leaves_nothing(sealed, tmp_path) -> No
     assert process.stderr
     assert process.stderr.readline() == "waiting\n"
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=30)
+    _, stderr = process.communicate(timeout=60)
     assert (process.returncode, stderr) == (130, "Interrupted.\n")
     assert list((tmp_path / "ws").glob("*")) == []
 

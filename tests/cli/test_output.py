@@ -129,7 +129,7 @@ def at_terminal(*args: str, stdout: int | None = None) -> tuple[int, bytes]:
             break
         shown += piece
     os.close(master)
-    return process.wait(timeout=30), shown
+    return process.wait(timeout=60), shown
 
 
 def test_progress_is_drawn_on_a_terminal_and_the_result_stays_clean(sealed, tmp_path) -> None:

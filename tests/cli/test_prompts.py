@@ -227,7 +227,7 @@ def test_at_a_real_terminal_a_secret_is_not_echoed(ok, vault: Site) -> None:
             while not shown.rstrip().endswith((b":", b"]")):
                 shown += os.read(master, 1000)
             os.write(master, answer.encode() + b"\n")
-    assert process.wait(timeout=30) == 0
+    assert process.wait(timeout=60) == 0
     os.close(master)
     assert SECRET.encode() not in shown
     ok("test", "typed")

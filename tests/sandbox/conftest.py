@@ -151,7 +151,7 @@ async def call(endpoint: WorkspaceEndpoint, function: Callable[[Client], T]) -> 
     """Call a function with a client of the socket in a thread, as code in a sandbox would."""
 
     def run() -> T:
-        with Client(socket=endpoint.socket, timeout=20) as client:
+        with Client(socket=endpoint.socket, timeout=60) as client:
             return function(client)
 
     return await asyncio.to_thread(run)

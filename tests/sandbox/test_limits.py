@@ -161,7 +161,7 @@ SUICIDE = "import os; os.kill(os.getpid(), 9)"
 def test_run_that_exceeds_a_limit_ends_with_its_reason(
     host: Host, code: str, reason: str, limits: dict[str, float]
 ) -> None:
-    result = host.run(code, **{"timeout": 30, **limits})
+    result = host.run(code, **{"timeout": 120, **limits})
     assert (result["reason"], result["exit_code"]) == (reason, None), result
     assert len(result["output"]) <= MIB
 
@@ -191,13 +191,13 @@ def test_deleted_files_are_found_though_other_programs_free_as_much_space(
 
 @pytest.mark.parametrize("code", [CLOSED_OUTPUT, LEFT_SESSION], ids=["closed", "left"])
 def test_run_ends_when_its_script_ends_whatever_it_leaves(host: Host, code: str) -> None:
-    result = host.run(code, timeout=30)
+    result = host.run(code, timeout=120)
     assert (result["reason"], result["exit_code"]) == ("ok", 0)
 
 
 @pytest.mark.parametrize("host", WITH_BUBBLEWRAP, indirect=True)
 def test_files_in_memory_are_bounded(host: Host) -> None:
-    result = host.run(FILES_IN_MEMORY, memory=256 * MIB, timeout=30)
+    result = host.run(FILES_IN_MEMORY, memory=256 * MIB, timeout=120)
     assert result["output"] == "/tmp 28\n/dev/shm 28\n"
 
 
@@ -224,5 +224,5 @@ time.sleep(0.2)  # meanwhile, the folders are looked at
 
 
 def test_workspace_that_the_code_has_closed_is_opened_again(host: Host) -> None:
-    result = host.run(HIDDEN, timeout=30)
+    result = host.run(HIDDEN, timeout=120)
     assert set(result["files"]) == {"a/b/file"}

@@ -63,7 +63,7 @@ class Client:
             sent["Content-Type"] = "application/json"
         sent |= headers or {}
         url = prefix + quote(path) + (f"?{urlencode(query)}" if query else "")
-        connection = http.client.HTTPConnection(HOST, self.port, timeout=30)
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=60)
         try:
             connection.putrequest(method, url, skip_host=True)
             for name, value in sent.items():

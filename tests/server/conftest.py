@@ -18,6 +18,8 @@ from tests.servers import Server
 
 ROOT = Path(__file__).parents[2]
 ALL = ["read", "query", "write"]
+# In seconds: what ends by itself has enough time on a busy machine.
+PATIENT = {"job_wait": 20.0, "preview_timeout": 60.0, "test_timeout": 60.0}
 
 
 class ApiServer(Server):
@@ -96,7 +98,9 @@ class ApiServer(Server):
             "TMPDIR": str(self.temporary),
             "ROOTS": str(self._shared.data),
             "PRINCIPALS": str(self._shared.directory / "principals.json"),
-            "SETTINGS": json.dumps({"workspace_root": str(self.workspaces), **self._settings}),
+            "SETTINGS": json.dumps(
+                {"workspace_root": str(self.workspaces), **PATIENT, **self._settings}
+            ),
             "DATASOURCE_ENCRYPTION_KEY": self.key,
             **self._more,
         }

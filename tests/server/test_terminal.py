@@ -17,7 +17,7 @@ from tests.servers import free_port
 def read_until(terminal: int, pattern: str, output: str = "") -> str:
     """Return what a terminal shows up to a pattern."""
     while not re.search(pattern, output):
-        ready, _, _ = select.select([terminal], [], [], 30)
+        ready, _, _ = select.select([terminal], [], [], 60)
         assert ready, output
         output += os.read(terminal, 4096).decode()
     return output
@@ -39,7 +39,7 @@ def test_first_start_on_a_terminal_tells_the_address_of_the_console_with_its_tok
             output = read_until(terminal, "startup complete")
         finally:
             process.send_signal(signal.SIGTERM)
-            process.wait(30)
+            process.wait(60)
             os.close(terminal)
         token = (tmp_path / "datasources/admin-token").read_text("utf-8").strip()
         address = f"http://127.0.0.1:{port}/"

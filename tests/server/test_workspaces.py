@@ -189,7 +189,7 @@ async def test_client_that_leaves_while_its_job_is_added_leaves_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ann = Principal("ann", grants=[Grant("s", {"read", "query"})])
-    settings = ServerSettings(workspace_root=str(tmp_path), concurrent_jobs=1)
+    settings = ServerSettings(workspace_root=str(tmp_path), concurrent_jobs=1, job_wait=60)
     is_added, has_left = threading.Event(), threading.Event()
     put = MemoryRecords.put
 

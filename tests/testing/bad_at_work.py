@@ -161,7 +161,7 @@ def _temporary_file(*_: Any) -> None:
 
 
 def _thread(*_: Any) -> None:
-    threading.Thread(target=time.sleep, args=(6,), daemon=True).start()
+    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
 
 
 def _junk_beside(self: Any, identifier: str, workspace: str) -> None:
