@@ -208,7 +208,7 @@ async def test_a_fetch_reports_its_progress(
         arguments = {"source": "blobs", "item": "large.bin"}
         result = await client.call_tool("fetch_item", arguments, progress_callback=report)
         assert Path(result.structured_content["path"]).read_bytes() == content
-        await wait_until(lambda: reports)
+        await wait_until(lambda: (len(content), len(content)) in reports)
     assert reports[-1] == (len(content), len(content))
 
 
