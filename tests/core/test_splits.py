@@ -203,13 +203,15 @@ async def test_a_split_whose_source_is_changed_while_it_waits_for_a_connection_i
             await reading
 
 
-async def test_one_connection_of_a_shareable_connector_serves_plan_and_readers() -> None:
+@pytest.mark.parametrize("by_access", [False, True])
+async def test_one_connection_of_a_shareable_connector_serves_plan_and_readers(
+    by_access: bool,
+) -> None:
     pool = PoolConfig(max_size=1, acquire_timeout=30)
-    async with (
-        await registry_with(Splitting, pool_config=pool) as registry,
-        registry.plan("s", "a.csv") as plan,
-    ):
-        assert await lines(plan.read(plan.splits[1])) == [b"1,2"]
+    async with await registry_with(Splitting, pool_config=pool) as registry:
+        access = registry.access(Principal("ann", grants=[Grant("s", {"read"})]))
+        async with (access if by_access else registry).plan("s", "a.csv") as plan:
+            assert await lines(plan.read(plan.splits[1])) == [b"1,2"]
 
 
 async def test_no_more_splits_are_read_at_once_than_asked_for() -> None:

@@ -24,6 +24,7 @@ from contextlib import (
     nullcontext,
 )
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Self, cast
 from weakref import WeakValueDictionary
 
@@ -64,7 +65,7 @@ from datasources.registry.reading import ItemReader
 from datasources.registry.records import SourceRecords
 from datasources.registry.splitting import SplitPlanner, SplitRequest
 from datasources.registry.streaming import StreamOpener, StreamRequest
-from datasources.splits import Split, SplitPlan
+from datasources.splits import Split, SplitPlan, SplitReader
 from datasources.streams import ItemStream
 from datasources.workspace import Progress, Quota, Workspace
 
@@ -544,17 +545,20 @@ class GrantedOperations:
             with self._authorization.named():
                 plan = await stack.enter_async_context(self._operations.planner.plan(request))
             await self._require_items("plan", plan.splits)
-            yield replace(plan, reader=self.read_split)
+            yield replace(plan, reader=partial(self._read_split, plan.read))
 
-    async def read_split(
-        self, split: Split, columns: Sequence[str] | None = None
-    ) -> AsyncIterator[Any]:
+    def read_split(self, split: Split, columns: Sequence[str] | None = None) -> AsyncIterator[Any]:
         """Yield the rows of a split, as `DataSourceRegistry.read_split` does."""
+        return self._read_split(self._operations.planner.read, split, columns)
+
+    async def _read_split(
+        self, read: SplitReader, split: Split, columns: Sequence[str] | None = None
+    ) -> AsyncIterator[Any]:
         await self._authorization.require_identifier(
             "read_split", split.source_id, split.identifier
         )
         await self._require_items("read_split", [split])
-        iterator = self._operations.planner.read(split, columns)
+        iterator = read(split, columns)
         # Annotated as an iterator, but a generator.
         async with self._gate(), aclosing(cast("AsyncGenerator[Any]", iterator)) as batches:
             while True:
