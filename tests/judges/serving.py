@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.core.plugin_fixtures import Site
@@ -64,7 +64,7 @@ class ConsoleServer(Server):
     def admin(self) -> Client:
         return Client(self.port, self.token)
 
-    def add_token(self, name: str, *grants: dict[str, object]) -> str:
+    def add_token(self, name: str, *grants: Mapping[str, object]) -> str:
         """Make a token of a user and return it."""
         answer = self.admin("POST", "/tokens", {"name": name, "grants": list(grants)})
         assert answer.status == 201, answer.body
