@@ -6,7 +6,7 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,17 @@ class ApiServer(Server):
     name = "api"
 
     def __init__(
-        self, *, store: str | None = None, die_at: int | None = None, **settings: Any
+        self,
+        *,
+        store: str | None = None,
+        die_at: int | None = None,
+        connections: Mapping[str, Any] | None = None,
+        **settings: Any,
     ) -> None:
         super().__init__()
         self._store = store
         self._more = {} if die_at is None else {"DIE_AT": str(die_at)}
+        self._more["CONNECTIONS"] = json.dumps(connections or {})
         self._settings = settings
         self._shared: ApiServer = self  # whose files the process uses
         self.principals: dict[str, Any] = {

@@ -7,6 +7,7 @@ Run by uvicorn as `tests.server.hosted:make_app`. The environment holds the sett
 - `PRINCIPALS`: JSON, `{token: {"id", "roles", "grants": [[source, [right, …], [item, …]], …]}}`; a
   path of a file with it
 - `SETTINGS`: JSON of `ServerSettings`
+- `CONNECTIONS`: JSON of `PoolConfig`
 - `DIE_AT`: the process kills itself before this call to the records of jobs, counted from 1
 """
 
@@ -24,7 +25,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 
-from datasources import DataSourceRegistry, Grant, Principal, Record
+from datasources import DataSourceRegistry, Grant, PoolConfig, Principal, Record
 from datasources_server import ServerSettings, create_app, strict_policy
 
 
@@ -81,6 +82,7 @@ def make_app() -> FastAPI:
         policy=strict_policy(
             allow_roots=os.environ["ROOTS"].split(":"), allow_networks=["127.0.0.0/8"]
         ),
+        pool_config=PoolConfig(**json.loads(os.environ.get("CONNECTIONS", "{}"))),
     )
 
     if "DIE_AT" in os.environ:

@@ -8,6 +8,7 @@ import http.client
 import json
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,21 @@ def test_every_worker_reads_the_splits_until_the_source_is_configured_anew(
         for client in (narrow, plan.narrow):
             refused = plan.read(plan.splits[0], client)
             assert (refused.status, refused.slug) == (409, "conflict")
+
+
+def test_splits_are_read_one_after_the_other_with_one_connection(pg_database: Database) -> None:
+    with (
+        ApiServer(connections={"max_size": 1, "acquire_timeout": 1}) as server,
+        psycopg.connect(pg_database.dsn(), autocommit=True) as connection,
+    ):
+        connection.execute(
+            "CREATE TABLE t AS SELECT i, repeat('x', 300) AS text FROM generate_series(1, 3000) i"
+        )
+        server.admin.create("shop", "postgresql", dsn=pg_database.dsn(), allow_privileged_role=True)
+        reader = server.client("reader", ["shop", ["read"]])
+        with planned(reader, "shop", "t", **SIX) as plan, ThreadPoolExecutor(6) as threads:
+            assert plan.described["concurrency"] == 1
+            assert sum(map(rows_of, threads.map(plan.read, plan.splits)), Counter()) == ROWS
 
 
 def test_columns_are_those_asked_for(reader: Client, shop: str) -> None:

@@ -22,7 +22,7 @@ from datasources_server.settings import ServerSettings
 from datasources_server.tokens import TokenStore
 
 if TYPE_CHECKING:
-    from datasources import AuditLog
+    from datasources import AuditLog, SplitPlan
     from datasources_server.audit import AuditTrail
     from datasources_server.running import JobRunner
     from datasources_server.token_uses import TokenUses
@@ -70,6 +70,8 @@ class Api:
     """The entries of the audit trail that this process adds."""
     runner: JobRunner | None = None
     """The jobs of this process."""
+    plans: dict[str, SplitPlan] = field(default_factory=dict)
+    """The plans that this process holds, by the id of their records."""
     _tests: dict[str, deque[float]] = field(default_factory=dict)
     _running: Counter[tuple[str, str]] = field(default_factory=Counter)
 

@@ -141,6 +141,8 @@ async def plan_splits(
         {"source": source_id, "splits": known},
         expires_at=expires_at,
     )
+    call.api.plans[record.id] = plan
+    stack.callback(call.api.plans.pop, record.id)
     stack.push_async_callback(asyncio.to_thread, records.remove, _KIND, record.id)
     # If it is cancelled, it ends before the token is removed.
     await run_in_thread(records.put, record)
@@ -174,8 +176,11 @@ async def read_split(
         raise Problem(403, "not-allowed", "the token is for the splits of another plan")
     await call.access.authorize_fetch(source_id, split.identifier)
     limits = await asyncio.to_thread(call.access.limits, source_id)
+    # A plan that this process holds reads in its own lease: a pool of one connection has no other.
+    held = None if plan is None else call.api.plans.get(plan.id)
+    read = call.access.read_split if held is None else held.read
     # Annotated as an iterator, but a generator.
-    batches = cast("AsyncGenerator[Any]", call.access.read_split(split, body.columns))
+    batches = cast("AsyncGenerator[Any]", read(split, body.columns))
     chunks = _encoded(batches, split.identifier, limits)
     stack.push_async_callback(chunks.aclose)
     try:
