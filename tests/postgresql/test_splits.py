@@ -48,6 +48,7 @@ from tests.servers import Database, PostgresServer
 from tests.waiting import clock_ahead, wait_until
 
 SMALL: dict[str, Any] = {"target_bytes": 1, "max_splits": 8}
+WHOLE: dict[str, Any] = {"target_bytes": 1 << 30, "max_splits": 1}
 Rows = Counter[tuple[Any, ...]]
 
 
@@ -79,6 +80,18 @@ def whole(plan: SplitPlan) -> Split:
     part = plan.splits[0].part
     oid, file, *_ = part["blocks"][0]
     return replace(plan.splits[0], part=part | {"blocks": [[oid, file, 0, None]]})
+
+
+@pytest.fixture
+async def single(source: Source) -> PostgreSQLConnector:
+    """A connector with a pool of one connection."""
+    return await source(pool=PoolConfig(max_size=1, acquire_timeout=30))
+
+
+def fill(admin: Admin) -> None:
+    """Make a table `t` that takes its reader several batches."""
+    admin.execute("CREATE TABLE t (i int, text text)")
+    admin.execute("INSERT INTO t SELECT i, repeat('x', 1000) FROM generate_series(1, 20000) i")
 
 
 def sessions_in_transaction(admin: Admin) -> int:
@@ -553,62 +566,57 @@ async def test_a_malformed_snapshot_never_reaches_the_server(
 
 
 async def test_with_one_connection_readers_use_that_of_the_plan(
-    admin: Admin, source: Source
+    admin: Admin, single: PostgreSQLConnector
 ) -> None:
     admin.execute("CREATE TABLE t AS SELECT i FROM generate_series(1, 1000) i")
-    connector = await source(pool=PoolConfig(max_size=1, acquire_timeout=30))
-    async with connector.plan_splits("t", **SMALL) as plan:
+    async with single.plan_splits("t", **SMALL) as plan:
         assert plan.concurrency == 1
-        async with aclosing(generator(connector, plan)) as batches:
+        async with aclosing(generator(single, plan)) as batches:
             await anext(batches)  # left before its end
         with pytest.raises(OptionError, match="no column"):
-            await rows_of(connector.read_split(plan.splits[0], ["x"]))
-        assert joined(await read_all(connector, plan)) == numbers(1, 1001)
+            await rows_of(single.read_split(plan.splits[0], ["x"]))
+        assert joined(await read_all(single, plan)) == numbers(1, 1001)
         assert sessions(admin) == 1
 
 
 async def test_with_one_connection_the_end_of_the_plan_ends_its_readers(
-    admin: Admin, source: Source
+    admin: Admin, single: PostgreSQLConnector
 ) -> None:
     """One of them reads, and waits for whoever takes its rows; the other one waits for its turn."""
-    admin.execute("CREATE TABLE t (i int, text text)")
-    admin.execute("INSERT INTO t SELECT i, repeat('x', 1000) FROM generate_series(1, 20000) i")
-    connector = await source(pool=PoolConfig(max_size=1, acquire_timeout=30))
-    async with connector.plan_splits("t", target_bytes=1 << 30, max_splits=1) as plan:
-        batches = generator(connector, plan)
+    fill(admin)
+    async with single.plan_splits("t", **WHOLE) as plan:
+        batches = generator(single, plan)
         rows = (await anext(batches)).num_rows
-        waiting = asyncio.ensure_future(read_all(connector, plan))
-        (opened,) = cast("Any", connector)._splits._open_plans.values()
+        waiting = asyncio.ensure_future(read_all(single, plan))
+        (opened,) = cast("Any", single)._splits._open_plans.values()
         await wait_until(lambda: opened.lock._waiters)
     for reading in (rows_of(batches), waiting):
         with pytest.raises(DataFetchError, match="the plan of the split has ended"):
             await reading
     assert rows < 20000
     await wait_until(lambda: active(admin, "COPY") == 0)
-    assert await connector.test_connection()
-    async with connector.plan_splits("t", **SMALL) as plan:
-        assert len(joined(await read_all(connector, plan))) == 20000
+    assert await single.test_connection()
+    async with single.plan_splits("t", **SMALL) as plan:
+        assert len(joined(await read_all(single, plan))) == 20000
     await wait_until(lambda: sessions(admin) == 1)
 
 
 async def test_with_one_connection_a_plan_that_is_cancelled_twice_ends_its_readers_first(
-    admin: Admin, source: Source
+    admin: Admin, single: PostgreSQLConnector
 ) -> None:
-    admin.execute("CREATE TABLE t (i int, text text)")
-    admin.execute("INSERT INTO t SELECT i, repeat('x', 1000) FROM generate_series(1, 20000) i")
-    connector = await source(pool=PoolConfig(max_size=1, acquire_timeout=30))
+    fill(admin)
     reading: asyncio.Future[AsyncGenerator[Any]] = asyncio.get_running_loop().create_future()
 
     async def plan_and_wait() -> None:
-        async with connector.plan_splits("t", target_bytes=1 << 30, max_splits=1) as plan:
-            batches = generator(connector, plan)
+        async with single.plan_splits("t", **WHOLE) as plan:
+            batches = generator(single, plan)
             await anext(batches)
             reading.set_result(batches)
             await asyncio.Event().wait()
 
     planning = asyncio.ensure_future(plan_and_wait())
     batches = await reading
-    (opened,) = cast("Any", connector)._splits._open_plans.values()
+    (opened,) = cast("Any", single)._splits._open_plans.values()
     planning.cancel()
     await wait_until(lambda: opened.is_closed)
     planning.cancel()
@@ -617,7 +625,7 @@ async def test_with_one_connection_a_plan_that_is_cancelled_twice_ends_its_reade
     assert not opened.lock.locked()
     with pytest.raises(DataFetchError, match="the plan of the split has ended"):
         await rows_of(batches)
-    assert await connector.test_connection()
+    assert await single.test_connection()
 
 
 async def test_with_one_connection_a_reader_that_is_cancelled_twice_leaves_it_to_the_next(
@@ -638,7 +646,7 @@ async def test_with_one_connection_a_reader_that_is_cancelled_twice_leaves_it_to
         await cancel(connection)
 
     monkeypatch.setattr(libpq, "cancel", note_and_cancel)
-    async with connector.plan_splits("t", target_bytes=1 << 30, max_splits=1) as plan:
+    async with connector.plan_splits("t", **WHOLE) as plan:
         with monkeypatch.context() as slow:
             slow.setattr(libpq, "copy_rows", copy_slowly)
             reading = asyncio.ensure_future(read_all(connector, plan))
@@ -652,29 +660,26 @@ async def test_with_one_connection_a_reader_that_is_cancelled_twice_leaves_it_to
 
 
 async def test_with_one_connection_a_reader_that_is_cancelled_at_once_leaves_it_to_the_next(
-    admin: Admin, source: Source
+    admin: Admin, single: PostgreSQLConnector
 ) -> None:
     admin.execute("CREATE TABLE t AS SELECT i FROM generate_series(1, 1000) i")
-    connector = await source(pool=PoolConfig(max_size=1, acquire_timeout=30))
-    async with connector.plan_splits("t", target_bytes=1 << 30, max_splits=1) as plan:
-        (opened,) = cast("Any", connector)._splits._open_plans.values()
-        reading = asyncio.ensure_future(read_all(connector, plan))
+    async with single.plan_splits("t", **WHOLE) as plan:
+        (opened,) = cast("Any", single)._splits._open_plans.values()
+        reading = asyncio.ensure_future(read_all(single, plan))
         await wait_until(opened.lock.locked)
         reading.cancel()  # its first command has no answer yet
         with pytest.raises(asyncio.CancelledError):
             await reading
-        assert joined(await read_all(connector, plan)) == numbers(1, 1001)
+        assert joined(await read_all(single, plan)) == numbers(1, 1001)
 
 
 async def test_closing_a_reader_waits_until_its_connection_is_free(
-    admin: Admin, source: Source
+    admin: Admin, single: PostgreSQLConnector
 ) -> None:
-    admin.execute("CREATE TABLE t (i int, text text)")
-    admin.execute("INSERT INTO t SELECT i, repeat('x', 1000) FROM generate_series(1, 20000) i")
-    connector = await source(pool=PoolConfig(max_size=1, acquire_timeout=30))
-    async with connector.plan_splits("t", target_bytes=1 << 30, max_splits=1) as plan:
-        (opened,) = cast("Any", connector)._splits._open_plans.values()
-        async with aclosing(generator(connector, plan)) as batches:
+    fill(admin)
+    async with single.plan_splits("t", **WHOLE) as plan:
+        (opened,) = cast("Any", single)._splits._open_plans.values()
+        async with aclosing(generator(single, plan)) as batches:
             await anext(batches)
         assert not opened.lock.locked()
 
@@ -682,10 +687,9 @@ async def test_closing_a_reader_waits_until_its_connection_is_free(
 async def test_a_reader_that_stops_early_returns_its_connection(
     admin: Admin, source: Source
 ) -> None:
-    admin.execute("CREATE TABLE t (i int, text text)")
-    admin.execute("INSERT INTO t SELECT i, repeat('x', 1000) FROM generate_series(1, 20000) i")
+    fill(admin)
     connector = await source(pool=PoolConfig(max_size=2, acquire_timeout=30))
-    async with connector.plan_splits("t", target_bytes=1 << 30, max_splits=1) as plan:
+    async with connector.plan_splits("t", **WHOLE) as plan:
         for _ in range(3):
             async with aclosing(generator(connector, plan)) as batches:
                 assert (await anext(batches)).num_rows < 20000
