@@ -43,7 +43,7 @@ class DataSourceFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has 
         return content
 
     def _initiate_upload(self) -> None:
-        self._written = tempfile.NamedTemporaryFile(prefix="datasources-fsspec-")  # noqa: SIM115  (by close)
+        self._written = tempfile.NamedTemporaryFile(prefix="datasources-fsspec-")  # noqa: SIM115  (`close` closes it)
 
     def _upload_chunk(self, final: bool = False) -> bool:
         assert self._written is not None
@@ -88,7 +88,7 @@ class DataSourceFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has 
         self.close()
 
 
-class AsyncDataSourceFile(AbstractAsyncStreamedFile):  # type: ignore[misc]  # as above
+class AsyncDataSourceFile(AbstractAsyncStreamedFile):  # type: ignore[misc]  # fsspec has no types
     """A file that is read by ranges on the event loop."""
 
     def __init__(self, fs: DataSourceFileSystem, path: str, reader: Reader) -> None:

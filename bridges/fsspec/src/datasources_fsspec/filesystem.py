@@ -79,7 +79,7 @@ class DataSourceFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has
         """Return the URL of a path."""
         return paths.to_url(name)
 
-    def invalidate_cache(self, path: str | None = None) -> None:  # noqa: ARG002  (all of them)
+    def invalidate_cache(self, path: str | None = None) -> None:  # noqa: ARG002  (drops all)
         """Forget the listings that are cached."""
         self._invalidations += 1  # before: a listing that is read now is not to be cached
         self.dircache.clear()

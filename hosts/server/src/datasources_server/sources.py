@@ -451,7 +451,7 @@ def _expected_version(config: DataSourceConfig, if_match: str | None) -> int | N
 
 
 async def _version_to_find(call: Call, source_id: str, if_match: str | None) -> int | None:
-    """Return `_expected_version` of a stored source, None without a condition."""
+    """Return the version of a stored source that the header `If-Match` asks for, None for any."""
     if if_match is None:
         return None
     return _expected_version(await call.access.get_source(source_id), if_match)
